@@ -1,0 +1,49 @@
+// What happens in a child between its birth and user code, whichever backend made it. Everything here
+// runs between fork (or vfork) and user code: no allocation, no locks, no stdio; errno is all it has.
+#pragma once
+
+#include <span>
+
+#include "protocol/messages.hpp"
+#include "protocol/record.hpp"
+
+namespace warmfork {
+
+struct ChildFailure {
+    Stage stage = Stage::none;
+    int error_number = 0;
+    int detail = 0;  ///< the descriptor, signal or resource, where the stage has one
+};
+
+/// The descriptors that a child has at hand when its set-up begins.
+struct ChildDescriptors {
+    std::span<int> sources;  ///< [i] goes to record.descriptor_targets[i]; may be renumbered
+    int directory = -1;      ///< where the child starts from; -1: where it is. Closed by the set-up
+    int reply = -1;          ///< survives the set-up, perhaps under another number; -1: none
+    std::span<const int> image;  ///< opened by preloading, sorted; survive
+};
+
+/// Brings the calling process into the state that the record describes, apart from environment, title
+/// and signal mask: descriptors, session and group, dispositions, limits, directory. All descriptors
+/// but the record's targets, `image` and `reply` are closed. False: `ret_failure` says which step
+/// failed; the process is to be ended.
+[[nodiscard]] bool set_up_child(const RecordView& record, ChildDescriptors& descriptors,
+                                ChildFailure& ret_failure);
+
+/// Every signal back to its default action (not SIGKILL, SIGSTOP, nor the two that glibc keeps).
+void reset_dispositions();
+
+/// What execve would do: handlers go back to the default, ignored signals stay ignored.
+void reset_handlers();
+
+/// Sets the calling thread's mask. Bit n-1 is signal n.
+void set_signal_mask(std::uint64_t mask);
+inline constexpr std::uint64_t kAllSignals = ~std::uint64_t{0};
+
+/// The calling thread's mask; bit n-1 is signal n.
+[[nodiscard]] std::uint64_t signal_mask();
+
+/// Closes every descriptor that is not in `kept` (any order, at most 600, negative ones skipped).
+void close_all_but(std::span<const int> kept);
+
+}  // namespace warmfork

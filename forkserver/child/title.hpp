@@ -1,0 +1,23 @@
+// What /proc and ps show of a warm child: its own arguments, environment and name.
+#pragma once
+
+#include <span>
+
+namespace warmfork {
+
+/// Addresses of the image that PR_SET_MM_MAP wants to hear again; they are the same in every child.
+struct ImageAddresses {
+    unsigned long start_code, end_code, start_data, end_data, start_brk, start_stack;
+    bool known = false;
+};
+
+/// Reads them from /proc/self/stat. `known` stays false where that cannot be done.
+[[nodiscard]] ImageAddresses read_image_addresses();
+
+/// Shows `arguments` and `environment` (NUL-terminated strings in memory that stays) as
+/// /proc/self/cmdline and environ, and the last part of the first argument as comm. Best effort: a
+/// kernel without CHECKPOINT_RESTORE leaves cmdline and environ as they were. No allocation.
+void show_title(const ImageAddresses& image, std::span<const char> arguments,
+                std::span<const char> environment);
+
+}  // namespace warmfork

@@ -1,0 +1,23 @@
+// How processes end with their owner: SIGTERM, time to comply, SIGKILL.
+#pragma once
+
+#include <vector>
+
+#include "channel/descriptor.hpp"
+
+namespace warmfork {
+
+/// What a process may take for its own clean end before SIGKILL, in milliseconds.
+inline constexpr int kGracePeriod = 3000;
+
+/// A process that ends with its owner.
+struct Ward {
+    Descriptor pidfd;
+    bool told_by_kernel = false;  ///< has SIGTERM already, as its parent-death signal
+};
+
+/// Ends every ward, and returns when all have ended: at once after the last one's compliance, after
+/// kGracePeriod at the latest.
+void end_processes(std::vector<Ward> wards);
+
+}  // namespace warmfork

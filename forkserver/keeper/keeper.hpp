@@ -1,0 +1,27 @@
+// The near side of warmfork-keeper: start one, give it processes to look after.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "channel/descriptor.hpp"
+
+namespace warmfork {
+
+struct KeeperMessage {
+    std::uint32_t told_by_kernel;  ///< the ward has SIGTERM as its parent-death signal
+};
+
+/// Starts a keeper for the owner behind `owner_pidfd` and returns with it running; it is not left as a
+/// child of the caller. Returns 0 or errno. Blocks about a millisecond.
+[[nodiscard]] int start_keeper(const std::string& program, int owner_pidfd,
+                               Descriptor& ret_keeper);
+
+/// Gives a process, by its pidfd, to the keeper. Returns 0 or errno (EPIPE: the keeper is gone). Safe
+/// between vfork and exec.
+[[nodiscard]] int keep(int keeper, int pidfd, bool told_by_kernel);
+
+/// Says that no more wards come; the keeper then outlives this socket until its wards have ended.
+void leave_to_itself(Descriptor keeper);
+
+}  // namespace warmfork

@@ -1,0 +1,90 @@
+// warmfork-keeper: ends processes with their owner where no template is there to do it: cold children,
+// and the children that a template leaves behind when it is closed. A process of its own because an
+// owner that was killed cannot do anything any more.
+//
+// usage: warmfork-keeper SOCKET OWNER_PIDFD
+//
+// Each message on SOCKET carries the pidfd of one more ward. One without a descriptor says that no more
+// will come: then the end of file is not the owner's death, and the keeper leaves with its last ward.
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "channel/message_socket.hpp"
+#include "keeper/end_processes.hpp"
+#include "keeper/keeper.hpp"
+
+namespace {
+
+using warmfork::Descriptor;
+using warmfork::Ward;
+
+class Keeper {
+  public:
+    Keeper(Descriptor socket, Descriptor owner)
+        : socket_(std::move(socket)), owner_(std::move(owner)) {}
+
+    void run() {
+        while (!owner_is_dead_ && (socket_ || !wards_.empty())) wait_and_dispatch();
+        while (socket_ && receive(MSG_DONTWAIT)) {
+        }
+        if (owner_is_dead_) warmfork::end_processes(std::move(wards_));
+    }
+
+  private:
+    void wait_and_dispatch() {
+        std::vector<pollfd> polled{{owner_.get(), POLLIN, 0}, {socket_.get(), POLLIN, 0}};
+        for (const Ward& ward : wards_) polled.push_back({ward.pidfd.get(), POLLIN, 0});
+        if (::poll(polled.data(), polled.size(), -1) < 0) return;
+        if (polled[0].revents) owner_is_dead_ = true;
+        std::vector<Ward> running;
+        for (std::size_t i = 0; i < wards_.size(); ++i)
+            if (polled[i + 2].revents == 0) running.push_back(std::move(wards_[i]));
+        wards_ = std::move(running);
+        if (socket_ && polled[1].revents) receive(0);
+    }
+
+    /// False: nothing more to receive.
+    bool receive(int flags) {
+        warmfork::KeeperMessage message{};
+        int number = -1;
+        warmfork::ReceivedMessage received;
+        const int error =
+            receive_message(socket_.get(), std::as_writable_bytes(std::span(&message, 1)),
+                            std::span(&number, 1), flags, received);
+        if (error) return false;
+        if (received.size == 0) {
+            if (!no_more_wards_) owner_is_dead_ = true;  // it has called exec
+            socket_.reset();
+            return false;
+        }
+        if (received.descriptor_count == 0)
+            no_more_wards_ = true;
+        else
+            wards_.push_back({Descriptor(number), message.told_by_kernel != 0});
+        return true;
+    }
+
+    Descriptor socket_;
+    Descriptor owner_;
+    std::vector<Ward> wards_;
+    bool no_more_wards_ = false;
+    bool owner_is_dead_ = false;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc != 3) return 64;
+    // Not a child of the owner: a program that waits for all its children must not wait for this one.
+    if (::fork() != 0) ::_exit(0);
+    ::setsid();
+    ::prctl(PR_SET_NAME, "warmfork-keeper", 0, 0, 0);
+    ::signal(SIGPIPE, SIG_IGN);
+    Keeper keeper(Descriptor(std::atoi(argv[1])), Descriptor(std::atoi(argv[2])));
+    keeper.run();
+}

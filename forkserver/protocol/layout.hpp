@@ -1,0 +1,84 @@
+// The shared segment: one header, two rings. README.md beside this file draws it.
+// Plain data; the behaviour is in channel/ring.hpp. Neither side trusts what the other wrote.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "protocol/limits.hpp"
+
+namespace warmfork {
+
+inline constexpr std::uint64_t kSegmentMagic = 0x316b726f666d7277;  // "wrmfork1"
+
+/// Indices run freely and are masked where they are used. One writer a field, one cache line a
+/// writer, so that the two processes do not fight over a line.
+struct RingHeader {
+    alignas(64) std::atomic<std::uint64_t> tail;    ///< bytes written; the producer's
+    alignas(64) std::atomic<std::uint64_t> head;    ///< bytes read; the consumer's
+    alignas(64) std::atomic<std::uint32_t> asleep;  ///< 1: ring the doorbell; the consumer's
+};
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
+static_assert(offsetof(RingHeader, tail) == 0);
+static_assert(offsetof(RingHeader, head) == 64);
+static_assert(offsetof(RingHeader, asleep) == 128);
+static_assert(sizeof(RingHeader) == 192);
+
+struct SegmentLayout {
+    std::uint64_t magic;
+    std::uint16_t version;
+    std::uint16_t reserved[3];
+    alignas(64) RingHeader command_ring;     ///< owner to template
+    alignas(64) RingHeader completion_ring;  ///< template to owner
+    alignas(4096) std::byte command_bytes[kCommandRingSize];
+    alignas(4096) std::byte completion_bytes[kCompletionRingSize];
+};
+static_assert(offsetof(SegmentLayout, magic) == 0);
+static_assert(offsetof(SegmentLayout, version) == 8);
+static_assert(offsetof(SegmentLayout, command_ring) == 64);
+static_assert(offsetof(SegmentLayout, completion_ring) == 256);
+static_assert(offsetof(SegmentLayout, command_bytes) == 4096);
+static_assert(offsetof(SegmentLayout, completion_bytes) == 4096 + 262144);
+static_assert(sizeof(SegmentLayout) == 4096 + 262144 + 65536);
+
+/// What a frame says. The number's meaning never changes; a new kind raises kProtocolVersion.
+enum class FrameKind : std::uint16_t {
+    // Commands, owner to template.
+    spawn = 1,       ///< id: spawn; values: count, SpawnFlag; payload: record
+    handed_off = 2,  ///< id: child; values: Lifetime
+    park = 3,        ///< values: least and most spares to keep
+    report = 4,      ///< id: request
+    shut_down = 5,
+    // Completions, template to owner.
+    ready = 16,     ///< values: pid; payload: ImageDescriptor[]
+    refused = 17,   ///< payload: text of the gate
+    born = 18,      ///< id: child; values: pid, spawn (0: a spare); the mailbox came before it
+    not_born = 19,  ///< id: spawn; values: Stage, errno; payload: text
+    gone = 20,      ///< id: child; values: pid; a spare ended before it was handed off, or (pid 0)
+                    ///< was never forked though its mailbox was sent
+    reported = 21,  ///< id: request; payload: JSON text
+};
+
+/// Set in a spawn frame's second value: the record is the first descriptor of the message.
+inline constexpr std::int64_t kSpawnRecordInMemfd = 1;
+
+/// A frame in a ring: this header, then `payload_size` bytes, padded to 8.
+struct FrameHeader {
+    std::uint32_t payload_size;
+    FrameKind kind;
+    std::uint16_t descriptor_count;  ///< sent ahead on the control socket, in one message
+    std::uint64_t id;
+    std::int64_t values[2];
+};
+static_assert(offsetof(FrameHeader, payload_size) == 0);
+static_assert(offsetof(FrameHeader, kind) == 4);
+static_assert(offsetof(FrameHeader, descriptor_count) == 6);
+static_assert(offsetof(FrameHeader, id) == 8);
+static_assert(offsetof(FrameHeader, values) == 16);
+static_assert(sizeof(FrameHeader) == 32);
+
+inline constexpr std::size_t kMaximumFramePayload = kInlineRecordSize;
+
+}  // namespace warmfork

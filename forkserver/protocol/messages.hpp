@@ -1,0 +1,84 @@
+// What travels over sockets: the control socket of a channel and the mailbox of a child.
+// Both are SOCK_SEQPACKET: a message arrives whole or not at all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "protocol/limits.hpp"
+#include "protocol/stage.hpp"
+
+namespace warmfork {
+
+inline constexpr std::uint32_t kHelloMagic = 0x6f6c6c48;    // "Hllo"
+inline constexpr std::uint32_t kMailboxMagic = 0x786f624d;  // "Mbox"
+
+/// The environment variable that tells a program which descriptor is its control socket. The preload
+/// library takes it out of the environment before any other code runs.
+inline constexpr const char* kChannelVariable = "WARMFORK_CHANNEL";
+
+/// Owner's hello, queued on the control socket before the template is started; with it, in this
+/// order: segment, command doorbell, completion doorbell, pidfd of the owner.
+struct OwnerHello {
+    std::uint32_t magic;
+    std::uint16_t version;
+    std::uint16_t flags;  ///< HelloFlag
+    std::int32_t owner_pid;
+    std::uint32_t spares_least;
+    std::uint32_t spares_most;
+    std::uint32_t allow_count;  ///< gate exceptions that follow, NUL-terminated strings
+};
+static_assert(sizeof(OwnerHello) == 24);
+inline constexpr std::size_t kHelloDescriptors = 4;
+
+/// The owner's main thread opened the template: a parent-death signal then fires at the owner's
+/// death and not earlier (it follows the thread that made the template).
+inline constexpr std::uint16_t kHelloFromMainThread = 1;
+
+/// The template's answer, the first message in the other direction.
+struct TemplateHello {
+    std::uint32_t magic;
+    std::uint16_t version;
+    std::uint16_t reserved;
+    std::int32_t template_pid;
+};
+static_assert(sizeof(TemplateHello) == 12);
+
+/// Owner to template on the control socket, ahead of a spawn frame: its descriptors.
+struct DescriptorMessage {
+    std::uint64_t spawn_id;
+};
+static_assert(sizeof(DescriptorMessage) == 8);
+
+/// Template to owner on the control socket, with the owner's end of a mailbox, *before* the child is
+/// forked: a template that is killed right after the fork leaves no child that its owner does not know.
+struct MailboxMessage {
+    std::uint64_t child_id;
+    std::uint64_t spawn_id;  ///< 0: a spare
+};
+static_assert(sizeof(MailboxMessage) == 16);
+
+/// Owner to parked child, the record behind it.
+struct MailboxHeader {
+    std::uint32_t magic;
+    std::uint32_t record_size;  ///< 0: the record is the message's first descriptor, a sealed memfd
+};
+static_assert(sizeof(MailboxHeader) == 8);
+
+enum class ReplyKind : std::uint32_t {
+    parked = 1,   ///< prepared, waiting for its record
+    started = 2,  ///< set up as the record says; user code is next
+    failed = 3,   ///< at `stage`, with `error_number`; the child ends with status 127
+};
+
+/// Child to owner.
+struct MailboxReply {
+    ReplyKind kind;
+    Stage stage;
+    std::int32_t error_number;
+    std::int32_t detail;  ///< a descriptor, signal or resource number, where the stage has one
+    std::int32_t pid;     ///< of the child, which may be quicker than the template's `born`
+};
+static_assert(sizeof(MailboxReply) == 20);
+
+}  // namespace warmfork

@@ -1,0 +1,32 @@
+// The pthread_atfork handlers that the preload library recorded, run around a raw clone.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "preload/interface.hpp"
+
+namespace warmfork {
+
+/// The preload library's interface, or null: not loaded (a static program, LD_PRELOAD not honoured).
+[[nodiscard]] const PreloadInterface* find_preload();
+
+/// The handlers of one fork, in order of registration. A handler whose code is no longer mapped is
+/// left out: its library was unloaded without running its finalizers.
+class AtforkRun {
+  public:
+    explicit AtforkRun(const PreloadInterface& preload);
+
+    void prepare() const;  ///< last registered first, as glibc does
+    void parent() const;
+    void child() const;
+
+  private:
+    std::vector<AtforkHandlers> handlers_;
+};
+
+/// Libraries that register their handlers with glibc directly (RTLD_DEEPBIND) and so escape the
+/// recorder: their file names.
+[[nodiscard]] std::vector<std::string> libraries_past_the_recorder(const PreloadInterface& preload);
+
+}  // namespace warmfork

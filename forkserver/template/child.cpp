@@ -1,0 +1,212 @@
+#include "template/child.hpp"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "channel/message_socket.hpp"
+#include "child/setup.hpp"
+
+namespace warmfork {
+namespace {
+
+constexpr int kFailedStatus = 127;  // posix_spawn's
+constexpr std::size_t kMessageSize = sizeof(MailboxHeader) + kInlineRecordSize;
+constexpr int kMailboxLowest = 512;  // out of the way of the descriptors that records place
+
+// In .bss: costs nothing until written, and stays for the life of the child, whose arguments and
+// environment lie in it.
+alignas(8) std::byte message_buffer[kMessageSize];
+std::array<char*, 2048> pointer_buffer;
+
+[[noreturn]] void fail(int mailbox, const ChildFailure& failure) {
+    const MailboxReply reply{ReplyKind::failed, failure.stage, failure.error_number,
+                             failure.detail, ::getpid()};
+    [[maybe_unused]] const int error = send_message(mailbox, bytes_of(reply), {}, {}, 0);
+    ::_exit(kFailedStatus);
+}
+
+/// Whatever the template had open and is not for its children.
+void close_template_descriptors(const ChildPlan& plan, int mailbox) {
+    std::array<int, 600> kept;
+    std::size_t count = 0;
+    for (int standard : {0, 1, 2, mailbox, plan.owner_pidfd}) kept[count++] = standard;
+    for (int number : plan.image_descriptors) kept[count++] = number;
+    for (int number : plan.descriptors) kept[count++] = number;
+    close_all_but(std::span(kept).first(count));
+}
+
+void leave_template_state(const ChildPlan& plan) {
+    reset_dispositions();
+    stack_t none{};
+    none.ss_flags = SS_DISABLE;
+    ::sigaltstack(&none, nullptr);
+    const rlimit limit{plan.soft_descriptor_limit, plan.hard_descriptor_limit};
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    leave_before_image_handlers();
+}
+
+/// Waits for a message in the mailbox. Signals are taken only while asleep here: one that kills a
+/// parked child does so before it has a record, and one that comes later meets the record's mask.
+void wait_for_record(const ChildPlan& plan, int mailbox) {
+    sigset_t none;
+    ::sigemptyset(&none);
+    pollfd polled[2] = {{mailbox, POLLIN, 0}, {plan.owner_pidfd, POLLIN, 0}};
+    for (;;) {
+        if (::ppoll(polled, 2, nullptr, &none) < 0) continue;  // EINTR
+        if (polled[0].revents & POLLIN) return;
+        if (polled[0].revents || polled[1].revents) ::_exit(0);  // owner or template has gone
+    }
+}
+
+struct Delivery {
+    std::span<std::byte> record;
+    std::array<int, kMaximumMessageDescriptors> descriptors;
+    std::size_t descriptor_count = 0;
+};
+
+std::span<std::byte> map_large_record(int memfd, int mailbox) {
+    void* memory = ::mmap(nullptr, kMaximumRecordSize, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) fail(mailbox, {Stage::record, errno, 0});
+    std::size_t size = 0;
+    const std::span<std::byte> buffer(static_cast<std::byte*>(memory), kMaximumRecordSize);
+    if (int error = read_sealed_memfd(memfd, buffer, size)) fail(mailbox, {Stage::record, error, 0});
+    return buffer.first(size);
+}
+
+void receive_record(int mailbox, Delivery& ret_delivery) {
+    ReceivedMessage received;
+    while (int error = receive_message(mailbox, message_buffer, ret_delivery.descriptors, 0,
+                                       received))
+        if (error != EINTR) ::_exit(0);
+    if (received.size == 0) ::_exit(0);
+    ret_delivery.descriptor_count = received.descriptor_count;
+    if (received.descriptors_truncated) fail(mailbox, {Stage::descriptors, EMFILE, 0});
+    MailboxHeader header;
+    if (received.truncated || received.size < sizeof header)
+        fail(mailbox, {Stage::record, EBADMSG, 0});
+    std::memcpy(&header, message_buffer, sizeof header);
+    if (header.magic != kMailboxMagic) fail(mailbox, {Stage::record, EBADMSG, 0});
+    if (header.record_size == 0 && received.descriptor_count > 0) {
+        const int memfd = ret_delivery.descriptors[0];
+        ret_delivery.record = map_large_record(memfd, mailbox);
+        ::close(memfd);
+        std::copy(ret_delivery.descriptors.begin() + 1, ret_delivery.descriptors.end(),
+                  ret_delivery.descriptors.begin());
+        --ret_delivery.descriptor_count;
+    } else if (header.record_size == received.size - sizeof header) {
+        ret_delivery.record =
+            std::span(message_buffer).subspan(sizeof header, header.record_size);
+    } else {
+        fail(mailbox, {Stage::record, EBADMSG, 0});
+    }
+}
+
+void take_record_of_plan(const ChildPlan& plan, Delivery& ret_delivery) {
+    // The bytes lie in the template's memory, of which this is a private copy by now.
+    ret_delivery.record = {const_cast<std::byte*>(plan.record.data()), plan.record.size()};
+    std::copy(plan.descriptors.begin(), plan.descriptors.end(), ret_delivery.descriptors.begin());
+    ret_delivery.descriptor_count = plan.descriptors.size();
+}
+
+char** make_pointers(std::span<char> strings, std::size_t count, std::span<char*>& free_pointers) {
+    const std::size_t size = count + 1;
+    char** pointers;
+    if (size <= free_pointers.size()) {
+        pointers = free_pointers.data();
+        free_pointers = free_pointers.subspan(size);
+    } else {
+        pointers = static_cast<char**>(std::malloc(size * sizeof(char*)));
+        if (!pointers) ::_exit(kFailedStatus);
+    }
+    point_at_strings(strings, count, pointers);
+    return pointers;
+}
+
+ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, int& mailbox) {
+    RecordView record;
+    if (decode_record(delivery.record, record)) fail(mailbox, {Stage::record, EBADMSG, 0});
+    const bool has_directory = record.header.flags & kRecordDirectoryDescriptor;
+    if (delivery.descriptor_count != record.descriptor_targets.size() + (has_directory ? 1 : 0))
+        fail(mailbox, {Stage::descriptors, EBADMSG, 0});
+
+    ChildDescriptors descriptors;
+    descriptors.sources =
+        std::span(delivery.descriptors).first(record.descriptor_targets.size());
+    if (has_directory) descriptors.directory = delivery.descriptors[delivery.descriptor_count - 1];
+    descriptors.reply = mailbox;
+    descriptors.image = plan.image_descriptors;
+    ChildFailure failure;
+    const bool is_set_up = set_up_child(record, descriptors, failure);
+    mailbox = descriptors.reply;
+    if (!is_set_up) fail(mailbox, failure);
+
+    std::span<char*> pointers(pointer_buffer);
+    char** arguments = make_pointers(record.arguments, record.header.argument_count, pointers);
+    environ = make_pointers(record.environment, record.header.environment_count, pointers);
+    show_title(plan.image, record.arguments, record.environment);
+    return {{arguments, record.header.argument_count},
+            record.payload,
+            record.executable,
+            record.header.flags & kRecordSignalMask ? record.header.signal_mask : 0,
+            record.header.flags & kRecordSignalsIgnored ? record.header.signals_ignored : 0};
+}
+
+void tell_started(int mailbox) {
+    const MailboxReply reply{ReplyKind::started, Stage::none, 0, 0, ::getpid()};
+    // Nobody there: an owner that does not hear of its child must not have it.
+    if (send_message(mailbox, bytes_of(reply), {}, {}, 0)) ::_exit(kFailedStatus);
+    ::close(mailbox);
+}
+
+/// Writes once to the pages that the hand-off will write to.
+void touch_buffers() {
+    message_buffer[0] = std::byte{0};
+    pointer_buffer[0] = nullptr;
+}
+
+}  // namespace
+
+ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_descriptor) {
+    int mailbox = moved_up(std::move(mailbox_descriptor), kMailboxLowest).release();
+    close_template_descriptors(plan, mailbox);
+    leave_template_state(plan);
+    Delivery delivery;
+    if (plan.record.empty()) {
+        plan.host->rehearse();
+        touch_buffers();
+        ::prctl(PR_SET_NAME, "warmfork-spare", 0, 0, 0);
+        const MailboxReply parked{ReplyKind::parked, Stage::none, 0, 0, ::getpid()};
+        if (send_message(mailbox, bytes_of(parked), {}, {}, 0)) ::_exit(0);
+        wait_for_record(plan, mailbox);
+        receive_record(mailbox, delivery);
+    } else {
+        take_record_of_plan(plan, delivery);
+    }
+    const ChildCommand command = apply_record(plan, delivery, mailbox);
+    plan.host->install_signals(command.signals_ignored);
+    tell_started(mailbox);
+    return command;
+}
+
+void leave_before_image_handlers() {
+    // Handlers run last registered first: this one before any that the image registered.
+    ::on_exit(
+        [](int status, void*) {
+            std::fflush(nullptr);
+            ::_exit(status);
+        },
+        nullptr);
+}
+
+}  // namespace warmfork

@@ -1,0 +1,47 @@
+// The life of a child from the clone until user code.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "channel/descriptor.hpp"
+#include "child/title.hpp"
+#include "protocol/record.hpp"
+#include "template/host.hpp"
+
+namespace warmfork {
+
+/// Everything a child needs, put down before the fork; after it the child looks at nothing else.
+struct ChildPlan {
+    Host* host = nullptr;
+    ImageAddresses image;
+    std::vector<int> image_descriptors;  ///< opened by preloading; every child keeps them
+    int owner_pidfd = -1;
+    int owner_pid = 0;
+    std::uint64_t soft_descriptor_limit = 0;  ///< RLIMIT_NOFILE as it was; the template raised its own
+    std::uint64_t hard_descriptor_limit = 0;
+    /// A child that is forked on command: its record and descriptors. Empty: a spare, which waits.
+    std::span<const std::byte> record;
+    std::vector<int> descriptors;
+};
+
+/// What user code is to be started with. The views lie in memory of the child's own that stays.
+struct ChildCommand {
+    std::span<char*> arguments;  ///< a null pointer follows
+    std::span<const std::byte> payload;
+    const char* executable;  ///< null: not given
+    std::uint64_t signal_mask;
+    std::uint64_t signals_ignored;
+};
+
+/// Runs in the child after the fork handlers: parks if it is a spare, takes its record, brings the
+/// process into the state that the record describes and tells the owner. Returns with all signals
+/// blocked still and user code next. Does not return when something failed (the owner knows; status
+/// 127) or when there is nobody left to wait for (status 0).
+[[nodiscard]] ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox);
+
+/// From now on `exit` in this process runs only what was registered since: the exit handlers of the
+/// image belong to the template and must not run once a child.
+void leave_before_image_handlers();
+
+}  // namespace warmfork

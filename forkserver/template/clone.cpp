@@ -1,0 +1,56 @@
+#include "template/clone.hpp"
+
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include <cstdint>
+
+namespace warmfork {
+namespace {
+
+constexpr std::uint64_t kFlags =
+    CLONE_PARENT | CLONE_PIDFD | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+
+long clone_sibling_system_call(int* pidfd, int* thread_id) {
+    clone_args arguments{};
+    arguments.flags = kFlags;
+    arguments.pidfd = reinterpret_cast<std::uintptr_t>(pidfd);
+    arguments.child_tid = reinterpret_cast<std::uintptr_t>(thread_id);
+    arguments.exit_signal = 0;  // with CLONE_PARENT the child gets the template's, SIGCHLD
+    const long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+    if (pid >= 0 || errno != ENOSYS) return pid;
+#if defined(__aarch64__)
+    return ::syscall(SYS_clone, kFlags, nullptr, pidfd, nullptr, thread_id);
+#elif defined(__x86_64__)
+    return ::syscall(SYS_clone, kFlags, nullptr, pidfd, thread_id, nullptr);
+#else
+#error "the argument order of clone is not known for this architecture"
+#endif
+}
+
+}  // namespace
+
+int CloneContext::prepare() {
+    if (::prctl(PR_GET_TID_ADDRESS, &thread_id_) < 0) return errno;
+    if (::syscall(SYS_get_robust_list, 0, &robust_list_, &robust_list_size_) < 0) return errno;
+    if (!robust_list_) return 0;
+    // An empty list points at itself, and then so does its copy in the child: nothing to reset there.
+    const auto* list = static_cast<const robust_list_head*>(robust_list_);
+    return list->list.next == &list->list && !list->list_op_pending ? 0 : EBUSY;
+}
+
+int CloneContext::clone_sibling(Descriptor& ret_pidfd) const {
+    int pidfd = -1;
+    const long pid = clone_sibling_system_call(&pidfd, thread_id_);
+    if (pid < 0) return -errno;
+    if (pid == 0) {
+        if (robust_list_) ::syscall(SYS_set_robust_list, robust_list_, robust_list_size_);
+        return 0;
+    }
+    ret_pidfd = Descriptor(pidfd);
+    return static_cast<int>(pid);
+}
+
+}  // namespace warmfork

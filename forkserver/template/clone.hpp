@@ -1,0 +1,28 @@
+// The system call that makes a child, and what glibc's fork would have put right after it.
+#pragma once
+
+#include <cstddef>
+
+#include "channel/descriptor.hpp"
+
+namespace warmfork {
+
+/// Where glibc keeps what the kernel must be told of again in a child.
+class CloneContext {
+  public:
+    /// Asks the kernel. Returns 0, or errno where PR_GET_TID_ADDRESS is missing (a kernel without
+    /// CHECKPOINT_RESTORE), or EBUSY where the calling thread holds a robust mutex.
+    [[nodiscard]] int prepare();
+
+    /// Makes a child of the template's *parent*: CLONE_PARENT. The caller has blocked all signals and
+    /// is the only thread. Returns the pid, with `ret_pidfd` set; 0 in the child; -errno on failure
+    /// (EAGAIN: RLIMIT_NPROC or pids; EINVAL: the template is PID 1 of its namespace; ENOMEM).
+    [[nodiscard]] int clone_sibling(Descriptor& ret_pidfd) const;
+
+  private:
+    int* thread_id_ = nullptr;
+    void* robust_list_ = nullptr;
+    std::size_t robust_list_size_ = 0;
+};
+
+}  // namespace warmfork

@@ -1,0 +1,29 @@
+// What the program that a template runs in has to say at each step of a child's birth. A native program
+// says nothing; the Python extension puts the interpreter right.
+#pragma once
+
+#include <span>
+
+#include "protocol/record.hpp"
+
+namespace warmfork {
+
+class Host {
+  public:
+    virtual ~Host() = default;
+
+    virtual void before_fork() {}
+    virtual void after_fork_in_template() {}
+    /// In the child, right after glibc's part. Only this thread exists.
+    virtual void after_fork_in_child() {}
+    /// In a child ahead of need: whatever does not depend on the record, and once all of what does, so
+    /// that the pages it writes are the child's own already. Descriptors 0 to 2 are /dev/null.
+    virtual void rehearse() {}
+    /// The host's signal dispositions, with the record's ignored signals known; all signals are
+    /// blocked and have the default action, or are ignored as the record says.
+    virtual void install_signals(std::uint64_t /*ignored*/) {}
+    /// More for the report that `warmfork doctor` prints: a JSON object's text, or empty.
+    virtual std::string report() { return {}; }
+};
+
+}  // namespace warmfork

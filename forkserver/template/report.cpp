@@ -1,0 +1,55 @@
+#include "template/report.hpp"
+
+#include <unistd.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "protocol/limits.hpp"
+#include "template/gate.hpp"
+
+namespace warmfork {
+namespace {
+
+using Json = nlohmann::json;
+
+std::size_t count_mappings() {
+    std::ifstream maps("/proc/self/maps");
+    std::size_t count = 0;
+    for (std::string line; std::getline(maps, line);) ++count;
+    return count;
+}
+
+std::size_t resident_kilobytes() {
+    std::ifstream statm("/proc/self/statm");
+    std::size_t total = 0, resident = 0;
+    statm >> total >> resident;
+    return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
+}
+
+}  // namespace
+
+std::string make_report(const std::unordered_set<int>& own, double fork_microseconds,
+                        const std::string& host) {
+    Json threads = Json::array();
+    for (const ThreadFact& fact : list_threads())
+        threads.push_back({{"id", fact.id}, {"name", fact.name}});
+    Json descriptors = Json::array();
+    for (const DescriptorFact& fact : list_descriptors(own))
+        descriptors.push_back({{"number", fact.number},
+                               {"target", fact.target},
+                               {"hazardous", fact.hazardous}});
+    Json report{{"pid", ::getpid()},
+                {"threads", std::move(threads)},
+                {"descriptors", std::move(descriptors)},
+                {"mappings", count_mappings()},
+                {"resident_kb", resident_kilobytes()},
+                {"fork_us", fork_microseconds}};
+    if (!host.empty()) report["host"] = Json::parse(host, nullptr, false);
+    std::string text = report.dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (text.size() <= kInlineRecordSize) return text;
+    report["host"] = "left out: the report is too large";
+    return report.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, kInlineRecordSize);
+}
+
+}  // namespace warmfork

@@ -1,0 +1,110 @@
+#include "template/serve.hpp"
+
+#include <fmt/format.h>
+#include <sys/socket.h>
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+#include "child/setup.hpp"
+#include "channel/message_socket.hpp"
+#include "template/template.hpp"
+
+namespace warmfork {
+namespace {
+
+constexpr std::size_t kHelloSize = 64u << 10;
+
+ServeResult failed(int error_number, std::string text) {
+    ServeResult result;
+    result.end = ServeResult::End::failed;
+    result.error = std::move(text);
+    result.error_number = error_number;
+    return result;
+}
+
+/// While it preloads, a template cannot watch its owner: the owner's death is to raise SIGKILL by the
+/// control socket (see shim/launch.cpp). From here on the loop does it.
+void stop_dying_by_signal(int control) {
+    ::fcntl(control, F_SETFL, ::fcntl(control, F_GETFL) & ~O_ASYNC);
+}
+
+std::vector<std::string> split_strings(std::string_view text) {
+    std::vector<std::string> strings;
+    while (!text.empty()) {
+        const std::size_t size = text.find('\0');
+        strings.emplace_back(text.substr(0, size));
+        if (size == std::string_view::npos) break;
+        text.remove_prefix(size + 1);
+    }
+    return strings;
+}
+
+/// Receives the owner's hello and attaches what came with it. Returns 0 or errno.
+int receive_hello(Connection& connection) {
+    std::vector<std::byte> buffer(kHelloSize);
+    std::array<int, kHelloDescriptors> numbers;
+    ReceivedMessage received;
+    if (int error = receive_message(connection.control.get(), buffer, numbers, 0, received))
+        return error;
+    if (received.descriptor_count != kHelloDescriptors ||
+        received.size < sizeof connection.hello)
+        return EPROTO;
+    Descriptor memfd(numbers[0]);
+    connection.command_bell = Descriptor(numbers[1]);
+    connection.completion_bell = Descriptor(numbers[2]);
+    connection.owner_pidfd = Descriptor(numbers[3]);
+    std::memcpy(&connection.hello, buffer.data(), sizeof connection.hello);
+    if (connection.hello.magic != kHelloMagic) return EPROTO;
+    if (connection.hello.version != kProtocolVersion) return EPROTONOSUPPORT;
+    connection.allowed =
+        split_strings({reinterpret_cast<const char*>(buffer.data()) + sizeof connection.hello,
+                       received.size - sizeof connection.hello});
+    if (connection.allowed.empty()) return EPROTO;
+    connection.keeper_program = connection.allowed.front();
+    connection.allowed.erase(connection.allowed.begin());
+    return Segment::attach(std::move(memfd), connection.segment);
+}
+
+int answer_hello(const Connection& connection) {
+    const TemplateHello hello{kHelloMagic, kProtocolVersion, 0, ::getpid()};
+    return send_message(connection.control.get(), bytes_of(hello), {}, {}, 0);
+}
+
+}  // namespace
+
+ServeResult serve(Host& host) {
+    const PreloadInterface* preload = find_preload();
+    if (!preload || preload->channel < 0)
+        return failed(ENOTCONN, "this program was not started as a warmfork template");
+    Connection connection;
+    connection.control = Descriptor(preload->channel);
+    stop_dying_by_signal(connection.control.get());
+    const int error = receive_hello(connection);
+    // The answer carries this side's version, so it goes out also where the versions differ.
+    const int answer_error = answer_hello(connection);
+    if (error || answer_error)
+        return failed(error ? error : answer_error,
+                      fmt::format("cannot open the channel to the owner: {}",
+                                  std::strerror(error ? error : answer_error)));
+
+    std::fflush(nullptr);
+    const std::uint64_t mask = signal_mask();
+    set_signal_mask(kAllSignals);
+    auto served = std::make_unique<Template>(std::move(connection), *preload, host);
+    if (std::string obstacle = served->open_gate(); !obstacle.empty())
+        return failed(EBUSY, std::move(obstacle));
+    ServeResult result;
+    if (auto command = served->run()) {
+        static_cast<void>(served.release());  // see Template::run
+        result.end = ServeResult::End::child;
+        result.command = *command;
+        return result;
+    }
+    set_signal_mask(mask);
+    result.end = ServeResult::End::shut_down;
+    return result;
+}
+
+}  // namespace warmfork

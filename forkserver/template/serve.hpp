@@ -1,0 +1,28 @@
+// The template: says hello, passes the gate, and then serves its channel until it is told to stop or
+// its owner is gone. One thread, one poll loop.
+#pragma once
+
+#include <string>
+
+#include "template/child.hpp"
+#include "template/host.hpp"
+
+namespace warmfork {
+
+struct ServeResult {
+    enum class End {
+        child,      ///< this is a child: run `command`
+        shut_down,  ///< this is the template, and it is done
+        failed,     ///< this is the template, and `error` says why it cannot serve
+    };
+    End end;
+    ChildCommand command{};
+    std::string error;
+    int error_number = 0;  ///< ENOTCONN: not started as a template
+};
+
+/// Serves the channel that the preload library found in the environment. Blocks. In the template all
+/// signals are blocked meanwhile, except while it sleeps. `host` must outlive the call.
+[[nodiscard]] ServeResult serve(Host& host);
+
+}  // namespace warmfork

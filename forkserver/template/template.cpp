@@ -1,0 +1,459 @@
+#include "template/template.hpp"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "child/setup.hpp"
+#include "channel/message_socket.hpp"
+#include "keeper/keeper.hpp"
+#include "template/report.hpp"
+
+namespace warmfork {
+namespace {
+
+using Clock = SparePolicy::Clock;
+
+constexpr std::size_t kMostImageDescriptors = 256;
+constexpr int kSocketRetryMilliseconds = 10;
+
+FrameHeader frame(FrameKind kind, std::uint64_t id = 0, std::int64_t first = 0,
+                  std::int64_t second = 0) {
+    FrameHeader header{};
+    header.kind = kind;
+    header.id = id;
+    header.values[0] = first;
+    header.values[1] = second;
+    return header;
+}
+
+/// How many descriptors are open, in one system call; 0 before Linux 6.2, which does not say.
+std::size_t count_descriptors() {
+    struct stat status;
+    return ::stat("/proc/self/fd", &status) == 0 ? static_cast<std::size_t>(status.st_size) : 0;
+}
+
+std::span<std::byte> ring_bytes(std::byte* bytes, std::size_t size) { return {bytes, size}; }
+
+}  // namespace
+
+Template::Template(Connection connection, const PreloadInterface& preload, Host& host)
+    : connection_(std::move(connection)),
+      commands_(connection_.segment.layout().command_ring,
+                ring_bytes(connection_.segment.layout().command_bytes, kCommandRingSize)),
+      outbox_(RingWriter(connection_.segment.layout().completion_ring,
+                         ring_bytes(connection_.segment.layout().completion_bytes,
+                                    kCompletionRingSize)),
+              connection_.completion_bell),
+      preload_(preload),
+      host_(host),
+      allowed_(connection_.allowed) {
+    policy_.set_range(connection_.hello.spares_least, connection_.hello.spares_most);
+    plan_.host = &host;
+    plan_.image = read_image_addresses();
+    plan_.owner_pidfd = connection_.owner_pidfd.get();
+    plan_.owner_pid = connection_.hello.owner_pid;
+    // Each child costs the template a pidfd; children get the owner's limit back.
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    plan_.soft_descriptor_limit = limit.rlim_cur;
+    plan_.hard_descriptor_limit = limit.rlim_max;
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+std::string Template::open_gate() {
+    std::string obstacle;
+    std::vector<std::int32_t> image;
+    for (const DescriptorFact& fact : list_descriptors(own_descriptors()))
+        image.push_back(fact.number);
+    if (image.size() > kMostImageDescriptors)
+        obstacle = fmt::format("not safe to fork: preloading left {} descriptors open; {} at most",
+                               image.size(), kMostImageDescriptors);
+    if (int error = clone_.prepare(); error && obstacle.empty())
+        obstacle = error == EBUSY ? "not safe to fork: the main thread holds a robust mutex"
+                                  : fmt::format("cannot fork: the kernel does not tell the address "
+                                                "of the thread id (PR_GET_TID_ADDRESS): {}",
+                                                std::strerror(error));
+    if (obstacle.empty()) obstacle = libraries_in_the_way(preload_);
+    if (obstacle.empty()) {
+        // The handlers are part of what makes one thread: OpenBLAS ends its pool in its own.
+        const AtforkRun handlers(preload_);
+        host_.before_fork();
+        handlers.prepare();
+        obstacle = fork_obstacle();
+        handlers.parent();
+        host_.after_fork_in_template();
+    }
+    plan_.image_descriptors.assign(image.begin(), image.end());
+    if (obstacle.empty())
+        outbox_.add(frame(FrameKind::ready, 0, ::getpid()), std::as_bytes(std::span(image)));
+    else
+        outbox_.add(frame(FrameKind::refused), obstacle);
+    return obstacle;
+}
+
+std::unordered_set<int> Template::own_descriptors() const {
+    std::unordered_set<int> own{0, 1, 2, connection_.control.get(), connection_.command_bell.get(),
+                                connection_.completion_bell.get(), connection_.owner_pidfd.get(),
+                                connection_.segment.memfd(), child_mailbox_};
+    for (const Descriptor& descriptor : spawn_descriptors_) own.insert(descriptor.get());
+    for (const Child& child : children_) own.insert(child.pidfd.get());
+    return own;
+}
+
+std::string Template::fork_obstacle() {
+    std::string obstacle = threads_in_the_way(allowed_);
+    const std::size_t open = count_descriptors();
+    if (!obstacle.empty() || (open != 0 && open == descriptors_checked_)) return obstacle;
+    obstacle = descriptors_in_the_way(allowed_, own_descriptors());
+    if (obstacle.empty()) descriptors_checked_ = open;
+    return obstacle;
+}
+
+std::optional<ChildCommand> Template::run() {
+    while (true) {
+        outbox_.flush();
+        if (outbox_.broken() || owner_is_gone_) {
+            end_with_owner();
+            return {};
+        }
+        if (outbox_.empty()) {
+            if (auto command = take_commands()) return command;
+            if (shut_down_) {
+                end_spares();
+                leave_children_to_keeper();
+                return {};
+            }
+            bury_ended_children();
+            policy_.tick(Clock::now());
+            give_up_surplus();
+            if (auto command = refill()) return command;
+        }
+        wait();
+    }
+}
+
+std::optional<ChildCommand> Template::take_commands() {
+    FrameHeader header;
+    while (outbox_.empty() && !shut_down_) {
+        const Pop popped = commands_.pop(header, payload_);
+        if (popped == Pop::broken) owner_is_gone_ = true;
+        if (popped != Pop::frame) break;
+        switch (header.kind) {
+            case FrameKind::spawn:
+                if (auto command = spawn(header)) return command;
+                break;
+            case FrameKind::handed_off: hand_off(header); break;
+            case FrameKind::park: set_range(header); break;
+            case FrameKind::report: report(header); break;
+            case FrameKind::shut_down: shut_down_ = true; break;
+            default: owner_is_gone_ = true; return {};
+        }
+        outbox_.ring_if_peer_waits_for_room();
+    }
+    return {};
+}
+
+void Template::hand_off(const FrameHeader& header) {
+    for (Child& child : children_) {
+        if (child.id != header.id || child.state == State::running) continue;
+        child.state = State::running;
+        child.lifetime = header.values[0] == static_cast<std::int64_t>(Lifetime::detached)
+                             ? Lifetime::detached
+                             : Lifetime::owner;
+        policy_.spare_taken(Clock::now());
+    }
+}
+
+void Template::set_range(const FrameHeader& header) {
+    const auto bounded = [](std::int64_t value) {
+        return static_cast<std::uint32_t>(
+            std::clamp<std::int64_t>(value, 0, static_cast<std::int64_t>(kMaximumSpares)));
+    };
+    policy_.set_range(bounded(header.values[0]), bounded(header.values[1]));
+}
+
+void Template::report(const FrameHeader& header) {
+    const std::string json = make_report(own_descriptors(), fork_microseconds_, host_.report());
+    outbox_.add(frame(FrameKind::reported, header.id), std::as_bytes(std::span(json)));
+}
+
+/// Takes the descriptors of a spawn command and its record, and checks both. Returns what is wrong.
+std::string Template::receive_spawn(const FrameHeader& header, RecordView& ret_record) {
+    if (header.descriptor_count > 0) {
+        DescriptorMessage message{};
+        std::array<int, kMaximumMessageDescriptors> numbers;
+        ReceivedMessage received;
+        const int error = receive_message(connection_.control.get(),
+                                          std::as_writable_bytes(std::span(&message, 1)), numbers,
+                                          MSG_DONTWAIT, received);
+        if (error) return fmt::format("no descriptors came with it: {}", std::strerror(error));
+        for (std::size_t i = 0; i < received.descriptor_count; ++i)
+            spawn_descriptors_.emplace_back(numbers[i]);
+        if (received.descriptors_truncated)
+            return "descriptors got lost: the template is at its limit of open files";
+        if (message.spawn_id != header.id || received.descriptor_count != header.descriptor_count)
+            return "its descriptors are those of another command";
+    }
+    if (header.values[1] & kSpawnRecordInMemfd) {
+        if (spawn_descriptors_.empty()) return "its memfd is missing";
+        payload_.resize(kMaximumRecordSize);
+        std::size_t size = 0;
+        if (int error = read_sealed_memfd(spawn_descriptors_[0].get(), payload_, size))
+            return fmt::format("its memfd cannot be read: {}", std::strerror(error));
+        payload_.resize(size);
+        spawn_descriptors_.erase(spawn_descriptors_.begin());
+    }
+    const char* error = decode_record(payload_, ret_record);
+    return error ? error : "";
+}
+
+void Template::refuse(const FrameHeader& header, std::uint32_t count, const ForkFailure& failure) {
+    for (std::uint32_t i = 0; i < count; ++i)
+        outbox_.add(frame(FrameKind::not_born, header.id, static_cast<std::int64_t>(failure.stage),
+                          failure.error_number),
+                    failure.text);
+}
+
+std::optional<ChildCommand> Template::spawn(const FrameHeader& header) {
+    const auto count = static_cast<std::uint32_t>(
+        std::clamp<std::int64_t>(header.values[0], 1, kMaximumBatch));
+    RecordView record{};
+    const std::string error = receive_spawn(header, record);
+    if (!error.empty())
+        refuse(header, count, {Stage::record, EBADMSG, "the spawn record is not valid: " + error});
+    else
+        plan_.record = payload_;
+    for (const Descriptor& descriptor : spawn_descriptors_)
+        plan_.descriptors.push_back(descriptor.get());
+
+    for (std::uint32_t born = 0; error.empty() && born < count; ++born) {
+        ForkFailure failure{};
+        if (auto command =
+                give_birth(State::running, header.id, record.header.lifetime, failure))
+            return command;
+        if (failure.stage != Stage::none) {
+            refuse(header, count - born, failure);
+            break;
+        }
+    }
+    plan_.record = {};
+    plan_.descriptors.clear();
+    spawn_descriptors_.clear();
+    policy_.none_was_parked(Clock::now());
+    return {};
+}
+
+std::optional<ChildCommand> Template::refill() {
+    if (!refill_is_due()) return {};
+    ForkFailure failure{};
+    auto command = give_birth(State::parked, 0, Lifetime::owner, failure);
+    // Not an error of any spawn: the next one finds none parked, and is told why by its own fork.
+    if (failure.stage != Stage::none && !socket_is_full_) policy_.spare_failed(Clock::now());
+    return command;
+}
+
+/// Returns 0 or errno; where the socket is full `socket_is_full_` is set.
+int Template::send_mailbox(std::uint64_t child_id, std::uint64_t spawn_id,
+                           const Descriptor& owner_end) {
+    const MailboxMessage message{child_id, spawn_id};
+    const int number = owner_end.get();
+    int error;
+    while ((error = send_message(connection_.control.get(), bytes_of(message), {},
+                                 std::span(&number, 1), MSG_DONTWAIT)) != 0) {
+        const bool is_full = error == EAGAIN || error == ETOOMANYREFS;
+        if (!is_full) break;
+        if (spawn_id == 0) {
+            socket_is_full_ = error == EAGAIN;
+            break;
+        }
+        // The owner waits for this very child, and receives meanwhile.
+        wait_for_socket();
+        if (owner_is_gone_) break;
+    }
+    return error;
+}
+
+void Template::wait_for_socket() {
+    pollfd polled[2] = {{connection_.owner_pidfd.get(), POLLIN, 0},
+                        {connection_.control.get(), POLLOUT, 0}};
+    // With a time limit because nothing tells when descriptors in flight have arrived (ETOOMANYREFS).
+    ::poll(polled, 2, kSocketRetryMilliseconds);
+    if (polled[0].revents || (polled[1].revents & (POLLHUP | POLLERR))) owner_is_gone_ = true;
+}
+
+std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spawn_id,
+                                                 Lifetime lifetime, ForkFailure& ret_failure) {
+    Descriptor owner_end, child_end;
+    const std::uint64_t id = ++last_child_id_;
+    int error = make_message_pair(owner_end, child_end);
+    if (!error) error = send_mailbox(id, spawn_id, owner_end);
+    if (error) {
+        ret_failure = {Stage::fork, error, "cannot make a mailbox"};
+        return {};
+    }
+    owner_end.reset();
+    child_mailbox_ = child_end.get();
+
+    const AtforkRun handlers(preload_);
+    const std::size_t open_before = count_descriptors();
+    if (descriptors_checked_ != 0) descriptors_checked_ = open_before;
+    host_.before_fork();
+    handlers.prepare();
+    Descriptor pidfd;
+    const std::string obstacle = fork_obstacle();
+    const auto began = Clock::now();
+    const int pid = obstacle.empty() ? clone_.clone_sibling(pidfd) : -ECANCELED;
+    if (pid == 0) {
+        handlers.child();
+        host_.after_fork_in_child();
+        return live_until_user_code(plan_, std::move(child_end));
+    }
+    fork_microseconds_ = std::chrono::duration<double, std::micro>(Clock::now() - began).count();
+    handlers.parent();
+    host_.after_fork_in_template();
+    if (pid < 0) {
+        if (obstacle.empty())
+            ret_failure = {Stage::fork, -pid, "the template cannot fork"};
+        else
+            ret_failure = {Stage::gate, EBUSY, obstacle};
+        outbox_.add(frame(FrameKind::gone, id));
+        return {};
+    }
+    // One descriptor more than before, the pidfd: else a handler has opened or closed something.
+    if (count_descriptors() != open_before + 1) descriptors_checked_ = 0;
+    children_.push_back({id, pid, std::move(pidfd), state, lifetime});
+    outbox_.add(frame(FrameKind::born, id, pid, static_cast<std::int64_t>(spawn_id)));
+    return {};
+}
+
+std::uint32_t Template::parked() const {
+    return static_cast<std::uint32_t>(
+        std::count_if(children_.begin(), children_.end(), [](const Child& child) {
+            return child.state == State::parked && !child.ended;
+        }));
+}
+
+bool Template::refill_is_due() const {
+    return !socket_is_full_ && parked() < policy_.wanted() && policy_.may_fork(Clock::now());
+}
+
+/// A spare that the owner takes in this very moment may be killed here. The owner then finds the mailbox
+/// closed before the child has said `started`: no user code has run, and it asks the next one.
+void Template::give_up_surplus() {
+    std::uint32_t surplus = parked();
+    for (Child& child : children_) {
+        if (surplus <= policy_.wanted()) return;
+        if (child.state != State::parked || child.ended) continue;
+        signal_pidfd(child.pidfd.get(), SIGKILL);
+        child.state = State::given_up;
+        --surplus;
+    }
+}
+
+void Template::bury_ended_children() {
+    for (const Child& child : children_) {
+        if (!child.ended || child.state == State::running) continue;
+        if (child.state == State::parked) policy_.spare_failed(Clock::now());
+        outbox_.add(frame(FrameKind::gone, child.id, child.pid));
+    }
+    std::erase_if(children_, [](const Child& child) { return child.ended; });
+}
+
+int Template::sleep_milliseconds() const {
+    if (!outbox_.empty()) return -1;
+    if (refill_is_due()) return 0;
+    const auto now = Clock::now();
+    const auto next = policy_.next_change(parked(), now);
+    if (!next) return -1;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - now).count();
+    return static_cast<int>(std::max<std::int64_t>(left, 0));
+}
+
+void Template::wait() {
+    const bool wants_room = !outbox_.empty();
+    commands_.going_to_sleep(wants_room ? WakeFor::frames_and_room : WakeFor::frames);
+    if (wants_room) outbox_.flush();
+    int timeout = sleep_milliseconds();
+    if (wants_room ? outbox_.empty() : !commands_.empty()) timeout = 0;
+
+    std::vector<pollfd> polled{
+        {connection_.command_bell.get(), POLLIN, 0},
+        {connection_.owner_pidfd.get(), POLLIN, 0},
+        // The descriptors that come over this socket are read when their command is.
+        {connection_.control.get(), static_cast<short>(socket_is_full_ ? POLLOUT : 0), 0}};
+    for (const Child& child : children_)
+        polled.push_back({child.ended ? -1 : child.pidfd.get(), POLLIN, 0});
+
+    sigset_t none;
+    ::sigemptyset(&none);
+    const timespec limit{timeout / 1000, timeout % 1000 * 1'000'000L};
+    const int ready =
+        ::ppoll(polled.data(), polled.size(), timeout < 0 ? nullptr : &limit, &none);
+    commands_.awake();
+    if (ready <= 0) return;
+    if (polled[2].revents & POLLOUT) socket_is_full_ = false;
+    if (polled[0].revents) silence(connection_.command_bell);
+    if (polled[1].revents || (polled[2].revents & (POLLHUP | POLLERR))) owner_is_gone_ = true;
+    for (std::size_t i = 0; i < children_.size(); ++i)
+        if (polled[i + 3].revents) children_[i].ended = true;
+}
+
+// How the template ends.
+
+/// The owner tells of a hand-off before it sends the record, so whatever it handed off before it died
+/// stands in the ring.
+void Template::note_last_hand_offs() {
+    FrameHeader header;
+    while (commands_.pop(header, payload_) == Pop::frame) {
+        if (header.kind == FrameKind::handed_off) hand_off(header);
+        if (header.kind == FrameKind::shut_down) shut_down_ = true;
+    }
+}
+
+void Template::end_spares() {
+    for (const Child& child : children_)
+        if (child.state == State::parked) signal_pidfd(child.pidfd.get(), SIGKILL);
+}
+
+std::vector<Ward> Template::running_wards() {
+    std::vector<Ward> wards;
+    const bool told_by_kernel = connection_.hello.flags & kHelloFromMainThread;
+    for (Child& child : children_)
+        if (child.state == State::running && child.lifetime == Lifetime::owner && !child.ended)
+            wards.push_back({std::move(child.pidfd), told_by_kernel});
+    return wards;
+}
+
+void Template::end_with_owner() {
+    note_last_hand_offs();
+    end_spares();
+    if (shut_down_)  // it closed the channel in good order, and then went
+        leave_children_to_keeper();
+    else
+        end_processes(running_wards());
+}
+
+void Template::leave_children_to_keeper() {
+    std::vector<Ward> wards = running_wards();
+    if (wards.empty()) return;
+    Descriptor keeper;
+    int error = start_keeper(connection_.keeper_program, connection_.owner_pidfd.get(), keeper);
+    for (const Ward& ward : wards)
+        if (!error) error = keep(keeper.get(), ward.pidfd.get(), ward.told_by_kernel);
+    if (error) {
+        fmt::print(stderr, "warmfork: cannot start {} to end children with their owner: {}\n",
+                   connection_.keeper_program, std::strerror(error));
+        return;
+    }
+    leave_to_itself(std::move(keeper));
+}
+
+}  // namespace warmfork

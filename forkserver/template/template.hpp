@@ -1,0 +1,120 @@
+// One served template: its channel, its children, and the loop over both. Made by `serve`.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "channel/segment.hpp"
+#include "keeper/end_processes.hpp"
+#include "protocol/messages.hpp"
+#include "template/atfork.hpp"
+#include "template/clone.hpp"
+#include "template/gate.hpp"
+#include "template/outbox.hpp"
+#include "template/serve.hpp"
+#include "template/spare_policy.hpp"
+
+namespace warmfork {
+
+/// What the owner's hello brought.
+struct Connection {
+    Descriptor control;
+    Segment segment;
+    Descriptor command_bell;
+    Descriptor completion_bell;
+    Descriptor owner_pidfd;
+    OwnerHello hello{};
+    std::string keeper_program;
+    std::vector<std::string> allowed;
+};
+
+class Template {
+  public:
+    Template(Connection connection, const PreloadInterface& preload, Host& host);
+
+    /// What has to be right before the first fork; tells the owner ready or refused. Returns what is
+    /// in the way, or an empty text.
+    [[nodiscard]] std::string open_gate();
+
+    /// The loop. Returns the command in each child, and nothing in the template at the end. In a child
+    /// this object must not be destroyed: the descriptors that it owns are closed already, and their
+    /// numbers may be the child's by then.
+    [[nodiscard]] std::optional<ChildCommand> run();
+
+  private:
+    enum class State {
+        parked,
+        given_up,  ///< a surplus spare that was told to end
+        running,
+    };
+    struct Child {
+        std::uint64_t id;
+        int pid;
+        Descriptor pidfd;
+        State state;
+        Lifetime lifetime;
+        bool ended = false;
+    };
+    struct ForkFailure {
+        Stage stage;
+        int error_number;
+        std::string text;
+    };
+
+    // Each of these returns a command if this process is a child now.
+    std::optional<ChildCommand> take_commands();
+    std::optional<ChildCommand> spawn(const FrameHeader& frame);
+    std::optional<ChildCommand> refill();
+    std::optional<ChildCommand> give_birth(State state, std::uint64_t spawn_id, Lifetime lifetime,
+                                           ForkFailure& ret_failure);
+
+    int send_mailbox(std::uint64_t child_id, std::uint64_t spawn_id, const Descriptor& owner_end);
+    void wait_for_socket();
+
+    std::string fork_obstacle();
+    std::unordered_set<int> own_descriptors() const;
+    std::string receive_spawn(const FrameHeader& frame, RecordView& ret_record);
+    void refuse(const FrameHeader& frame, std::uint32_t count, const ForkFailure& failure);
+    void hand_off(const FrameHeader& frame);
+    void set_range(const FrameHeader& frame);
+    void report(const FrameHeader& frame);
+
+    std::uint32_t parked() const;
+    bool refill_is_due() const;
+    void wait();
+    int sleep_milliseconds() const;
+    void bury_ended_children();
+    void give_up_surplus();
+
+    void note_last_hand_offs();
+    void end_spares();
+    std::vector<Ward> running_wards();
+    void end_with_owner();
+    void leave_children_to_keeper();
+
+    Connection connection_;
+    RingReader commands_;
+    Outbox outbox_;
+    const PreloadInterface& preload_;
+    Host& host_;
+    CloneContext clone_;
+    AllowList allowed_;
+    SparePolicy policy_;
+    ChildPlan plan_;
+    std::vector<Child> children_;
+    std::uint64_t last_child_id_ = 0;
+    std::size_t descriptors_checked_ = 0;  ///< how many were open at the last look; 0: unknown
+    int child_mailbox_ = -1;  ///< the child's end, while the child is being made
+    double fork_microseconds_ = 0;         ///< of the last clone
+    bool socket_is_full_ = false;  ///< no mailbox can be sent now
+    bool shut_down_ = false;
+    bool owner_is_gone_ = false;
+
+    // Of the spawn command in progress. Members, so that a child never destroys them.
+    std::vector<std::byte> payload_;
+    std::vector<Descriptor> spawn_descriptors_;
+};
+
+}  // namespace warmfork

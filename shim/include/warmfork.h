@@ -1,0 +1,256 @@
+/* warmfork: fork warm, not cold.
+ *
+ * An owner opens a template: a process of its own that does its expensive start-up once and then only
+ * forks. What the owner spawns through the template is the owner's own true child (getppid, waitpid,
+ * SIGCHLD and pidfd tell so) and starts with that start-up behind it.
+ *
+ * Conventions. Functions return 0 or a negative errno. `ret_` parameters are written on success only;
+ * `ret_failure` (may be null) on failure only. Strings and arrays given are borrowed for the call.
+ * Structs that begin with `size` take sizeof of the caller's struct: fields behind it have their
+ * defaults. All functions may be called from any thread, the same handle from several at once, except
+ * close and free. A handle that is used in a forked copy of its owner answers -ECHILD. No function may
+ * be called from a signal handler. Linux only.
+ */
+#ifndef WARMFORK_H
+#define WARMFORK_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define WARMFORK_EXPORT __attribute__((visibility("default")))
+
+/* Where a spawn failed. */
+enum warmfork_stage {
+    WARMFORK_STAGE_NONE = 0,
+    WARMFORK_STAGE_RECORD = 1,      /* the request is not valid, or larger than 2 MiB (E2BIG) */
+    WARMFORK_STAGE_LAUNCH = 2,      /* the template did not start, or ended while it preloaded */
+    WARMFORK_STAGE_GATE = 3,        /* the template is not safe to fork (EBUSY) */
+    WARMFORK_STAGE_FORK = 4,        /* the system call that makes the child */
+    WARMFORK_STAGE_HAND_OFF = 5,    /* the child was lost before it ran any user code */
+    WARMFORK_STAGE_DESCRIPTORS = 6, /* placing the descriptor map */
+    WARMFORK_STAGE_SESSION = 7,     /* setsid, setpgid */
+    WARMFORK_STAGE_SIGNALS = 8,
+    WARMFORK_STAGE_LIMITS = 9,      /* limits, nice, affinity */
+    WARMFORK_STAGE_DIRECTORY = 10,  /* chdir */
+    WARMFORK_STAGE_TITLE = 11,
+    WARMFORK_STAGE_EXEC = 12,       /* execve of the cold backend */
+    WARMFORK_STAGE_ELIGIBILITY = 13 /* backend warm was asked for what only cold can do (ENOTSUP) */
+};
+
+/* Why `auto` served a request cold. */
+enum warmfork_reason {
+    WARMFORK_REASON_NONE = 0,          /* it was warm */
+    WARMFORK_REASON_ASKED = 1,         /* the cold backend was selected */
+    WARMFORK_REASON_NO_TEMPLATE = 2,   /* spawned without a template */
+    WARMFORK_REASON_PROGRAM = 3,       /* not the template's program */
+    WARMFORK_REASON_COMMAND_LINE = 4,  /* options that shape the interpreter itself */
+    WARMFORK_REASON_ENVIRONMENT = 5,   /* a variable that start-up has read differs */
+    WARMFORK_REASON_LIMITS = 6,        /* a limit that only takes effect at exec */
+    WARMFORK_REASON_DESCRIPTORS = 7,   /* a descriptor's number is in use by the image */
+    WARMFORK_REASON_OWNER_CHANGED = 8, /* the owner has changed in a way that a child cannot follow */
+    WARMFORK_REASON_RESTARTING = 9,    /* a new template is being preloaded */
+    WARMFORK_REASON_GATE = 10,         /* the template is not safe to fork */
+    WARMFORK_REASON_FORK = 11,         /* the template could not fork */
+    WARMFORK_REASON_COUNT = 12
+};
+
+enum warmfork_backend {
+    WARMFORK_BACKEND_DEFAULT = 0, /* of the template; else of WARMFORK_BACKEND; else auto */
+    WARMFORK_BACKEND_AUTO = 1,    /* warm where it can be, else cold with the reason */
+    WARMFORK_BACKEND_WARM = 2,    /* warm or an error */
+    WARMFORK_BACKEND_COLD = 3     /* vfork and exec of the same request */
+};
+
+struct warmfork_failure {
+    enum warmfork_stage stage;
+    int error_number; /* positive errno */
+    int detail;       /* descriptor or resource number, where the stage has one */
+    char text[4096];  /* what was attempted, on what, why it failed; for a template that did not start
+                         the last lines that it wrote */
+};
+
+typedef struct warmfork_template warmfork_template;
+typedef struct warmfork_process warmfork_process;
+
+#define WARMFORK_SPARES_ADAPTIVE (-1) /* between 1 and 8: grows when a spawn finds none parked */
+
+struct warmfork_template_options {
+    size_t size; /* sizeof(struct warmfork_template_options) */
+    /* A native template: its command line, program[0] a path or a name in PATH. The program calls
+     * warmfork_template_serve. */
+    const char *const *program;
+    /* Or a Python template: the interpreter, and the modules to import, in this order. */
+    const char *python;
+    const char *const *preload;
+    const char *const *environment; /* of the template; null: the owner's, at each start */
+    const char *directory;          /* of the template while preloading; null: the owner's */
+    int32_t spares;                 /* parked children to keep, at most 4096, or ADAPTIVE; default -1 */
+    enum warmfork_backend backend;  /* for requests that do not say */
+    const char *const *allow;       /* exceptions from the fork-safety gate: "thread:COMM",
+                                       "descriptor:PREFIX" of what /proc/self/fd shows */
+};
+
+/* The defaults, with `size` filled in. */
+WARMFORK_EXPORT void warmfork_template_options_init(struct warmfork_template_options *options);
+
+/* Starts a template and returns at once; the first spawn waits until it is ready. The template ends
+ * with this process. Errors: -EINVAL (neither or both of program and python), -ENOENT (no such
+ * program), -EMFILE, -ENOMEM. */
+WARMFORK_EXPORT int warmfork_template_open(const struct warmfork_template_options *options,
+                                           warmfork_template **ret_template,
+                                           struct warmfork_failure *ret_failure);
+
+/* Waits until the template has preloaded. timeout_ms: -1 for ever. Errors: -ETIMEDOUT; -EBUSY (stage
+ * gate); others with stage launch. A template that has ended is started again. */
+WARMFORK_EXPORT int warmfork_template_wait_ready(warmfork_template *self, int timeout_ms,
+                                                 struct warmfork_failure *ret_failure);
+
+/* Waits until at least `count` children are parked and the template sleeps, so that a spawn right after
+ * costs one wake-up. Errors: as wait_ready. */
+WARMFORK_EXPORT int warmfork_template_wait_parked(warmfork_template *self, uint32_t count,
+                                                  int timeout_ms,
+                                                  struct warmfork_failure *ret_failure);
+
+/* Changes the number of spares. Errors: -EINVAL, -EAGAIN (the ring is full). */
+WARMFORK_EXPORT int warmfork_template_set_spares(warmfork_template *self, int32_t spares);
+
+/* The template's pid, or 0 while there is none. */
+WARMFORK_EXPORT pid_t warmfork_template_pid(warmfork_template *self);
+
+/* The number of children that are parked now. */
+WARMFORK_EXPORT uint32_t warmfork_template_parked(warmfork_template *self);
+
+struct warmfork_counts {
+    size_t size;
+    uint64_t handed_off; /* spawned by hand-off to a parked child */
+    uint64_t forked;     /* spawned by a fork on command */
+    uint64_t cold;
+    uint64_t cold_by_reason[WARMFORK_REASON_COUNT];
+    uint64_t template_starts;
+};
+WARMFORK_EXPORT int warmfork_template_counts(warmfork_template *self,
+                                             struct warmfork_counts *ret_counts);
+
+/* What the template looks like from inside, as JSON: threads, descriptors, mappings, resident memory,
+ * fork time, and for Python the import time of each module. To be freed with free(). */
+WARMFORK_EXPORT int warmfork_template_report(warmfork_template *self, char **ret_json,
+                                             struct warmfork_failure *ret_failure);
+
+/* Ends template and spares and frees the handle; null is fine. Children that run are untouched and
+ * still end with this process unless detached. Blocks until they are gone, some milliseconds. */
+WARMFORK_EXPORT void warmfork_template_close(warmfork_template *self);
+
+struct warmfork_descriptor {
+    int source; /* of the owner; -1: closed in the child */
+    int target; /* in the child */
+};
+
+struct warmfork_limit {
+    uint32_t resource; /* RLIMIT_* */
+    uint64_t soft, hard;
+};
+
+#define WARMFORK_NEW_SESSION (1u << 0)      /* setsid */
+#define WARMFORK_PROCESS_GROUP (1u << 1)    /* setpgid(0, process_group) */
+#define WARMFORK_SIGNAL_MASK (1u << 2)      /* signal_mask instead of the calling thread's */
+#define WARMFORK_SIGNALS_DEFAULT (1u << 3)  /* signals_default go back to the default action */
+#define WARMFORK_SIGNALS_IGNORED (1u << 4)  /* signals_ignored are ignored */
+#define WARMFORK_UMASK (1u << 5)
+#define WARMFORK_NICE (1u << 6)             /* an absolute nice value */
+#define WARMFORK_DETACHED (1u << 7)         /* the child outlives this process */
+#define WARMFORK_NONBLOCK (1u << 8)         /* -EAGAIN rather than wait for room in the ring */
+
+struct warmfork_request {
+    size_t size; /* sizeof(struct warmfork_request) */
+    uint32_t flags;
+    enum warmfork_backend backend;
+    const char *const *arguments;           /* null-terminated, at least one */
+    const char *executable;                 /* what to run; null: arguments[0]. Without a slash it is
+                                               looked up in the child's PATH */
+    const char *const *environment;         /* null: the owner's of this moment */
+    const char *const *environment_changes; /* NAME=VALUE sets, NAME removes; null: none */
+    const char *directory;                  /* null: the owner's */
+    /* 0, 1 and 2 are inherited unless the map names them; all others are closed in the child. */
+    const struct warmfork_descriptor *descriptors;
+    size_t descriptor_count; /* at most 251 */
+    uint64_t signal_mask;    /* signals: bit n-1 is signal n */
+    uint64_t signals_default;
+    uint64_t signals_ignored;
+    pid_t process_group;
+    uint32_t file_mode_mask;
+    int32_t nice;
+    const void *affinity; /* as of sched_setaffinity; null: the owner's */
+    size_t affinity_size;
+    const struct warmfork_limit *limits; /* the others are the owner's */
+    size_t limit_count;
+    const void *payload; /* for a native template's child; not seen by cold ones */
+    size_t payload_size;
+};
+
+WARMFORK_EXPORT void warmfork_request_init(struct warmfork_request *request);
+
+/* Spawns one child and returns when it is about to run user code, as posix_spawn does: what fails before
+ * is this call's error, (stage, errno), and leaves no process behind. `self` null: cold. The child
+ * inherits what a child of posix_spawn would inherit from this process at this moment. */
+WARMFORK_EXPORT int warmfork_spawn(warmfork_template *self, const struct warmfork_request *request,
+                                   warmfork_process **ret_process,
+                                   struct warmfork_failure *ret_failure);
+
+/* Spawns `count` (at most 1024) children of one request as one command to the template. All or none:
+ * where one fails, those that were born are killed and reaped. Errors: as of warmfork_spawn. */
+WARMFORK_EXPORT int warmfork_spawn_many(warmfork_template *self,
+                                        const struct warmfork_request *request, uint32_t count,
+                                        warmfork_process **ret_processes,
+                                        struct warmfork_failure *ret_failure);
+
+WARMFORK_EXPORT pid_t warmfork_process_pid(const warmfork_process *self);
+/* WARMFORK_BACKEND_WARM or _COLD. */
+WARMFORK_EXPORT enum warmfork_backend warmfork_process_backend(const warmfork_process *self);
+/* Why it was cold; ret_text (may be null) is set to a sentence that lives as long as the handle. */
+WARMFORK_EXPORT enum warmfork_reason warmfork_process_reason(const warmfork_process *self,
+                                                             const char **ret_text);
+/* A pidfd, opened at the first call, the handle's. Errors: -ESRCH once it has been reaped. */
+WARMFORK_EXPORT int warmfork_process_pidfd(warmfork_process *self);
+/* Waits for the end. options: 0, or WNOHANG (-EAGAIN while it runs). ret_status: as of waitpid;
+ * ret_usage may be null. Once known the status is kept. Errors: -ECHILD: somebody else has taken the
+ * status (wait for any child, SIGCHLD ignored) and the kernel cannot tell it again. */
+WARMFORK_EXPORT int warmfork_process_wait(warmfork_process *self, int options, int *ret_status,
+                                          struct rusage *ret_usage);
+/* Sends a signal. Errors: -ESRCH once it has been reaped. */
+WARMFORK_EXPORT int warmfork_process_signal(warmfork_process *self, int signal);
+/* Frees the handle; the process goes on and is waited for by whoever likes. Null is fine. */
+WARMFORK_EXPORT void warmfork_process_free(warmfork_process *self);
+
+/* In a program that is a native template: */
+
+struct warmfork_command {
+    size_t size;
+    int argument_count;
+    char **arguments; /* the child's own, null-terminated */
+    const void *payload;
+    size_t payload_size;
+};
+
+/* To be called at the point of readiness, by the main and only thread. Returns 1 once in each child,
+ * with its command, the child set up as its request says; 0 in the template, when it is to end. An
+ * error if this process cannot serve: -ENOTCONN (not started by warmfork_template_open), -EBUSY (the
+ * gate; ret_failure says what is in the way). In a child, exit() runs no handler that was registered
+ * before the fork. */
+WARMFORK_EXPORT int warmfork_template_serve(struct warmfork_command *ret_command,
+                                            struct warmfork_failure *ret_failure);
+
+/* "auto", "gate", ...: the words that messages and reports use. Never null. */
+WARMFORK_EXPORT const char *warmfork_backend_name(enum warmfork_backend backend);
+WARMFORK_EXPORT const char *warmfork_reason_name(enum warmfork_reason reason);
+WARMFORK_EXPORT const char *warmfork_stage_name(enum warmfork_stage stage);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

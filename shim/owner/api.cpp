@@ -1,0 +1,397 @@
+// The C ABI: arguments checked, exceptions kept in, results handed out.
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "child/setup.hpp"
+#include "owner/companions.hpp"
+#include "owner/template_handle.hpp"
+#include "template/serve.hpp"
+#include "warmfork.h"
+
+using warmfork::ColdReason;
+using warmfork::Descriptor;
+using warmfork::Failure;
+using warmfork::make_failure;
+using warmfork::Outcome;
+using warmfork::Request;
+using warmfork::Spawned;
+using warmfork::Stage;
+using warmfork::TemplateHandle;
+using warmfork::TemplateProcess;
+
+struct warmfork_template {
+    TemplateHandle handle;
+};
+
+struct warmfork_process {
+    const pid_t owner;
+    const Spawned spawned;
+    std::mutex mutex{};
+    Descriptor pidfd{};
+    bool is_reaped = false;
+    int status = 0;
+    rusage usage{};
+};
+
+namespace {
+
+/// Reports a failure to the caller; returns the negative errno.
+int report(const Failure& failure, warmfork_failure* ret_failure) {
+    if (ret_failure) {
+        ret_failure->stage = static_cast<warmfork_stage>(failure.stage);
+        ret_failure->error_number = failure.error_number;
+        ret_failure->detail = failure.detail;
+        const std::size_t size = std::min(failure.text.size(), sizeof ret_failure->text - 1);
+        std::memcpy(ret_failure->text, failure.text.data(), size);
+        ret_failure->text[size] = '\0';
+    }
+    return failure.error_number > 0 ? -failure.error_number : -EIO;
+}
+
+/// Runs `body`, which returns an Outcome; no exception passes the ABI.
+template <typename Body>
+int guarded(warmfork_failure* ret_failure, Body body) {
+    try {
+        const Outcome failure = body();
+        return failure ? report(*failure, ret_failure) : 0;
+    } catch (const std::bad_alloc&) {
+        return report(make_failure(Stage::record, ENOMEM, "out of memory"), ret_failure);
+    } catch (const std::exception& error) {
+        return report({Stage::record, EIO, 0, error.what()}, ret_failure);
+    }
+}
+
+Outcome check_usable(const warmfork_template* self) {
+    if (!self) return make_failure(Stage::launch, EINVAL, "no template given");
+    if (self->handle.is_usable()) return {};
+    return Failure{Stage::launch, ECHILD, 0,
+                   "this template belongs to the process that opened it, and this is a forked copy of "
+                   "that process: open another one here"};
+}
+
+TemplateProcess::Deadline deadline_after(int timeout_ms) {
+    if (timeout_ms < 0) return {};
+    return TemplateProcess::Clock::now() + std::chrono::milliseconds(timeout_ms);
+}
+
+std::vector<std::string> copy_strings(const char* const* strings) {
+    std::vector<std::string> copied;
+    for (; strings && *strings; ++strings) copied.emplace_back(*strings);
+    return copied;
+}
+
+/// Where the package lies is inserted for its import only; the modules follow as arguments.
+constexpr const char* kPythonBoot =
+    "import sys; sys.path.insert(0, sys.argv[1]); import warmfork._template; "
+    "warmfork._template.main()";
+
+Outcome define_program(const warmfork_template_options& options,
+                       TemplateHandle::Definition& definition) {
+    std::vector<char*> environment;
+    const char* const* variables = options.environment ? options.environment : environ;
+    for (; variables && *variables; ++variables)
+        environment.push_back(const_cast<char*>(*variables));
+    const std::string program = options.python ? options.python : options.program[0];
+    definition.program = warmfork::resolve_program(program, environment);
+    if (definition.program.empty())
+        return make_failure(Stage::launch, ENOENT, "cannot find the template's program " + program);
+    if (options.python) {
+        const std::string package = warmfork::find_python_path();
+        if (package.empty())
+            return make_failure(Stage::launch, ENOENT, "cannot find the Python package of warmfork");
+        definition.launch.arguments = {definition.program, "-c", kPythonBoot, package};
+        for (const std::string& module : copy_strings(options.preload))
+            definition.launch.arguments.push_back(module);
+    } else {
+        definition.launch.arguments = copy_strings(options.program);
+        definition.launch.arguments[0] = definition.program;
+    }
+    return {};
+}
+
+Outcome set_range(std::int32_t spares, std::uint32_t& ret_least, std::uint32_t& ret_most) {
+    if (spares < WARMFORK_SPARES_ADAPTIVE ||
+        spares > static_cast<std::int32_t>(warmfork::kMaximumSpares))
+        return make_failure(Stage::record, EINVAL,
+                            fmt::format("{} spares: -1 (adaptive) to {} are possible", spares,
+                                        warmfork::kMaximumSpares));
+    ret_least = spares < 0 ? 1 : static_cast<std::uint32_t>(spares);
+    ret_most = spares < 0 ? 8 : static_cast<std::uint32_t>(spares);
+    return {};
+}
+
+Outcome open_template(const warmfork_template_options& given, warmfork_template*& ret_template) {
+    warmfork_template_options options;
+    warmfork_template_options_init(&options);
+    std::memcpy(&options, &given, std::min(given.size, sizeof options));
+    const bool has_program = options.program && options.program[0];
+    if (has_program == (options.python != nullptr))
+        return make_failure(Stage::record, EINVAL,
+                            "a template has either a program or a Python interpreter");
+    TemplateHandle::Definition definition;
+    definition.is_python = options.python != nullptr;
+    definition.backend = options.backend;
+    if (Outcome failure = define_program(options, definition)) return failure;
+    if (Outcome failure = set_range(options.spares, definition.launch.spares_least,
+                                    definition.launch.spares_most))
+        return failure;
+    if (options.environment) definition.launch.environment = copy_strings(options.environment);
+    if (options.directory) definition.launch.directory = options.directory;
+    definition.launch.allowed = copy_strings(options.allow);
+
+    std::unique_ptr<warmfork_template> self(new warmfork_template{TemplateHandle(std::move(definition))});
+    const warmfork_backend chosen =
+        options.backend ? options.backend : warmfork::default_backend();
+    if (chosen != WARMFORK_BACKEND_COLD)
+        if (Outcome failure = self->handle.start()) return failure;
+    ret_template = self.release();
+    return {};
+}
+
+Outcome spawn(warmfork_template* self, const warmfork_request* request, std::uint32_t count,
+              std::vector<Spawned>& ret_spawned) {
+    if (self)
+        if (Outcome failure = check_usable(self)) return failure;
+    if (!request || count == 0 || count > warmfork::kMaximumBatch)
+        return make_failure(Stage::record, EINVAL, "no request, or a wrong number of children");
+    Request read;
+    if (Outcome failure = read.read(*request)) return failure;
+    if (self) return self->handle.spawn(read, count, ret_spawned);
+    return spawn_without_template(read, count,
+                                  {WARMFORK_REASON_NO_TEMPLATE, "spawned without a template"},
+                                  ret_spawned);
+}
+
+/// struct pidfd_info of linux/pidfd.h since 6.15, which older headers lack.
+struct PidfdInfo {
+    std::uint64_t mask, cgroup_id;
+    std::uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+    std::int32_t exit_code;
+};
+static_assert(sizeof(PidfdInfo) == 64);
+constexpr std::uint64_t kPidfdInfoExit = 1u << 3;
+constexpr unsigned long kPidfdGetInfo = _IOWR(0xff, 11, PidfdInfo);
+
+/// The status of a process that somebody else has reaped, from a pidfd that was opened before.
+bool ask_kernel_for_status(int pidfd, int& ret_status) {
+    PidfdInfo info{};
+    info.mask = kPidfdInfoExit;
+    if (pidfd < 0 || ::ioctl(pidfd, kPidfdGetInfo, &info) < 0 || !(info.mask & kPidfdInfoExit))
+        return false;
+    ret_status = info.exit_code;
+    return true;
+}
+
+}  // namespace
+
+extern "C" {
+
+void warmfork_template_options_init(struct warmfork_template_options* options) {
+    *options = {};
+    options->size = sizeof *options;
+    options->spares = WARMFORK_SPARES_ADAPTIVE;
+}
+
+void warmfork_request_init(struct warmfork_request* request) {
+    *request = {};
+    request->size = sizeof *request;
+}
+
+int warmfork_template_open(const struct warmfork_template_options* options,
+                           warmfork_template** ret_template, struct warmfork_failure* ret_failure) {
+    return guarded(ret_failure, [&]() -> Outcome {
+        if (!options || !ret_template)
+            return make_failure(Stage::record, EINVAL, "no options given");
+        return open_template(*options, *ret_template);
+    });
+}
+
+int warmfork_template_wait_ready(warmfork_template* self, int timeout_ms,
+                                 struct warmfork_failure* ret_failure) {
+    return guarded(ret_failure, [&] {
+        Outcome failure = check_usable(self);
+        return failure ? failure : self->handle.wait_ready(deadline_after(timeout_ms));
+    });
+}
+
+int warmfork_template_wait_parked(warmfork_template* self, uint32_t count, int timeout_ms,
+                                  struct warmfork_failure* ret_failure) {
+    return guarded(ret_failure, [&] {
+        Outcome failure = check_usable(self);
+        return failure ? failure : self->handle.wait_parked(count, deadline_after(timeout_ms));
+    });
+}
+
+int warmfork_template_set_spares(warmfork_template* self, int32_t spares) {
+    return guarded(nullptr, [&]() -> Outcome {
+        if (Outcome failure = check_usable(self)) return failure;
+        std::uint32_t least, most;
+        if (Outcome failure = set_range(spares, least, most)) return failure;
+        const int error = self->handle.set_spares(least, most);
+        return error ? Outcome(make_failure(Stage::launch, error, "the ring is full")) : Outcome();
+    });
+}
+
+pid_t warmfork_template_pid(warmfork_template* self) {
+    return self && self->handle.is_usable() ? self->handle.pid() : 0;
+}
+
+uint32_t warmfork_template_parked(warmfork_template* self) {
+    return self && self->handle.is_usable() ? self->handle.parked() : 0;
+}
+
+int warmfork_template_counts(warmfork_template* self, struct warmfork_counts* ret_counts) {
+    if (!self || !ret_counts) return -EINVAL;
+    warmfork_counts counts{};
+    self->handle.counts(counts);
+    counts.size = std::min(ret_counts->size, sizeof counts);
+    std::memcpy(ret_counts, &counts, counts.size);
+    return 0;
+}
+
+int warmfork_template_report(warmfork_template* self, char** ret_json,
+                             struct warmfork_failure* ret_failure) {
+    return guarded(ret_failure, [&]() -> Outcome {
+        if (Outcome failure = check_usable(self)) return failure;
+        std::string json;
+        if (Outcome failure = self->handle.report(json)) return failure;
+        char* copy = ::strdup(json.c_str());
+        if (!copy) return make_failure(Stage::launch, ENOMEM, "out of memory");
+        *ret_json = copy;
+        return {};
+    });
+}
+
+void warmfork_template_close(warmfork_template* self) { delete self; }
+
+int warmfork_spawn_many(warmfork_template* self, const struct warmfork_request* request,
+                        uint32_t count, warmfork_process** ret_processes,
+                        struct warmfork_failure* ret_failure) {
+    return guarded(ret_failure, [&]() -> Outcome {
+        std::vector<Spawned> spawned;
+        if (Outcome failure = spawn(self, request, count, spawned)) return failure;
+        for (std::uint32_t i = 0; i < count; ++i)
+            ret_processes[i] = new warmfork_process{::getpid(), spawned[i]};
+        return {};
+    });
+}
+
+int warmfork_spawn(warmfork_template* self, const struct warmfork_request* request,
+                   warmfork_process** ret_process, struct warmfork_failure* ret_failure) {
+    return warmfork_spawn_many(self, request, 1, ret_process, ret_failure);
+}
+
+pid_t warmfork_process_pid(const warmfork_process* self) { return self->spawned.pid; }
+
+enum warmfork_backend warmfork_process_backend(const warmfork_process* self) {
+    return self->spawned.is_warm ? WARMFORK_BACKEND_WARM : WARMFORK_BACKEND_COLD;
+}
+
+enum warmfork_reason warmfork_process_reason(const warmfork_process* self, const char** ret_text) {
+    if (ret_text) *ret_text = self->spawned.reason.text.c_str();
+    return self->spawned.reason.reason;
+}
+
+int warmfork_process_pidfd(warmfork_process* self) {
+    if (self->owner != ::getpid()) return -ECHILD;
+    const std::lock_guard lock(self->mutex);
+    if (!self->pidfd) {
+        if (self->is_reaped) return -ESRCH;
+        self->pidfd = warmfork::open_pidfd(self->spawned.pid);
+    }
+    return self->pidfd ? self->pidfd.get() : -errno;
+}
+
+int warmfork_process_wait(warmfork_process* self, int options, int* ret_status,
+                          struct rusage* ret_usage) {
+    if (self->owner != ::getpid()) return -ECHILD;
+    if (options & ~WNOHANG) return -EINVAL;
+    while (true) {
+        // Looked at without reaping, so that no lock is held while it runs.
+        if (!(options & WNOHANG)) {
+            siginfo_t info;
+            bool is_known;
+            {
+                const std::lock_guard lock(self->mutex);
+                is_known = self->is_reaped;
+            }
+            if (!is_known &&
+                ::waitid(P_PID, static_cast<id_t>(self->spawned.pid), &info, WEXITED | WNOWAIT) < 0 &&
+                errno == EINTR)
+                continue;
+        }
+        const std::lock_guard lock(self->mutex);
+        if (!self->is_reaped) {
+            const pid_t reaped =
+                ::wait4(self->spawned.pid, &self->status, WNOHANG, &self->usage);
+            if (reaped == 0) return -EAGAIN;
+            if (reaped < 0 && !ask_kernel_for_status(self->pidfd.get(), self->status))
+                return -errno;
+            self->is_reaped = true;
+        }
+        if (ret_status) *ret_status = self->status;
+        if (ret_usage) *ret_usage = self->usage;
+        return 0;
+    }
+}
+
+int warmfork_process_signal(warmfork_process* self, int signal) {
+    if (self->owner != ::getpid()) return -ECHILD;
+    const std::lock_guard lock(self->mutex);
+    if (self->is_reaped) return -ESRCH;
+    return ::kill(self->spawned.pid, signal) < 0 ? -errno : 0;
+}
+
+void warmfork_process_free(warmfork_process* self) { delete self; }
+
+int warmfork_template_serve(struct warmfork_command* ret_command,
+                            struct warmfork_failure* ret_failure) {
+    static warmfork::Host host;  // must outlive the call in every child
+    warmfork::ServeResult result{};
+    const int error = guarded(ret_failure, [&]() -> Outcome {
+        result = warmfork::serve(host);
+        if (result.end != warmfork::ServeResult::End::failed) return {};
+        return Failure{result.error_number == EBUSY ? Stage::gate : Stage::launch,
+                       result.error_number, 0, result.error};
+    });
+    if (error || result.end == warmfork::ServeResult::End::shut_down) return error;
+    warmfork_command command{};
+    command.size = std::min(ret_command->size, sizeof command);
+    command.argument_count = static_cast<int>(result.command.arguments.size());
+    command.arguments = result.command.arguments.data();
+    command.payload = result.command.payload.data();
+    command.payload_size = result.command.payload.size();
+    std::memcpy(ret_command, &command, command.size);
+    warmfork::set_signal_mask(result.command.signal_mask);
+    return 1;
+}
+
+const char* warmfork_backend_name(enum warmfork_backend backend) {
+    switch (backend) {
+        case WARMFORK_BACKEND_DEFAULT: return "default";
+        case WARMFORK_BACKEND_AUTO: return "auto";
+        case WARMFORK_BACKEND_WARM: return "warm";
+        case WARMFORK_BACKEND_COLD: return "cold";
+    }
+    return "unknown";
+}
+
+const char* warmfork_reason_name(enum warmfork_reason reason) {
+    static constexpr const char* names[] = {
+        "none",        "asked",  "no-template", "program",       "command-line", "environment",
+        "limits",      "descriptors", "owner-changed", "restarting", "gate",     "fork"};
+    return reason < WARMFORK_REASON_COUNT ? names[reason] : "unknown";
+}
+
+const char* warmfork_stage_name(enum warmfork_stage stage) {
+    return warmfork::stage_name(static_cast<Stage>(stage));
+}
+
+}  // extern "C"

@@ -1,0 +1,141 @@
+#include "owner/cold.hpp"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "channel/descriptor.hpp"
+#include "child/setup.hpp"
+#include "keeper/keeper.hpp"
+
+namespace warmfork {
+namespace {
+
+/// What the child of vfork works on. It lies in memory that both share, which is how a failure comes
+/// back.
+struct ColdChild {
+    ColdPlan& plan;
+    std::vector<const char*> paths;
+    std::vector<char*> arguments;
+    std::vector<char*> environment;
+    ChildFailure failure;
+};
+
+bool ask_to_be_kept(const ColdPlan& plan, ChildFailure& failure) {
+    const int pidfd = open_pidfd(::getpid()).release();
+    const bool told_by_kernel = plan.record.header.flags & kRecordParentDeathSignal;
+    const int error = pidfd < 0 ? errno : keep(plan.keeper, pidfd, told_by_kernel);
+    if (error) failure = {Stage::fork, error, 0};
+    return error == 0;
+}
+
+void set_default(std::uint64_t signals) {
+    for (int signal = 1; signal <= 64; ++signal)
+        if (signals >> (signal - 1) & 1) ::signal(signal, SIG_DFL);
+}
+
+int try_each(const std::vector<const char*>& paths, char* const* arguments,
+             char* const* environment) {
+    // As execvp does: a candidate that may not be executed is the better error than one not there.
+    int error = ENOENT;
+    for (const char* path : paths) {
+        ::execve(path, arguments, environment);
+        if (errno == EACCES)
+            error = EACCES;
+        else if (errno != ENOENT && errno != ENOTDIR)
+            return errno;
+        else if (paths.size() == 1)
+            return errno;
+    }
+    return error;
+}
+
+[[noreturn]] void run_cold_child(ColdChild& child) {
+    ColdPlan& plan = child.plan;
+    if (plan.lifeline >= 0) ::fcntl(plan.lifeline, F_SETOWN, ::getpid());
+    if (plan.keeper >= 0 && !ask_to_be_kept(plan, child.failure)) ::_exit(127);
+    reset_handlers();
+    set_default(plan.signals_default);
+    ChildDescriptors descriptors;
+    descriptors.sources = plan.sources;
+    if (!set_up_child(plan.record, descriptors, child.failure)) ::_exit(127);
+    set_signal_mask(plan.signal_mask);
+    child.failure.error_number =
+        try_each(child.paths, child.arguments.data(), child.environment.data());
+    child.failure.stage = Stage::exec;
+    ::_exit(127);
+}
+
+/// A function of its own, and not inlined: the child must not disturb the caller's frame.
+[[gnu::noinline]] int vfork_child(ColdChild& child) {
+    const int pid = ::vfork();
+    if (pid == 0) run_cold_child(child);
+    return pid;
+}
+
+std::string describe(const ColdPlan& plan, const ChildFailure& failure) {
+    switch (failure.stage) {
+        case Stage::exec: return "cannot execute " + plan.candidates.back();
+        case Stage::directory:
+            return std::string("cannot change to directory ") +
+                   (plan.record.directory ? plan.record.directory : ".");
+        case Stage::descriptors:
+            return "cannot place descriptor " + std::to_string(failure.detail) + " of the child";
+        default: return std::string("cannot start a child, stage ") + stage_name(failure.stage);
+    }
+}
+
+}  // namespace
+
+Outcome spawn_cold(ColdPlan& plan, int& ret_pid) {
+    ColdChild child{plan, {}, {}, {}, {}};
+    for (const std::string& candidate : plan.candidates) child.paths.push_back(candidate.c_str());
+    child.arguments.resize(plan.record.header.argument_count + 1);
+    child.environment.resize(plan.record.header.environment_count + 1);
+    point_at_strings(plan.record.arguments, plan.record.header.argument_count,
+                     child.arguments.data());
+    point_at_strings(plan.record.environment, plan.record.header.environment_count,
+                     child.environment.data());
+
+    const std::uint64_t mask = signal_mask();
+    set_signal_mask(kAllSignals);  // a handler of this process must not run in the child
+    const int pid = vfork_child(child);
+    const int fork_error = errno;
+    set_signal_mask(mask);
+    if (pid < 0) return make_failure(Stage::fork, fork_error, "cannot fork");
+    if (child.failure.stage != Stage::none) {
+        while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+        }
+        return make_failure(child.failure.stage, child.failure.error_number,
+                            describe(plan, child.failure), child.failure.detail);
+    }
+    ret_pid = pid;
+    return {};
+}
+
+const char* find_variable(std::span<char* const> environment, const char* name) {
+    const std::size_t size = std::strlen(name);
+    for (const char* variable : environment)
+        if (std::strncmp(variable, name, size) == 0 && variable[size] == '=')
+            return variable + size + 1;
+    return nullptr;
+}
+
+std::vector<std::string> executable_candidates(const std::string& program,
+                                               std::span<char* const> environment) {
+    if (program.find('/') != std::string::npos) return {program};
+    const char* path = find_variable(environment, "PATH");
+    std::string_view rest = path ? path : "/bin:/usr/bin";
+    std::vector<std::string> candidates;
+    while (true) {
+        const std::size_t size = rest.find(':');
+        const std::string directory(rest.substr(0, size));
+        candidates.push_back(directory.empty() ? "./" + program : directory + "/" + program);
+        if (size == std::string_view::npos) return candidates;
+        rest.remove_prefix(size + 1);
+    }
+}
+
+}  // namespace warmfork

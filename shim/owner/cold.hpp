@@ -1,0 +1,34 @@
+// A process the ordinary way: vfork and exec. The cold backend, and how templates are started.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "owner/failure.hpp"
+#include "protocol/record.hpp"
+
+namespace warmfork {
+
+struct ColdPlan {
+    RecordView record;
+    std::vector<int> sources;  ///< descriptors of the owner, [i] for record.descriptor_targets[i]
+    std::vector<std::string> candidates;  ///< full paths to try, in order
+    std::uint64_t signals_default = 0;    ///< ignored signals that go back to the default action
+    std::uint64_t signal_mask = 0;
+    int keeper = -1;    ///< socket of the keeper that is to look after the child; -1: nobody
+    int lifeline = -1;  ///< an O_ASYNC socket whose signals are to go to the child; -1: none
+};
+
+/// Starts a process as the plan says. Returns when exec has succeeded; on failure no process is left.
+/// The calling thread is suspended meanwhile (vfork).
+[[nodiscard]] Outcome spawn_cold(ColdPlan& plan, int& ret_pid);
+
+/// What execvp would try for `program` with this PATH; one candidate if it has a slash.
+[[nodiscard]] std::vector<std::string> executable_candidates(const std::string& program,
+                                                             std::span<char* const> environment);
+
+/// The value of a variable in an environment of NAME=VALUE strings; null: not there.
+[[nodiscard]] const char* find_variable(std::span<char* const> environment, const char* name);
+
+}  // namespace warmfork

@@ -1,0 +1,50 @@
+#include "owner/companions.hpp"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <vector>
+
+namespace warmfork {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The directory of the library or program that holds this code.
+fs::path own_directory() {
+    Dl_info info;
+    if (::dladdr(reinterpret_cast<void*>(&find_companion), &info) == 0 || !info.dli_fname)
+        return {};
+    std::error_code error;
+    // For the main program dladdr tells what it was called, which may be no path.
+    const fs::path file = std::string_view(info.dli_fname).find('/') == std::string_view::npos
+                              ? fs::read_symlink("/proc/self/exe", error)
+                              : fs::canonical(info.dli_fname, error);
+    return file.parent_path();
+}
+
+std::string first_existing(const std::vector<fs::path>& candidates) {
+    std::error_code error;
+    for (const fs::path& candidate : candidates)
+        if (fs::exists(candidate, error)) return fs::canonical(candidate, error).string();
+    return {};
+}
+
+}  // namespace
+
+std::string find_companion(const std::string& name) {
+    const fs::path own = own_directory();
+    return first_existing({own / "_libexec" / name, own.parent_path() / "libexec/warmfork" / name,
+                           fs::path(WARMFORK_LIBEXEC_DIRECTORY) / name});
+}
+
+std::string find_python_path() {
+    const fs::path own = own_directory();
+    const std::string package =
+        first_existing({own / "_template.py", own.parent_path() / "python/warmfork/_template.py",
+                        fs::path(WARMFORK_PYTHON_DIRECTORY) / "warmfork/_template.py"});
+    return package.empty() ? "" : fs::path(package).parent_path().parent_path().string();
+}
+
+}  // namespace warmfork

@@ -1,0 +1,28 @@
+// Why a spawn failed, on its way through the shim.
+#pragma once
+
+#include <cstring>
+#include <optional>
+#include <string>
+
+#include "protocol/stage.hpp"
+
+namespace warmfork {
+
+struct Failure {
+    Stage stage = Stage::none;
+    int error_number = 0;
+    int detail = 0;
+    std::string text;
+};
+
+/// Nothing on success.
+using Outcome = std::optional<Failure>;
+
+/// "text: what errno means".
+inline Failure make_failure(Stage stage, int error_number, const std::string& text,
+                            int detail = 0) {
+    return {stage, error_number, detail, text + ": " + std::strerror(error_number)};
+}
+
+}  // namespace warmfork

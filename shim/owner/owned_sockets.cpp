@@ -1,0 +1,106 @@
+#include "owner/owned_sockets.hpp"
+
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+
+namespace warmfork {
+namespace {
+
+struct Registry {
+    std::mutex mutex;
+    std::map<int, std::uint64_t> cookies;  ///< by descriptor number
+};
+
+Registry& registry() {
+    // Never destroyed: fork handlers and late destructors use it until the very end.
+    static auto* instance = new Registry;
+    return *instance;
+}
+
+void close_if_intact(int number, std::uint64_t cookie) {
+    if (socket_cookie(number) == cookie) ::close(number);
+}
+
+void register_fork_handlers() {
+    ::pthread_atfork([] { registry().mutex.lock(); }, [] { registry().mutex.unlock(); },
+                     [] {
+                         for (const auto& [number, cookie] : registry().cookies)
+                             close_if_intact(number, cookie);
+                         registry().cookies.clear();
+                         registry().mutex.unlock();
+                     });
+}
+
+/// Above what programs count on to be free, below the limit.
+int lowest_number() {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    return static_cast<int>(std::min<rlim_t>(768, limit.rlim_cur / 4 * 3));
+}
+
+}  // namespace
+
+OwnedSocket::OwnedSocket(Descriptor socket) {
+    const std::lock_guard lock(registry().mutex);
+    adopt(std::move(socket));
+}
+
+OwnedSocket::OwnedSocket(OwnedSocket&& other) noexcept
+    : number_(std::exchange(other.number_, -1)), cookie_(other.cookie_) {}
+
+OwnedSocket& OwnedSocket::operator=(OwnedSocket&& other) noexcept {
+    if (this != &other) {
+        reset();
+        number_ = std::exchange(other.number_, -1);
+        cookie_ = other.cookie_;
+    }
+    return *this;
+}
+
+OwnedSocket::~OwnedSocket() { reset(); }
+
+/// With the registry's mutex held.
+void OwnedSocket::adopt(Descriptor socket) {
+    static const bool registered = (register_fork_handlers(), true);
+    static_cast<void>(registered);
+    socket = moved_up(std::move(socket), lowest_number());
+    cookie_ = socket_cookie(socket.get());
+    number_ = socket.release();
+    registry().cookies[number_] = cookie_;
+}
+
+void OwnedSocket::reset() {
+    if (number_ < 0) return;
+    const std::lock_guard lock(registry().mutex);
+    // In a forked copy the registry is empty and the socket closed already.
+    const auto entry = registry().cookies.find(number_);
+    if (entry != registry().cookies.end() && entry->second == cookie_) {
+        registry().cookies.erase(entry);
+        close_if_intact(number_, cookie_);
+    }
+    number_ = -1;
+}
+
+int receive_owned(int socket, std::span<std::byte> buffer, OwnedSocket& ret_socket,
+                  ReceivedMessage& ret_message) {
+    const std::lock_guard lock(registry().mutex);
+    int number = -1;
+    const int error =
+        receive_message(socket, buffer, std::span(&number, 1), MSG_DONTWAIT, ret_message);
+    if (error) return error;
+    if (ret_message.descriptor_count == 1) {
+        OwnedSocket received;
+        received.adopt(Descriptor(number));
+        // Assigning would reset the old socket, which takes the mutex.
+        ret_socket.number_ = std::exchange(received.number_, -1);
+        ret_socket.cookie_ = received.cookie_;
+    }
+    return 0;
+}
+
+}  // namespace warmfork

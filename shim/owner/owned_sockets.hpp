@@ -1,0 +1,45 @@
+// The sockets whose end of file tells a template or a spare that its owner is gone. A forked copy of the
+// owner must not keep them open: they are closed there, by pthread_atfork.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "channel/descriptor.hpp"
+#include "channel/message_socket.hpp"
+
+namespace warmfork {
+
+/// A socket that is closed in every forked copy of this process. It lies at a high number, and the
+/// kernel's cookie tells whether the number still means this socket: an application that closes
+/// descriptors it did not open is followed by another file under the same number.
+class OwnedSocket {
+  public:
+    OwnedSocket() = default;
+    OwnedSocket(OwnedSocket&&) noexcept;
+    OwnedSocket& operator=(OwnedSocket&&) noexcept;
+    ~OwnedSocket();
+
+    /// Takes a socket over. Between its birth and this call a fork may copy it: where that matters use
+    /// `receive_owned`.
+    explicit OwnedSocket(Descriptor socket);
+
+    int get() const { return number_; }
+    explicit operator bool() const { return number_ >= 0; }
+    bool is_intact() const { return number_ >= 0 && socket_cookie(number_) == cookie_; }
+    void reset();
+
+  private:
+    friend int receive_owned(int, std::span<std::byte>, OwnedSocket&, ReceivedMessage&);
+    void adopt(Descriptor socket);
+
+    int number_ = -1;
+    std::uint64_t cookie_ = 0;
+};
+
+/// receive_message with MSG_DONTWAIT of a message that carries at most one socket, such that no fork of
+/// this process gets between its arrival and its registration.
+[[nodiscard]] int receive_owned(int socket, std::span<std::byte> buffer, OwnedSocket& ret_socket,
+                                ReceivedMessage& ret_message);
+
+}  // namespace warmfork

@@ -1,0 +1,175 @@
+#include "owner/owner_state.hpp"
+
+#include <fcntl.h>
+#include <linux/ioprio.h>
+#include <linux/kcmp.h>
+#include <sched.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "channel/descriptor.hpp"
+#include "child/setup.hpp"
+
+namespace warmfork {
+namespace {
+
+/// Files of /proc that are read at every spawn, each by one pread on a kept descriptor.
+struct ProcFiles {
+    pid_t thread = 0;  ///< whose they are: a forked copy of the owner and other threads open their own
+    Descriptor status, cgroup, oom_score_adjust;
+};
+
+ProcFiles& proc_files() {
+    thread_local ProcFiles files;
+    const pid_t thread = ::gettid();
+    if (files.thread != thread) {
+        const auto open = [](const char* path) {
+            return Descriptor(::open(path, O_RDONLY | O_CLOEXEC));
+        };
+        files = {thread, open("/proc/thread-self/status"), open("/proc/thread-self/cgroup"),
+                 open("/proc/thread-self/oom_score_adj")};
+    }
+    return files;
+}
+
+std::string_view read_again(const Descriptor& file, std::span<char> buffer) {
+    const ssize_t size = ::pread(file.get(), buffer.data(), buffer.size(), 0);
+    return {buffer.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
+}
+
+/// The line that begins with `key`, without its end.
+std::string_view line_of(std::string_view text, std::string_view key) {
+    const std::size_t begin = text.find(key);
+    if (begin == std::string_view::npos) return {};
+    return text.substr(begin, text.find('\n', begin + 1) - begin);
+}
+
+std::string_view value_of(std::string_view text, std::string_view key) {
+    const std::size_t at = text.find(key);
+    return at == std::string_view::npos ? std::string_view{} : text.substr(at + key.size());
+}
+
+void read_status(OwnerState& state, std::string_view status) {
+    state.file_mode_mask =
+        static_cast<std::uint32_t>(std::strtoul(value_of(status, "\nUmask:").data(), nullptr, 8));
+    state.signals_ignored = std::strtoull(value_of(status, "\nSigIgn:").data(), nullptr, 16);
+    state.no_new_privileges = std::atoi(value_of(status, "\nNoNewPrivs:").data()) != 0;
+    for (std::string_view key : {"\nUid:", "\nGid:", "\nGroups:", "\nCapInh:", "\nCapPrm:", "\nCapEff:",
+                                 "\nCapBnd:", "\nCapAmb:", "\nSeccomp:", "\nSeccomp_filters:"})
+        state.credentials += line_of(status, key);
+}
+
+bool is_same(const rlimit& one, const rlimit& other) {
+    return one.rlim_cur == other.rlim_cur && one.rlim_max == other.rlim_max;
+}
+
+}  // namespace
+
+OwnerState read_owner_state() {
+    OwnerState state;
+    const ProcFiles& files = proc_files();
+    std::array<char, 8192> buffer;
+    if (std::string_view status = read_again(files.status, std::span(buffer).first(8191));
+        !status.empty()) {
+        buffer[status.size()] = '\0';
+        read_status(state, status);
+    }
+    state.cgroup = read_again(files.cgroup, buffer);
+    std::array<char, 32> number{};
+    read_again(files.oom_score_adjust, std::span(number).first(31));
+    state.oom_score_adjust = std::atoi(number.data());
+
+    state.signal_mask = signal_mask();
+    state.nice = ::getpriority(PRIO_PROCESS, 0);
+    state.process_group = ::getpgrp();
+    state.session = ::getsid(0);
+    for (std::uint32_t resource = 0; resource < kResourceLimitCount; ++resource)
+        ::getrlimit(static_cast<__rlimit_resource>(resource), &state.limits[resource]);
+    const long affinity_size =
+        ::syscall(SYS_sched_getaffinity, 0, state.affinity.size(), state.affinity.data());
+    state.affinity_size = affinity_size > 0 ? static_cast<std::size_t>(affinity_size) : 0;
+
+    struct statx root {};
+    ::statx(AT_FDCWD, "/", AT_STATX_DONT_SYNC, STATX_INO | STATX_MNT_ID, &root);
+    state.root_mount = root.stx_mnt_id;
+    state.root_device = std::uint64_t{root.stx_dev_major} << 32 | root.stx_dev_minor;
+    state.root_inode = root.stx_ino;
+    state.scheduler = ::sched_getscheduler(0);
+    state.io_priority = static_cast<int>(::syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0));
+    state.personality = ::personality(0xffffffff);
+    state.secure_bits = ::prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
+    state.timer_slack = ::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+    return state;
+}
+
+std::string find_incompatible_change(const OwnerState& then, const OwnerState& now) {
+    const std::string since = " since the template was started";
+    if (then.credentials != now.credentials)
+        return "the owner's ids, groups, capabilities or seccomp filters have changed" + since;
+    if (then.no_new_privileges && !now.no_new_privileges)
+        return "the calling thread has privileges that the template gave up";
+    if (then.session != now.session) return "the owner has moved to another session" + since;
+    if (then.root_mount != now.root_mount || then.root_device != now.root_device ||
+        then.root_inode != now.root_inode)
+        return "the owner's root directory or mount namespace has changed" + since;
+    if (then.cgroup != now.cgroup) return "the owner has moved to another cgroup" + since;
+    if (then.scheduler != now.scheduler || then.io_priority != now.io_priority)
+        return "the owner's scheduling class or I/O priority has changed" + since;
+    if (then.personality != now.personality || then.secure_bits != now.secure_bits ||
+        then.timer_slack != now.timer_slack)
+        return "the owner's personality, securebits or timer slack has changed" + since;
+    if (now.nice < then.nice) return "the owner's nice value is lower than the template's";
+    if (now.oom_score_adjust < then.oom_score_adjust)
+        return "the owner's oom_score_adj is lower than the template's";
+    for (int resource : {RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA})
+        if (!is_same(then.limits[resource], now.limits[resource]))
+            return "the owner's limit on stack, data or address space has changed" + since;
+    for (std::uint32_t resource = 0; resource < kResourceLimitCount; ++resource)
+        if (now.limits[resource].rlim_max > then.limits[resource].rlim_max)
+            return "the owner has a higher hard limit than the template";
+    return {};
+}
+
+bool can_compare_with(pid_t template_pid) {
+    return ::syscall(SYS_kcmp, ::getpid(), template_pid, KCMP_VM, 0, 0) >= 0 || errno != EPERM;
+}
+
+void add_differences(const OwnerState& then, const OwnerState& now, RecordContents& contents) {
+    RecordHeader& header = contents.header;
+    if (!(header.flags & kRecordUmask)) {
+        header.flags |= kRecordUmask;  // always: preloading may have changed the template's
+        header.file_mode_mask = now.file_mode_mask;
+    }
+    if (now.no_new_privileges != then.no_new_privileges) header.flags |= kRecordNoNewPrivileges;
+    if (!(header.flags & kRecordNice) && now.nice != then.nice) {
+        header.flags |= kRecordNice;
+        header.nice = now.nice;
+    }
+    if (now.oom_score_adjust != then.oom_score_adjust) {
+        header.flags |= kRecordOomScoreAdjust;
+        header.oom_score_adjust = now.oom_score_adjust;
+    }
+    const std::span<const std::byte> affinity(now.affinity.data(), now.affinity_size);
+    const bool same_affinity = now.affinity_size == then.affinity_size &&
+                               std::equal(affinity.begin(), affinity.end(), then.affinity.begin());
+    if (contents.affinity.empty() && !same_affinity)
+        contents.affinity.assign(affinity.begin(), affinity.end());
+    for (std::uint32_t resource = 0; resource < kResourceLimitCount; ++resource) {
+        const bool is_requested =
+            std::any_of(contents.limits.begin(), contents.limits.end(),
+                        [&](const RecordLimit& limit) { return limit.resource == resource; });
+        if (!is_requested && !is_same(then.limits[resource], now.limits[resource]))
+            contents.limits.push_back({resource, 0, now.limits[resource].rlim_cur,
+                                       now.limits[resource].rlim_max});
+    }
+}
+
+}  // namespace warmfork

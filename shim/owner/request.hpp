@@ -1,0 +1,48 @@
+// A warmfork_request, read once: defaults filled in, pointers collected, a record ready to be made.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "owner/failure.hpp"
+#include "protocol/record.hpp"
+#include "warmfork.h"
+
+namespace warmfork {
+
+class Request {
+  public:
+    /// Copies the struct and makes the child's environment. The strings stay the caller's and must live
+    /// as long as this object. EINVAL: no arguments, or values out of range.
+    [[nodiscard]] Outcome read(const warmfork_request& request);
+
+    warmfork_backend backend() const { return request_.backend; }
+    bool nonblocking() const { return request_.flags & WARMFORK_NONBLOCK; }
+    Lifetime lifetime() const { return contents_.header.lifetime; }
+    std::string program() const {
+        return request_.executable ? request_.executable : request_.arguments[0];
+    }
+    std::span<char* const> arguments() const;
+    std::span<char* const> environment() const;
+    std::uint64_t signals_default() const { return request_.signals_default; }
+    bool has_signal_mask() const { return request_.flags & WARMFORK_SIGNAL_MASK; }
+    /// Limits that only take effect at exec, or that the image has outgrown already.
+    bool has_exec_limits() const;
+
+    /// Descriptors of the owner, [i] for contents().descriptor_targets[i].
+    const std::vector<int>& sources() const { return sources_; }
+    /// What the request itself says; nothing of the owner's state.
+    const RecordContents& contents() const { return contents_; }
+
+  private:
+    void make_environment();
+    void make_descriptor_map();
+
+    warmfork_request request_{};
+    RecordContents contents_;
+    std::vector<const char*> arguments_;
+    std::vector<const char*> environment_;
+    std::vector<int> sources_;
+};
+
+}  // namespace warmfork

@@ -1,0 +1,616 @@
+#include "owner/template_process.hpp"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+
+#include "channel/doorbell.hpp"
+#include "owner/cold.hpp"
+#include "owner/companions.hpp"
+#include "protocol/messages.hpp"
+
+namespace warmfork {
+namespace {
+
+constexpr int kChannelNumber = 3;  // the template's control socket, as it is started
+constexpr std::size_t kLastLinesSize = 3072;
+// How long a template may take to end after it was told to.
+constexpr auto kShutDownPatience = std::chrono::seconds(5);
+
+FrameHeader frame(FrameKind kind, std::uint64_t id = 0, std::int64_t first = 0,
+                  std::int64_t second = 0) {
+    FrameHeader header{};
+    header.kind = kind;
+    header.id = id;
+    header.values[0] = first;
+    header.values[1] = second;
+    return header;
+}
+
+bool is_main_thread() { return ::gettid() == ::getpid(); }
+
+std::vector<std::string> current_environment() {
+    std::vector<std::string> environment;
+    for (char** variable = environ; variable && *variable; ++variable)
+        environment.emplace_back(*variable);
+    return environment;
+}
+
+/// The template's environment: with the preload library in front, and the channel.
+std::vector<std::string> launch_environment(std::vector<std::string> environment,
+                                            const std::string& preload_library) {
+    const std::string key = "LD_PRELOAD=";
+    std::string preload = key + preload_library;
+    std::erase_if(environment, [&](const std::string& variable) {
+        if (!variable.starts_with(key)) return false;
+        if (variable.size() > key.size()) preload += ":" + variable.substr(key.size());
+        return true;
+    });
+    environment.push_back(preload);
+    environment.push_back(std::string(kChannelVariable) + "=" + std::to_string(kChannelNumber));
+    return environment;
+}
+
+std::vector<const char*> pointers_to(const std::vector<std::string>& strings) {
+    std::vector<const char*> pointers;
+    for (const std::string& string : strings) pointers.push_back(string.c_str());
+    return pointers;
+}
+
+int poll_timeout(TemplateProcess::Deadline deadline) {
+    if (!deadline) return -1;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+        *deadline - TemplateProcess::Clock::now());
+    return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000'000));
+}
+
+Failure failure_of(const FrameHeader& not_born, const std::string& text) {
+    const auto stage = static_cast<Stage>(not_born.values[0]);
+    const auto error_number = static_cast<int>(not_born.values[1]);
+    if (stage == Stage::fork) return make_failure(stage, error_number, text);
+    return {stage, error_number, 0, text};  // the text says it all
+}
+
+Failure timed_out(const char* what) {
+    return make_failure(Stage::launch, ETIMEDOUT, what);
+}
+
+}  // namespace
+
+Outcome TemplateProcess::start(const LaunchPlan& plan,
+                               std::shared_ptr<TemplateProcess>& ret_process) {
+    std::shared_ptr<TemplateProcess> process(new TemplateProcess);
+    if (Outcome failure = process->launch(plan)) return failure;
+    ret_process = std::move(process);
+    return {};
+}
+
+/// Writes the hello into the control socket before the template exists; it reads it when it serves.
+Outcome TemplateProcess::queue_hello(const LaunchPlan& plan) {
+    const Descriptor owner = open_pidfd(::getpid());
+    if (!owner) return make_failure(Stage::launch, errno, "cannot open a pidfd of this process");
+    OwnerHello hello{};
+    hello.magic = kHelloMagic;
+    hello.version = kProtocolVersion;
+    opened_by_main_thread_ = is_main_thread();
+    hello.flags = opened_by_main_thread_ ? kHelloFromMainThread : 0;
+    hello.owner_pid = ::getpid();
+    hello.spares_least = plan.spares_least;
+    hello.spares_most = plan.spares_most;
+    hello.allow_count = static_cast<std::uint32_t>(plan.allowed.size());
+    std::string strings = find_companion("warmfork-keeper");
+    for (const std::string& entry : plan.allowed) strings += '\0' + entry;
+    const int descriptors[kHelloDescriptors] = {segment_.memfd(), command_bell_.get(),
+                                                completion_bell_.get(), owner.get()};
+    if (int error = send_message(control_.get(), bytes_of(hello),
+                                 std::as_bytes(std::span(strings)), descriptors, MSG_DONTWAIT))
+        return make_failure(Stage::launch, error, "cannot greet the template");
+    return {};
+}
+
+Outcome TemplateProcess::launch(const LaunchPlan& plan) {
+    const auto failed = [](const char* what) { return make_failure(Stage::launch, errno, what); };
+    const std::string preload_library = find_companion("libwarmfork-preload.so");
+    if (preload_library.empty())
+        return make_failure(Stage::launch, ENOENT, "cannot find libwarmfork-preload.so");
+    owner_ = ::getpid();
+    log_ = Descriptor(::memfd_create("warmfork-template-output", MFD_CLOEXEC));
+    if (!log_ || ::fcntl(log_.get(), F_SETFL, O_APPEND) < 0)
+        return failed("cannot make a file for the template's output");
+    command_bell_ = make_doorbell();
+    completion_bell_ = make_doorbell();
+    if (!command_bell_ || !completion_bell_) return failed("cannot make doorbells");
+    if (int error = Segment::create(segment_))
+        return make_failure(Stage::launch, error, "cannot make the shared segment");
+    Descriptor near, far;
+    if (int error = make_message_pair(near, far))
+        return make_failure(Stage::launch, error, "cannot make the control socket");
+    control_ = OwnedSocket(std::move(near));
+    if (Outcome failure = queue_hello(plan)) return failure;
+
+    // While it preloads the template cannot watch its owner. Its end of the control socket raises SIGKILL
+    // for it when this end is closed, however that happens; nothing is sent meanwhile. It takes that back
+    // when it begins to serve.
+    ::fcntl(far.get(), F_SETSIG, SIGKILL);
+    ::fcntl(far.get(), F_SETFL, O_ASYNC);
+
+    environment_ = plan.environment ? *plan.environment : current_environment();
+    const std::vector<std::string> environment = launch_environment(environment_, preload_library);
+    const std::vector<const char*> argument_pointers = pointers_to(plan.arguments);
+    const std::vector<const char*> environment_pointers = pointers_to(environment);
+    const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    if (!null) return failed("cannot open /dev/null");
+
+    RecordContents contents;
+    contents.header.flags = kRecordProcessGroup;  // a group of its own: Ctrl-C does not reach it
+    contents.header.lifetime = Lifetime::detached;  // it watches its owner itself
+    contents.descriptor_targets = {0, 1, 2, kChannelNumber};
+    contents.arguments = argument_pointers;
+    contents.environment = environment_pointers;
+    contents.directory = plan.directory;
+    std::vector<std::byte> bytes;
+    ColdPlan cold;
+    if (int error = encode_record(contents, bytes))
+        return make_failure(Stage::launch, error, "cannot describe the template's command");
+    if (const char* error = decode_record(bytes, cold.record))
+        return make_failure(Stage::launch, EINVAL, error);
+    cold.sources = {null.get(), log_.get(), log_.get(), far.get()};
+    cold.lifeline = far.get();
+    cold.candidates = executable_candidates(
+        plan.arguments[0],
+        std::span(const_cast<char* const*>(environment_pointers.data()),
+                  environment_pointers.size()));
+    state_at_start_ = read_owner_state();
+    if (Outcome failure = spawn_cold(cold, pid_)) {
+        failure->stage = Stage::launch;
+        failure->text = "the template did not start: " + failure->text;
+        return failure;
+    }
+    pidfd_ = open_pidfd(pid_);
+    if (!pidfd_) return failed("cannot open a pidfd of the template");
+    could_compare_ = can_compare_with(pid_);
+    SegmentLayout& layout = segment_.layout();
+    commands_.emplace(layout.command_ring, std::span<std::byte>(layout.command_bytes));
+    completions_.emplace(layout.completion_ring, std::span<std::byte>(layout.completion_bytes));
+    return {};
+}
+
+TemplateProcess::~TemplateProcess() {
+    if (owner_ != ::getpid()) return;  // a forked copy: its sockets are closed, the rest is a copy
+    control_.reset();
+    for (Born& spare : spares_) ending_spares_.push_back(spare.pid);
+    spares_.clear();
+    for (Born& spare : unsettled_spares_) {
+        // It says its pid when it parks; a closed mailbox says that there is no such child.
+        MailboxReply reply{};
+        ReceivedMessage received;
+        if (receive_message(spare.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)), {}, 0,
+                            received) == 0 &&
+            received.size == sizeof reply)
+            ending_spares_.push_back(reply.pid);
+    }
+    unsettled_spares_.clear();
+    pending_.clear();
+    if (pid_ > 0) {
+        // Told to end or dead in most cases; otherwise it notices the end of file and ends its children.
+        pollfd polled{pidfd_.get(), POLLIN, 0};
+        const int timeout = static_cast<int>(
+            std::chrono::milliseconds(kShutDownPatience).count());
+        if (pidfd_ && ::poll(&polled, 1, timeout) == 0) signal_pidfd(pidfd_.get(), SIGKILL);
+        while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+        }
+    }
+    // The end of file of its mailbox ends a parked child at once.
+    for (pid_t spare : ending_spares_)
+        while (::waitpid(spare, nullptr, 0) < 0 && errno == EINTR) {
+        }
+}
+
+bool TemplateProcess::has_ended() const {
+    pollfd polled{pidfd_.get(), POLLIN, 0};
+    return ::poll(&polled, 1, 0) > 0;
+}
+
+bool TemplateProcess::is_lost() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (state_ == State::broken || !control_.is_intact()) return true;
+        // One that ended before it was ready still has to say why, and the gate will not think better.
+        if (state_ == State::starting || state_ == State::refused) return false;
+    }
+    return has_ended();
+}
+
+std::string TemplateProcess::last_lines() const {
+    struct stat status;
+    if (::fstat(log_.get(), &status) < 0) return {};
+    const auto size = static_cast<std::size_t>(status.st_size);
+    const std::size_t taken = std::min(size, kLastLinesSize);
+    std::string text(taken, '\0');
+    const ssize_t got =
+        ::pread(log_.get(), text.data(), taken, static_cast<off_t>(size - taken));
+    text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+    if (taken < size) text.erase(0, text.find('\n') + 1);
+    while (text.ends_with('\n')) text.pop_back();
+    return text;
+}
+
+/// Why a template that has ended did not serve.
+Failure TemplateProcess::end_failure() {
+    siginfo_t info{};
+    std::string how = "ended";
+    if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+        info.si_pid == pid_)
+        how = info.si_code == CLD_EXITED ? "exited with status " + std::to_string(info.si_status)
+                                         : std::string("was killed by ") +
+                                               ::strsignal(info.si_status);
+    const std::string lines = last_lines();
+    return {Stage::launch, ECHILD, 0,
+            "the template " + how + " before it was ready" +
+                (lines.empty() ? "; it wrote nothing" : "; it wrote last:\n" + lines)};
+}
+
+// What comes from the template.
+
+void TemplateProcess::receive_hello() {
+    TemplateHello hello{};
+    ReceivedMessage received;
+    if (receive_message(control_.get(), std::as_writable_bytes(std::span(&hello, 1)), {},
+                        MSG_DONTWAIT, received))
+        return;
+    if (received.size == 0) return;
+    said_hello_ = true;
+    if (received.size == sizeof hello && hello.magic == kHelloMagic &&
+        hello.version == kProtocolVersion)
+        return;
+    state_ = State::broken;
+    refusal_ = "the template speaks version " + std::to_string(hello.version) +
+               " of the protocol, this library version " + std::to_string(kProtocolVersion);
+}
+
+void TemplateProcess::receive_mailboxes() {
+    if (!said_hello_) receive_hello();
+    while (said_hello_ && state_ != State::broken) {
+        MailboxMessage message{};
+        ReceivedMessage received;
+        OwnedSocket mailbox;
+        if (receive_owned(control_.get(), std::as_writable_bytes(std::span(&message, 1)), mailbox,
+                          received) ||
+            received.size != sizeof message)
+            return;
+        // Without its descriptor (too many open files here) the child is lost to us; it ends itself.
+        mailboxes_[message.child_id] = {message.spawn_id, std::move(mailbox)};
+    }
+}
+
+void TemplateProcess::drain() {
+    FrameHeader header;
+    bool popped = false;
+    while (true) {
+        const Pop result = completions_->pop(header, payload_);
+        if (result == Pop::broken) {
+            state_ = State::broken;
+            refusal_ = "the template broke the completion ring";
+        }
+        if (result != Pop::frame) break;
+        popped = true;
+        dispatch(header);
+    }
+    if (popped && commands_->peer_waits_for_room()) ring(command_bell_);
+}
+
+void TemplateProcess::dispatch(const FrameHeader& header) {
+    const std::string_view text(reinterpret_cast<const char*>(payload_.data()), payload_.size());
+    switch (header.kind) {
+        case FrameKind::ready: {
+            image_descriptors_.resize(payload_.size() / sizeof(int));
+            std::memcpy(image_descriptors_.data(), payload_.data(),
+                        image_descriptors_.size() * sizeof(int));
+            state_ = State::ready;
+            break;
+        }
+        case FrameKind::refused:
+            refusal_ = text;
+            state_ = State::refused;
+            break;
+        case FrameKind::born: take_in(header); break;
+        case FrameKind::gone: forget_spare(header); break;
+        case FrameKind::not_born:
+            if (auto pending = pending_.find(header.id); pending != pending_.end())
+                pending->second.failures.push_back(failure_of(header, std::string(text)));
+            break;
+        case FrameKind::reported:
+            if (auto pending = pending_.find(header.id); pending != pending_.end()) {
+                pending->second.report = text;
+                pending->second.expected = 0;
+            }
+            break;
+        default:
+            state_ = State::broken;
+            refusal_ = "the template sent a completion of an unknown kind";
+    }
+}
+
+void TemplateProcess::take_in(const FrameHeader& header) {
+    receive_mailboxes();
+    Born born;
+    born.id = header.id;
+    born.pid = static_cast<pid_t>(header.values[0]);
+    if (auto found = mailboxes_.find(header.id); found != mailboxes_.end()) {
+        born.mailbox = std::move(found->second.socket);
+        mailboxes_.erase(found);
+    }
+    const auto spawn_id = static_cast<std::uint64_t>(header.values[1]);
+    if (spawn_id != 0) {
+        if (auto pending = pending_.find(spawn_id); pending != pending_.end())
+            pending->second.born.push_back(std::move(born));
+        else
+            ending_spares_.push_back(born.pid);  // nobody waits for it; it ends with its mailbox
+    } else if (born.mailbox) {
+        spares_.push_back(std::move(born));
+    } else {
+        // No number was free for its mailbox: it ends, and more of its kind are not wanted.
+        ending_spares_.push_back(born.pid);
+        const auto kept = static_cast<std::int64_t>(spares_.size());
+        if (commands_->push(frame(FrameKind::park, 0, kept, kept), {}) == 0) ring(command_bell_);
+    }
+}
+
+void TemplateProcess::forget_spare(const FrameHeader& header) {
+    receive_mailboxes();
+    mailboxes_.erase(header.id);
+    const auto spare = std::find_if(spares_.begin(), spares_.end(),
+                                    [&](const Born& born) { return born.id == header.id; });
+    if (spare == spares_.end()) return;  // handed off: whoever holds it waits for it
+    ending_spares_.push_back(spare->pid);
+    spares_.erase(spare);
+}
+
+void TemplateProcess::reap_ended_spares() {
+    std::erase_if(ending_spares_, [](pid_t pid) {
+        const pid_t reaped = ::waitpid(pid, nullptr, WNOHANG);
+        return reaped == pid || (reaped < 0 && errno == ECHILD);
+    });
+}
+
+/// The template has ended: whatever it still said is in the ring and in the socket. A child whose mailbox
+/// came but not its birth may exist: it will say so itself, or its mailbox is closed already.
+void TemplateProcess::settle_after_end() {
+    ended_ = true;
+    receive_mailboxes();
+    drain();
+    for (auto& [id, mailbox] : mailboxes_) {
+        Born born;
+        born.id = id;
+        born.mailbox = std::move(mailbox.socket);
+        if (mailbox.spawn_id == 0)
+            unsettled_spares_.push_back(std::move(born));
+        else if (auto pending = pending_.find(mailbox.spawn_id); pending != pending_.end())
+            pending->second.born.push_back(std::move(born));
+    }
+    mailboxes_.clear();
+}
+
+// Waiting.
+
+bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::function<bool()>& done) {
+    while (true) {
+        drain();
+        reap_ended_spares();
+        if (done()) return true;
+        if (ended_ || state_ == State::broken) return false;
+        if (deadline && Clock::now() >= *deadline) return false;
+        poll_channel(lock, deadline);
+    }
+}
+
+void TemplateProcess::poll_channel(Lock& lock, Deadline deadline) {
+    if (somebody_polls_) {
+        if (deadline)
+            changed_.wait_until(lock, *deadline);
+        else
+            changed_.wait(lock);
+        return;
+    }
+    somebody_polls_ = true;
+    completions_->going_to_sleep(waiting_for_room_ > 0 ? WakeFor::frames_and_room
+                                                       : WakeFor::frames);
+    if (completions_->empty()) {
+        pollfd polled[3] = {{completion_bell_.get(), POLLIN, 0},
+                            {pidfd_.get(), POLLIN, 0},
+                            {control_.get(), POLLIN, 0}};
+        lock.unlock();
+        ::poll(polled, 3, poll_timeout(deadline));
+        lock.lock();
+        if (polled[0].revents) silence(completion_bell_);
+        if (polled[1].revents) settle_after_end();
+        if (polled[2].revents & POLLIN) receive_mailboxes();
+    }
+    completions_->awake();
+    somebody_polls_ = false;
+    changed_.notify_all();
+}
+
+/// For the command ring to have more room than now, or the template to have ended.
+void TemplateProcess::wait_for_room(Lock& lock) {
+    const std::uint64_t before = commands_->taken();
+    ++waiting_for_room_;
+    // Announced before the second look, so that the template rings if it makes room after it.
+    completions_->going_to_sleep(WakeFor::frames_and_room);
+    while (commands_->taken() == before && !ended_ && state_ != State::broken) {
+        drain();
+        poll_channel(lock, {});
+    }
+    --waiting_for_room_;
+}
+
+Outcome TemplateProcess::wait_ready(Deadline deadline) {
+    Lock lock(mutex_);
+    if (state_ == State::ready && !ended_) return {};
+    wait_until(lock, deadline, [this] { return state_ != State::starting; });
+    switch (state_) {
+        case State::ready: return {};
+        case State::refused: return Failure{Stage::gate, EBUSY, 0, refusal_};
+        case State::broken: return Failure{Stage::launch, EPROTO, 0, refusal_};
+        case State::starting: break;
+    }
+    if (ended_) return end_failure();
+    return timed_out("the template is not ready yet");
+}
+
+Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
+    if (Outcome failure = wait_ready(deadline)) return failure;
+    Lock lock(mutex_);
+    const auto have_parked = [&] {
+        std::uint32_t parked = 0;
+        for (Born& spare : spares_) {
+            MailboxReply reply{};
+            ReceivedMessage received;
+            if (!spare.has_parked &&
+                receive_message(spare.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)),
+                                {}, MSG_DONTWAIT, received) == 0 &&
+                received.size == sizeof reply)
+                spare.has_parked = true;
+            parked += spare.has_parked;
+        }
+        return parked >= count;
+    };
+    while (true) {
+        if (!wait_until(lock, deadline, [&] { return spares_.size() >= count; })) break;
+        if (have_parked() && commands_->drained() && commands_->peer_sleeps()) return {};
+        if (deadline && Clock::now() >= *deadline) break;
+        // A spare announces itself on its mailbox, and a template that goes to sleep tells nobody.
+        lock.unlock();
+        ::poll(nullptr, 0, 1);
+        lock.lock();
+    }
+    if (ended_) return Failure{Stage::launch, ECHILD, 0, "the template has ended"};
+    return timed_out("not enough children are parked yet");
+}
+
+std::vector<int> TemplateProcess::image_descriptors() {
+    const std::lock_guard lock(mutex_);
+    return image_descriptors_;
+}
+
+std::uint32_t TemplateProcess::parked() {
+    const std::lock_guard lock(mutex_);
+    drain();
+    reap_ended_spares();
+    return static_cast<std::uint32_t>(spares_.size());
+}
+
+std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
+    const std::lock_guard lock(mutex_);
+    drain();
+    if (!ending_spares_.empty()) reap_ended_spares();
+    while (!spares_.empty()) {
+        Born spare = std::move(spares_.front());
+        spares_.pop_front();
+        if (!spare.mailbox.is_intact()) {
+            // Somebody has closed descriptors that were not theirs: the spare has seen the end of file.
+            ending_spares_.push_back(spare.pid);
+            continue;
+        }
+        // Before the record, so that a template whose owner dies here knows whom to end or to leave.
+        if (commands_->push(frame(FrameKind::handed_off, spare.id,
+                                  static_cast<std::int64_t>(lifetime)),
+                            {}) == 0)
+            return spare;
+        spares_.push_front(std::move(spare));
+        break;
+    }
+    return {};
+}
+
+void TemplateProcess::wake_to_refill() {
+    if (commands_->peer_sleeps()) ring(command_bell_);
+}
+
+Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
+                                         std::span<const int> descriptors, std::uint32_t count,
+                                         bool nonblocking, std::vector<Born>& ret_born) {
+    Lock lock(mutex_);
+    const std::uint64_t id = ++last_id_;
+    FrameHeader header = frame(FrameKind::spawn, id, count);
+    std::vector<int> sent(descriptors.begin(), descriptors.end());
+    Descriptor memfd;
+    if (record.size() > kInlineRecordSize) {
+        memfd = make_sealed_memfd(record);
+        if (!memfd) return make_failure(Stage::record, errno, "cannot make a memfd for the record");
+        sent.insert(sent.begin(), memfd.get());
+        record = {};
+        header.values[1] = kSpawnRecordInMemfd;
+    }
+    header.descriptor_count = static_cast<std::uint16_t>(sent.size());
+
+    // The command's place in the ring and its descriptors on the socket must keep the same order, so
+    // room is made sure of first: nothing else is pushed while the mutex is held.
+    const DescriptorMessage message{id};
+    int error = EAGAIN;
+    while (!ended_ && state_ != State::broken) {
+        if (commands_->has_room(record.size()))
+            error = sent.empty() ? 0
+                                 : send_message(control_.get(), bytes_of(message), {}, sent,
+                                                MSG_DONTWAIT);
+        if (error != EAGAIN || nonblocking) break;
+        wait_for_room(lock);
+    }
+    if (ended_ || state_ == State::broken) error = EPIPE;
+    if (error == EBADF)
+        return make_failure(Stage::descriptors, error, "a descriptor of the request is not open");
+    if (error)
+        return make_failure(Stage::hand_off, error, "cannot give the command to the template");
+    pending_[id].expected = count;
+    if (int push_error = commands_->push(header, record)) {
+        pending_.erase(id);
+        return make_failure(Stage::hand_off, push_error, "cannot give the command to the template");
+    }
+    if (commands_->peer_sleeps()) ring(command_bell_);
+    wait_until(lock, {}, [&] { return pending_[id].complete(); });
+    Pending pending = std::move(pending_[id]);
+    pending_.erase(id);
+    ret_born = std::move(pending.born);
+    if (!pending.failures.empty()) return pending.failures.front();
+    if (ret_born.size() < count)
+        return Failure{Stage::hand_off, EPIPE, 0, "the template ended before it had forked"};
+    return {};
+}
+
+int TemplateProcess::set_spares(std::uint32_t least, std::uint32_t most) {
+    const std::lock_guard lock(mutex_);
+    const int error = commands_->push(frame(FrameKind::park, 0, least, most), {});
+    if (!error && commands_->peer_sleeps()) ring(command_bell_);
+    return error;
+}
+
+Outcome TemplateProcess::report(std::string& ret_json) {
+    Lock lock(mutex_);
+    const std::uint64_t id = ++last_id_;
+    pending_[id].expected = 1;
+    if (int error = commands_->push(frame(FrameKind::report, id), {})) {
+        pending_.erase(id);
+        return make_failure(Stage::launch, error, "cannot ask the template for its report");
+    }
+    ring(command_bell_);
+    wait_until(lock, {}, [&] { return pending_[id].complete(); });
+    ret_json = std::move(pending_[id].report);
+    pending_.erase(id);
+    if (ret_json.empty()) return Failure{Stage::launch, EPIPE, 0, "the template has ended"};
+    return {};
+}
+
+void TemplateProcess::shut_down() {
+    const std::lock_guard lock(mutex_);
+    drain();
+    // A ring without room belongs to a template that does not answer: closing the socket ends it then.
+    if (commands_->push(frame(FrameKind::shut_down), {}) == 0) ring(command_bell_);
+}
+
+}  // namespace warmfork

@@ -1,0 +1,158 @@
+// One running template, seen from its owner: its channel, its parked children, its end.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "channel/ring.hpp"
+#include "channel/segment.hpp"
+#include "owner/failure.hpp"
+#include "owner/owned_sockets.hpp"
+#include "owner/owner_state.hpp"
+
+namespace warmfork {
+
+/// What to start. Strings are owned: a template is started again when it has ended.
+struct LaunchPlan {
+    std::vector<std::string> arguments;
+    std::optional<std::vector<std::string>> environment;  ///< nothing: the owner's of the moment
+    std::string directory;                                ///< empty: the owner's
+    std::uint32_t spares_least = 1, spares_most = 8;
+    std::vector<std::string> allowed;
+};
+
+/// A child that the template made, and the owner's end of its mailbox.
+struct Born {
+    std::uint64_t id = 0;
+    pid_t pid = 0;
+    OwnedSocket mailbox;
+    bool has_parked = false;  ///< has said that it is prepared
+};
+
+class TemplateProcess {
+  public:
+    using Clock = std::chrono::steady_clock;
+    using Deadline = std::optional<Clock::time_point>;  ///< nothing: for ever
+
+    /// Starts a template. It is not ready yet. On success `ret_process` is set.
+    [[nodiscard]] static Outcome start(const LaunchPlan& plan,
+                                       std::shared_ptr<TemplateProcess>& ret_process);
+
+    /// Closes the mailboxes and the channel, so that template and spares end, and reaps what has ended.
+    ~TemplateProcess();
+    TemplateProcess(const TemplateProcess&) = delete;
+    TemplateProcess& operator=(const TemplateProcess&) = delete;
+
+    pid_t pid() const { return pid_; }
+    const OwnerState& state_at_start() const { return state_at_start_; }
+    bool could_compare() const { return could_compare_; }
+    const std::vector<std::string>& environment_at_start() const { return environment_; }
+
+    bool opened_by_main_thread() const { return opened_by_main_thread_; }
+
+    /// Has it ended? No wait, one system call.
+    [[nodiscard]] bool has_ended() const;
+    /// Has it ended, or its channel been lost (closed by somebody, broken)?
+    [[nodiscard]] bool is_lost();
+    /// Waits until it serves. ETIMEDOUT, or why it never will.
+    [[nodiscard]] Outcome wait_ready(Deadline deadline);
+    [[nodiscard]] Outcome wait_parked(std::uint32_t count, Deadline deadline);
+
+    /// Opened by preloading, and kept by every child. Known once ready.
+    [[nodiscard]] std::vector<int> image_descriptors();
+    [[nodiscard]] std::uint32_t parked();
+
+    /// Takes the oldest parked child and tells the template so; nothing if there is none.
+    [[nodiscard]] std::optional<Born> take_spare(Lifetime lifetime);
+    /// After a hand-off: the template may have slept through `take_spare`, on purpose.
+    void wake_to_refill();
+
+    /// Has the template fork `count` children with a record. Waits until all are born, or failed.
+    [[nodiscard]] Outcome fork_on_command(std::span<const std::byte> record,
+                                          std::span<const int> descriptors, std::uint32_t count,
+                                          bool nonblocking, std::vector<Born>& ret_born);
+
+    /// EAGAIN: the ring is full.
+    [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
+    [[nodiscard]] Outcome report(std::string& ret_json);
+
+    /// Ends the template in good order and waits for it; children that run are left to a keeper.
+    void shut_down();
+
+  private:
+    enum class State { starting, ready, refused, broken };
+    struct Pending {
+        std::uint32_t expected = 0;
+        std::vector<Born> born;
+        std::vector<Failure> failures;
+        std::string report;
+        bool complete() const { return born.size() + failures.size() >= expected; }
+    };
+    using Lock = std::unique_lock<std::mutex>;
+
+    TemplateProcess() = default;
+    [[nodiscard]] Outcome launch(const LaunchPlan& plan);
+    [[nodiscard]] Outcome queue_hello(const LaunchPlan& plan);
+    [[nodiscard]] std::string last_lines() const;
+    [[nodiscard]] Failure end_failure();
+
+    // With the mutex held:
+    void drain();
+    void dispatch(const FrameHeader& header);
+    void receive_hello();
+    void receive_mailboxes();
+    void take_in(const FrameHeader& header);
+    void forget_spare(const FrameHeader& header);
+    void settle_after_end();
+    void wait_for_room(Lock& lock);
+    /// Sleeps until `done` or the deadline; of several threads one polls for all. False: the deadline
+    /// has passed, or the template has ended.
+    bool wait_until(Lock& lock, Deadline deadline, const std::function<bool()>& done);
+    void poll_channel(Lock& lock, Deadline deadline);
+    void reap_ended_spares();
+
+    pid_t pid_ = 0;
+    pid_t owner_ = 0;
+    Descriptor pidfd_;
+    Descriptor log_;  ///< the template's stdout and stderr
+    OwnedSocket control_;
+    Segment segment_;
+    Descriptor command_bell_, completion_bell_;
+    OwnerState state_at_start_;
+    bool could_compare_ = false;
+    bool opened_by_main_thread_ = false;
+    std::vector<std::string> environment_;
+
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool somebody_polls_ = false;
+    State state_ = State::starting;
+    bool said_hello_ = false;
+    bool ended_ = false;
+    std::string refusal_;
+    std::vector<int> image_descriptors_;
+    std::optional<RingWriter> commands_;
+    std::optional<RingReader> completions_;
+    std::vector<std::byte> payload_;
+    std::deque<Born> spares_;
+    std::vector<pid_t> ending_spares_;
+    std::map<std::uint64_t, Pending> pending_;
+    struct EarlyMailbox {
+        std::uint64_t spawn_id;
+        OwnedSocket socket;
+    };
+    std::map<std::uint64_t, EarlyMailbox> mailboxes_;  ///< by child: come, but not yet `born`
+    std::vector<Born> unsettled_spares_;  ///< of a template that ended: forked or not, nobody knows
+    std::uint32_t waiting_for_room_ = 0;
+    std::uint64_t last_id_ = 0;
+};
+
+}  // namespace warmfork
