@@ -88,6 +88,7 @@ struct warmfork_template_options {
     /* Or a Python template: the interpreter, and the modules to import, in this order. */
     const char *python;
     const char *const *preload;
+    const char *const *python_path; /* directories to look for them first; null: the current one */
     const char *const *environment; /* of the template; null: the owner's, at each start */
     const char *directory;          /* of the template while preloading; null: the owner's */
     int32_t spares;                 /* parked children to keep, at most 4096, or ADAPTIVE; default -1 */
@@ -208,6 +209,10 @@ WARMFORK_EXPORT int warmfork_spawn_many(warmfork_template *self,
                                         const struct warmfork_request *request, uint32_t count,
                                         warmfork_process **ret_processes,
                                         struct warmfork_failure *ret_failure);
+
+/* Makes a child that something else has started end with this process as well: SIGTERM, then SIGKILL.
+ * Between its start and this call it is not looked after. Errors: -ESRCH, -ENOENT (no keeper). */
+WARMFORK_EXPORT int warmfork_keep(pid_t pid, struct warmfork_failure *ret_failure);
 
 WARMFORK_EXPORT pid_t warmfork_process_pid(const warmfork_process *self);
 /* WARMFORK_BACKEND_WARM or _COLD. */

@@ -106,7 +106,12 @@ Outcome define_program(const warmfork_template_options& options,
         const std::string package = warmfork::find_python_path();
         if (package.empty())
             return make_failure(Stage::launch, ENOENT, "cannot find the Python package of warmfork");
-        definition.launch.arguments = {definition.program, "-c", kPythonBoot, package};
+        std::vector<std::string> path = copy_strings(options.python_path);
+        if (!options.python_path) path = {"."};
+        definition.launch.arguments = {definition.program, "-c", kPythonBoot, package,
+                                       fmt::format("{}", path.size())};
+        definition.launch.arguments.insert(definition.launch.arguments.end(), path.begin(),
+                                           path.end());
         for (const std::string& module : copy_strings(options.preload))
             definition.launch.arguments.push_back(module);
     } else {
@@ -286,6 +291,10 @@ int warmfork_spawn_many(warmfork_template* self, const struct warmfork_request* 
 int warmfork_spawn(warmfork_template* self, const struct warmfork_request* request,
                    warmfork_process** ret_process, struct warmfork_failure* ret_failure) {
     return warmfork_spawn_many(self, request, 1, ret_process, ret_failure);
+}
+
+int warmfork_keep(pid_t pid, struct warmfork_failure* ret_failure) {
+    return guarded(ret_failure, [&] { return warmfork::keep_child(pid); });
 }
 
 pid_t warmfork_process_pid(const warmfork_process* self) { return self->spawned.pid; }

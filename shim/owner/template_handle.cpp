@@ -116,6 +116,16 @@ Outcome spawn_one_cold(ColdPlan& plan, int& ret_pid) {
 
 }  // namespace
 
+Outcome keep_child(pid_t pid) {
+    const Descriptor child = open_pidfd(pid);
+    if (!child) return make_failure(Stage::fork, errno, "cannot open a pidfd of the child");
+    return keeper_socket().with([&](int keeper) -> Outcome {
+        const int error = keep(keeper, child.get(), false);
+        return error ? Outcome(make_failure(Stage::fork, error, "cannot tell the keeper"))
+                     : Outcome();
+    });
+}
+
 Outcome spawn_without_template(const Request& request, std::uint32_t count, ColdReason reason,
                                std::vector<Spawned>& ret_spawned) {
     RecordContents contents = request.contents();

@@ -27,6 +27,9 @@ struct Spawned {
 [[nodiscard]] Outcome spawn_without_template(const Request& request, std::uint32_t count,
                                              ColdReason reason, std::vector<Spawned>& ret_spawned);
 
+/// Has the keeper end a child of this process, by pid, when this process ends.
+[[nodiscard]] Outcome keep_child(pid_t pid);
+
 class TemplateHandle {
   public:
     using Deadline = TemplateProcess::Deadline;

@@ -1,0 +1,321 @@
+// warmfork._native: the C ABI for Python, and the Python side of a template. Stable ABI of CPython 3.9.
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x03090000
+#include <Python.h>
+#include <errno.h>
+
+#include <cstdint>
+
+#include "python_child.hpp"
+#include "python_objects.hpp"
+#include "warmfork.h"
+
+namespace warmfork::python {
+namespace {
+
+constexpr const char* kTemplateCapsule = "warmfork.template";
+
+/// Raises warmfork's error type with (errno, text, stage, stage name, detail).
+PyObject* raise(const warmfork_failure& failure) {
+    Reference package(PyImport_ImportModule("warmfork._errors"));
+    Reference make(package ? PyObject_GetAttrString(package.get(), "make_error") : nullptr);
+    if (!make) return nullptr;
+    Reference error(PyObject_CallFunction(make.get(), "isisi", failure.error_number, failure.text,
+                                          static_cast<int>(failure.stage),
+                                          warmfork_stage_name(failure.stage), failure.detail));
+    if (error) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.get())), error.get());
+    return nullptr;
+}
+
+void close_template(PyObject* capsule) {
+    auto* self = static_cast<warmfork_template*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
+    if (PyCapsule_GetContext(capsule) == nullptr) warmfork_template_close(self);
+}
+
+/// Null with an exception set if it is not a template, or closed.
+warmfork_template* template_of(PyObject* capsule) {
+    auto* self = static_cast<warmfork_template*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
+    if (self && PyCapsule_GetContext(capsule) != nullptr) {
+        PyErr_SetString(PyExc_ValueError, "the template is closed");
+        return nullptr;
+    }
+    return self;
+}
+
+/// open(python, preload, path, environment or None, directory or None, spares, backend, allow)
+/// -> template
+PyObject* open(PyObject*, PyObject* arguments) {
+    const char* python;
+    PyObject *preload_list, *path_list, *environment_list, *allow_list;
+    const char* directory;
+    int spares, backend;
+    if (!PyArg_ParseTuple(arguments, "yOOOziiO", &python, &preload_list, &path_list,
+                          &environment_list, &directory, &spares, &backend, &allow_list))
+        return nullptr;
+    StringArray preload, path, environment, allow;
+    if (!preload.read(preload_list) || !path.read(path_list) || !environment.read(environment_list) ||
+        !allow.read(allow_list))
+        return nullptr;
+    warmfork_template_options options;
+    warmfork_template_options_init(&options);
+    options.python = python;
+    options.preload = preload.get();
+    options.python_path = path.get();
+    options.environment = environment.get();
+    options.directory = directory;
+    options.spares = spares;
+    options.backend = static_cast<warmfork_backend>(backend);
+    options.allow = allow.get();
+    warmfork_template* self;
+    warmfork_failure failure;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = warmfork_template_open(&options, &self, &failure);
+    Py_END_ALLOW_THREADS
+    return error ? raise(failure) : PyCapsule_New(self, kTemplateCapsule, close_template);
+}
+
+/// close(template): ends it; again is fine.
+PyObject* close(PyObject*, PyObject* capsule) {
+    auto* self = static_cast<warmfork_template*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
+    if (!self) return nullptr;
+    if (PyCapsule_GetContext(capsule) == nullptr) {
+        PyCapsule_SetContext(capsule, self);  // any value that is not null: closed
+        Py_BEGIN_ALLOW_THREADS
+        warmfork_template_close(self);
+        Py_END_ALLOW_THREADS
+    }
+    Py_RETURN_NONE;
+}
+
+/// The fields of a spawn's tuple, in order; see warmfork/_popen.py.
+struct SpawnArguments {
+    PyObject* capsule;
+    PyObject* arguments;
+    const char* executable;
+    PyObject* environment;
+    const char* directory;
+    PyObject* descriptors;
+    unsigned int flags;
+    int backend;
+    int process_group;
+    unsigned int file_mode_mask;
+    unsigned long long signals_default;
+    int nice;
+    PyObject* affinity;
+    PyObject* limits;
+};
+
+/// Pairs of integers, flat: (source, target, source, target, ...).
+bool read_descriptors(PyObject* sequence, std::vector<warmfork_descriptor>& ret_descriptors) {
+    const Py_ssize_t size = PySequence_Size(sequence);
+    for (Py_ssize_t i = 0; i + 1 < size; i += 2) {
+        long source, target;
+        if (!read_integer(sequence, i, source) || !read_integer(sequence, i + 1, target))
+            return false;
+        ret_descriptors.push_back({static_cast<int>(source), static_cast<int>(target)});
+    }
+    return size >= 0;
+}
+
+/// Triples, flat: (resource, soft, hard, ...).
+bool read_limits(PyObject* sequence, std::vector<warmfork_limit>& ret_limits) {
+    const Py_ssize_t size = PySequence_Size(sequence);
+    for (Py_ssize_t i = 0; i + 2 < size; i += 3) {
+        long resource, soft, hard;
+        if (!read_integer(sequence, i, resource) || !read_integer(sequence, i + 1, soft) ||
+            !read_integer(sequence, i + 2, hard))
+            return false;
+        // RLIM_INFINITY is -1 in Python's resource module.
+        ret_limits.push_back({static_cast<std::uint32_t>(resource),
+                              static_cast<std::uint64_t>(soft), static_cast<std::uint64_t>(hard)});
+    }
+    return size >= 0;
+}
+
+/// spawn(template or None, ...) -> (pid, backend, reason, reason text)
+PyObject* spawn(PyObject*, PyObject* tuple) {
+    SpawnArguments given{};
+    if (!PyArg_ParseTuple(tuple, "OOzOzOIiiIKiOO", &given.capsule, &given.arguments,
+                          &given.executable, &given.environment, &given.directory,
+                          &given.descriptors, &given.flags, &given.backend, &given.process_group,
+                          &given.file_mode_mask, &given.signals_default, &given.nice,
+                          &given.affinity, &given.limits))
+        return nullptr;
+    warmfork_template* self = nullptr;
+    if (given.capsule != Py_None && !(self = template_of(given.capsule))) return nullptr;
+    StringArray arguments, environment;
+    std::vector<warmfork_descriptor> descriptors;
+    std::vector<warmfork_limit> limits;
+    if (!arguments.read(given.arguments) || !environment.read(given.environment) ||
+        !read_descriptors(given.descriptors, descriptors) || !read_limits(given.limits, limits))
+        return nullptr;
+
+    warmfork_request request;
+    warmfork_request_init(&request);
+    request.flags = given.flags;
+    request.backend = static_cast<warmfork_backend>(given.backend);
+    request.arguments = arguments.get();
+    request.executable = given.executable;
+    request.environment = environment.get();
+    request.directory = given.directory;
+    request.descriptors = descriptors.data();
+    request.descriptor_count = descriptors.size();
+    request.signals_default = given.signals_default;
+    request.process_group = given.process_group;
+    request.file_mode_mask = given.file_mode_mask;
+    request.nice = given.nice;
+    request.limits = limits.data();
+    request.limit_count = limits.size();
+    char* affinity = nullptr;
+    Py_ssize_t affinity_size = 0;
+    if (given.affinity != Py_None) {
+        if (PyBytes_AsStringAndSize(given.affinity, &affinity, &affinity_size) < 0) return nullptr;
+        request.affinity = affinity;
+        request.affinity_size = static_cast<std::size_t>(affinity_size);
+    }
+
+    warmfork_process* process;
+    warmfork_failure failure;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = warmfork_spawn(self, &request, &process, &failure);
+    Py_END_ALLOW_THREADS
+    if (error) return raise(failure);
+    const char* text;
+    const warmfork_reason reason = warmfork_process_reason(process, &text);
+    PyObject* result = Py_BuildValue("iiss", warmfork_process_pid(process),
+                                     static_cast<int>(warmfork_process_backend(process)),
+                                     warmfork_reason_name(reason), text);
+    warmfork_process_free(process);
+    return result;
+}
+
+/// keep(pid): a child that subprocess has started ends with this process.
+PyObject* keep(PyObject*, PyObject* number) {
+    const long pid = PyLong_AsLong(number);
+    if (pid == -1 && PyErr_Occurred()) return nullptr;
+    warmfork_failure failure;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = warmfork_keep(static_cast<pid_t>(pid), &failure);
+    Py_END_ALLOW_THREADS
+    if (error) return raise(failure);
+    Py_RETURN_NONE;
+}
+
+/// wait_ready(template, timeout_ms)
+PyObject* wait_ready(PyObject*, PyObject* tuple) {
+    PyObject* capsule;
+    int timeout;
+    if (!PyArg_ParseTuple(tuple, "Oi", &capsule, &timeout)) return nullptr;
+    warmfork_template* self = template_of(capsule);
+    if (!self) return nullptr;
+    warmfork_failure failure;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = warmfork_template_wait_ready(self, timeout, &failure);
+    Py_END_ALLOW_THREADS
+    if (error) return raise(failure);
+    Py_RETURN_NONE;
+}
+
+/// wait_parked(template, count, timeout_ms)
+PyObject* wait_parked(PyObject*, PyObject* tuple) {
+    PyObject* capsule;
+    unsigned int count;
+    int timeout;
+    if (!PyArg_ParseTuple(tuple, "OIi", &capsule, &count, &timeout)) return nullptr;
+    warmfork_template* self = template_of(capsule);
+    if (!self) return nullptr;
+    warmfork_failure failure;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = warmfork_template_wait_parked(self, count, timeout, &failure);
+    Py_END_ALLOW_THREADS
+    if (error) return raise(failure);
+    Py_RETURN_NONE;
+}
+
+PyObject* set_spares(PyObject*, PyObject* tuple) {
+    PyObject* capsule;
+    int spares;
+    if (!PyArg_ParseTuple(tuple, "Oi", &capsule, &spares)) return nullptr;
+    warmfork_template* self = template_of(capsule);
+    if (!self) return nullptr;
+    const int error = warmfork_template_set_spares(self, spares);
+    if (error) {
+        errno = -error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject* pid(PyObject*, PyObject* capsule) {
+    warmfork_template* self = template_of(capsule);
+    return self ? PyLong_FromLong(warmfork_template_pid(self)) : nullptr;
+}
+
+PyObject* parked(PyObject*, PyObject* capsule) {
+    warmfork_template* self = template_of(capsule);
+    return self ? PyLong_FromUnsignedLong(warmfork_template_parked(self)) : nullptr;
+}
+
+PyObject* report(PyObject*, PyObject* capsule) {
+    warmfork_template* self = template_of(capsule);
+    if (!self) return nullptr;
+    char* json;
+    warmfork_failure failure;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = warmfork_template_report(self, &json, &failure);
+    Py_END_ALLOW_THREADS
+    if (error) return raise(failure);
+    PyObject* text = PyUnicode_FromString(json);
+    std::free(json);
+    return text;
+}
+
+PyObject* counts(PyObject*, PyObject* capsule) {
+    warmfork_template* self = template_of(capsule);
+    if (!self) return nullptr;
+    warmfork_counts counts{};
+    counts.size = sizeof counts;
+    warmfork_template_counts(self, &counts);
+    Reference reasons(PyDict_New());
+    for (int reason = 0; reasons && reason < WARMFORK_REASON_COUNT; ++reason) {
+        if (counts.cold_by_reason[reason] == 0) continue;
+        Reference number(PyLong_FromUnsignedLongLong(counts.cold_by_reason[reason]));
+        PyDict_SetItemString(reasons.get(),
+                             warmfork_reason_name(static_cast<warmfork_reason>(reason)),
+                             number.get());
+    }
+    return Py_BuildValue("{sKsKsKsKsO}", "handed_off", counts.handed_off, "forked", counts.forked,
+                         "cold", counts.cold, "template_starts", counts.template_starts, "reasons",
+                         reasons.get());
+}
+
+PyMethodDef methods[] = {
+    {"open", open, METH_VARARGS, nullptr},
+    {"close", close, METH_O, nullptr},
+    {"keep", keep, METH_O, nullptr},
+    {"spawn", spawn, METH_VARARGS, nullptr},
+    {"wait_ready", wait_ready, METH_VARARGS, nullptr},
+    {"wait_parked", wait_parked, METH_VARARGS, nullptr},
+    {"set_spares", set_spares, METH_VARARGS, nullptr},
+    {"pid", pid, METH_O, nullptr},
+    {"parked", parked, METH_O, nullptr},
+    {"report", report, METH_O, nullptr},
+    {"counts", counts, METH_O, nullptr},
+    {"serve", serve, METH_VARARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef_Slot slots[] = {{0, nullptr}};
+
+PyModuleDef definition{PyModuleDef_HEAD_INIT, "warmfork._native", nullptr, 0,      methods,
+                       slots,                 nullptr,            nullptr, nullptr};
+
+}  // namespace
+}  // namespace warmfork::python
+
+PyMODINIT_FUNC PyInit__native() { return PyModuleDef_Init(&warmfork::python::definition); }

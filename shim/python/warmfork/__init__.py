@@ -1,0 +1,36 @@
+"""Fork warm, not cold: children of a template that has its imports behind it.
+
+    import warmfork
+
+    with warmfork.Template(preload=["numpy"]) as template:
+        child = template.popen(["python3", "-c", "import numpy; print(numpy.pi)"])
+        child.wait()
+
+`import warmfork` itself is light: what it names is loaded when it is first used (PEP 562).
+"""
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Template": "_owner",
+    "Popen": "_owner",
+    "Error": "_errors",
+    "TemplateError": "_errors",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name):
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_HOMES})

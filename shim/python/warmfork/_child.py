@@ -1,0 +1,185 @@
+"""What a warm child does before user code: everything that a fresh interpreter would have done.
+
+Runs in every child, so it imports nothing then and costs little. C does the rest: see
+python_child.cpp.
+"""
+
+import _frozen_importlib as _bootstrap
+import _frozen_importlib_external as _bootstrap_external
+import builtins
+import os
+import posix
+import runpy
+import signal
+import sys
+import time
+from _io import FileIO
+
+_image_path = None
+_image_time_zone = None
+_image_ignored = frozenset()
+_streams = ()
+_numpy_random = None
+
+
+class _Stream:
+    """A standard stream of the template, put on another file in every child."""
+
+    def __init__(self, name, number, mode):
+        self.text = getattr(sys, f"__{name}__")
+        self.name = name
+        self.number = number
+        self.mode = mode
+        if self.text is None:
+            return
+        self.buffer = self.text.buffer
+        self.encoding = self.text.encoding
+        self.errors = self.text.errors
+        self.newline = "\n" if number else None
+        self.write_through = getattr(self.text, "write_through", False)
+        self.is_buffered = hasattr(self.buffer, "raw")
+
+    def renew(self):
+        """The same objects, which modules may have kept, over a new file, as a fresh interpreter makes
+        it. Nothing is buffered in them: the template flushed, and has not written since."""
+        if self.text is None:
+            return
+        try:
+            raw = FileIO(self.number, self.mode, closefd=False)
+        except OSError:
+            # As python3 does where the descriptor is closed.
+            setattr(sys, self.name, None)
+            setattr(sys, f"__{self.name}__", None)
+            return
+        is_terminal = raw.isatty()
+        raw.name = f"<{self.name}>"
+        if self.is_buffered:
+            self.buffer.__init__(raw, max(raw._blksize, 1))
+            buffer = self.buffer
+        else:
+            buffer = raw
+        line_buffering = self.number == 2 or is_terminal
+        if self.number == 0:
+            self.text.__init__(buffer, self.encoding, self.errors, self.newline, is_terminal)
+        else:
+            self.text.__init__(
+                buffer, self.encoding, self.errors, self.newline, line_buffering, self.write_through
+            )
+
+
+def remember_image():
+    """In the template, when preloading is done."""
+    global _image_path, _image_time_zone, _image_ignored, _streams, _numpy_random
+    _image_path = sys.path[:]
+    _image_time_zone = posix.environ.get(b"TZ")
+    _image_ignored = frozenset(
+        number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN
+    )
+    _streams = (
+        _Stream("stdin", 0, "rb"),
+        _Stream("stdout", 1, "wb"),
+        _Stream("stderr", 2, "wb"),
+    )
+    _numpy_random = sys.modules.get("numpy.random")
+
+
+def reseed():
+    """Random streams of the image, which siblings must not share. `random` does it by itself."""
+    if _numpy_random is not None:
+        _numpy_random.seed()
+
+
+def _set_environment(environment):
+    for dictionary in (os.environ._data, posix.environ):
+        dictionary.clear()
+        dictionary.update(environment)
+    if environment.get(b"TZ") != _image_time_zone:
+        time.tzset()
+
+
+def _set_signals(ignored):
+    """What the signal module believes, where it differs from what the template believed."""
+    python_ignores = (signal.SIGPIPE, signal.SIGXFSZ)
+    now_ignored = {number for number in range(1, 65) if ignored >> (number - 1) & 1}
+    for number in now_ignored - _image_ignored:
+        signal.signal(number, signal.SIG_IGN)
+    for number in _image_ignored - now_ignored:
+        if number not in python_ignores:
+            signal.signal(number, signal.SIG_DFL)
+    if signal.SIGINT in _image_ignored and signal.SIGINT not in now_ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _make_main():
+    main = type(sys)("__main__")
+    main.__loader__ = _bootstrap.BuiltinImporter
+    if sys.version_info < (3, 14):
+        main.__annotations__ = {}
+    main.__builtins__ = builtins
+    sys.modules["__main__"] = main
+    return main
+
+
+def _importer_of(path):
+    """A directory or an archive can be run too: whatever has an importer."""
+    for hook in sys.path_hooks:
+        try:
+            return hook(path)
+        except ImportError:
+            continue
+    return None
+
+
+def _insert_path(entry):
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, entry)
+
+
+def _prepare_script(main, program, script):
+    if _importer_of(script) is not None:
+        sys.path.insert(0, script)
+        return runpy._run_module_as_main, ("__main__", False)
+    _insert_path(os.path.dirname(os.path.realpath(script)))
+    path = os.path.join(os.getcwd(), script)
+    try:
+        with open(script, "rb") as file:
+            source = file.read()
+    except OSError as error:
+        sys.stderr.write(
+            f"{program}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}\n"
+        )
+        raise SystemExit(2) from None
+    main.__file__ = path
+    main.__cached__ = None
+    if script.endswith(".pyc"):
+        main.__loader__ = _bootstrap_external.SourcelessFileLoader("__main__", path)
+        return exec, (main.__loader__.get_code("__main__"), main.__dict__)
+    main.__loader__ = _bootstrap_external.SourceFileLoader("__main__", path)
+    return source, path
+
+
+def prepare(arguments, environment, ignored, executable):
+    """Brings the interpreter into the state in which python3 begins its command line. Returns
+    (source, file name) to compile and run in __main__, or (function, arguments) to call."""
+    _set_environment(environment)
+    _set_signals(ignored)
+    for stream in _streams:
+        stream.renew()
+    main = _make_main()
+    sys.path[:] = _image_path
+    sys.orig_argv = arguments[:]
+    if executable is not None:
+        sys.executable = executable
+    program, *rest = arguments
+    if rest[0] == "-c":
+        sys.argv = ["-c", *rest[2:]]
+        _insert_path("")
+        return rest[1] + "\n", "<string>"
+    if rest[0] == "-m":
+        sys.argv = ["-m", *rest[2:]]
+        _insert_path(os.getcwd())
+        return runpy._run_module_as_main, (rest[1],)
+    if rest[0] == "--":
+        del rest[0]
+    sys.argv = rest[:]
+    return _prepare_script(main, program, rest[0])

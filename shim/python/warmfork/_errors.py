@@ -1,0 +1,31 @@
+"""What warmfork raises."""
+
+_TEMPLATE_STAGES = frozenset(("launch", "gate", "eligibility"))
+
+
+class Error(OSError):
+    """A spawn failed before any user code ran.
+
+    errno, strerror: as of OSError; strerror says what was attempted, on what, and why it failed.
+    stage: the name of the step that failed ("fork", "directory", "exec", ...).
+    detail: the descriptor or resource number, where the stage has one.
+    """
+
+    stage = "none"
+    detail = 0
+
+
+class TemplateError(Error):
+    """The template itself is the reason: it did not start, is not safe to fork, or was asked, with
+    backend="warm", for what only a cold start can do."""
+
+    def __str__(self):
+        return str(self.strerror)
+
+
+def make_error(error_number, text, _stage, stage_name, detail):
+    kind = TemplateError if stage_name in _TEMPLATE_STAGES else Error
+    error = kind(error_number, text)
+    error.stage = stage_name
+    error.detail = detail
+    return error

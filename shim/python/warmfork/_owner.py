@@ -1,0 +1,351 @@
+"""The owner's side: templates, and Popen objects for what is spawned from them."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+from . import _native
+from ._errors import Error
+
+_BACKENDS = {"auto": 1, "warm": 2, "cold": 3}
+_BACKEND_NAMES = {number: name for name, number in _BACKENDS.items()}
+
+# Flags of warmfork.h.
+_NEW_SESSION = 1 << 0
+_PROCESS_GROUP = 1 << 1
+_SIGNALS_DEFAULT = 1 << 3
+_UMASK = 1 << 5
+_NICE = 1 << 6
+_DETACHED = 1 << 7
+
+_LIFETIMES = {"owner": 0, "detached": _DETACHED}
+
+# What subprocess restores in a child with restore_signals=True: the signals that Python ignores.
+_PYTHON_IGNORES = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGXFSZ))
+
+# The parameters of subprocess.Popen._execute_child, in this Python's order, which differs by version.
+_code = subprocess.Popen._execute_child.__code__
+_EXECUTE_CHILD_PARAMETERS = _code.co_varnames[1 : _code.co_argcount]
+del _code
+
+
+def _backend_number(backend):
+    if backend is None:
+        return 0
+    try:
+        return _BACKENDS[backend]
+    except KeyError:
+        raise ValueError(f"backend must be one of {', '.join(_BACKENDS)}, not {backend!r}") from None
+
+
+def _environment_block(environment):
+    if environment is None:
+        return None
+    block = []
+    for name, value in environment.items():
+        name = os.fsencode(name)
+        if b"=" in name:
+            raise ValueError("illegal environment variable name")
+        block.append(name + b"=" + os.fsencode(value))
+    return block
+
+
+def _affinity_mask(cpus):
+    """A set of CPU numbers as sched_setaffinity(2) takes it."""
+    if cpus is None:
+        return None
+    mask = sum(1 << cpu for cpu in set(cpus))
+    return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")
+
+
+def _milliseconds(timeout):
+    return -1 if timeout is None else max(0, round(timeout * 1000))
+
+
+class Popen(subprocess.Popen):
+    """A subprocess.Popen whose child comes from a template.
+
+    The parameters are those of subprocess.Popen, and:
+
+    template: a Template; without one the child is started cold.
+    backend: "auto" (the default: warm where it can be, else cold), "warm" (or an error) or "cold".
+    lifetime: "owner" (the child ends with this process: SIGTERM, then SIGKILL) or "detached".
+    nice: the child's nice value. affinity: the CPUs it may use. limits: {resource: (soft, hard)}.
+
+    The attributes are those of subprocess.Popen, and:
+
+    backend: "warm" or "cold". reason: why it was cold, a sentence; "" if it is warm.
+    reason_code: the same as one word ("environment", "gate", ...); "none" if it is warm.
+
+    A status that somebody else has taken (a wait for any child) raises ChildProcessError.
+    """
+
+    backend = None
+    reason = ""
+    reason_code = "none"
+
+    def __init__(
+        self,
+        args,
+        *positional,
+        template=None,
+        backend=None,
+        lifetime="owner",
+        nice=None,
+        affinity=None,
+        limits=None,
+        **keywords,
+    ):
+        self._template = template
+        self._backend_number = _backend_number(backend)
+        if lifetime not in _LIFETIMES:
+            raise ValueError(f"lifetime must be owner or detached, not {lifetime!r}")
+        self._flags = _LIFETIMES[lifetime] | (0 if nice is None else _NICE)
+        self._nice = nice or 0
+        self._affinity = _affinity_mask(affinity)
+        self._limits = [
+            number
+            for resource, (soft, hard) in (limits or {}).items()
+            for number in (resource, soft, hard)
+        ]
+        super().__init__(args, *positional, **keywords)
+
+    def _execute_child(self, *values):
+        given = dict(zip(_EXECUTE_CHILD_PARAMETERS, values))
+        obstacle = self._obstacle(given)
+        if obstacle:
+            self._execute_by_subprocess(values, obstacle)
+            return
+        args = given["args"]
+        if isinstance(args, (str, bytes, os.PathLike)):
+            args = [args]
+        arguments = [os.fsencode(argument) for argument in args]
+        executable = given["executable"]
+        sys.audit("subprocess.Popen", executable or args[0], args, given["cwd"], given["env"])
+        try:
+            self.pid, backend, self.reason_code, self.reason = _native.spawn(
+                self._template._handle if self._template else None,
+                arguments,
+                None if executable is None else os.fsencode(executable),
+                _environment_block(given["env"]),
+                None if given["cwd"] is None else os.fsencode(given["cwd"]),
+                self._descriptors(given),
+                self._request_flags(given),
+                self._backend_number,
+                max(given.get("process_group", -1), 0),
+                max(given["umask"], 0),
+                _PYTHON_IGNORES,
+                self._nice,
+                self._affinity,
+                self._limits,
+            )
+        except Error as error:
+            raise self._familiar_error(error, given, executable or args[0]) from None
+        finally:
+            self._close_pipe_fds(
+                *(
+                    given[name]
+                    for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+                )
+            )
+        self.backend = _BACKEND_NAMES[backend]
+        self._child_created = True
+
+    @staticmethod
+    def _obstacle(given):
+        """What only subprocess itself can do, or ""."""
+        if given["shell"]:
+            return "shell=True runs a shell"
+        if given["preexec_fn"] is not None:
+            return "preexec_fn runs in a forked copy of the caller"
+        if not given["close_fds"]:
+            return "close_fds=False hands over every inheritable descriptor"
+        for name in ("uid", "gid", "gids"):
+            if given[name] is not None:
+                return "another user or group is set at exec"
+        return ""
+
+    def _execute_by_subprocess(self, values, obstacle):
+        if self._chosen_backend() == "warm":
+            error = OSError(errno.ENOTSUP, f"cannot be served warm: {obstacle}")
+            raise error
+        super()._execute_child(*values)
+        self.backend, self.reason, self.reason_code = "cold", obstacle, "command-line"
+        if not self._flags & _DETACHED:
+            _native.keep(self.pid)
+
+    def _chosen_backend(self):
+        if self._backend_number:
+            return _BACKEND_NAMES[self._backend_number]
+        if self._template and self._template.backend:
+            return self._template.backend
+        return os.environ.get("WARMFORK_BACKEND", "auto")
+
+    @staticmethod
+    def _descriptors(given):
+        """(source, target) pairs, flat. What is not named of 0, 1 and 2 is inherited."""
+        pairs = []
+        for target, name in enumerate(("p2cread", "c2pwrite", "errwrite")):
+            if given[name] != -1:
+                pairs += (given[name], target)
+        for number in given["pass_fds"]:
+            if number > 2:
+                pairs += (number, number)
+        return pairs
+
+    def _request_flags(self, given):
+        flags = self._flags
+        if given["start_new_session"]:
+            flags |= _NEW_SESSION
+        if given.get("process_group", -1) >= 0:
+            flags |= _PROCESS_GROUP
+        if given["umask"] >= 0:
+            flags |= _UMASK
+        if given["restore_signals"]:
+            flags |= _SIGNALS_DEFAULT
+        return flags
+
+    @staticmethod
+    def _familiar_error(error, given, program):
+        """The exception that subprocess raises for the same failure."""
+        if error.stage == "directory":
+            return OSError(error.errno, os.strerror(error.errno), given["cwd"])
+        if error.stage == "exec":
+            return OSError(error.errno, os.strerror(error.errno), program)
+        if error.stage in ("session", "descriptors", "limits"):
+            return OSError(error.errno, str(error.strerror))
+        return error
+
+    # A status is never made up: subprocess takes one that was lost for zero.
+
+    def _internal_poll(self, _deadstate=None, *_):
+        if self.returncode is None and self._waitpid_lock.acquire(False):
+            try:
+                if self.returncode is None:
+                    pid, status = os.waitpid(self.pid, os.WNOHANG)
+                    if pid == self.pid:
+                        self._handle_exitstatus(status)
+            except ChildProcessError:
+                if _deadstate is None:
+                    raise self._lost_status() from None
+                self.returncode = _deadstate
+            finally:
+                self._waitpid_lock.release()
+        return self.returncode
+
+    def _try_wait(self, wait_flags):
+        try:
+            return os.waitpid(self.pid, wait_flags)
+        except ChildProcessError:
+            raise self._lost_status() from None
+
+    def _lost_status(self):
+        return ChildProcessError(
+            errno.ECHILD, f"the exit status of child {self.pid} was taken by another wait"
+        )
+
+
+class Template:
+    """A process that imports modules once, and children that begin with them imported.
+
+    preload: names of modules, imported in this order. They are looked for as this process would.
+    python: the interpreter. spares: parked children to keep, -1 for as many as are used (1 to 8).
+    env: the template's environment; None: this process's, at each start. cwd: its directory.
+    backend: the default for popen and run. allow: exceptions from the fork-safety gate,
+    "thread:NAME" or "descriptor:PREFIX".
+
+    A context manager; close() ends the template and leaves its children alone.
+    """
+
+    def __init__(
+        self, preload=(), *, python=None, spares=-1, env=None, cwd=None, backend=None, allow=()
+    ):
+        self.backend = backend
+        self.preload = list(preload)
+        self._python = python or sys.executable
+        self._handle = _native.open(
+            os.fsencode(self._python),
+            [os.fsencode(name) for name in self.preload],
+            [os.fsencode(os.path.abspath(entry)) for entry in sys.path],
+            _environment_block(env),
+            None if cwd is None else os.fsencode(cwd),
+            spares,
+            _backend_number(backend),
+            [os.fsencode(entry) for entry in allow],
+        )
+
+    def popen(self, args, *positional, **keywords):
+        """A warmfork.Popen from this template; parameters as there."""
+        return Popen(args, *positional, template=self, **keywords)
+
+    def run(
+        self, args, *positional, input=None, capture_output=False, timeout=None, check=False, **keywords
+    ):
+        """As subprocess.run, from this template."""
+        if input is not None:
+            if keywords.get("stdin") is not None:
+                raise ValueError("stdin and input arguments may not both be used.")
+            keywords["stdin"] = subprocess.PIPE
+        if capture_output:
+            if keywords.get("stdout") is not None or keywords.get("stderr") is not None:
+                raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+            keywords["stdout"] = keywords["stderr"] = subprocess.PIPE
+        with self.popen(args, *positional, **keywords) as process:
+            try:
+                stdout, stderr = process.communicate(input, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+            except BaseException:
+                process.kill()
+                raise
+            status = process.poll()
+        completed = subprocess.CompletedProcess(process.args, status, stdout, stderr)
+        if check:
+            completed.check_returncode()
+        return completed
+
+    def wait_ready(self, timeout=None):
+        """Waits, seconds, until the modules are imported. Raises TemplateError where they cannot be."""
+        _native.wait_ready(self._handle, _milliseconds(timeout))
+
+    def wait_parked(self, count=1, timeout=None):
+        """Waits, seconds, until so many children are parked and the template sleeps."""
+        _native.wait_parked(self._handle, count, _milliseconds(timeout))
+
+    def set_spares(self, spares):
+        """Changes how many children are kept parked; -1: as many as are used."""
+        _native.set_spares(self._handle, spares)
+
+    @property
+    def pid(self):
+        """The template's process id; 0 while there is none."""
+        return _native.pid(self._handle)
+
+    @property
+    def parked(self):
+        """How many children are parked now."""
+        return _native.parked(self._handle)
+
+    @property
+    def counts(self):
+        """Spawns by kind, and cold ones by reason."""
+        return _native.counts(self._handle)
+
+    def report(self):
+        """What the template looks like from inside, as a dictionary."""
+        import json
+
+        return json.loads(_native.report(self._handle))
+
+    def close(self):
+        _native.close(self._handle)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
