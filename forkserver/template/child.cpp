@@ -57,7 +57,7 @@ void leave_template_state(const ChildPlan& plan) {
 
 /// Waits for a message in the mailbox. Signals are taken only while asleep here: one that kills a
 /// parked child does so before it has a record, and one that comes later meets the record's mask.
-void wait_for_record(const ChildPlan& plan, int mailbox) {
+void wait_for_message(const ChildPlan& plan, int mailbox) {
     sigset_t none;
     ::sigemptyset(&none);
     pollfd polled[2] = {{mailbox, POLLIN, 0}, {plan.owner_pidfd, POLLIN, 0}};
@@ -169,6 +169,16 @@ void tell_started(int mailbox) {
     ::close(mailbox);
 }
 
+/// What most children get as standard streams, so that a host can rehearse with it. Failure is harmless.
+void put_pipes_on_standard_streams() {
+    int pipe[2];
+    if (::pipe(pipe) < 0) return;
+    ::dup2(pipe[0], 0);
+    for (int number : {1, 2}) ::dup2(pipe[1], number);
+    for (int number : pipe)
+        if (number > 2) ::close(number);
+}
+
 /// Writes once to the pages that the hand-off will write to.
 void touch_buffers() {
     message_buffer[0] = std::byte{0};
@@ -183,12 +193,13 @@ ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_desc
     leave_template_state(plan);
     Delivery delivery;
     if (plan.record.empty()) {
+        put_pipes_on_standard_streams();
         plan.host->rehearse();
         touch_buffers();
         ::prctl(PR_SET_NAME, "warmfork-spare", 0, 0, 0);
         const MailboxReply parked{ReplyKind::parked, Stage::none, 0, 0, ::getpid()};
         if (send_message(mailbox, bytes_of(parked), {}, {}, 0)) ::_exit(0);
-        wait_for_record(plan, mailbox);
+        wait_for_message(plan, mailbox);
         receive_record(mailbox, delivery);
     } else {
         take_record_of_plan(plan, delivery);

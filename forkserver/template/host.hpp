@@ -17,7 +17,7 @@ class Host {
     /// In the child, right after glibc's part. Only this thread exists.
     virtual void after_fork_in_child() {}
     /// In a child ahead of need: whatever does not depend on the record, and once all of what does, so
-    /// that the pages it writes are the child's own already. Descriptors 0 to 2 are /dev/null.
+    /// that the pages it writes are the child's own already. Descriptors 0 to 2 are a pipe's ends.
     virtual void rehearse() {}
     /// The host's signal dispositions, with the record's ignored signals known; all signals are
     /// blocked and have the default action, or are ignored as the record says.

@@ -57,6 +57,21 @@ std::string differing_variable(const Variables& one, const Variables& other) {
     return {};
 }
 
+std::string differing_start_up_variable(const TemplateTraits& traits,
+                                        std::span<char* const> environment) {
+    // Nearly always both are the owner's own environment, string by string.
+    if (std::equal(environment.begin(), environment.end(), traits.environment.begin(),
+                   traits.environment.end(),
+                   [](const char* one, const std::string& other) { return other == one; }))
+        return {};
+    Variables of_child, of_template;
+    for (const char* variable : environment)
+        add_start_up_variable(variable, traits.is_python, of_child);
+    for (const std::string& variable : traits.environment)
+        add_start_up_variable(variable, traits.is_python, of_template);
+    return differing_variable(of_child, of_template);
+}
+
 bool is_same_file(const std::string& one, const std::string& other) {
     struct stat status, other_status;
     return ::stat(one.c_str(), &status) == 0 && ::stat(other.c_str(), &other_status) == 0 &&
@@ -97,17 +112,24 @@ std::string command_line_obstacle(std::span<char* const> arguments) {
 }  // namespace
 
 std::string resolve_program(const std::string& program, std::span<char* const> environment) {
-    std::error_code error;
-    for (const std::string& candidate : executable_candidates(program, environment))
-        if (::access(candidate.c_str(), X_OK) == 0 && !fs::is_directory(candidate, error))
-            return fs::absolute(candidate, error).lexically_normal().string();
+    for (const std::string& candidate : executable_candidates(program, environment)) {
+        struct stat status;
+        if (::access(candidate.c_str(), X_OK) < 0 || ::stat(candidate.c_str(), &status) < 0 ||
+            !S_ISREG(status.st_mode))
+            continue;
+        std::error_code error;
+        return candidate[0] == '/' ? candidate
+                                   : fs::absolute(candidate, error).lexically_normal().string();
+    }
     return {};
 }
 
 ColdReason find_cold_reason(const TemplateTraits& traits, const std::string& program,
                             std::span<char* const> arguments, std::span<char* const> environment,
                             std::span<const std::int32_t> descriptor_targets) {
-    const std::string path = resolve_program(program, environment);
+    // Nothing to look up where the template's own path is given, as with sys.executable.
+    const std::string path =
+        program == traits.program ? program : resolve_program(program, environment);
     if (path.empty() || !is_template_program(traits, path))
         return {WARMFORK_REASON_PROGRAM,
                 program + " is not the template's program, " + traits.program};
@@ -115,12 +137,7 @@ ColdReason find_cold_reason(const TemplateTraits& traits, const std::string& pro
         if (std::string obstacle = command_line_obstacle(arguments); !obstacle.empty())
             return {WARMFORK_REASON_COMMAND_LINE, obstacle};
 
-    Variables of_child, of_template;
-    for (const char* variable : environment)
-        add_start_up_variable(variable, traits.is_python, of_child);
-    for (const std::string& variable : traits.environment)
-        add_start_up_variable(variable, traits.is_python, of_template);
-    if (std::string name = differing_variable(of_child, of_template); !name.empty())
+    if (std::string name = differing_start_up_variable(traits, environment); !name.empty())
         return {WARMFORK_REASON_ENVIRONMENT,
                 name + " is read at start-up and differs from the template's"};
 

@@ -308,6 +308,9 @@ PyMethodDef methods[] = {
     {"report", report, METH_O, nullptr},
     {"counts", counts, METH_O, nullptr},
     {"serve", serve, METH_VARARGS, nullptr},
+    {"start_environment", start_environment, METH_NOARGS, nullptr},
+    {"prepare_to_become_child", prepare_to_become_child, METH_O, nullptr},
+    {"become_child", become_child, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef_Slot slots[] = {{0, nullptr}};

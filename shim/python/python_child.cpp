@@ -2,12 +2,17 @@
 #define Py_LIMITED_API 0x03090000
 #include "python_child.hpp"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <string>
 
 #include "child/setup.hpp"
@@ -63,10 +68,13 @@ Reference run_prepared(PyObject* prepared) {
     if (PyCallable_Check(first.get()))
         return Reference(PyObject_CallObject(first.get(), second.get()));
 
-    Reference builtins(PyImport_ImportModule("builtins"));
-    Reference compile(builtins ? PyObject_GetAttrString(builtins.get(), "compile") : nullptr);
-    if (!compile) return Reference(nullptr);
-    Reference code(PyObject_CallFunction(compile.get(), "OOsii", first.get(), second.get(), "exec",
+    static PyObject* compile = nullptr;
+    if (!compile) {
+        Reference builtins(PyImport_ImportModule("builtins"));
+        compile = builtins ? PyObject_GetAttrString(builtins.get(), "compile") : nullptr;
+        if (!compile) return Reference(nullptr);
+    }
+    Reference code(PyObject_CallFunction(compile, "OOsii", first.get(), second.get(), "exec",
                                          0, 1));
     PyObject* main = PyImport_AddModule("__main__");  // borrowed
     if (!code || !main) return Reference(nullptr);
@@ -74,18 +82,41 @@ Reference run_prepared(PyObject* prepared) {
     return Reference(PyEval_EvalCode(code.get(), globals, globals));
 }
 
+/// Descriptors 0 to 2 that are pipes or sockets: bit n.
+unsigned standard_pipes() {
+    unsigned pipes = 0;
+    for (int number : {0, 1, 2}) {
+        struct stat status;
+        if (::fstat(number, &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode)))
+            pipes |= 1u << number;
+    }
+    return pipes;
+}
+
+/// os.environ made equal to environ, unless it is.
+bool renew_environment(PyObject* child) {
+    static std::vector<std::string> applied;
+    char** variable = environ;
+    std::size_t same = 0;
+    while (*variable && same < applied.size() && applied[same] == *variable) ++variable, ++same;
+    if (!applied.empty() && !*variable && same == applied.size()) return true;
+    applied.clear();
+    for (variable = environ; *variable; ++variable) applied.emplace_back(*variable);
+    Reference environment = environment_dictionary();
+    return environment &&
+           Reference(PyObject_CallMethod(child, "set_environment", "O", environment.get()));
+}
+
 /// Brings the interpreter into the state in which a fresh one begins this command line; what it returns
 /// is for `run_prepared`.
 Reference prepare(PyObject* child, const ChildCommand& command) {
     Reference arguments = list_of_strings(command.arguments);
-    Reference environment = environment_dictionary();
-    Reference ignored(PyLong_FromUnsignedLongLong(command.signals_ignored));
     Reference executable(command.executable ? PyUnicode_DecodeFSDefault(command.executable)
                                             : nullptr);
-    if (!arguments || !environment || !ignored) return Reference(nullptr);
-    return Reference(PyObject_CallMethod(child, "prepare", "OOOO", arguments.get(),
-                                         environment.get(), ignored.get(),
-                                         executable ? executable.get() : Py_None));
+    if (!arguments || !renew_environment(child)) return Reference(nullptr);
+    return Reference(PyObject_CallMethod(
+        child, "prepare", "OOKI", arguments.get(), executable ? executable.get() : Py_None,
+        static_cast<unsigned long long>(command.signals_ignored), standard_pipes()));
 }
 
 class PythonHost : public Host {
@@ -111,23 +142,34 @@ class PythonHost : public Host {
     PyObject* child() const { return child_; }
 
   private:
+    void run_and_forget(char* source);
+
     PyObject* child_;
     std::string report_;
     struct sigaction dispositions_[std::size(kInterpreterSignals)]{};
 };
 
-/// What does not depend on the record, for good; then all that does, for an empty program.
+/// What does not depend on the record, for good; then all that does, for a program of our own.
 void PythonHost::rehearse() {
-    char program[] = "python3", option[] = "-c", source[] = "pass";
+    Reference reseeded(PyObject_CallMethod(child_, "reseed", nullptr));
+    Reference source(reseeded ? PyObject_CallMethod(child_, "rehearsal", nullptr) : nullptr);
+    Reference encoded(source ? PyUnicode_EncodeFSDefault(source.get()) : nullptr);
+    if (encoded) run_and_forget(PyBytes_AsString(encoded.get()));
+    if (!PyErr_Occurred()) return;
+    PyErr_Print();
+    ::_exit(kFailedStatus);
+}
+
+/// Runs a program as a command line would be, and makes a fresh start of it.
+void PythonHost::run_and_forget(char* source) {
+    char program[] = "python3", option[] = "-c";
     char* arguments[] = {program, option, source};
     ChildCommand command{};
     command.arguments = arguments;
-    Reference reseeded(PyObject_CallMethod(child_, "reseed", nullptr));
-    Reference prepared(reseeded ? prepare(child_, command).release() : nullptr);
+    Reference ready(PyObject_CallMethod(child_, "make_ready", nullptr));
+    Reference prepared(ready ? prepare(child_, command).release() : nullptr);
     Reference result(prepared ? run_prepared(prepared.get()).release() : nullptr);
-    if (result) return;
-    PyErr_Print();
-    ::_exit(kFailedStatus);
+    Reference ready_again(result ? PyObject_CallMethod(child_, "make_ready", nullptr) : nullptr);
 }
 
 /// As python3 leaves: finalize, flush, and for Ctrl-C die by the signal so that a shell sees it.
@@ -153,7 +195,75 @@ void PythonHost::rehearse() {
     leave(kFailedStatus, interrupted);
 }
 
+// The benchmark's stand-in for a template.
+PythonHost* stand_in_host = nullptr;
+ChildPlan stand_in_plan;
+
 }  // namespace
+
+PyObject* start_environment(PyObject*, PyObject*) {
+    // The interpreter may have changed its environment since; the kernel shows what it was started with.
+    std::ifstream file("/proc/self/environ", std::ios::binary);
+    const std::string text((std::istreambuf_iterator<char>(file)), {});
+    Reference names(PyList_New(0));
+    for (std::size_t at = 0; names && at < text.size(); at = text.find('\0', at) + 1) {
+        const std::size_t equals = text.find('=', at);
+        if (equals == std::string::npos) break;
+        Reference name(PyBytes_FromStringAndSize(text.data() + at,
+                                                 static_cast<Py_ssize_t>(equals - at)));
+        if (!name || PyList_Append(names.get(), name.get()) < 0) return nullptr;
+    }
+    return names.release();
+}
+
+PyObject* prepare_to_become_child(PyObject*, PyObject* child) {
+    Py_INCREF(child);
+    stand_in_host = new PythonHost(child, "");
+    stand_in_plan.host = stand_in_host;
+    Reference ready(PyObject_CallMethod(child, "make_ready", nullptr));
+    if (!ready) return nullptr;
+    stand_in_plan.image = read_image_addresses();
+    stand_in_plan.soft_descriptor_limit = stand_in_plan.hard_descriptor_limit = RLIM_INFINITY;
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        stand_in_plan.soft_descriptor_limit = limit.rlim_cur;
+        stand_in_plan.hard_descriptor_limit = limit.rlim_max;
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject* become_child(PyObject*, PyObject* arguments) {
+    PyObject *strings, *pairs;
+    int mailbox;
+    if (!PyArg_ParseTuple(arguments, "OOi", &strings, &pairs, &mailbox)) return nullptr;
+    StringArray argument_array;
+    if (!argument_array.read(strings)) return nullptr;
+    std::vector<const char*> environment;
+    for (char** variable = environ; *variable; ++variable) environment.push_back(*variable);
+    RecordContents contents;
+    contents.header.flags = kRecordProcessGroup | kRecordSignalMask | kRecordSignalsIgnored |
+                            kRecordUmask | kRecordDirectoryDescriptor;
+    contents.header.owner_pid = ::getppid();
+    contents.header.process_group = ::getpgrp();
+    contents.header.file_mode_mask = 022;
+    contents.arguments = {argument_array.get(), static_cast<std::size_t>(PySequence_Size(strings))};
+    contents.environment = environment;
+    for (Py_ssize_t i = 0; i + 1 < PySequence_Size(pairs); i += 2) {
+        long source, target;
+        if (!read_integer(pairs, i, source) || !read_integer(pairs, i + 1, target)) return nullptr;
+        stand_in_plan.descriptors.push_back(static_cast<int>(source));
+        contents.descriptor_targets.push_back(static_cast<int>(target));
+    }
+    stand_in_plan.descriptors.push_back(::open(".", O_PATH | O_CLOEXEC));
+    std::vector<std::byte> record;
+    if (encode_record(contents, record) != 0 || !stand_in_host) {
+        PyErr_SetString(PyExc_ValueError, "not a valid command for a child");
+        return nullptr;
+    }
+    stand_in_plan.record = record;
+    set_signal_mask(kAllSignals);
+    run_child(*stand_in_host, live_until_user_code(stand_in_plan, Descriptor(mailbox)));
+}
 
 PyObject* serve(PyObject*, PyObject* arguments) {
     PyObject* child;

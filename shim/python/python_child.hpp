@@ -10,4 +10,13 @@ namespace warmfork::python {
 /// the template it returns None when the template is to end, and raises where it cannot serve.
 PyObject* serve(PyObject* module, PyObject* arguments);
 
+/// The names of the variables that this process was started with, as bytes.
+PyObject* start_environment(PyObject* module, PyObject* none);
+
+/// For the benchmark: what a warm child does after its fork, done by a child that os.fork() made.
+/// prepare_to_become_child(child): in the parent. become_child(arguments, [source, target, ...],
+/// mailbox): in the child; does not return.
+PyObject* prepare_to_become_child(PyObject* module, PyObject* child);
+PyObject* become_child(PyObject* module, PyObject* arguments);
+
 }  // namespace warmfork::python

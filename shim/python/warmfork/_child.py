@@ -15,15 +15,24 @@ import sys
 import time
 from _io import FileIO
 
+_PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)  # of every fresh interpreter
+
+_PYTHON_IGNORED_BITS = sum(1 << (number - 1) for number in _PYTHON_IGNORES)
+
 _image_path = None
 _image_time_zone = None
-_image_ignored = frozenset()
+_image_ignored = 0
+_coerced_locale = None
+_main = None
 _streams = ()
 _numpy_random = None
+_preloaded = ()
 
 
 class _Stream:
     """A standard stream of the template, put on another file in every child."""
+
+    is_on_pipe = False  # made over a pipe, so that it fits any other pipe or socket as it is
 
     def __init__(self, name, number, mode):
         self.text = getattr(sys, f"__{name}__")
@@ -39,11 +48,12 @@ class _Stream:
         self.write_through = getattr(self.text, "write_through", False)
         self.is_buffered = hasattr(self.buffer, "raw")
 
-    def renew(self):
+    def renew(self, is_pipe):
         """The same objects, which modules may have kept, over a new file, as a fresh interpreter makes
         it. Nothing is buffered in them: the template flushed, and has not written since."""
-        if self.text is None:
+        if self.text is None or (is_pipe and self.is_on_pipe):
             return
+        self.is_on_pipe = is_pipe
         try:
             raw = FileIO(self.number, self.mode, closefd=False)
         except OSError:
@@ -67,13 +77,20 @@ class _Stream:
             )
 
 
-def remember_image():
-    """In the template, when preloading is done."""
+def remember_image(preloaded, start_environment):
+    """In the template, when preloading is done. start_environment: as the interpreter was started."""
     global _image_path, _image_time_zone, _image_ignored, _streams, _numpy_random
+    global _preloaded, _coerced_locale
+    _preloaded = tuple(preloaded)
     _image_path = sys.path[:]
     _image_time_zone = posix.environ.get(b"TZ")
-    _image_ignored = frozenset(
-        number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN
+    # In the C locale the interpreter sets LC_CTYPE for itself and its children (PEP 538).
+    if b"LC_CTYPE" not in start_environment:
+        _coerced_locale = posix.environ.get(b"LC_CTYPE")
+    _image_ignored = sum(
+        1 << (number - 1)
+        for number in signal.valid_signals()
+        if signal.getsignal(number) is signal.SIG_IGN
     )
     _streams = (
         _Stream("stdin", 0, "rb"),
@@ -83,13 +100,41 @@ def remember_image():
     _numpy_random = sys.modules.get("numpy.random")
 
 
+# Some of everything that a first line is made of, so that a spare has its own copies of the pages that
+# compiling and running it write to.
+_REHEARSAL = """\
+import {modules}
+import os, sys, time
+def function(*arguments, **keywords):
+    try:
+        with open(os.devnull) as file:
+            return [str(argument) for argument in arguments] or file.read()
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"{{error!r}}") from error
+class Class:
+    def method(self):
+        return {{"a": 1, "b": (2.5, b"%d" % time.monotonic_ns())}}
+function(*sys.argv, key=Class().method())
+if __name__ == "__main__":
+    os.write(1, b"")
+"""
+
+
+def rehearsal():
+    return _REHEARSAL.format(modules=", ".join(["builtins", *_preloaded]))
+
+
 def reseed():
     """Random streams of the image, which siblings must not share. `random` does it by itself."""
     if _numpy_random is not None:
         _numpy_random.seed()
 
 
-def _set_environment(environment):
+def set_environment(environment):
+    """environment: bytes by bytes, what environ holds."""
+    if _coerced_locale is not None and b"LC_CTYPE" not in environment:
+        posix.putenv(b"LC_CTYPE", _coerced_locale)
+        environment[b"LC_CTYPE"] = _coerced_locale
     for dictionary in (os.environ._data, posix.environ):
         dictionary.clear()
         dictionary.update(environment)
@@ -99,15 +144,14 @@ def _set_environment(environment):
 
 def _set_signals(ignored):
     """What the signal module believes, where it differs from what the template believed."""
-    python_ignores = (signal.SIGPIPE, signal.SIGXFSZ)
-    now_ignored = {number for number in range(1, 65) if ignored >> (number - 1) & 1}
-    for number in now_ignored - _image_ignored:
-        signal.signal(number, signal.SIG_IGN)
-    for number in _image_ignored - now_ignored:
-        if number not in python_ignores:
+    for number in range(1, 65):
+        bit = 1 << (number - 1)
+        if ignored & bit and not _image_ignored & bit:
+            signal.signal(number, signal.SIG_IGN)
+        elif _image_ignored & bit and not ignored & bit and number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+        elif _image_ignored & bit and not ignored & bit and number not in _PYTHON_IGNORES:
             signal.signal(number, signal.SIG_DFL)
-    if signal.SIGINT in _image_ignored and signal.SIGINT not in now_ignored:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _make_main():
@@ -116,8 +160,13 @@ def _make_main():
     if sys.version_info < (3, 14):
         main.__annotations__ = {}
     main.__builtins__ = builtins
-    sys.modules["__main__"] = main
     return main
+
+
+def make_ready():
+    """The last of what can be done before the command is known."""
+    global _main
+    _main = _make_main()
 
 
 def _importer_of(path):
@@ -158,14 +207,15 @@ def _prepare_script(main, program, script):
     return source, path
 
 
-def prepare(arguments, environment, ignored, executable):
-    """Brings the interpreter into the state in which python3 begins its command line. Returns
-    (source, file name) to compile and run in __main__, or (function, arguments) to call."""
-    _set_environment(environment)
-    _set_signals(ignored)
+def prepare(arguments, executable, ignored, pipes):
+    """Brings the interpreter into the state in which python3 begins its command line; the environment is
+    set already. ignored: signals, bit n-1 is signal n. pipes: bit n, descriptor n is a pipe or socket.
+    Returns (source, file name) to compile and run in __main__, or (function, arguments) to call."""
     for stream in _streams:
-        stream.renew()
-    main = _make_main()
+        stream.renew(pipes >> stream.number & 1)
+    if ignored | _image_ignored != _PYTHON_IGNORED_BITS:
+        _set_signals(ignored)
+    main = sys.modules["__main__"] = _main
     sys.path[:] = _image_path
     sys.orig_argv = arguments[:]
     if executable is not None:

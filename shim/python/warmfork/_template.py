@@ -36,6 +36,7 @@ def main():
     """sys.argv: -c, the package's directory, the number of search directories, these, the modules."""
     from . import _child, _native
 
+    start_environment = _native.start_environment()
     package, count = sys.argv[1], int(sys.argv[2])
     path, names = sys.argv[3 : 3 + count], sys.argv[3 + count :]
     sys.path.remove(package)
@@ -45,7 +46,7 @@ def main():
     sys.path[:] = path + [entry for entry in own_path if entry not in path]
     times = _import_all(names)
     sys.path[:] = own_path
-    _child.remember_image()
+    _child.remember_image(names, start_environment)
     _leave_no_trace()
     sys.stdout.flush()
     sys.stderr.flush()

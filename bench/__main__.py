@@ -1,0 +1,16 @@
+"""python -m warmfork.bench {serial,concurrent,resident} ..."""
+
+import sys
+from importlib import import_module
+
+KINDS = ("serial", "concurrent", "resident")
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1] not in KINDS:
+        sys.exit(f"usage: warmfork bench {{{','.join(KINDS)}}} [--help]")
+    import_module(f"warmfork.bench.{sys.argv[1]}").main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()
