@@ -1,6 +1,7 @@
 #include "owner/template_handle.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -22,6 +23,12 @@ constexpr int kHandOffTries = 4;
 /// Waits until the child is set up, or has failed to be. `born.pid` is filled in where the template ended
 /// before it could tell.
 Outcome await_start(Born& born) {
+    // Not for the reply, but for the end of file behind it. A message on a socket wakes its reader on the
+    // sender's processor, where it would take the child's place in the moment of its start; a hang-up
+    // wakes it wherever a processor is idle.
+    pollfd hang_up{born.mailbox.get(), 0, 0};
+    while (::poll(&hang_up, 1, -1) < 0 && errno == EINTR) {
+    }
     MailboxReply reply{};
     do {
         ReceivedMessage received;
