@@ -1,4 +1,4 @@
-"""python -m warmfork.bench {serial,concurrent,resident} ..."""
+"""python3 .../warmfork/bench/__main__.py {serial,concurrent,resident} ..."""
 
 import sys
 from importlib import import_module
@@ -7,6 +7,8 @@ KINDS = ("serial", "concurrent", "resident")
 
 
 def main():
+    # Of a script, its own directory, where a module is called `concurrent`.
+    sys.path[:] = [entry for entry in sys.path if not entry.endswith("/warmfork/bench")]
     if len(sys.argv) < 2 or sys.argv[1] not in KINDS:
         sys.exit(f"usage: warmfork bench {{{','.join(KINDS)}}} [--help]")
     import_module(f"warmfork.bench.{sys.argv[1]}").main(sys.argv[2:])

@@ -54,8 +54,8 @@ enum class FrameKind : std::uint16_t {
     // Completions, template to owner.
     ready = 16,     ///< values: pid; payload: ImageDescriptor[]
     refused = 17,   ///< payload: text of the gate
-    born = 18,      ///< id: child; values: pid, spawn (0: a spare); the mailbox came before it
-    not_born = 19,  ///< id: spawn; values: Stage, errno; payload: text
+    born = 18,      ///< id: child; values: pid, spawn (0: a spare, whose mailbox came before this)
+    not_born = 19,  ///< id: spawn; values: Stage, errno; payload: text; all further ones too
     gone = 20,      ///< id: child; values: pid; a spare ended before it was handed off, or (pid 0)
                     ///< was never forked though its mailbox was sent
     reported = 21,  ///< id: request; payload: JSON text
@@ -68,7 +68,7 @@ inline constexpr std::int64_t kSpawnRecordInMemfd = 1;
 struct FrameHeader {
     std::uint32_t payload_size;
     FrameKind kind;
-    std::uint16_t descriptor_count;  ///< sent ahead on the control socket, in one message
+    std::uint16_t descriptor_count;  ///< of a spawn, sent ahead on the control socket
     std::uint64_t id;
     std::int64_t values[2];
 };

@@ -26,8 +26,8 @@ inline constexpr std::size_t kMaximumMessageDescriptors = 253;
 /// Descriptors that a record may place: the message also carries the directory and the memfd.
 inline constexpr std::size_t kMaximumRecordDescriptors = kMaximumMessageDescriptors - 2;
 
-/// Children of one command.
-inline constexpr std::uint32_t kMaximumBatch = 1024;
+/// Children of one command: their mailboxes travel in one message.
+inline constexpr std::uint32_t kMaximumBatch = 250;
 
 /// Spares that one template keeps.
 inline constexpr std::uint32_t kMaximumSpares = 4096;

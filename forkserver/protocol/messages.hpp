@@ -44,19 +44,20 @@ struct TemplateHello {
 };
 static_assert(sizeof(TemplateHello) == 12);
 
-/// Owner to template on the control socket, ahead of a spawn frame: its descriptors.
+/// Owner to template on the control socket, ahead of a spawn frame: first one with the children's ends of
+/// their mailboxes, then one with the descriptors of the record. The owner has the mailboxes before the
+/// children exist: a template that is killed right after a fork leaves no child unknown to its owner.
 struct DescriptorMessage {
     std::uint64_t spawn_id;
 };
 static_assert(sizeof(DescriptorMessage) == 8);
 
-/// Template to owner on the control socket, with the owner's end of a mailbox, *before* the child is
-/// forked: a template that is killed right after the fork leaves no child that its owner does not know.
+/// Template to owner on the control socket, with the owner's end of a spare's mailbox, before the spare is
+/// forked, for the same reason.
 struct MailboxMessage {
     std::uint64_t child_id;
-    std::uint64_t spawn_id;  ///< 0: a spare
 };
-static_assert(sizeof(MailboxMessage) == 16);
+static_assert(sizeof(MailboxMessage) == 8);
 
 /// Owner to parked child, the record behind it.
 struct MailboxHeader {

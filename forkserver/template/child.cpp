@@ -21,7 +21,6 @@ namespace {
 
 constexpr int kFailedStatus = 127;  // posix_spawn's
 constexpr std::size_t kMessageSize = sizeof(MailboxHeader) + kInlineRecordSize;
-constexpr int kMailboxLowest = 512;  // out of the way of the descriptors that records place
 
 // In .bss: costs nothing until written, and stays for the life of the child, whose arguments and
 // environment lie in it.
@@ -188,7 +187,7 @@ void touch_buffers() {
 }  // namespace
 
 ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_descriptor) {
-    int mailbox = moved_up(std::move(mailbox_descriptor), kMailboxLowest).release();
+    int mailbox = mailbox_descriptor.release();
     close_template_descriptors(plan, mailbox);
     leave_template_state(plan);
     Delivery delivery;

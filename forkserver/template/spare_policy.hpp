@@ -60,7 +60,7 @@ class SparePolicy {
   private:
     std::uint32_t least_ = 1;
     std::uint32_t most_ = 8;
-    std::uint32_t wanted_ = 1;
+    std::uint32_t wanted_ = 2;  // so that a hand-off need not wake the template
     std::chrono::milliseconds delay_{0};
     Time not_before_{};
     Time last_use_ = Clock::now();

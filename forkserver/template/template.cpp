@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "child/setup.hpp"
@@ -21,7 +22,6 @@ namespace {
 using Clock = SparePolicy::Clock;
 
 constexpr std::size_t kMostImageDescriptors = 256;
-constexpr int kSocketRetryMilliseconds = 10;
 
 FrameHeader frame(FrameKind kind, std::uint64_t id = 0, std::int64_t first = 0,
                   std::int64_t second = 0) {
@@ -103,7 +103,8 @@ std::unordered_set<int> Template::own_descriptors() const {
     std::unordered_set<int> own{0, 1, 2, connection_.control.get(), connection_.command_bell.get(),
                                 connection_.completion_bell.get(), connection_.owner_pidfd.get(),
                                 connection_.segment.memfd(), child_mailbox_};
-    for (const Descriptor& descriptor : spawn_descriptors_) own.insert(descriptor.get());
+    for (const auto* descriptors : {&spawn_descriptors_, &spawn_mailboxes_})
+        for (const Descriptor& descriptor : *descriptors) own.insert(descriptor.get());
     for (const Child& child : children_) own.insert(child.pidfd.get());
     return own;
 }
@@ -185,68 +186,80 @@ void Template::report(const FrameHeader& header) {
     outbox_.add(frame(FrameKind::reported, header.id), std::as_bytes(std::span(json)));
 }
 
-/// Takes the descriptors of a spawn command and its record, and checks both. Returns what is wrong.
-std::string Template::receive_spawn(const FrameHeader& header, RecordView& ret_record) {
-    if (header.descriptor_count > 0) {
-        DescriptorMessage message{};
+/// One message of descriptors that was sent ahead of a spawn frame. Returns what is wrong.
+std::string Template::receive_descriptors(const FrameHeader& header,
+                                          std::vector<Descriptor>& ret_descriptors) {
+    DescriptorMessage message{};
+    ReceivedMessage received;
+    do {
+        // What belongs to an older command: the owner could not send all of it, and gave it up.
+        ret_descriptors.clear();
         std::array<int, kMaximumMessageDescriptors> numbers;
-        ReceivedMessage received;
         const int error = receive_message(connection_.control.get(),
                                           std::as_writable_bytes(std::span(&message, 1)), numbers,
                                           MSG_DONTWAIT, received);
-        if (error) return fmt::format("no descriptors came with it: {}", std::strerror(error));
+        if (error) return fmt::format("its descriptors did not come: {}", std::strerror(error));
         for (std::size_t i = 0; i < received.descriptor_count; ++i)
-            spawn_descriptors_.emplace_back(numbers[i]);
-        if (received.descriptors_truncated)
-            return "descriptors got lost: the template is at its limit of open files";
-        if (message.spawn_id != header.id || received.descriptor_count != header.descriptor_count)
-            return "its descriptors are those of another command";
-    }
+            ret_descriptors.emplace_back(numbers[i]);
+    } while (received.size == sizeof message && message.spawn_id < header.id);
+    if (received.descriptors_truncated)
+        return "descriptors got lost: the template is at its limit of open files";
+    if (message.spawn_id != header.id) return "its descriptors are those of another command";
+    return {};
+}
+
+/// Takes the mailboxes and descriptors of a spawn command and its record, and checks all of them. Returns
+/// what is wrong.
+std::string Template::receive_spawn(const FrameHeader& header, std::uint32_t count,
+                                    RecordView& ret_record) {
+    std::string mailbox_error = receive_descriptors(header, spawn_mailboxes_);
+    std::string error = receive_descriptors(header, spawn_descriptors_);
+    if (!mailbox_error.empty()) return mailbox_error;
+    if (!error.empty()) return error;
+    if (spawn_mailboxes_.size() != count || spawn_descriptors_.size() != header.descriptor_count)
+        return "it has a wrong number of descriptors";
     if (header.values[1] & kSpawnRecordInMemfd) {
         if (spawn_descriptors_.empty()) return "its memfd is missing";
         payload_.resize(kMaximumRecordSize);
         std::size_t size = 0;
-        if (int error = read_sealed_memfd(spawn_descriptors_[0].get(), payload_, size))
-            return fmt::format("its memfd cannot be read: {}", std::strerror(error));
+        if (int read_error = read_sealed_memfd(spawn_descriptors_[0].get(), payload_, size))
+            return fmt::format("its memfd cannot be read: {}", std::strerror(read_error));
         payload_.resize(size);
         spawn_descriptors_.erase(spawn_descriptors_.begin());
     }
-    const char* error = decode_record(payload_, ret_record);
-    return error ? error : "";
+    const char* invalid = decode_record(payload_, ret_record);
+    return invalid ? invalid : "";
 }
 
-void Template::refuse(const FrameHeader& header, std::uint32_t count, const ForkFailure& failure) {
-    for (std::uint32_t i = 0; i < count; ++i)
-        outbox_.add(frame(FrameKind::not_born, header.id, static_cast<std::int64_t>(failure.stage),
-                          failure.error_number),
-                    failure.text);
+void Template::refuse(const FrameHeader& header, const ForkFailure& failure) {
+    outbox_.add(frame(FrameKind::not_born, header.id, static_cast<std::int64_t>(failure.stage),
+                      failure.error_number),
+                failure.text);
 }
 
 std::optional<ChildCommand> Template::spawn(const FrameHeader& header) {
     const auto count = static_cast<std::uint32_t>(
         std::clamp<std::int64_t>(header.values[0], 1, kMaximumBatch));
     RecordView record{};
-    const std::string error = receive_spawn(header, record);
+    const std::string error = receive_spawn(header, count, record);
+    ForkFailure failure{};
     if (!error.empty())
-        refuse(header, count, {Stage::record, EBADMSG, "the spawn record is not valid: " + error});
+        failure = {Stage::record, EBADMSG, "the spawn record is not valid: " + error};
     else
         plan_.record = payload_;
     for (const Descriptor& descriptor : spawn_descriptors_)
         plan_.descriptors.push_back(descriptor.get());
 
-    for (std::uint32_t born = 0; error.empty() && born < count; ++born) {
-        ForkFailure failure{};
-        if (auto command =
-                give_birth(State::running, header.id, record.header.lifetime, failure))
+    for (std::uint32_t born = 0; failure.stage == Stage::none && born < count; ++born)
+        if (auto command = give_birth(State::running, header.id, record.header.lifetime,
+                                      std::move(spawn_mailboxes_[born]), failure))
             return command;
-        if (failure.stage != Stage::none) {
-            refuse(header, count - born, failure);
-            break;
-        }
-    }
+    // Said before the mailboxes are closed, which is what the owner waits for.
+    if (failure.stage != Stage::none) refuse(header, failure);
     plan_.record = {};
     plan_.descriptors.clear();
     spawn_descriptors_.clear();
+    spawn_mailboxes_.clear();
     policy_.none_was_parked(Clock::now());
     return {};
 }
@@ -254,54 +267,38 @@ std::optional<ChildCommand> Template::spawn(const FrameHeader& header) {
 std::optional<ChildCommand> Template::refill() {
     if (!refill_is_due()) return {};
     ForkFailure failure{};
-    auto command = give_birth(State::parked, 0, Lifetime::owner, failure);
+    Descriptor mailbox;
+    if (int error = make_spare_mailbox(mailbox); !error) {
+        if (auto command = give_birth(State::parked, 0, Lifetime::owner, std::move(mailbox), failure))
+            return command;
+        if (failure.stage != Stage::none) outbox_.add(frame(FrameKind::gone, last_child_id_));
+    } else {
+        failure.stage = Stage::fork;
+    }
     // Not an error of any spawn: the next one finds none parked, and is told why by its own fork.
     if (failure.stage != Stage::none && !socket_is_full_) policy_.spare_failed(Clock::now());
-    return command;
+    return {};
 }
 
-/// Returns 0 or errno; where the socket is full `socket_is_full_` is set.
-int Template::send_mailbox(std::uint64_t child_id, std::uint64_t spawn_id,
-                           const Descriptor& owner_end) {
-    const MailboxMessage message{child_id, spawn_id};
+/// Makes the mailbox of the next child and sends the owner its end. Returns 0 or errno; where the socket
+/// is full `socket_is_full_` is set.
+int Template::make_spare_mailbox(Descriptor& ret_child_end) {
+    Descriptor owner_end, child_end;
+    if (int error = make_message_pair(owner_end, child_end)) return error;
+    const MailboxMessage message{last_child_id_ + 1};
     const int number = owner_end.get();
-    int error;
-    while ((error = send_message(connection_.control.get(), bytes_of(message), {},
-                                 std::span(&number, 1), MSG_DONTWAIT)) != 0) {
-        const bool is_full = error == EAGAIN || error == ETOOMANYREFS;
-        if (!is_full) break;
-        if (spawn_id == 0) {
-            socket_is_full_ = error == EAGAIN;
-            break;
-        }
-        // The owner waits for this very child, and receives meanwhile.
-        wait_for_socket();
-        if (owner_is_gone_) break;
-    }
+    const int error = send_message(connection_.control.get(), bytes_of(message), {},
+                                   std::span(&number, 1), MSG_DONTWAIT);
+    socket_is_full_ = error == EAGAIN;
+    if (!error) ret_child_end = std::move(child_end);
     return error;
 }
 
-void Template::wait_for_socket() {
-    pollfd polled[2] = {{connection_.owner_pidfd.get(), POLLIN, 0},
-                        {connection_.control.get(), POLLOUT, 0}};
-    // With a time limit because nothing tells when descriptors in flight have arrived (ETOOMANYREFS).
-    ::poll(polled, 2, kSocketRetryMilliseconds);
-    if (polled[0].revents || (polled[1].revents & (POLLHUP | POLLERR))) owner_is_gone_ = true;
-}
-
 std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spawn_id,
-                                                 Lifetime lifetime, ForkFailure& ret_failure) {
-    Descriptor owner_end, child_end;
+                                                 Lifetime lifetime, Descriptor mailbox,
+                                                 ForkFailure& ret_failure) {
     const std::uint64_t id = ++last_child_id_;
-    int error = make_message_pair(owner_end, child_end);
-    if (!error) error = send_mailbox(id, spawn_id, owner_end);
-    if (error) {
-        ret_failure = {Stage::fork, error, "cannot make a mailbox"};
-        return {};
-    }
-    owner_end.reset();
-    child_mailbox_ = child_end.get();
-
+    child_mailbox_ = mailbox.get();
     const AtforkRun handlers(preload_);
     const std::size_t open_before = count_descriptors();
     if (descriptors_checked_ != 0) descriptors_checked_ = open_before;
@@ -314,7 +311,7 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
     if (pid == 0) {
         handlers.child();
         host_.after_fork_in_child();
-        return live_until_user_code(plan_, std::move(child_end));
+        return live_until_user_code(plan_, std::move(mailbox));
     }
     fork_microseconds_ = std::chrono::duration<double, std::micro>(Clock::now() - began).count();
     handlers.parent();
@@ -324,7 +321,6 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
             ret_failure = {Stage::fork, -pid, "the template cannot fork"};
         else
             ret_failure = {Stage::gate, EBUSY, obstacle};
-        outbox_.add(frame(FrameKind::gone, id));
         return {};
     }
     // One descriptor more than before, the pidfd: else a handler has opened or closed something.

@@ -68,15 +68,15 @@ class Template {
     std::optional<ChildCommand> spawn(const FrameHeader& frame);
     std::optional<ChildCommand> refill();
     std::optional<ChildCommand> give_birth(State state, std::uint64_t spawn_id, Lifetime lifetime,
-                                           ForkFailure& ret_failure);
+                                           Descriptor mailbox, ForkFailure& ret_failure);
 
-    int send_mailbox(std::uint64_t child_id, std::uint64_t spawn_id, const Descriptor& owner_end);
-    void wait_for_socket();
+    int make_spare_mailbox(Descriptor& ret_child_end);
 
     std::string fork_obstacle();
     std::unordered_set<int> own_descriptors() const;
-    std::string receive_spawn(const FrameHeader& frame, RecordView& ret_record);
-    void refuse(const FrameHeader& frame, std::uint32_t count, const ForkFailure& failure);
+    std::string receive_descriptors(const FrameHeader& frame, std::vector<Descriptor>& ret_descriptors);
+    std::string receive_spawn(const FrameHeader& frame, std::uint32_t count, RecordView& ret_record);
+    void refuse(const FrameHeader& frame, const ForkFailure& failure);
     void hand_off(const FrameHeader& frame);
     void set_range(const FrameHeader& frame);
     void report(const FrameHeader& frame);
@@ -115,6 +115,7 @@ class Template {
     // Of the spawn command in progress. Members, so that a child never destroys them.
     std::vector<std::byte> payload_;
     std::vector<Descriptor> spawn_descriptors_;
+    std::vector<Descriptor> spawn_mailboxes_;
 };
 
 }  // namespace warmfork

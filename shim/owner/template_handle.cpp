@@ -406,20 +406,25 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
         }
     }
 
+    std::uint64_t id;
     std::vector<Born> born;
-    Outcome failure =
-        process.fork_on_command(record, descriptors, count, request.nonblocking(), born);
+    if (Outcome failure = process.fork_on_command(record, descriptors, count, request.nonblocking(),
+                                                  id, born))
+        return failure;
     std::vector<Spawned> spawned;
+    Outcome failure;
     for (Born& child : born) {
         Outcome start_failure = await_start(child);
-        if (start_failure) {
+        if (!start_failure) {
+            spawned.push_back({child.pid, true, {}});
+        } else {
             reap(child.pid);
             if (!failure) failure = std::move(start_failure);
-        } else {
-            spawned.push_back({child.pid, true, {}});
         }
     }
-    process.wake_to_refill();
+    Outcome command_failure = process.command_failure(id);
+    if (failure && failure->stage == Stage::hand_off && command_failure)
+        failure = std::move(command_failure);
     if (spawned.size() == count) {
         forked_ += count;
         ret_spawned = std::move(spawned);

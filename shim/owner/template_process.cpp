@@ -285,7 +285,7 @@ void TemplateProcess::receive_mailboxes() {
             received.size != sizeof message)
             return;
         // Without its descriptor (too many open files here) the child is lost to us; it ends itself.
-        mailboxes_[message.child_id] = {message.spawn_id, std::move(mailbox)};
+        mailboxes_[message.child_id] = std::move(mailbox);
     }
 }
 
@@ -323,12 +323,12 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
         case FrameKind::gone: forget_spare(header); break;
         case FrameKind::not_born:
             if (auto pending = pending_.find(header.id); pending != pending_.end())
-                pending->second.failures.push_back(failure_of(header, std::string(text)));
+                pending->second.failure = failure_of(header, std::string(text));
             break;
         case FrameKind::reported:
             if (auto pending = pending_.find(header.id); pending != pending_.end()) {
                 pending->second.report = text;
-                pending->second.expected = 0;
+                pending->second.is_answered = true;
             }
             break;
         default:
@@ -338,28 +338,23 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
 }
 
 void TemplateProcess::take_in(const FrameHeader& header) {
+    if (header.values[1] != 0) return;  // of a command: the child itself tells whoever waits for it
     receive_mailboxes();
-    Born born;
-    born.id = header.id;
-    born.pid = static_cast<pid_t>(header.values[0]);
+    Born spare;
+    spare.id = header.id;
+    spare.pid = static_cast<pid_t>(header.values[0]);
     if (auto found = mailboxes_.find(header.id); found != mailboxes_.end()) {
-        born.mailbox = std::move(found->second.socket);
+        spare.mailbox = std::move(found->second);
         mailboxes_.erase(found);
     }
-    const auto spawn_id = static_cast<std::uint64_t>(header.values[1]);
-    if (spawn_id != 0) {
-        if (auto pending = pending_.find(spawn_id); pending != pending_.end())
-            pending->second.born.push_back(std::move(born));
-        else
-            ending_spares_.push_back(born.pid);  // nobody waits for it; it ends with its mailbox
-    } else if (born.mailbox) {
-        spares_.push_back(std::move(born));
-    } else {
-        // No number was free for its mailbox: it ends, and more of its kind are not wanted.
-        ending_spares_.push_back(born.pid);
-        const auto kept = static_cast<std::int64_t>(spares_.size());
-        if (commands_->push(frame(FrameKind::park, 0, kept, kept), {}) == 0) ring(command_bell_);
+    if (spare.mailbox) {
+        spares_.push_back(std::move(spare));
+        return;
     }
+    // No number was free for its mailbox: it ends, and more of its kind are not wanted.
+    ending_spares_.push_back(spare.pid);
+    const auto kept = static_cast<std::int64_t>(spares_.size());
+    if (commands_->push(frame(FrameKind::park, 0, kept, kept), {}) == 0) ring(command_bell_);
 }
 
 void TemplateProcess::forget_spare(const FrameHeader& header) {
@@ -379,20 +374,17 @@ void TemplateProcess::reap_ended_spares() {
     });
 }
 
-/// The template has ended: whatever it still said is in the ring and in the socket. A child whose mailbox
+/// The template has ended: whatever it still said is in the ring and in the socket. A spare whose mailbox
 /// came but not its birth may exist: it will say so itself, or its mailbox is closed already.
 void TemplateProcess::settle_after_end() {
     ended_ = true;
     receive_mailboxes();
     drain();
     for (auto& [id, mailbox] : mailboxes_) {
-        Born born;
-        born.id = id;
-        born.mailbox = std::move(mailbox.socket);
-        if (mailbox.spawn_id == 0)
-            unsettled_spares_.push_back(std::move(born));
-        else if (auto pending = pending_.find(mailbox.spawn_id); pending != pending_.end())
-            pending->second.born.push_back(std::move(born));
+        Born spare;
+        spare.id = id;
+        spare.mailbox = std::move(mailbox);
+        unsettled_spares_.push_back(std::move(spare));
     }
     mailboxes_.clear();
 }
@@ -424,7 +416,8 @@ void TemplateProcess::poll_channel(Lock& lock, Deadline deadline) {
     if (completions_->empty()) {
         pollfd polled[3] = {{completion_bell_.get(), POLLIN, 0},
                             {pidfd_.get(), POLLIN, 0},
-                            {control_.get(), POLLIN, 0}};
+                            // After the hello whatever comes belongs to a frame, and waits for it.
+                            {said_hello_ ? -1 : control_.get(), POLLIN, 0}};
         lock.unlock();
         ::poll(polled, 3, poll_timeout(deadline));
         lock.lock();
@@ -530,15 +523,31 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
 }
 
 void TemplateProcess::wake_to_refill() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (!spares_.empty()) return;
+    }
     if (commands_->peer_sleeps()) ring(command_bell_);
 }
 
 Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
                                          std::span<const int> descriptors, std::uint32_t count,
-                                         bool nonblocking, std::vector<Born>& ret_born) {
-    Lock lock(mutex_);
-    const std::uint64_t id = ++last_id_;
-    FrameHeader header = frame(FrameKind::spawn, id, count);
+                                         bool nonblocking, std::uint64_t& ret_id,
+                                         std::vector<Born>& ret_born) {
+    std::vector<Born> born(count);
+    std::vector<Descriptor> child_ends(count);
+    std::vector<int> child_numbers;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        Descriptor owner_end;
+        if (int error = make_message_pair(owner_end, child_ends[i]))
+            return make_failure(Stage::hand_off, error, "cannot make a mailbox");
+        child_numbers.push_back(child_ends[i].get());
+        born[i].mailbox = OwnedSocket(std::move(owner_end));
+    }
+    for (int number : descriptors)
+        if (::fcntl(number, F_GETFD) < 0)
+            return make_failure(Stage::descriptors, errno,
+                                "descriptor " + std::to_string(number) + " of the request is not open");
     std::vector<int> sent(descriptors.begin(), descriptors.end());
     Descriptor memfd;
     if (record.size() > kInlineRecordSize) {
@@ -546,41 +555,44 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
         if (!memfd) return make_failure(Stage::record, errno, "cannot make a memfd for the record");
         sent.insert(sent.begin(), memfd.get());
         record = {};
-        header.values[1] = kSpawnRecordInMemfd;
     }
-    header.descriptor_count = static_cast<std::uint16_t>(sent.size());
 
+    Lock lock(mutex_);
+    const std::uint64_t id = ++last_id_;
+    FrameHeader header = frame(FrameKind::spawn, id, count, memfd ? kSpawnRecordInMemfd : 0);
+    header.descriptor_count = static_cast<std::uint16_t>(sent.size());
     // The command's place in the ring and its descriptors on the socket must keep the same order, so
     // room is made sure of first: nothing else is pushed while the mutex is held.
-    const DescriptorMessage message{id};
-    int error = EAGAIN;
-    while (!ended_ && state_ != State::broken) {
-        if (commands_->has_room(record.size()))
-            error = sent.empty() ? 0
-                                 : send_message(control_.get(), bytes_of(message), {}, sent,
-                                                MSG_DONTWAIT);
-        if (error != EAGAIN || nonblocking) break;
+    while (!commands_->has_room(record.size())) {
+        if (nonblocking)
+            return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
         wait_for_room(lock);
+        if (ended_ || state_ == State::broken) break;
     }
-    if (ended_ || state_ == State::broken) error = EPIPE;
-    if (error == EBADF)
-        return make_failure(Stage::descriptors, error, "a descriptor of the request is not open");
+    const DescriptorMessage message{id};
+    int error = ended_ || state_ == State::broken ? EPIPE : 0;
+    for (std::span<const int> some : {std::span<const int>(child_numbers), std::span<const int>(sent)})
+        if (!error) error = send_message(control_.get(), bytes_of(message), {}, some, MSG_DONTWAIT);
+    if (!error) error = commands_->push(header, record);
     if (error)
-        return make_failure(Stage::hand_off, error, "cannot give the command to the template");
-    pending_[id].expected = count;
-    if (int push_error = commands_->push(header, record)) {
-        pending_.erase(id);
-        return make_failure(Stage::hand_off, push_error, "cannot give the command to the template");
-    }
+        return make_failure(Stage::hand_off, error == ECONNRESET ? EPIPE : error,
+                            "cannot give the command to the template");
+    pending_[id] = {};
     if (commands_->peer_sleeps()) ring(command_bell_);
-    wait_until(lock, {}, [&] { return pending_[id].complete(); });
-    Pending pending = std::move(pending_[id]);
-    pending_.erase(id);
-    ret_born = std::move(pending.born);
-    if (!pending.failures.empty()) return pending.failures.front();
-    if (ret_born.size() < count)
-        return Failure{Stage::hand_off, EPIPE, 0, "the template ended before it had forked"};
+    ret_id = id;
+    ret_born = std::move(born);
     return {};
+}
+
+Outcome TemplateProcess::command_failure(std::uint64_t id) {
+    const std::lock_guard lock(mutex_);
+    if (has_ended()) settle_after_end();
+    drain();
+    Outcome failure = std::move(pending_[id].failure);
+    pending_.erase(id);
+    if (!failure && ended_)
+        failure = make_failure(Stage::hand_off, EPIPE, "the template ended before it had forked");
+    return failure;
 }
 
 int TemplateProcess::set_spares(std::uint32_t least, std::uint32_t most) {
@@ -593,13 +605,13 @@ int TemplateProcess::set_spares(std::uint32_t least, std::uint32_t most) {
 Outcome TemplateProcess::report(std::string& ret_json) {
     Lock lock(mutex_);
     const std::uint64_t id = ++last_id_;
-    pending_[id].expected = 1;
+    pending_[id] = {};
     if (int error = commands_->push(frame(FrameKind::report, id), {})) {
         pending_.erase(id);
         return make_failure(Stage::launch, error, "cannot ask the template for its report");
     }
     ring(command_bell_);
-    wait_until(lock, {}, [&] { return pending_[id].complete(); });
+    wait_until(lock, {}, [&] { return pending_[id].is_answered; });
     ret_json = std::move(pending_[id].report);
     pending_.erase(id);
     if (ret_json.empty()) return Failure{Stage::launch, EPIPE, 0, "the template has ended"};

@@ -72,13 +72,19 @@ class TemplateProcess {
 
     /// Takes the oldest parked child and tells the template so; nothing if there is none.
     [[nodiscard]] std::optional<Born> take_spare(Lifetime lifetime);
-    /// After a hand-off: the template may have slept through `take_spare`, on purpose.
+    /// After a hand-off: rings for the template, which slept through `take_spare`, once the last spare is
+    /// taken. Before that it wakes up by itself when the child that was handed off ends.
     void wake_to_refill();
 
-    /// Has the template fork `count` children with a record. Waits until all are born, or failed.
+    /// Tells the template to fork `count` children with a record. Does not wait for them: each says on its
+    /// mailbox that it has started or failed, and one that is never forked has its mailbox closed.
     [[nodiscard]] Outcome fork_on_command(std::span<const std::byte> record,
                                           std::span<const int> descriptors, std::uint32_t count,
-                                          bool nonblocking, std::vector<Born>& ret_born);
+                                          bool nonblocking, std::uint64_t& ret_id,
+                                          std::vector<Born>& ret_born);
+    /// What became of a command whose mailboxes were closed: why the template did not fork, or that it
+    /// ended; nothing where it did fork. To be called once for each command.
+    [[nodiscard]] Outcome command_failure(std::uint64_t id);
 
     /// EAGAIN: the ring is full.
     [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
@@ -90,11 +96,9 @@ class TemplateProcess {
   private:
     enum class State { starting, ready, refused, broken };
     struct Pending {
-        std::uint32_t expected = 0;
-        std::vector<Born> born;
-        std::vector<Failure> failures;
+        Outcome failure;
         std::string report;
-        bool complete() const { return born.size() + failures.size() >= expected; }
+        bool is_answered = false;
     };
     using Lock = std::unique_lock<std::mutex>;
 
@@ -145,11 +149,7 @@ class TemplateProcess {
     std::deque<Born> spares_;
     std::vector<pid_t> ending_spares_;
     std::map<std::uint64_t, Pending> pending_;
-    struct EarlyMailbox {
-        std::uint64_t spawn_id;
-        OwnedSocket socket;
-    };
-    std::map<std::uint64_t, EarlyMailbox> mailboxes_;  ///< by child: come, but not yet `born`
+    std::map<std::uint64_t, OwnedSocket> mailboxes_;  ///< of spares that are not yet `born`
     std::vector<Born> unsettled_spares_;  ///< of a template that ended: forked or not, nobody knows
     std::uint32_t waiting_for_room_ = 0;
     std::uint64_t last_id_ = 0;

@@ -1,0 +1,35 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "cli/commands.hpp"
+#include "owner/companions.hpp"
+#include "warmfork.hpp"
+
+namespace warmfork::cli {
+
+int start_benchmark(std::vector<std::string> arguments) {
+    std::string python = "python3";
+    if (arguments.size() >= 2 && arguments[0] == "--python") {
+        python = arguments[1];
+        arguments.erase(arguments.begin(), arguments.begin() + 2);
+    }
+    const std::string path = find_python_path();
+    if (path.empty()) {
+        fmt::print(stderr, "warmfork: cannot find the Python package of warmfork\n");
+        return 1;
+    }
+    // As a script, which is how programs that use multiprocessing are started.
+    std::vector<std::string> command{python, path + "/warmfork/bench/__main__.py"};
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    const char* inherited = std::getenv("PYTHONPATH");
+    ::setenv("PYTHONPATH", inherited ? (path + ":" + inherited).c_str() : path.c_str(), 1);
+    const auto pointers = detail::pointers(command);
+    ::execvp(python.c_str(), const_cast<char* const*>(pointers.data()));
+    fmt::print(stderr, "warmfork: cannot execute {}: {}\n", python, std::strerror(errno));
+    return 1;
+}
+
+}  // namespace warmfork::cli

@@ -1,0 +1,32 @@
+// What warmfork(1) can do. Each function returns the exit status.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace warmfork::cli {
+
+struct RunOptions {
+    std::vector<std::string> preload;
+    std::string python;   ///< empty: the command's first word
+    std::string backend;  ///< empty: the default
+    bool explain = false;
+    std::vector<std::string> command;
+};
+
+struct DoctorOptions {
+    std::vector<std::string> preload;
+    std::string python = "python3";
+    bool json = false;
+};
+
+/// Spawns a command, forwards signals to it and waits for it.
+int run_one(const RunOptions& options);
+
+/// Opens a template and prints its report.
+int examine(const DoctorOptions& options);
+
+/// Replaces this process by the benchmark program; returns only if that fails.
+int start_benchmark(std::vector<std::string> arguments);
+
+}  // namespace warmfork::cli

@@ -1,0 +1,78 @@
+#include <fmt/color.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.hpp"
+#include "warmfork.hpp"
+
+namespace warmfork::cli {
+namespace {
+
+using Json = nlohmann::json;
+
+fmt::text_style heading() {
+    return ::isatty(STDOUT_FILENO) ? fmt::emphasis::bold : fmt::text_style();
+}
+
+void print_imports(const Json& host) {
+    if (!host.contains("imports") || host["imports"].empty()) return;
+    fmt::print(heading(), "\nimports\n");
+    double sum = 0;
+    for (const Json& import : host["imports"]) {
+        const double seconds = import["seconds"];
+        sum += seconds;
+        fmt::print("  {:>8.1f} ms  {}\n", seconds * 1000, import["module"].get<std::string>());
+    }
+    fmt::print("  {:>8.1f} ms  altogether, which each cold start pays\n", sum * 1000);
+}
+
+void print_report(const Json& report) {
+    fmt::print(heading(), "template {}: safe to fork\n", report["pid"].get<int>());
+    fmt::print("  resident memory  {:.1f} MB\n  mappings         {}\n  last fork        {:.0f} µs\n",
+               report["resident_kb"].get<double>() / 1024, report["mappings"].get<int>(),
+               report["fork_us"].get<double>());
+    fmt::print(heading(), "\nthreads\n");
+    for (const Json& thread : report["threads"])
+        fmt::print("  {:>8}  {}\n", thread["id"].get<int>(), thread["name"].get<std::string>());
+    if (!report["descriptors"].empty()) fmt::print(heading(), "\ndescriptors left by preloading\n");
+    for (const Json& descriptor : report["descriptors"])
+        fmt::print("  {:>8}  {}{}\n", descriptor["number"].get<int>(),
+                   descriptor["target"].get<std::string>(),
+                   descriptor["hazardous"].get<bool>() ? "  (allowed)" : "");
+    if (report.contains("host") && report["host"].is_object()) print_imports(report["host"]);
+}
+
+}  // namespace
+
+int examine(const DoctorOptions& options) {
+    try {
+        Template python_template = Template::python(options.python, options.preload);
+        python_template.wait_parked(1);  // so that there is a fork to tell the time of
+        warmfork_failure failure{};
+        char* text = nullptr;
+        if (warmfork_template_report(python_template.handle(), &text, &failure))
+            throw Error(failure);
+        const Json report = Json::parse(text);
+        std::free(text);
+        if (options.json)
+            fmt::print("{}\n", report.dump(1));
+        else
+            print_report(report);
+        return 0;
+    } catch (const Error& error) {
+        if (options.json) {
+            const Json report{{"stage", warmfork_stage_name(error.stage())},
+                              {"errno", error.error_number()},
+                              {"error", error.what()}};
+            fmt::print("{}\n", report.dump(1));
+        } else {
+            fmt::print(stderr, "warmfork: {}\n", error.what());
+        }
+        return 1;
+    }
+}
+
+}  // namespace warmfork::cli

@@ -1,0 +1,55 @@
+// warmfork(1): parses its command line, and does what it says.
+#include <CLI/CLI.hpp>
+
+#include "cli/commands.hpp"
+
+int main(int argc, char** argv) {
+    using namespace warmfork::cli;
+    CLI::App app("Starts processes from a template that has its start-up behind it.", "warmfork");
+    app.set_version_flag("--version", WARMFORK_VERSION);
+    app.require_subcommand(1);
+    app.footer(
+        "Exit status: of `run` the child's own, 128+n if signal n ended it, 125 if it could not be\n"
+        "started, 127 if its program was not found. Of the others 0, or 1 with a message.\n"
+        "WARMFORK_BACKEND=auto|warm|cold selects the backend where no option does.");
+
+    RunOptions run;
+    CLI::App* run_command = app.add_subcommand(
+        "run", "Open a template, spawn one command from it, end as the command ends");
+    run_command->add_option("--preload", run.preload, "Modules to import in the template")
+        ->delimiter(',')
+        ->type_name("M,...");
+    run_command->add_option("--python", run.python,
+                            "The template's interpreter (default: the command's own)");
+    run_command->add_option("--backend", run.backend, "auto, warm or cold")
+        ->check(CLI::IsMember({"auto", "warm", "cold"}));
+    run_command->add_flag("--explain", run.explain,
+                          "Say on standard error which backend served, and why");
+    run_command->add_option("command", run.command, "The command: -- python3 script.py ...")
+        ->required();
+    run_command->footer("Standard streams, directory and environment are the caller's. Signals are "
+                        "forwarded.");
+
+    DoctorOptions doctor;
+    CLI::App* doctor_command = app.add_subcommand(
+        "doctor", "Show what the fork-safety gate sees of a template, and what its imports cost");
+    doctor_command->add_option("--preload", doctor.preload, "Modules to import in the template")
+        ->delimiter(',')
+        ->type_name("M,...");
+    doctor_command->add_option("--python", doctor.python, "The interpreter (default: python3)");
+    doctor_command->add_flag("--json", doctor.json, "Print JSON");
+
+    CLI::App* bench_command = app.add_subcommand(
+        "bench", "Measure spawns: serial, concurrent or resident (each has --help)");
+    bench_command->prefix_command();
+    bench_command->footer(
+        "warmfork bench serial [--preload M,...] [--count N] [--json]\n"
+        "warmfork bench concurrent [--preload M,...] [--count N] [--json]\n"
+        "warmfork bench resident [--count N] [--json]\n"
+        "--python FILE, first: the interpreter to measure with (default: python3)");
+
+    CLI11_PARSE(app, argc, argv);
+    if (*run_command) return run_one(run);
+    if (*doctor_command) return examine(doctor);
+    return start_benchmark(bench_command->remaining());
+}
