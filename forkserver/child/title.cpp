@@ -14,9 +14,9 @@
 
 namespace warmfork {
 
-ImageAddresses read_image_addresses() {
+ImageAddresses read_image_addresses(const char* stat_file) {
     ImageAddresses image{};
-    Descriptor file(::open("/proc/self/stat", O_RDONLY | O_CLOEXEC));
+    Descriptor file(::open(stat_file, O_RDONLY | O_CLOEXEC));
     char text[2048];
     const ssize_t size = file ? ::read(file.get(), text, sizeof text - 1) : -1;
     if (size <= 0) return image;

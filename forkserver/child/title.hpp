@@ -11,8 +11,8 @@ struct ImageAddresses {
     bool known = false;
 };
 
-/// Reads them from /proc/self/stat. `known` stays false where that cannot be done.
-[[nodiscard]] ImageAddresses read_image_addresses();
+/// Reads them from a process's stat file. `known` stays false where that cannot be done.
+[[nodiscard]] ImageAddresses read_image_addresses(const char* stat_file = "/proc/self/stat");
 
 /// Shows `arguments` and `environment` (NUL-terminated strings in memory that stays) as
 /// /proc/self/cmdline and environ, and the last part of the first argument as comm. Best effort: a

@@ -58,7 +58,7 @@ Template::Template(Connection connection, const PreloadInterface& preload, Host&
     plan_.host = &host;
     plan_.image = read_image_addresses();
     plan_.owner_pidfd = connection_.owner_pidfd.get();
-    plan_.owner_pid = connection_.hello.owner_pid;
+    owner_stack_ = owner_stack();
     // Each child costs the template a pidfd; children get the owner's limit back.
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
@@ -397,12 +397,27 @@ void Template::wait() {
     if (ready <= 0) return;
     if (polled[2].revents & POLLOUT) socket_is_full_ = false;
     if (polled[0].revents) silence(connection_.command_bell);
-    if (polled[1].revents || (polled[2].revents & (POLLHUP | POLLERR))) owner_is_gone_ = true;
+    if (polled[1].revents) owner_is_gone_ = true;
+    if (polled[2].revents & (POLLHUP | POLLERR)) note_channel_end();
     for (std::size_t i = 0; i < children_.size(); ++i)
         if (polled[i + 3].revents) children_[i].ended = true;
 }
 
 // How the template ends.
+
+unsigned long Template::owner_stack() const {
+    const std::string file = fmt::format("/proc/{}/stat", connection_.hello.owner_pid);
+    return read_image_addresses(file.c_str()).start_stack;
+}
+
+/// The owner's end of the channel was closed without a word: by its death, by exec, or by an application
+/// that closes descriptors it did not open. Only in the last case its children go on.
+void Template::note_channel_end() {
+    owner_is_gone_ = true;
+    pollfd polled{connection_.owner_pidfd.get(), POLLIN, 0};
+    const bool is_alive = ::poll(&polled, 1, 0) == 0;
+    if (is_alive && owner_stack_ != 0 && owner_stack() == owner_stack_) shut_down_ = true;
+}
 
 /// The owner tells of a hand-off before it sends the record, so whatever it handed off before it died
 /// stands in the ring.

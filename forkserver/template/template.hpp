@@ -88,6 +88,8 @@ class Template {
     void bury_ended_children();
     void give_up_surplus();
 
+    unsigned long owner_stack() const;
+    void note_channel_end();
     void note_last_hand_offs();
     void end_spares();
     std::vector<Ward> running_wards();
@@ -109,6 +111,7 @@ class Template {
     int child_mailbox_ = -1;  ///< the child's end, while the child is being made
     double fork_microseconds_ = 0;         ///< of the last clone
     bool socket_is_full_ = false;  ///< no mailbox can be sent now
+    unsigned long owner_stack_ = 0;  ///< where its stack begins: another place after exec
     bool shut_down_ = false;
     bool owner_is_gone_ = false;
 

@@ -39,6 +39,7 @@ inline std::vector<const char*> pointers(const std::vector<std::string>& strings
     result.push_back(nullptr);
     return result;
 }
+std::vector<const char*> pointers(const std::vector<std::string>&&) = delete;  // they would dangle
 }  // namespace detail
 
 /// A spawned child. Destroying the handle leaves the process alone.

@@ -24,6 +24,9 @@ fs::path own_directory() {
     return file.parent_path();
 }
 
+/// Looked up when this code is loaded: what the loader was given may be relative to the directory of then.
+const fs::path own = own_directory();
+
 std::string first_existing(const std::vector<fs::path>& candidates) {
     std::error_code error;
     for (const fs::path& candidate : candidates)
@@ -34,13 +37,11 @@ std::string first_existing(const std::vector<fs::path>& candidates) {
 }  // namespace
 
 std::string find_companion(const std::string& name) {
-    const fs::path own = own_directory();
     return first_existing({own / "_libexec" / name, own.parent_path() / "libexec/warmfork" / name,
                            fs::path(WARMFORK_LIBEXEC_DIRECTORY) / name});
 }
 
 std::string find_python_path() {
-    const fs::path own = own_directory();
     const std::string package =
         first_existing({own / "_template.py", own.parent_path() / "python/warmfork/_template.py",
                         fs::path(WARMFORK_PYTHON_DIRECTORY) / "warmfork/_template.py"});

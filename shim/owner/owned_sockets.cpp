@@ -94,6 +94,10 @@ int receive_owned(int socket, std::span<std::byte> buffer, OwnedSocket& ret_sock
         receive_message(socket, buffer, std::span(&number, 1), MSG_DONTWAIT, ret_message);
     if (error) return error;
     if (ret_message.descriptor_count == 1) {
+        // Where no high number is free the application's own are not taken instead.
+        Descriptor low(number);
+        number = ::fcntl(low.get(), F_DUPFD_CLOEXEC, lowest_number());
+        if (number < 0) return 0;
         OwnedSocket received;
         received.adopt(Descriptor(number));
         // Assigning would reset the old socket, which takes the mutex.

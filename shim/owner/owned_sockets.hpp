@@ -38,7 +38,8 @@ class OwnedSocket {
 };
 
 /// receive_message with MSG_DONTWAIT of a message that carries at most one socket, such that no fork of
-/// this process gets between its arrival and its registration.
+/// this process gets between its arrival and its registration. A socket for which no high number is free
+/// is closed, and `ret_socket` left alone.
 [[nodiscard]] int receive_owned(int socket, std::span<std::byte> buffer, OwnedSocket& ret_socket,
                                 ReceivedMessage& ret_message);
 

@@ -376,7 +376,8 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
     RecordContents contents = request.contents();
     add_differences(process.state_at_start(), state, contents);
     contents.header.owner_pid = owner_;
-    contents.header.flags |= kRecordSignalMask | kRecordDirectoryDescriptor;
+    contents.header.flags |=
+        kRecordSignalMask | kRecordSignalsIgnored | kRecordDirectoryDescriptor;
     if (process.opened_by_main_thread()) contents.header.flags |= kRecordParentDeathSignal;
     contents.header.signals_ignored =
         (state.signals_ignored & ~request.signals_default()) |

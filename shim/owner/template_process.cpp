@@ -182,10 +182,10 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
 }
 
 TemplateProcess::~TemplateProcess() {
-    if (owner_ != ::getpid()) return;  // a forked copy: its sockets are closed, the rest is a copy
-    control_.reset();
-    for (Born& spare : spares_) ending_spares_.push_back(spare.pid);
-    spares_.clear();
+    if (owner_ != ::getpid() || pid_ <= 0) return;  // a forked copy, or never started
+    end_template();
+    // By now all that it has forked is known, or says so itself: nobody else has the mailboxes.
+    settle_after_end();
     for (Born& spare : unsettled_spares_) {
         // It says its pid when it parks; a closed mailbox says that there is no such child.
         MailboxReply reply{};
@@ -196,20 +196,23 @@ TemplateProcess::~TemplateProcess() {
             ending_spares_.push_back(reply.pid);
     }
     unsettled_spares_.clear();
-    pending_.clear();
-    if (pid_ > 0) {
-        // Told to end or dead in most cases; otherwise it notices the end of file and ends its children.
-        pollfd polled{pidfd_.get(), POLLIN, 0};
-        const int timeout = static_cast<int>(
-            std::chrono::milliseconds(kShutDownPatience).count());
-        if (pidfd_ && ::poll(&polled, 1, timeout) == 0) signal_pidfd(pidfd_.get(), SIGKILL);
-        while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
-        }
-    }
-    // The end of file of its mailbox ends a parked child at once.
+    for (Born& spare : spares_) ending_spares_.push_back(spare.pid);
+    spares_.clear();  // the end of file of its mailbox ends a parked child at once
     for (pid_t spare : ending_spares_)
         while (::waitpid(spare, nullptr, 0) < 0 && errno == EINTR) {
         }
+}
+
+/// Tells the template to end, waits until it has, and reaps it.
+void TemplateProcess::end_template() {
+    shut_down();
+    pollfd polled{pidfd_.get(), POLLIN, 0};
+    const auto patience = std::chrono::milliseconds(kShutDownPatience).count();
+    if (state_ == State::starting || state_ == State::broken ||
+        ::poll(&polled, 1, static_cast<int>(patience)) == 0)
+        signal_pidfd(pidfd_.get(), SIGKILL);  // it is preloading, or does not listen
+    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
 }
 
 bool TemplateProcess::has_ended() const {
@@ -621,7 +624,7 @@ Outcome TemplateProcess::report(std::string& ret_json) {
 void TemplateProcess::shut_down() {
     const std::lock_guard lock(mutex_);
     drain();
-    // A ring without room belongs to a template that does not answer: closing the socket ends it then.
+    // A ring without room belongs to a template that does not answer: it is killed in the end.
     if (commands_->push(frame(FrameKind::shut_down), {}) == 0) ring(command_bell_);
 }
 

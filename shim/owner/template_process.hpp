@@ -46,7 +46,7 @@ class TemplateProcess {
     [[nodiscard]] static Outcome start(const LaunchPlan& plan,
                                        std::shared_ptr<TemplateProcess>& ret_process);
 
-    /// Closes the mailboxes and the channel, so that template and spares end, and reaps what has ended.
+    /// Ends template and spares, and reaps them. Blocks until they have ended.
     ~TemplateProcess();
     TemplateProcess(const TemplateProcess&) = delete;
     TemplateProcess& operator=(const TemplateProcess&) = delete;
@@ -90,7 +90,7 @@ class TemplateProcess {
     [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
     [[nodiscard]] Outcome report(std::string& ret_json);
 
-    /// Ends the template in good order and waits for it; children that run are left to a keeper.
+    /// Tells the template to end in good order; children that run are left to a keeper.
     void shut_down();
 
   private:
@@ -116,6 +116,7 @@ class TemplateProcess {
     void take_in(const FrameHeader& header);
     void forget_spare(const FrameHeader& header);
     void settle_after_end();
+    void end_template();
     void wait_for_room(Lock& lock);
     /// Sleeps until `done` or the deadline; of several threads one polls for all. False: the deadline
     /// has passed, or the template has ended.

@@ -1,0 +1,196 @@
+// The program that the tests spawn. `probe serve [OPTION…]` is a template; the same words as a child's
+// command line, warm or cold:
+//
+//   view             prints what the process sees of itself, as JSON
+//   exit N           ends with status N
+//   raise N          ends by signal N
+//   wait             sleeps until a signal ends it; `stubborn`: ignores SIGTERM
+//   payload          prints the payload
+//   fork-handlers    prints how often the prepare and child handlers of `atfork` have run
+//
+// Options of serve are the words of `misbehave`.
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "warmfork.h"
+
+namespace {
+
+using Json = nlohmann::json;
+
+std::string file_text(const char* path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+Json open_descriptors() {
+    std::vector<std::pair<int, int>> found;  // number, close-on-exec
+    for (int number = 0; number < 4096; ++number)
+        if (const int flags = ::fcntl(number, F_GETFD); flags >= 0)
+            found.emplace_back(number, flags);
+    return found;
+}
+
+Json dispositions() {
+    Json found = Json::object();
+    for (int signal = 1; signal <= 64; ++signal) {
+        struct sigaction action;
+        if (::sigaction(signal, nullptr, &action) < 0 || action.sa_handler == SIG_DFL) continue;
+        found[std::to_string(signal)] = action.sa_handler == SIG_IGN ? "ignored" : "handled";
+    }
+    return found;
+}
+
+Json limits() {
+    Json found;
+    for (int resource = 0; resource < 16; ++resource) {
+        rlimit limit{};
+        ::getrlimit(static_cast<__rlimit_resource>(resource), &limit);
+        found.push_back({limit.rlim_cur, limit.rlim_max});
+    }
+    return found;
+}
+
+Json view(int argc, char** argv) {
+    sigset_t mask;
+    ::sigprocmask(SIG_BLOCK, nullptr, &mask);
+    Json blocked = Json::array();
+    for (int signal = 1; signal <= 64; ++signal)
+        if (::sigismember(&mask, signal) == 1) blocked.push_back(signal);
+    Json environment = Json::array();
+    for (char** variable = environ; *variable; ++variable) environment.push_back(*variable);
+    const mode_t file_mode_mask = ::umask(0);
+    stack_t alternate{};
+    ::sigaltstack(nullptr, &alternate);
+    cpu_set_t processors;
+    ::sched_getaffinity(0, sizeof processors, &processors);
+    int parent_death_signal = 0;
+    ::prctl(PR_GET_PDEATHSIG, &parent_death_signal);
+    return {{"arguments", std::vector<std::string>(argv, argv + argc)},
+            {"environment", environment},
+            {"cmdline", file_text("/proc/self/cmdline")},
+            {"environ", file_text("/proc/self/environ")},
+            {"comm", file_text("/proc/self/comm")},
+            {"directory", std::filesystem::current_path().string()},
+            {"descriptors", open_descriptors()},
+            {"blocked", blocked},
+            {"dispositions", dispositions()},
+            {"limits", limits()},
+            {"umask", file_mode_mask},
+            {"nice", ::getpriority(PRIO_PROCESS, 0)},
+            {"processors", CPU_COUNT(&processors)},
+            {"parent", ::getppid()},
+            {"tid is pid", ::gettid() == ::getpid()},
+            {"session", ::getsid(0) == ::getpid() ? -1 : ::getsid(0)},
+            {"group", ::getpgrp() == ::getpid() ? -1 : ::getpgrp()},
+            {"alternate stack", alternate.ss_flags},
+            {"oom_score_adj", file_text("/proc/self/oom_score_adj")},
+            {"no_new_privs", ::prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)},
+            {"parent death signal", parent_death_signal},
+            {"is_leaked", std::getenv("LD_PRELOAD") || std::getenv("WARMFORK_CHANNEL")}};
+}
+
+int prepare_runs = 0, child_runs = 0;
+
+int act(int argc, char** argv, std::string_view payload) {
+    const std::string_view word = argc > 1 ? argv[1] : "";
+    if (word == "view") {
+        std::printf("%s\n", view(argc, argv).dump(1).c_str());
+    } else if (word == "exit") {
+        return std::atoi(argv[2]);
+    } else if (word == "raise") {
+        ::raise(std::atoi(argv[2]));
+    } else if (word == "fork-handlers") {
+        std::printf("%d %d\n", prepare_runs > 0, child_runs);
+    } else if (word == "payload") {
+        std::printf("%.*s", static_cast<int>(payload.size()), payload.data());
+    } else if (word == "wait" || word == "stubborn") {
+        if (word == "stubborn") ::signal(SIGTERM, SIG_IGN);
+        std::printf("%d\n", ::getpid());
+        std::fflush(stdout);
+        while (true) ::pause();
+    } else {
+        return 64;
+    }
+    return 0;
+}
+
+void* sleep_for_ever(void*) {
+    while (true) ::pause();
+}
+
+void handle(int) { ::_exit(99); }
+
+/// What preloading does wrong.
+void misbehave(std::string_view option) {
+    if (option == "thread") {
+        pthread_t thread;
+        ::pthread_create(&thread, nullptr, sleep_for_ever, nullptr);
+        ::pthread_setname_np(thread, "busybody");
+    } else if (option == "socket") {
+        int pair[2];
+        if (::socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0) std::abort();
+    } else if (option == "ring") {
+        char parameters[120] = {};
+        if (::syscall(SYS_io_uring_setup, 4, parameters) < 0) std::exit(77);
+    } else if (option == "device") {
+        if (::open("/dev/ptmx", O_RDWR) < 0) std::exit(77);
+    } else if (option == "hang") {
+        sleep_for_ever(nullptr);
+    } else if (option == "die") {
+        std::fprintf(stderr, "no table today\n");
+        std::exit(3);
+    } else if (option == "noisy") {
+        std::printf("output of the template\n");  // not flushed
+    } else if (option == "leave-file") {
+        if (::open("/etc/passwd", O_RDONLY) < 0) std::abort();
+    } else if (option == "change-state") {
+        // A template's own state, which no child may show.
+        static char stack[65536];
+        stack_t alternate{stack, 0, sizeof stack};
+        ::sigaltstack(&alternate, nullptr);
+        ::signal(SIGUSR1, handle);
+        ::signal(SIGUSR2, SIG_IGN);
+        ::umask(0777);
+        if (::chdir("/") < 0) std::abort();
+        ::setenv("PROBE_TEMPLATE", "1", 1);
+    } else if (option == "exit-handler") {
+        std::atexit([] { std::printf("exit handler of the image\n"); });
+    } else if (option == "atfork") {
+        ::pthread_atfork([] { ++prepare_runs; }, nullptr, [] { ++child_runs; });
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc < 2 || std::string_view(argv[1]) != "serve") return act(argc, argv, "");
+    for (int i = 2; i < argc; ++i) misbehave(argv[i]);
+    warmfork_command command{};
+    command.size = sizeof command;
+    warmfork_failure failure{};
+    switch (warmfork_template_serve(&command, &failure)) {
+        case 0: return 0;
+        case 1:
+            std::exit(act(command.argument_count, command.arguments,
+                          {static_cast<const char*>(command.payload), command.payload_size}));
+        default: std::fprintf(stderr, "%s\n", failure.text); return 1;
+    }
+}

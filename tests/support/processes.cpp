@@ -1,0 +1,126 @@
+#include "support/processes.hpp"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+using warmfork::Descriptor;
+
+std::vector<int> children_of(pid_t pid) {
+    std::vector<int> children;
+    std::error_code error;
+    for (const auto& task :
+         std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pid), error)) {
+        std::ifstream file(task.path() / "children");
+        for (int child; file >> child;) children.push_back(child);
+    }
+    return children;
+}
+
+std::string name_of(pid_t pid) {
+    std::ifstream file(fmt::format("/proc/{}/comm", pid));
+    std::string name;
+    std::getline(file, name);
+    return name;
+}
+
+bool is_running(pid_t pid) {
+    std::ifstream file(fmt::format("/proc/{}/stat", pid));
+    std::stringstream text;
+    text << file.rdbuf();
+    const std::size_t at = text.str().rfind(')');
+    return at != std::string::npos && text.str()[at + 2] != 'Z';
+}
+
+bool has_ended(const Descriptor& pidfd) {
+    pollfd polled{pidfd.get(), POLLIN, 0};
+    return ::poll(&polled, 1, 10'000) == 1;
+}
+
+bool is_keeper_socket(int number) {
+    // Of all sockets that this process may hold when a test has ended it is the only one that is
+    // connected and lies at a high number.
+    sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    return number > 500 &&
+           ::getpeername(number, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+}
+
+void spin(int rounds) {
+    for (int i = 0; i < rounds; ++i) __asm__ volatile("");
+}
+
+std::vector<int> spares() {
+    std::vector<int> found;
+    for (int child : children_of(::getpid()))
+        if (name_of(child) == "warmfork-spare") found.push_back(child);
+    return found;
+}
+
+Pipe::Pipe() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) < 0) throw std::runtime_error("pipe2");
+    read_end = Descriptor(ends[0]);
+    write_end = Descriptor(ends[1]);
+}
+
+std::string Pipe::read_all() {
+    write_end.reset();
+    std::string text;
+    char buffer[4096];
+    for (ssize_t size; (size = ::read(read_end.get(), buffer, sizeof buffer)) > 0;)
+        text.append(buffer, static_cast<std::size_t>(size));
+    return text;
+}
+
+warmfork::Template probe_template(int spares, std::vector<std::string> options,
+                                  warmfork_backend backend) {
+    std::vector<std::string> program{WARMFORK_PROBE, "serve"};
+    program.insert(program.end(), options.begin(), options.end());
+    const auto pointers = warmfork::detail::pointers(program);
+    warmfork_template_options template_options;
+    warmfork_template_options_init(&template_options);
+    template_options.program = pointers.data();
+    template_options.spares = spares;
+    template_options.backend = backend;
+    return warmfork::Template(template_options);
+}
+
+ProbeRequest::ProbeRequest(std::vector<std::string> given) : arguments{WARMFORK_PROBE} {
+    arguments.insert(arguments.end(), given.begin(), given.end());
+    pointers = warmfork::detail::pointers(arguments);
+    warmfork_request_init(&request);
+    request.arguments = pointers.data();
+}
+
+void ProbeRequest::put_output_on(const Pipe& pipe) {
+    descriptors.push_back({pipe.write_end.get(), 1});
+}
+
+const warmfork_request& ProbeRequest::get() {
+    request.descriptors = descriptors.data();
+    request.descriptor_count = descriptors.size();
+    return request;
+}
+
+std::string output_of(warmfork::Template& from, ProbeRequest& request, int* ret_status) {
+    Pipe output;
+    request.put_output_on(output);
+    warmfork::Process child = from.spawn(request.get());
+    std::string text = output.read_all();
+    const int status = child.wait();
+    if (ret_status) *ret_status = status;
+    request.descriptors.pop_back();
+    return text;
+}
+
+std::string output_of(warmfork::Template& from, std::vector<std::string> arguments,
+                      int* ret_status) {
+    ProbeRequest request(std::move(arguments));
+    return output_of(from, request, ret_status);
+}

@@ -1,0 +1,56 @@
+// What the tests want to know of processes, and how they wait for them: by events, never by sleeping.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "channel/descriptor.hpp"
+#include "warmfork.hpp"
+
+/// Children that have not been reaped.
+std::vector<int> children_of(pid_t pid);
+/// comm, or empty: no such process.
+std::string name_of(pid_t pid);
+/// True while it exists and is not a zombie.
+bool is_running(pid_t pid);
+/// Waits for the end of a process that need not be a child. False: it still runs after ten seconds.
+bool has_ended(const warmfork::Descriptor& pidfd);
+/// Is this the near end of the connection to warmfork-keeper?
+bool is_keeper_socket(int number);
+/// Passes a little time that differs from round to round, for a kill to hit any step. Not a way to wait.
+void spin(int rounds);
+/// Children of this process that are the template's spares, by name.
+std::vector<int> spares();
+
+/// A pipe whose ends close with it.
+struct Pipe {
+    Pipe();
+    warmfork::Descriptor read_end, write_end;
+    /// Everything until the end of file. The write end of this process is closed first.
+    std::string read_all();
+};
+
+/// A template of warmfork-probe.
+warmfork::Template probe_template(int spares = WARMFORK_SPARES_ADAPTIVE,
+                                  std::vector<std::string> options = {},
+                                  warmfork_backend backend = WARMFORK_BACKEND_WARM);
+
+/// A request with everything it borrows, for warmfork-probe with these arguments.
+struct ProbeRequest {
+    explicit ProbeRequest(std::vector<std::string> arguments);
+    ProbeRequest(const ProbeRequest&) = delete;
+    std::vector<std::string> arguments;
+    std::vector<const char*> pointers;
+    std::vector<warmfork_descriptor> descriptors;
+    warmfork_request request;
+    /// With the child's standard output on a pipe.
+    void put_output_on(const Pipe& pipe);
+    const warmfork_request& get();
+};
+
+/// Spawns a probe and returns what it wrote; the status goes to ret_status.
+std::string output_of(warmfork::Template& from, ProbeRequest& request, int* ret_status = nullptr);
+std::string output_of(warmfork::Template& from, std::vector<std::string> arguments,
+                      int* ret_status = nullptr);

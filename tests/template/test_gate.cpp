@@ -1,0 +1,68 @@
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/socket.h>
+
+#include <future>
+#include <thread>
+
+#include "channel/descriptor.hpp"
+#include "support/catch.hpp"
+#include "template/gate.hpp"
+
+using namespace warmfork;
+
+namespace {
+
+std::unordered_set<int> open_now() {
+    std::unordered_set<int> numbers;
+    for (const DescriptorFact& fact : list_descriptors({})) numbers.insert(fact.number);
+    return numbers;
+}
+
+}  // namespace
+
+TEST_CASE("One thread passes") { CHECK(threads_in_the_way({}).empty()); }
+
+TEST_CASE("A second thread is named, unless it is allowed") {
+    std::promise<void> end;
+    std::promise<void> begun;
+    std::thread thread([&] {
+        ::pthread_setname_np(::pthread_self(), "busybody");
+        begun.set_value();
+        end.get_future().wait();
+    });
+    begun.get_future().wait();
+    const std::string obstacle = threads_in_the_way({});
+    const std::string allowed = threads_in_the_way(AllowList({"thread:busybody"}));
+    end.set_value();
+    thread.join();
+    CHECK(obstacle.find("busybody") != std::string::npos);
+    CHECK(allowed.empty());
+}
+
+TEST_CASE("A thread that was joined a moment ago is not in the way") {
+    for (int i = 0; i < 300; ++i) {
+        std::thread([] {}).join();
+        REQUIRE(threads_in_the_way({}).empty());
+    }
+}
+
+TEST_CASE("Connected sockets and devices are named, other descriptors are not") {
+    const std::unordered_set<int> own = open_now();
+    const Descriptor file(::open("/etc/passwd", O_RDONLY | O_CLOEXEC));
+    const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    const Descriptor listening(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    CHECK(descriptors_in_the_way({}, own).empty());
+    SECTION("socket") {
+        int pair[2];
+        REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+        const Descriptor one(pair[0]), other(pair[1]);
+        CHECK(descriptors_in_the_way({}, own).find("socket:") != std::string::npos);
+        CHECK(descriptors_in_the_way(AllowList({"descriptor:socket:"}), own).empty());
+    }
+    SECTION("device") {
+        const Descriptor device(::open("/dev/ptmx", O_RDWR | O_CLOEXEC));
+        REQUIRE(device);
+        CHECK(descriptors_in_the_way({}, own).find("/dev/") != std::string::npos);
+    }
+}
