@@ -191,6 +191,7 @@ ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_desc
     close_template_descriptors(plan, mailbox);
     leave_template_state(plan);
     Delivery delivery;
+    plan.host->part_from_siblings();
     if (plan.record.empty()) {
         put_pipes_on_standard_streams();
         plan.host->rehearse();

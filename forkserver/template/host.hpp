@@ -16,8 +16,10 @@ class Host {
     virtual void after_fork_in_template() {}
     /// In the child, right after glibc's part. Only this thread exists.
     virtual void after_fork_in_child() {}
-    /// In a child ahead of need: whatever does not depend on the record, and once all of what does, so
-    /// that the pages it writes are the child's own already. Descriptors 0 to 2 are a pipe's ends.
+    /// In every child, before its record is known: what siblings must not share (random streams).
+    virtual void part_from_siblings() {}
+    /// In a spare, ahead of need: all that the record will ask for, for one of our own, so that the pages
+    /// which that writes are the child's own already. Descriptors 0 to 2 are a pipe's ends.
     virtual void rehearse() {}
     /// The host's signal dispositions, with the record's ignored signals known; all signals are
     /// blocked and have the default action, or are ignored as the record says.

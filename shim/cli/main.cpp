@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
         "run", "Open a template, spawn one command from it, end as the command ends");
     run_command->add_option("--preload", run.preload, "Modules to import in the template")
         ->delimiter(',')
+        ->allow_extra_args(false)
         ->type_name("M,...");
     run_command->add_option("--python", run.python,
                             "The template's interpreter (default: the command's own)");
@@ -35,6 +36,7 @@ int main(int argc, char** argv) {
         "doctor", "Show what the fork-safety gate sees of a template, and what its imports cost");
     doctor_command->add_option("--preload", doctor.preload, "Modules to import in the template")
         ->delimiter(',')
+        ->allow_extra_args(false)
         ->type_name("M,...");
     doctor_command->add_option("--python", doctor.python, "The interpreter (default: python3)");
     doctor_command->add_flag("--json", doctor.json, "Print JSON");

@@ -313,8 +313,9 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
     switch (header.kind) {
         case FrameKind::ready: {
             image_descriptors_.resize(payload_.size() / sizeof(int));
-            std::memcpy(image_descriptors_.data(), payload_.data(),
-                        image_descriptors_.size() * sizeof(int));
+            if (!image_descriptors_.empty())
+                std::memcpy(image_descriptors_.data(), payload_.data(),
+                            image_descriptors_.size() * sizeof(int));
             state_ = State::ready;
             break;
         }

@@ -42,18 +42,27 @@ warmfork_template* template_of(PyObject* capsule) {
     return self;
 }
 
+/// Bytes or None, as text that lives as long as the object. False with an exception set.
+bool optional_text(PyObject* object, const char*& ret_text) {
+    char* text = nullptr;
+    if (object != Py_None && PyBytes_AsStringAndSize(object, &text, nullptr) < 0) return false;
+    ret_text = text;
+    return true;
+}
+
 /// open(python, preload, path, environment or None, directory or None, spares, backend, allow)
 /// -> template
 PyObject* open(PyObject*, PyObject* arguments) {
     const char* python;
     PyObject *preload_list, *path_list, *environment_list, *allow_list;
-    const char* directory;
+    PyObject* directory_bytes;
     int spares, backend;
-    if (!PyArg_ParseTuple(arguments, "yOOOziiO", &python, &preload_list, &path_list,
-                          &environment_list, &directory, &spares, &backend, &allow_list))
+    if (!PyArg_ParseTuple(arguments, "yOOOOiiO", &python, &preload_list, &path_list,
+                          &environment_list, &directory_bytes, &spares, &backend, &allow_list))
         return nullptr;
     StringArray preload, path, environment, allow;
-    if (!preload.read(preload_list) || !path.read(path_list) || !environment.read(environment_list) ||
+    const char* directory;
+    if (!optional_text(directory_bytes, directory) || !preload.read(preload_list) || !path.read(path_list) || !environment.read(environment_list) ||
         !allow.read(allow_list))
         return nullptr;
     warmfork_template_options options;
@@ -92,9 +101,9 @@ PyObject* close(PyObject*, PyObject* capsule) {
 struct SpawnArguments {
     PyObject* capsule;
     PyObject* arguments;
-    const char* executable;
+    PyObject* executable;
     PyObject* environment;
-    const char* directory;
+    PyObject* directory;
     PyObject* descriptors;
     unsigned int flags;
     int backend;
@@ -136,7 +145,7 @@ bool read_limits(PyObject* sequence, std::vector<warmfork_limit>& ret_limits) {
 /// spawn(template or None, ...) -> (pid, backend, reason, reason text)
 PyObject* spawn(PyObject*, PyObject* tuple) {
     SpawnArguments given{};
-    if (!PyArg_ParseTuple(tuple, "OOzOzOIiiIKiOO", &given.capsule, &given.arguments,
+    if (!PyArg_ParseTuple(tuple, "OOOOOOIiiIKiOO", &given.capsule, &given.arguments,
                           &given.executable, &given.environment, &given.directory,
                           &given.descriptors, &given.flags, &given.backend, &given.process_group,
                           &given.file_mode_mask, &given.signals_default, &given.nice,
@@ -145,9 +154,11 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
     warmfork_template* self = nullptr;
     if (given.capsule != Py_None && !(self = template_of(given.capsule))) return nullptr;
     StringArray arguments, environment;
+    const char *executable, *directory;
     std::vector<warmfork_descriptor> descriptors;
     std::vector<warmfork_limit> limits;
-    if (!arguments.read(given.arguments) || !environment.read(given.environment) ||
+    if (!optional_text(given.executable, executable) || !optional_text(given.directory, directory) ||
+        !arguments.read(given.arguments) || !environment.read(given.environment) ||
         !read_descriptors(given.descriptors, descriptors) || !read_limits(given.limits, limits))
         return nullptr;
 
@@ -156,9 +167,9 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
     request.flags = given.flags;
     request.backend = static_cast<warmfork_backend>(given.backend);
     request.arguments = arguments.get();
-    request.executable = given.executable;
+    request.executable = executable;
     request.environment = environment.get();
-    request.directory = given.directory;
+    request.directory = directory;
     request.descriptors = descriptors.data();
     request.descriptor_count = descriptors.size();
     request.signals_default = given.signals_default;

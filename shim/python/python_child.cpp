@@ -129,6 +129,7 @@ class PythonHost : public Host {
     void before_fork() override { PyOS_BeforeFork(); }
     void after_fork_in_template() override { PyOS_AfterFork_Parent(); }
     void after_fork_in_child() override { PyOS_AfterFork_Child(); }
+    void part_from_siblings() override;
     void rehearse() override;
     std::string report() override { return report_; }
 
@@ -149,15 +150,21 @@ class PythonHost : public Host {
     struct sigaction dispositions_[std::size(kInterpreterSignals)]{};
 };
 
-/// What does not depend on the record, for good; then all that does, for a program of our own.
-void PythonHost::rehearse() {
-    Reference reseeded(PyObject_CallMethod(child_, "reseed", nullptr));
-    Reference source(reseeded ? PyObject_CallMethod(child_, "rehearsal", nullptr) : nullptr);
-    Reference encoded(source ? PyUnicode_EncodeFSDefault(source.get()) : nullptr);
-    if (encoded) run_and_forget(PyBytes_AsString(encoded.get()));
-    if (!PyErr_Occurred()) return;
+void end_unless(bool is_right) {
+    if (is_right) return;
     PyErr_Print();
     ::_exit(kFailedStatus);
+}
+
+void PythonHost::part_from_siblings() {
+    end_unless(bool(Reference(PyObject_CallMethod(child_, "reseed", nullptr))));
+}
+
+void PythonHost::rehearse() {
+    Reference source(PyObject_CallMethod(child_, "rehearsal", nullptr));
+    Reference encoded(source ? PyUnicode_EncodeFSDefault(source.get()) : nullptr);
+    if (encoded) run_and_forget(PyBytes_AsString(encoded.get()));
+    end_unless(!PyErr_Occurred());
 }
 
 /// Runs a program as a command line would be, and makes a fresh start of it.
@@ -166,10 +173,9 @@ void PythonHost::run_and_forget(char* source) {
     char* arguments[] = {program, option, source};
     ChildCommand command{};
     command.arguments = arguments;
-    Reference ready(PyObject_CallMethod(child_, "make_ready", nullptr));
-    Reference prepared(ready ? prepare(child_, command).release() : nullptr);
+    Reference prepared = prepare(child_, command);
     Reference result(prepared ? run_prepared(prepared.get()).release() : nullptr);
-    Reference ready_again(result ? PyObject_CallMethod(child_, "make_ready", nullptr) : nullptr);
+    Reference ready(result ? PyObject_CallMethod(child_, "make_ready", nullptr) : nullptr);
 }
 
 /// As python3 leaves: finalize, flush, and for Ctrl-C die by the signal so that a shell sees it.
@@ -220,8 +226,6 @@ PyObject* prepare_to_become_child(PyObject*, PyObject* child) {
     Py_INCREF(child);
     stand_in_host = new PythonHost(child, "");
     stand_in_plan.host = stand_in_host;
-    Reference ready(PyObject_CallMethod(child, "make_ready", nullptr));
-    if (!ready) return nullptr;
     stand_in_plan.image = read_image_addresses();
     stand_in_plan.soft_descriptor_limit = stand_in_plan.hard_descriptor_limit = RLIM_INFINITY;
     rlimit limit{};

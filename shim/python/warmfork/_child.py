@@ -98,6 +98,7 @@ def remember_image(preloaded, start_environment):
         _Stream("stderr", 2, "wb"),
     )
     _numpy_random = sys.modules.get("numpy.random")
+    make_ready()
 
 
 # Some of everything that a first line is made of, so that a spare has its own copies of the pages that
@@ -185,11 +186,11 @@ def _insert_path(entry):
 
 
 def _prepare_script(main, program, script):
-    if _importer_of(script) is not None:
-        sys.path.insert(0, script)
+    path = os.path.join(os.getcwd(), script)
+    if _importer_of(path) is not None:
+        sys.path.insert(0, path)
         return runpy._run_module_as_main, ("__main__", False)
     _insert_path(os.path.dirname(os.path.realpath(script)))
-    path = os.path.join(os.getcwd(), script)
     try:
         with open(script, "rb") as file:
             source = file.read()

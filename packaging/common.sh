@@ -1,0 +1,47 @@
+# Sourced by the commands in this folder: words for the user, and what has to be installed.
+
+say() { printf '\n==> %s\n' "$*"; }
+fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo "$@"
+    else
+        fail "not root and no sudo: cannot run $*"
+    fi
+}
+
+# Installs those of the given Debian packages that are missing.
+install_packages() {
+    local missing=()
+    for package in "$@"; do
+        dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+            missing+=("$package")
+    done
+    if [ "${#missing[@]}" = 0 ]; then
+        say "Everything that is needed is installed"
+        return
+    fi
+    say "Installing ${missing[*]}"
+    as_root apt-get update -qq || fail "apt-get update failed"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        "${missing[@]}" >/dev/null || fail "apt-get could not install ${missing[*]}"
+}
+
+# CMake 3.25 and a C++20 compiler are what Debian 12 has.
+build_packages=(g++ cmake ninja-build libboost-dev libfmt-dev libcli11-dev nlohmann-json3-dev
+    python3-dev python3-numpy)
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# build PRESET [CMAKE OPTION...]
+build() {
+    local preset=$1
+    shift
+    say "Configuring ($preset)"
+    (cd "$root" && cmake --preset "$preset" "$@" >/dev/null) || fail "cmake --preset $preset failed"
+    say "Building ($preset)"
+    (cd "$root" && cmake --build --preset "$preset") || fail "the build failed"
+}

@@ -1,0 +1,100 @@
+"""warmfork(1)."""
+
+import json
+import os
+import signal
+import subprocess
+import unittest
+
+from support import PYTHON, TestCase
+
+CLI = os.environ["WARMFORK_CLI"]
+
+
+def run(*args, **options):
+    return subprocess.run([CLI, *args], capture_output=True, text=True, **options)
+
+
+class Run(TestCase):
+    def test_streams_status_and_arguments_are_the_childs(self):
+        program = "import sys; print(sys.argv, sys.stdin.read()); sys.exit(9)"
+        done = run("run", "--preload", "json", "--", PYTHON, "-c", program, "--x", input="in")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (9, "['-c', '--x'] in\n", ""))
+
+    def test_a_signal_ends_as_128_and_its_number(self):
+        done = run("run", "--", PYTHON, "-c", "import os; os.kill(os.getpid(), 9)")
+        self.assertEqual(done.returncode, 137)
+
+    def test_signals_are_forwarded(self):
+        program = (
+            "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(33)); "
+            "print('ready', flush=True); signal.pause()"
+        )
+        with subprocess.Popen([CLI, "run", "--", PYTHON, "-c", program], stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(), 33)
+
+    def test_backends_are_explained(self):
+        done = run("run", "--explain", "--", PYTHON, "-c", "pass")
+        self.assertEqual(done.stderr, "warmfork: served warm\n")
+        done = run("run", "--explain", "--backend", "cold", "--", PYTHON, "-c", "pass")
+        self.assertIn("served cold", done.stderr)
+        done = run("run", "--backend", "warm", "--", PYTHON, "-O", "-c", "pass")
+        self.assertEqual(done.returncode, 125)
+        self.assertIn("-O", done.stderr)
+
+    def test_programs_and_modules_that_do_not_exist(self):
+        self.assertEqual(run("run", "--", "no-such-program").returncode, 127)
+        self.assertEqual(run("run", "--", PYTHON, "/no/such.py").returncode, 2)
+        done = run("run", "--preload", "no_such_module", "--", PYTHON, "-c", "pass")
+        self.assertEqual(done.returncode, 125)
+        self.assertIn("no_such_module", done.stderr)
+
+
+class Doctor(TestCase):
+    def test_report(self):
+        done = run("doctor", "--python", PYTHON, "--preload", "json,csv")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for word in ("safe to fork", "mappings", "csv"):
+            self.assertIn(word, done.stdout)
+
+    def test_json(self):
+        report = json.loads(run("doctor", "--python", PYTHON, "--preload", "json", "--json").stdout)
+        self.assertGreater(report["resident_kb"], 1000)
+        failed = run("doctor", "--python", PYTHON, "--preload", "nope", "--json")
+        self.assertEqual((failed.returncode, json.loads(failed.stdout)["stage"]), (1, "launch"))
+
+
+class Bench(TestCase):
+    def test_serial_json_has_every_row(self):
+        done = run("bench", "--python", PYTHON, "serial", "--count", "1", "--preload", "json", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        result = json.loads(done.stdout)
+        self.assertEqual(
+            set(result["rows"]),
+            {"cold", "warm", "warm-spare", "mp-forkserver", "mp-fork", "mp-spawn", "os-fork",
+             "os-fork-setup", "posix-spawn-true", "handoff-c", "handoff-image"},
+        )
+        for row in result["rows"].values():
+            self.assertEqual(set(row["reaped_us"]), {"p50", "p90", "p99"})
+        self.assertEqual(result["preload"], ["json"])
+        self.assertIn("kernel", result["machine"])
+
+    def test_concurrent_json(self):
+        done = run("bench", "--python", PYTHON, "concurrent", "--count", "1", "--width", "3", "--preload", "json", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("warm-spare", json.loads(done.stdout)["rows"])
+
+
+class Help(TestCase):
+    def test_help_says_what_there_is(self):
+        done = run("--help")
+        self.assertEqual(done.returncode, 0)
+        for word in ("run", "doctor", "bench", "Exit status"):
+            self.assertIn(word, done.stdout)
+        self.assertNotEqual(run("no-such-command").returncode, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,387 @@
+"""warmfork.Popen against subprocess.Popen: the same parameters, the same results."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+
+import warmfork
+from support import PYTHON, TestCase, cold
+
+
+class Backends(TestCase):
+    def test_a_child_is_the_callers_own(self):
+        template = self.template()
+        process = template.popen([PYTHON, "-c", "import os; print(os.getppid())"], stdout=subprocess.PIPE)
+        output, _ = process.communicate()
+        self.assertEqual(int(output), os.getpid())
+        self.assertEqual((process.backend, process.reason, process.returncode), ("warm", "", 0))
+        self.assertIsInstance(process, subprocess.Popen)
+
+    def test_another_program_is_cold_with_the_reason(self):
+        template = self.template()
+        process = template.popen(["/bin/echo", "hello"], stdout=subprocess.PIPE)
+        self.assertEqual(process.communicate()[0], b"hello\n")
+        self.assertEqual((process.backend, process.reason_code), ("cold", "program"))
+        self.assertIn("/bin/echo", process.reason)
+        self.assertEqual(template.counts["reasons"], {"program": 1})
+
+    def test_what_only_subprocess_can_do_is_cold_under_auto_and_an_error_under_warm(self):
+        template = self.template()
+        for options in (
+            {"shell": True, "args": "exit 3"},
+            {"args": [PYTHON, "-c", "raise SystemExit(3)"], "preexec_fn": lambda: None},
+            {"args": [PYTHON, "-c", "raise SystemExit(3)"], "close_fds": False},
+        ):
+            process = template.popen(**options)
+            self.assertEqual((process.wait(), process.backend), (3, "cold"))
+            self.assertTrue(process.reason)
+            with self.assertRaises(OSError) as caught:
+                template.popen(**options, backend="warm")
+            self.assertIn("warm", str(caught.exception))
+
+    def test_interpreter_options_and_their_variables_are_cold(self):
+        template = self.template()
+        for args, env in (
+            ([PYTHON, "-O", "-c", "pass"], None),
+            ([PYTHON, "-I", "-c", "pass"], None),
+            ([PYTHON, "-c", "pass"], {**os.environ, "PYTHONHASHSEED": "1"}),
+        ):
+            process = template.popen(args, env=env)
+            self.assertEqual((process.wait(), process.backend), (0, "cold"))
+
+    def test_the_interpreter_is_looked_up_in_the_childs_path(self):
+        template = self.template(python=PYTHON)
+        path = os.path.dirname(PYTHON)
+        process = template.popen([os.path.basename(PYTHON), "-c", "pass"], env={**os.environ, "PATH": path})
+        self.assertEqual((process.wait(), process.backend), (0, "warm"))
+
+    def test_without_a_template_and_by_environment_it_is_cold(self):
+        process = warmfork.Popen([PYTHON, "-c", "pass"])
+        self.assertEqual((process.wait(), process.backend, process.reason_code), (0, "cold", "no-template"))
+        os.environ["WARMFORK_BACKEND"] = "cold"
+        try:
+            process = self.template().popen([PYTHON, "-c", "pass"])
+            self.assertEqual((process.wait(), process.reason_code), (0, "asked"))
+        finally:
+            del os.environ["WARMFORK_BACKEND"]
+
+    def test_bad_parameters_are_refused(self):
+        template = self.template()
+        for wrong in ({"backend": "tepid"}, {"lifetime": "eternal"}):
+            with self.assertRaises(ValueError):
+                template.popen([PYTHON, "-c", "pass"], **wrong)
+        template.close()
+        with self.assertRaises(ValueError):
+            template.popen([PYTHON, "-c", "pass"])
+
+
+class Parameters(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.warm = self.template(backend="warm")
+
+    def same(self, args, **options):
+        """Runs it warm and cold; both must agree. Returns the cold one."""
+        expected = cold([PYTHON, *args], **options)
+        seen = self.warm.run([PYTHON, *args], capture_output=True, **options)
+        self.assertEqual(
+            (seen.returncode, seen.stdout, seen.stderr),
+            (expected.returncode, expected.stdout, expected.stderr),
+        )
+        return expected
+
+    def test_streams_environment_and_directory(self):
+        self.same(["-c", "import sys; print(sys.stdin.read().upper())"], input=b"text")
+        self.same(["-c", "import os; print(sorted(os.environ.items()))"], env={**os.environ, "X": "1"})
+        self.same(["-c", "import os; print(os.getcwd())"], cwd="/usr")
+        self.same(["-c", "import sys; sys.stderr.write('e'); sys.stdout.write('o')"])
+
+    def test_descriptors(self):
+        read_end, write_end = os.pipe()
+        program = f"import os; os.write({write_end}, b'x'); print(sorted(os.listdir('/proc/self/fd')))"
+        self.same(["-c", program], pass_fds=(write_end,))
+        self.assertEqual(os.read(read_end, 10), b"xx")
+        os.close(read_end), os.close(write_end)
+
+    def test_session_group_and_umask(self):
+        self.same(["-c", "import os; print(os.getsid(0) == os.getpid())"], start_new_session=True)
+        self.same(["-c", "import os; print(os.umask(0))"], umask=0o123)
+        if sys.version_info >= (3, 11):
+            self.same(["-c", "import os; print(os.getpgrp() == os.getpid())"], process_group=0)
+
+    def test_signals(self):
+        program = "import signal; print([signal.getsignal(n) for n in (1, 2, 3, 10, 13, 15, 25)])"
+        self.same(["-c", program])
+        self.same(["-c", program], restore_signals=False)
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            self.same(["-c", program])
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def test_statuses(self):
+        for program in ("pass", "raise SystemExit(7)", "raise SystemExit('text')", "1/0",
+                        "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"):
+            self.same(["-c", program])
+
+    def test_nice_affinity_and_limits(self):
+        import resource
+
+        program = "import os, resource; print(os.nice(0), os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_NOFILE))"
+        outputs = set()
+        for backend in ("cold", "warm"):
+            process = self.warm.popen(
+                [PYTHON, "-c", program], backend=backend, stdout=subprocess.PIPE, nice=3,
+                affinity={min(os.sched_getaffinity(0))}, limits={resource.RLIMIT_NOFILE: (100, 200)})
+            outputs.add(process.communicate()[0])
+        self.assertEqual(len(outputs), 1)
+        self.assertIn(b"3 {", outputs.pop())
+
+    def test_failures_are_those_of_subprocess(self):
+        for options in (
+            {"args": [PYTHON, "-c", "pass"], "cwd": "/no/such/directory"},
+            {"args": ["/no/such/program"]},
+            {"args": ["no-such-program"]},
+            {"args": ["/etc/passwd"]},
+        ):
+            with self.assertRaises(OSError) as expected:
+                subprocess.Popen(**options)
+            with self.assertRaises(OSError) as seen:
+                self.warm.popen(**options, backend="auto")
+            self.assertIs(type(seen.exception), type(expected.exception))
+            self.assertEqual(seen.exception.errno, expected.exception.errno)
+            self.assertEqual(str(seen.exception), str(expected.exception))
+
+    def test_timeouts_and_kills(self):
+        with self.assertRaises(subprocess.TimeoutExpired):
+            self.warm.run([PYTHON, "-c", "import time; time.sleep(100)"], timeout=0.05)
+        with self.assertRaises(subprocess.CalledProcessError):
+            self.warm.run([PYTHON, "-c", "raise SystemExit(1)"], check=True)
+        process = self.warm.popen([PYTHON, "-c", "import time; time.sleep(100)"])
+        self.assertIsNone(process.poll())
+        process.terminate()
+        self.assertEqual(process.wait(), -signal.SIGTERM)
+
+    def test_a_status_that_was_taken_is_not_made_up(self):
+        process = self.warm.popen([PYTHON, "-c", "raise SystemExit(5)"])
+        os.waitpid(process.pid, 0)
+        with self.assertRaises(ChildProcessError):
+            process.wait()
+        with self.assertRaises(ChildProcessError):
+            process.poll()
+        process.returncode = 0  # so that its destructor does not mind
+
+    def test_arguments_too_large_are_an_error(self):
+        with self.assertRaises(OSError) as caught:
+            self.warm.popen([PYTHON, "-c", "pass", "x" * 200_000])
+        self.assertEqual(caught.exception.errno, 7)
+        self.same(["-c", "import sys; print(len(sys.argv[1]))", "x" * 100_000])
+
+
+class Programs(TestCase):
+    """What python3 runs, warm and cold."""
+
+    def setUp(self):
+        super().setUp()
+        self.warm = self.template(backend="warm")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def write(self, name, text):
+        path = os.path.join(self.folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(text)
+        return path
+
+    def same(self, *args, cwd=None):
+        expected = cold([PYTHON, *args], cwd=cwd)
+        seen = self.warm.run([PYTHON, *args], capture_output=True, cwd=cwd)
+        self.assertEqual(
+            (seen.returncode, seen.stdout, seen.stderr),
+            (expected.returncode, expected.stdout, expected.stderr),
+        )
+        return expected
+
+    STATE = "import sys; print(sys.argv, sys.path, __name__, globals().get('__file__'), __spec__ is None, sorted(globals()))"
+
+    def test_script(self):
+        path = self.write("script.py", self.STATE)
+        self.same(path, "a", "-O")
+        self.same("script.py", "b", cwd=self.folder)
+        self.same("--", "script.py", cwd=self.folder)
+
+    def test_script_by_a_link(self):
+        self.write("place/script.py", self.STATE)
+        os.symlink("place/script.py", os.path.join(self.folder, "link.py"))
+        self.same("link.py", cwd=self.folder)
+
+    def test_command_and_module(self):
+        self.write("module.py", self.STATE)
+        self.write("package/__init__.py", "")
+        self.write("package/__main__.py", self.STATE)
+        self.same("-c", self.STATE, "x")
+        self.same("-m", "module", "x", cwd=self.folder)
+        self.same("-m", "package", cwd=self.folder)
+        self.same("-m", "no_such_module", cwd=self.folder)
+
+    def test_directory_and_archive(self):
+        import zipfile
+
+        self.write("app/__main__.py", self.STATE)
+        self.same("app", cwd=self.folder)
+        archive = os.path.join(self.folder, "app.zip")
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("__main__.py", self.STATE)
+        self.same(archive, "x")
+
+    def test_a_script_that_does_not_exist_is_pythons_own_message(self):
+        self.assertEqual(self.same("/no/such/script.py").returncode, 2)
+        self.same("missing.py", cwd=self.folder)
+
+    def test_errors_look_the_same(self):
+        self.same(self.write("error.py", "def f():\n    raise ValueError('x')\nf()\n"))
+        self.same(self.write("syntax.py", "x = = 1\n"))
+        self.same("-c", "import sys; sys.exit({'a': 1})")
+
+    def test_leaving_is_pythons_own_way(self):
+        self.same("-c", "import atexit; atexit.register(print, 'left'); print('right')")
+        self.same("-c", "import threading, time; threading.Thread(target=lambda: (time.sleep(.05), print('last'))).start()")
+        self.same("-c", "class A:\n    def __del__(self): print('gone')\na = A()")
+        self.same("-c", "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)")
+
+    def test_random_streams_are_each_childs_own(self):
+        template = self.template(["random", "uuid", "tempfile"], backend="warm", spares=3)
+        template.wait_parked(3)
+        program = "import random, uuid, tempfile; print(random.random(), uuid.uuid4(), next(tempfile._get_candidate_names()))"
+        outputs = {template.run([PYTHON, "-c", program], capture_output=True).stdout for _ in range(6)}
+        self.assertEqual(len(outputs), 6)
+        self.assertEqual(len({output.split()[0] for output in outputs}), 6)
+        self.assertEqual(len({output.split()[2] for output in outputs}), 6)
+
+    def test_the_title_is_the_childs_own(self):
+        program = (
+            "import sys; sys.stdout.write(repr([open(f'/proc/self/{name}', 'rb').read() "
+            "for name in ('cmdline', 'environ', 'comm')]))"
+        )
+        environment = {**os.environ, "ONLY_HERE": "1"}
+        expected = cold([PYTHON, "-c", program], env=environment)
+        seen = self.warm.run([PYTHON, "-c", program], capture_output=True, env=environment)
+        self.assertEqual(seen.stdout, expected.stdout)
+
+
+class Templates(TestCase):
+    def test_an_unknown_module_fails_the_spawn_with_the_traceback(self):
+        template = self.template(["json", "no_such_module_anywhere"])
+        for backend in ("auto", "warm"):
+            with self.assertRaises(warmfork.TemplateError) as caught:
+                template.popen([PYTHON, "-c", "pass"], backend=backend)
+            self.assertIn("ModuleNotFoundError", str(caught.exception))
+            self.assertIn("no_such_module_anywhere", str(caught.exception))
+            self.assertEqual(caught.exception.stage, "launch")
+
+    def test_a_module_that_starts_a_thread_is_refused_and_the_thread_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, "threaded.py"), "w") as file:
+                file.write("import threading, time\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n")
+            sys.path.insert(0, folder)
+            try:
+                template = self.template(["threaded"])
+                process = template.popen([PYTHON, "-c", "pass"])
+                self.assertEqual((process.wait(), process.reason_code), (0, "gate"))
+                self.assertIn("thread", process.reason)
+                with self.assertRaises(warmfork.TemplateError) as caught:
+                    template.popen([PYTHON, "-c", "pass"], backend="warm")
+                self.assertEqual(caught.exception.stage, "gate")
+            finally:
+                sys.path.remove(folder)
+
+    def test_modules_are_found_where_the_owner_finds_them(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, "neighbour.py"), "w") as file:
+                file.write("value = 42\n")
+            sys.path.insert(0, folder)
+            try:
+                template = self.template(["neighbour"], backend="warm")
+                program = "import sys; print(sys.modules['neighbour'].value, sys.path[0])"
+                done = template.run([PYTHON, "-c", program], capture_output=True)
+                self.assertEqual(done.stdout, b"42 \n")
+            finally:
+                sys.path.remove(folder)
+
+    def test_output_while_preloading_is_not_repeated(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, "loud.py"), "w") as file:
+                file.write("import sys\nprint('loud')\nsys.stdout.write('no newline')\n")
+            sys.path.insert(0, folder)
+            try:
+                template = self.template(["loud"], backend="warm")
+                for _ in range(2):
+                    done = template.run([PYTHON, "-c", "import loud; print('own')"], capture_output=True)
+                    self.assertEqual((done.stdout, done.stderr), (b"own\n", b""))
+            finally:
+                sys.path.remove(folder)
+
+    def test_numpy_computes_in_children_and_draws_its_own_numbers(self):
+        try:
+            import numpy  # noqa: F401
+        except ImportError:
+            self.skipTest("numpy is not installed")
+        template = self.template(["numpy"], backend="warm")
+        program = (
+            "import numpy; a = numpy.ones((300, 300)); print(int((a @ a).sum())); print(numpy.random.rand())"
+        )
+        outputs = [template.run([PYTHON, "-c", program], capture_output=True, timeout=60).stdout.split() for _ in range(4)]
+        self.assertEqual({output[0] for output in outputs}, {b"27000000"})
+        self.assertEqual(len({output[1] for output in outputs}), 4)
+
+    def test_threads_spawn_at_once(self):
+        template = self.template(backend="warm")
+        statuses = {}
+
+        def spawn(number):
+            statuses[number] = template.run([PYTHON, "-c", f"raise SystemExit({number})"]).returncode
+
+        threads = [threading.Thread(target=spawn, args=(number,)) for number in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(statuses, {number: number for number in range(12)})
+
+    def test_a_template_of_a_forked_owner_answers_an_error(self):
+        template = self.template()
+        template.wait_ready()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                template.popen([PYTHON, "-c", "pass"])
+            except warmfork.Error as error:
+                os._exit(0 if error.errno == 10 else 1)
+            os._exit(2)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+
+    def test_a_killed_template_comes_back(self):
+        template = self.template(backend="warm")
+        template.wait_ready()
+        first = template.pid
+        os.kill(first, signal.SIGKILL)
+        os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+        self.assertEqual(template.run([PYTHON, "-c", "raise SystemExit(4)"]).returncode, 4)
+        self.assertNotEqual(template.pid, first)
+        self.assertEqual(template.counts["template_starts"], 2)
+
+    def test_the_report_names_imports(self):
+        template = self.template(["json", "csv"])
+        report = template.report()
+        self.assertEqual([entry["module"] for entry in report["host"]["imports"]], ["json", "csv"])
+        self.assertEqual(len(report["threads"]), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
