@@ -14,15 +14,15 @@ namespace warmfork {
 inline Descriptor make_doorbell() { return Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 
 /// Wakes whoever polls the doorbell. A full counter (EAGAIN) means that it is ringing already.
-inline void ring(const Descriptor& doorbell) {
+inline void ring(int doorbell) {
     const std::uint64_t one = 1;
-    [[maybe_unused]] const auto written = ::write(doorbell.get(), &one, sizeof one);
+    [[maybe_unused]] const auto written = ::write(doorbell, &one, sizeof one);
 }
 
 /// Takes the ring back, so that poll sleeps again.
-inline void silence(const Descriptor& doorbell) {
+inline void silence(int doorbell) {
     std::uint64_t count;
-    [[maybe_unused]] const auto got = ::read(doorbell.get(), &count, sizeof count);
+    [[maybe_unused]] const auto got = ::read(doorbell, &count, sizeof count);
 }
 
 }  // namespace warmfork

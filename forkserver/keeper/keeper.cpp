@@ -56,12 +56,12 @@ int start_keeper(const std::string& program, int owner_pidfd, Descriptor& ret_ke
 }
 
 int keep(int keeper, int pidfd, bool told_by_kernel) {
-    const KeeperMessage message{told_by_kernel};
+    const KeeperMessage message{told_by_kernel, 0};
     return send_message(keeper, bytes_of(message), {}, std::span(&pidfd, 1), 0);
 }
 
 void leave_to_itself(Descriptor keeper) {
-    const KeeperMessage message{0};
+    const KeeperMessage message{0, 1};
     [[maybe_unused]] const int error = send_message(keeper.get(), bytes_of(message), {}, {}, 0);
 }
 

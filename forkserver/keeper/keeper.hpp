@@ -10,6 +10,7 @@ namespace warmfork {
 
 struct KeeperMessage {
     std::uint32_t told_by_kernel;  ///< the ward has SIGTERM as its parent-death signal
+    std::uint32_t no_more_wards;   ///< the end of file behind this is not the owner's death
 };
 
 /// Starts a keeper for the owner behind `owner_pidfd` and returns with it running; it is not left as a

@@ -4,11 +4,12 @@
 //
 // usage: warmfork-keeper SOCKET OWNER_PIDFD
 //
-// Each message on SOCKET carries the pidfd of one more ward. One without a descriptor says that no more
-// will come: then the end of file is not the owner's death, and the keeper leaves with its last ward.
+// Each message on SOCKET carries the pidfd of one more ward. The last one may say that no more will come:
+// then the end of file is not the owner's death, and the keeper leaves with its last ward.
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -32,7 +33,12 @@ class Keeper {
         while (!owner_is_dead_ && (socket_ || !wards_.empty())) wait_and_dispatch();
         while (socket_ && receive(MSG_DONTWAIT)) {
         }
-        if (owner_is_dead_) warmfork::end_processes(std::move(wards_));
+        if (!owner_is_dead_) return;
+        // One that lives on under another program (exec) has sent no parent-death signal.
+        pollfd owner{owner_.get(), POLLIN, 0};
+        if (::poll(&owner, 1, 0) == 0)
+            for (Ward& ward : wards_) ward.told_by_kernel = false;
+        warmfork::end_processes(std::move(wards_));
     }
 
   private:
@@ -62,9 +68,8 @@ class Keeper {
             socket_.reset();
             return false;
         }
-        if (received.descriptor_count == 0)
-            no_more_wards_ = true;
-        else
+        if (message.no_more_wards) no_more_wards_ = true;
+        if (received.descriptor_count == 1)
             wards_.push_back({Descriptor(number), message.told_by_kernel != 0});
         return true;
     }
@@ -85,6 +90,10 @@ int main(int argc, char** argv) {
     ::setsid();
     ::prctl(PR_SET_NAME, "warmfork-keeper", 0, 0, 0);
     ::signal(SIGPIPE, SIG_IGN);
+    rlimit limit{};  // each ward is a descriptor
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
     Keeper keeper(Descriptor(std::atoi(argv[1])), Descriptor(std::atoi(argv[2])));
     keeper.run();
 }

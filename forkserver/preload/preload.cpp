@@ -1,7 +1,9 @@
 // libwarmfork-preload.so: records the pthread_atfork handlers of a template and passes them on. The
 // template makes its children with a raw clone, which glibc's handler list knows nothing of.
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
@@ -74,6 +76,7 @@ __attribute__((constructor)) void take_over() {
     const char* channel = std::getenv(warmfork::kChannelVariable);
     if (!channel) return;
     interface.channel = std::atoi(channel);
+    ::fcntl(interface.channel, F_SETFD, FD_CLOEXEC);  // not for what preloading may start
     ::unsetenv(warmfork::kChannelVariable);
     leave_preload_list();
 }

@@ -200,10 +200,13 @@ ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_desc
         const MailboxReply parked{ReplyKind::parked, Stage::none, 0, 0, ::getpid()};
         if (send_message(mailbox, bytes_of(parked), {}, {}, 0)) ::_exit(0);
         wait_for_message(plan, mailbox);
+        // Given up meanwhile: the owner finds the mailbox closed, and takes another one.
+        if (!leave_parking_place(*plan.parking_place, kTaken)) ::_exit(0);
         receive_record(mailbox, delivery);
     } else {
         take_record_of_plan(plan, delivery);
     }
+    if (plan.parking_lot) plan.parking_lot->unmap();
     const ChildCommand command = apply_record(plan, delivery, mailbox);
     plan.host->install_signals(command.signals_ignored);
     tell_started(mailbox);

@@ -31,12 +31,12 @@ class Outbox {
             if (error && error != EAGAIN) broken_ = true;
             if (error) break;
         }
-        if (sent && ring_.peer_sleeps()) ring(doorbell_);
+        if (sent && ring_.peer_sleeps()) ring(doorbell_.get());
     }
 
     /// To be called after a command was taken: the owner may wait for the room that this made.
     void ring_if_peer_waits_for_room() {
-        if (ring_.peer_waits_for_room()) ring(doorbell_);
+        if (ring_.peer_waits_for_room()) ring(doorbell_.get());
     }
 
     bool empty() const { return waiting_.empty(); }

@@ -13,6 +13,8 @@ namespace {
 
 using Json = nlohmann::json;
 
+constexpr std::size_t kMaximumReportSize = kCompletionRingSize / 2;  // it must fit into the ring
+
 std::size_t count_mappings() {
     std::ifstream maps("/proc/self/maps");
     std::size_t count = 0;
@@ -47,9 +49,10 @@ std::string make_report(const std::unordered_set<int>& own, double fork_microsec
                 {"fork_us", fork_microseconds}};
     if (!host.empty()) report["host"] = Json::parse(host, nullptr, false);
     std::string text = report.dump(-1, ' ', false, Json::error_handler_t::replace);
-    if (text.size() <= kInlineRecordSize) return text;
-    report["host"] = "left out: the report is too large";
-    return report.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, kInlineRecordSize);
+    if (text.size() <= kMaximumReportSize) return text;
+    for (const char* large : {"host", "descriptors", "threads"}) report[large] = Json::array();
+    report["left_out"] = "host, descriptors and threads: the report would be too large";
+    return report.dump();
 }
 
 }  // namespace warmfork

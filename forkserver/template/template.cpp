@@ -56,6 +56,7 @@ Template::Template(Connection connection, const PreloadInterface& preload, Host&
       allowed_(connection_.allowed) {
     policy_.set_range(connection_.hello.spares_least, connection_.hello.spares_most);
     plan_.host = &host;
+    plan_.parking_lot = &parking_lot_;
     plan_.image = read_image_addresses();
     plan_.owner_pidfd = connection_.owner_pidfd.get();
     owner_stack_ = owner_stack();
@@ -166,6 +167,7 @@ void Template::hand_off(const FrameHeader& header) {
     for (Child& child : children_) {
         if (child.id != header.id || child.state == State::running) continue;
         child.state = State::running;
+        parking_lot_.release(std::exchange(child.place, nullptr));
         child.lifetime = header.values[0] == static_cast<std::int64_t>(Lifetime::detached)
                              ? Lifetime::detached
                              : Lifetime::owner;
@@ -268,13 +270,18 @@ std::optional<ChildCommand> Template::refill() {
     if (!refill_is_due()) return {};
     ForkFailure failure{};
     Descriptor mailbox;
-    if (int error = make_spare_mailbox(mailbox); !error) {
+    plan_.parking_place = parking_lot_.claim();
+    if (plan_.parking_place && make_spare_mailbox(mailbox) == 0) {
         if (auto command = give_birth(State::parked, 0, Lifetime::owner, std::move(mailbox), failure))
             return command;
-        if (failure.stage != Stage::none) outbox_.add(frame(FrameKind::gone, last_child_id_));
+        if (failure.stage == Stage::none)
+            children_.back().place = std::exchange(plan_.parking_place, nullptr);
+        else
+            outbox_.add(frame(FrameKind::gone, last_child_id_));
     } else {
         failure.stage = Stage::fork;
     }
+    parking_lot_.release(std::exchange(plan_.parking_place, nullptr));
     // Not an error of any spawn: the next one finds none parked, and is told why by its own fork.
     if (failure.stage != Stage::none && !socket_is_full_) policy_.spare_failed(Clock::now());
     return {};
@@ -341,16 +348,19 @@ bool Template::refill_is_due() const {
     return !socket_is_full_ && parked() < policy_.wanted() && policy_.may_fork(Clock::now());
 }
 
-/// A spare that the owner takes in this very moment may be killed here. The owner then finds the mailbox
-/// closed before the child has said `started`: no user code has run, and it asks the next one.
+/// Ends a parked child, unless its record has arrived already: then it is the owner's. False: it is.
+bool Template::give_up(Child& child) {
+    if (!child.place || !leave_parking_place(*child.place, kGivenUp)) return false;
+    signal_pidfd(child.pidfd.get(), SIGKILL);
+    child.state = State::given_up;
+    return true;
+}
+
 void Template::give_up_surplus() {
     std::uint32_t surplus = parked();
     for (Child& child : children_) {
         if (surplus <= policy_.wanted()) return;
-        if (child.state != State::parked || child.ended) continue;
-        signal_pidfd(child.pidfd.get(), SIGKILL);
-        child.state = State::given_up;
-        --surplus;
+        if (child.state == State::parked && !child.ended && give_up(child)) --surplus;
     }
 }
 
@@ -359,6 +369,7 @@ void Template::bury_ended_children() {
         if (!child.ended || child.state == State::running) continue;
         if (child.state == State::parked) policy_.spare_failed(Clock::now());
         outbox_.add(frame(FrameKind::gone, child.id, child.pid));
+        parking_lot_.release(child.place);
     }
     std::erase_if(children_, [](const Child& child) { return child.ended; });
 }
@@ -396,7 +407,7 @@ void Template::wait() {
     commands_.awake();
     if (ready <= 0) return;
     if (polled[2].revents & POLLOUT) socket_is_full_ = false;
-    if (polled[0].revents) silence(connection_.command_bell);
+    if (polled[0].revents) silence(connection_.command_bell.get());
     if (polled[1].revents) owner_is_gone_ = true;
     if (polled[2].revents & (POLLHUP | POLLERR)) note_channel_end();
     for (std::size_t i = 0; i < children_.size(); ++i)
@@ -429,14 +440,19 @@ void Template::note_last_hand_offs() {
     }
 }
 
+/// Those whose record has arrived are children by now; that they were handed off stands in the ring.
 void Template::end_spares() {
-    for (const Child& child : children_)
-        if (child.state == State::parked) signal_pidfd(child.pidfd.get(), SIGKILL);
+    for (Child& child : children_)
+        if (child.state == State::parked) give_up(child);
+    note_last_hand_offs();
 }
 
 std::vector<Ward> Template::running_wards() {
     std::vector<Ward> wards;
-    const bool told_by_kernel = connection_.hello.flags & kHelloFromMainThread;
+    // An owner that lives on under another program (exec) sends no parent-death signal.
+    pollfd owner{connection_.owner_pidfd.get(), POLLIN, 0};
+    const bool told_by_kernel =
+        (connection_.hello.flags & kHelloFromMainThread) && ::poll(&owner, 1, 0) == 1;
     for (Child& child : children_)
         if (child.state == State::running && child.lifetime == Lifetime::owner && !child.ended)
             wards.push_back({std::move(child.pidfd), told_by_kernel});
@@ -444,7 +460,6 @@ std::vector<Ward> Template::running_wards() {
 }
 
 void Template::end_with_owner() {
-    note_last_hand_offs();
     end_spares();
     if (shut_down_)  // it closed the channel in good order, and then went
         leave_children_to_keeper();
@@ -458,7 +473,9 @@ void Template::leave_children_to_keeper() {
     Descriptor keeper;
     int error = start_keeper(connection_.keeper_program, connection_.owner_pidfd.get(), keeper);
     for (const Ward& ward : wards)
-        if (!error) error = keep(keeper.get(), ward.pidfd.get(), ward.told_by_kernel);
+        if (!error)
+            error = keep(keeper.get(), ward.pidfd.get(),
+                         connection_.hello.flags & kHelloFromMainThread);
     if (error) {
         fmt::print(stderr, "warmfork: cannot start {} to end children with their owner: {}\n",
                    connection_.keeper_program, std::strerror(error));

@@ -55,6 +55,7 @@ class Template {
         Descriptor pidfd;
         State state;
         Lifetime lifetime;
+        ParkingPlace* place = nullptr;  ///< of a spare
         bool ended = false;
     };
     struct ForkFailure {
@@ -86,6 +87,7 @@ class Template {
     void wait();
     int sleep_milliseconds() const;
     void bury_ended_children();
+    bool give_up(Child& child);
     void give_up_surplus();
 
     unsigned long owner_stack() const;
@@ -104,6 +106,7 @@ class Template {
     CloneContext clone_;
     AllowList allowed_;
     SparePolicy policy_;
+    ParkingLot parking_lot_;
     ChildPlan plan_;
     std::vector<Child> children_;
     std::uint64_t last_child_id_ = 0;

@@ -203,7 +203,7 @@ WARMFORK_EXPORT int warmfork_spawn(warmfork_template *self, const struct warmfor
                                    warmfork_process **ret_process,
                                    struct warmfork_failure *ret_failure);
 
-/* Spawns `count` (at most 1024) children of one request as one command to the template. All or none:
+/* Spawns `count` (at most 250) children of one request as one command to the template. All or none:
  * where one fails, those that were born are killed and reaped. Errors: as of warmfork_spawn. */
 WARMFORK_EXPORT int warmfork_spawn_many(warmfork_template *self,
                                         const struct warmfork_request *request, uint32_t count,

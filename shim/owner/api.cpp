@@ -11,6 +11,7 @@
 
 #include "child/setup.hpp"
 #include "owner/companions.hpp"
+#include "owner/keeping.hpp"
 #include "owner/template_handle.hpp"
 #include "template/serve.hpp"
 #include "warmfork.h"
@@ -36,6 +37,7 @@ struct warmfork_process {
     std::mutex mutex{};
     Descriptor pidfd{};
     bool is_reaped = false;
+    bool is_lost = false;  ///< reaped by somebody else, and the kernel does not tell the status
     int status = 0;
     rusage usage{};
 };
@@ -341,10 +343,11 @@ int warmfork_process_wait(warmfork_process* self, int options, int* ret_status,
             const pid_t reaped =
                 ::wait4(self->spawned.pid, &self->status, WNOHANG, &self->usage);
             if (reaped == 0) return -EAGAIN;
-            if (reaped < 0 && !ask_kernel_for_status(self->pidfd.get(), self->status))
-                return -errno;
-            self->is_reaped = true;
+            self->is_reaped = true;  // by us or by somebody else: its number may be another's soon
+            if (reaped < 0)
+                self->is_lost = !ask_kernel_for_status(self->pidfd.get(), self->status);
         }
+        if (self->is_lost) return -ECHILD;
         if (ret_status) *ret_status = self->status;
         if (ret_usage) *ret_usage = self->usage;
         return 0;

@@ -86,6 +86,20 @@ void OwnedSocket::reset() {
     number_ = -1;
 }
 
+int make_owned_pair(OwnedSocket& ret_one, OwnedSocket& ret_other) {
+    OwnedSocket one, other;
+    {
+        const std::lock_guard lock(registry().mutex);
+        Descriptor near, far;
+        if (int error = make_message_pair(near, far)) return error;
+        one.adopt(std::move(near));
+        other.adopt(std::move(far));
+    }
+    ret_one = std::move(one);
+    ret_other = std::move(other);
+    return 0;
+}
+
 int receive_owned(int socket, std::span<std::byte> buffer, OwnedSocket& ret_socket,
                   ReceivedMessage& ret_message) {
     const std::lock_guard lock(registry().mutex);

@@ -30,12 +30,16 @@ class OwnedSocket {
     void reset();
 
   private:
+    friend int make_owned_pair(OwnedSocket&, OwnedSocket&);
     friend int receive_owned(int, std::span<std::byte>, OwnedSocket&, ReceivedMessage&);
     void adopt(Descriptor socket);
 
     int number_ = -1;
     std::uint64_t cookie_ = 0;
 };
+
+/// A connected pair of which no forked copy of this process keeps an end. Returns 0 or errno.
+[[nodiscard]] int make_owned_pair(OwnedSocket& ret_one, OwnedSocket& ret_other);
 
 /// receive_message with MSG_DONTWAIT of a message that carries at most one socket, such that no fork of
 /// this process gets between its arrival and its registration. A socket for which no high number is free

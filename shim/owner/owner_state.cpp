@@ -15,8 +15,8 @@
 #include <cstring>
 #include <string_view>
 
-#include "channel/descriptor.hpp"
 #include "child/setup.hpp"
+#include "owner/kept_descriptor.hpp"
 
 namespace warmfork {
 namespace {
@@ -24,15 +24,16 @@ namespace {
 /// Files of /proc that are read at every spawn, each by one pread on a kept descriptor.
 struct ProcFiles {
     pid_t thread = 0;  ///< whose they are: a forked copy of the owner and other threads open their own
-    Descriptor status, cgroup, oom_score_adjust;
+    KeptDescriptor status, cgroup, oom_score_adjust;
+    bool are_intact() const { return status && cgroup && oom_score_adjust; }
 };
 
 ProcFiles& proc_files() {
     thread_local ProcFiles files;
     const pid_t thread = ::gettid();
-    if (files.thread != thread) {
+    if (files.thread != thread || !files.are_intact()) {
         const auto open = [](const char* path) {
-            return Descriptor(::open(path, O_RDONLY | O_CLOEXEC));
+            return KeptDescriptor(Descriptor(::open(path, O_RDONLY | O_CLOEXEC)));
         };
         files = {thread, open("/proc/thread-self/status"), open("/proc/thread-self/cgroup"),
                  open("/proc/thread-self/oom_score_adj")};
@@ -40,7 +41,7 @@ ProcFiles& proc_files() {
     return files;
 }
 
-std::string_view read_again(const Descriptor& file, std::span<char> buffer) {
+std::string_view read_again(const KeptDescriptor& file, std::span<char> buffer) {
     const ssize_t size = ::pread(file.get(), buffer.data(), buffer.size(), 0);
     return {buffer.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
 }
@@ -81,6 +82,7 @@ OwnerState read_owner_state() {
         !status.empty()) {
         buffer[status.size()] = '\0';
         read_status(state, status);
+        state.is_known = true;
     }
     state.cgroup = read_again(files.cgroup, buffer);
     std::array<char, 32> number{};
@@ -111,6 +113,7 @@ OwnerState read_owner_state() {
 }
 
 std::string find_incompatible_change(const OwnerState& then, const OwnerState& now) {
+    if (!then.is_known || !now.is_known) return "the owner's state cannot be read from /proc";
     const std::string since = " since the template was started";
     if (then.credentials != now.credentials)
         return "the owner's ids, groups, capabilities or seccomp filters have changed" + since;

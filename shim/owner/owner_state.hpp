@@ -15,6 +15,8 @@
 namespace warmfork {
 
 struct OwnerState {
+    bool is_known = false;  ///< false: /proc could not be read (no descriptor was free, no /proc)
+
     // A child can bring itself to these.
     std::uint64_t signals_ignored = 0;
     std::uint64_t signal_mask = 0;  ///< of the calling thread

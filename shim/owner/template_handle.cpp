@@ -9,9 +9,8 @@
 #include <cstdlib>
 
 #include "child/setup.hpp"
-#include "keeper/keeper.hpp"
 #include "owner/cold.hpp"
-#include "owner/companions.hpp"
+#include "owner/keeping.hpp"
 
 namespace warmfork {
 namespace {
@@ -44,11 +43,10 @@ Outcome await_start(Born& born) {
     return make_failure(reply.stage, reply.error_number, "the child cannot be set up", reply.detail);
 }
 
-/// Reaps a child that ends, or has ended, by itself.
-void reap(pid_t pid) {
-    if (pid <= 0) return;
-    while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
-    }
+std::vector<pid_t> spawned_pids(const std::vector<Spawned>& spawned) {
+    std::vector<pid_t> pids;
+    for (const Spawned& child : spawned) pids.push_back(child.pid);
+    return pids;
 }
 
 /// "cannot be set up" in the words of the step.
@@ -70,68 +68,7 @@ void describe(Failure& failure, const Request& request) {
     failure = make_failure(failure.stage, failure.error_number, what, failure.detail);
 }
 
-/// One keeper a process, started when the first cold child needs it.
-class KeeperSocket {
-  public:
-    /// Calls `use` with the keeper's socket, once more with a new keeper if the first has gone.
-    template <typename Use>
-    Outcome with(Use use) {
-        const std::lock_guard lock(mutex_);
-        for (bool is_retry : {false, true}) {
-            if (owner_ != ::getpid() || is_retry || !socket_.is_intact())
-                if (Outcome failure = start()) return failure;
-            Outcome failure = use(socket_.get());
-            const bool has_gone = failure && failure->stage == Stage::fork &&
-                                  (failure->error_number == EPIPE ||
-                                   failure->error_number == ECONNRESET);
-            if (!has_gone || is_retry) return failure;
-        }
-        return {};
-    }
-
-  private:
-    Outcome start() {
-        const std::string program = find_companion("warmfork-keeper");
-        const Descriptor owner = open_pidfd(::getpid());
-        Descriptor keeper;
-        const int error = program.empty() ? ENOENT
-                          : !owner        ? errno
-                                          : start_keeper(program, owner.get(), keeper);
-        if (error) return make_failure(Stage::launch, error, "cannot start warmfork-keeper");
-        socket_ = OwnedSocket(std::move(keeper));
-        owner_ = ::getpid();
-        return {};
-    }
-
-    std::mutex mutex_;
-    pid_t owner_ = 0;
-    OwnedSocket socket_;
-};
-
-KeeperSocket& keeper_socket() {
-    static auto* instance = new KeeperSocket;  // used by fork handlers until the very end
-    return *instance;
-}
-
-Outcome spawn_one_cold(ColdPlan& plan, int& ret_pid) {
-    if (plan.record.header.lifetime == Lifetime::detached) return spawn_cold(plan, ret_pid);
-    return keeper_socket().with([&](int keeper) {
-        plan.keeper = keeper;
-        return spawn_cold(plan, ret_pid);
-    });
-}
-
 }  // namespace
-
-Outcome keep_child(pid_t pid) {
-    const Descriptor child = open_pidfd(pid);
-    if (!child) return make_failure(Stage::fork, errno, "cannot open a pidfd of the child");
-    return keeper_socket().with([&](int keeper) -> Outcome {
-        const int error = keep(keeper, child.get(), false);
-        return error ? Outcome(make_failure(Stage::fork, error, "cannot tell the keeper"))
-                     : Outcome();
-    });
-}
 
 Outcome spawn_without_template(const Request& request, std::uint32_t count, ColdReason reason,
                                std::vector<Spawned>& ret_spawned) {
@@ -155,13 +92,12 @@ Outcome spawn_without_template(const Request& request, std::uint32_t count, Cold
         plan.signal_mask =
             request.has_signal_mask() ? request.contents().header.signal_mask : signal_mask();
         Spawned child{0, false, reason};
-        failure = spawn_one_cold(plan, child.pid);
+        failure = spawn_kept(plan, child.pid);
         if (!failure) spawned.push_back(child);
     }
     if (failure) {
         for (const Spawned& child : spawned) {
-            ::kill(child.pid, SIGKILL);
-            reap(child.pid);
+            end_child(child.pid);
         }
         return failure;
     }
@@ -183,9 +119,10 @@ TemplateHandle::Process TemplateHandle::current() {
 
 /// The current process, started if there is none or if it has ended.
 Outcome TemplateHandle::running_process(Process& ret_process) {
+    Process lost;  // ended after the mutex is released: that may take a while
     const std::lock_guard lock(mutex_);
     if (process_ && process_->is_lost()) {
-        process_.reset();
+        lost = std::move(process_);
         is_restarting_ = false;
     }
     if (!process_) {
@@ -209,7 +146,7 @@ void TemplateHandle::retire(const Process& process) {
 /// So that the next request starts another.
 void TemplateHandle::forget(const Process& process) {
     const std::lock_guard lock(mutex_);
-    if (process_ == process) process_.reset();
+    if (process_ == process) process_.reset();  // the caller's reference is the last
 }
 
 Outcome TemplateHandle::start() {
@@ -363,8 +300,8 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
         }
         if (failure && failure->stage == Stage::gate)
             ret_cold = {WARMFORK_REASON_GATE, failure->text};
-        else if (failure && failure->stage == Stage::fork && failure->error_number == EINVAL)
-            ret_cold = {WARMFORK_REASON_FORK, "the template is PID 1 of its namespace"};
+        else if (failure && failure->stage == Stage::fork)
+            ret_cold = {WARMFORK_REASON_FORK, failure->text};
         return failure;
     }
     return {};
@@ -414,26 +351,28 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
         return failure;
     std::vector<Spawned> spawned;
     Outcome failure;
+    bool is_unexplained = false;
     for (Born& child : born) {
         Outcome start_failure = await_start(child);
         if (!start_failure) {
             spawned.push_back({child.pid, true, {}});
-        } else {
-            reap(child.pid);
-            if (!failure) failure = std::move(start_failure);
+            continue;
         }
+        end_child(child.pid);
+        is_unexplained = is_unexplained || child.pid == 0;
+        if (!failure) failure = std::move(start_failure);
     }
-    Outcome command_failure = process.command_failure(id);
-    if (failure && failure->stage == Stage::hand_off && command_failure)
-        failure = std::move(command_failure);
+    // A mailbox was closed without a word: was its child never forked, or did it die?
+    if (Outcome explanation = process.finish_command(id, count, is_unexplained, spawned_pids(spawned)))
+        failure = std::move(explanation);
     if (spawned.size() == count) {
+        process.remember_children(spawned_pids(spawned), request.lifetime());
         forked_ += count;
         ret_spawned = std::move(spawned);
         return {};
     }
     for (const Spawned& child : spawned) {
-        ::kill(child.pid, SIGKILL);
-        reap(child.pid);
+        end_child(child.pid);
     }
     describe(*failure, request);
     return failure;
@@ -461,7 +400,7 @@ Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process,
         const int error = send_message(spare->mailbox.get(), bytes_of(header), record, sent, 0);
         if (error == EBADF || error == ETOOMANYREFS) {
             spare->mailbox.reset();
-            reap(spare->pid);
+            end_child(spare->pid);
             return make_failure(Stage::descriptors, error,
                                 error == EBADF ? "a descriptor of the request is not open"
                                                : "too many descriptors are in flight");
@@ -470,10 +409,11 @@ Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process,
         if (!error && !failure) {
             ret_spawned.pid = spare->pid;
             ret_done = true;
+            process.remember_children({spare->pid}, lifetime);
             break;
         }
         spare->mailbox.reset();
-        reap(spare->pid);
+        end_child(spare->pid);
         // It said what failed: that is the answer. Otherwise it died before any user code.
         if (!error && failure->stage != Stage::hand_off) break;
         failure.reset();

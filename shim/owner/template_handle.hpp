@@ -27,9 +27,6 @@ struct Spawned {
 [[nodiscard]] Outcome spawn_without_template(const Request& request, std::uint32_t count,
                                              ColdReason reason, std::vector<Spawned>& ret_spawned);
 
-/// Has the keeper end a child of this process, by pid, when this process ends.
-[[nodiscard]] Outcome keep_child(pid_t pid);
-
 class TemplateHandle {
   public:
     using Deadline = TemplateProcess::Deadline;
@@ -87,7 +84,7 @@ class TemplateHandle {
     Definition definition_;
     std::mutex mutex_;
     Process process_;
-    bool is_restarting_ = false;  ///< `process_` replaces one that was retired: auto does not wait
+    std::atomic<bool> is_restarting_{false};  ///< `process_` replaces one that was retired: auto does not wait
 
     std::atomic<std::uint64_t> handed_off_{0}, forked_{0}, cold_{0}, starts_{0};
     std::array<std::atomic<std::uint64_t>, WARMFORK_REASON_COUNT> cold_by_reason_{};

@@ -9,16 +9,20 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 
 #include "channel/doorbell.hpp"
 #include "owner/cold.hpp"
 #include "owner/companions.hpp"
+#include "owner/keeping.hpp"
 #include "protocol/messages.hpp"
 
 namespace warmfork {
 namespace {
 
 constexpr int kChannelNumber = 3;  // the template's control socket, as it is started
+// How long a spare of a template that has ended may take to say that it exists, in milliseconds.
+constexpr int kUnsettledPatience = 1000;
 constexpr std::size_t kLastLinesSize = 3072;
 // How long a template may take to end after it was told to.
 constexpr auto kShutDownPatience = std::chrono::seconds(5);
@@ -120,18 +124,18 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     if (preload_library.empty())
         return make_failure(Stage::launch, ENOENT, "cannot find libwarmfork-preload.so");
     owner_ = ::getpid();
-    log_ = Descriptor(::memfd_create("warmfork-template-output", MFD_CLOEXEC));
+    log_ = KeptDescriptor(
+        Descriptor(::memfd_create("warmfork-template-output", MFD_CLOEXEC)));
     if (!log_ || ::fcntl(log_.get(), F_SETFL, O_APPEND) < 0)
         return failed("cannot make a file for the template's output");
-    command_bell_ = make_doorbell();
-    completion_bell_ = make_doorbell();
+    command_bell_ = KeptDescriptor(make_doorbell());
+    completion_bell_ = KeptDescriptor(make_doorbell());
     if (!command_bell_ || !completion_bell_) return failed("cannot make doorbells");
     if (int error = Segment::create(segment_))
         return make_failure(Stage::launch, error, "cannot make the shared segment");
-    Descriptor near, far;
-    if (int error = make_message_pair(near, far))
+    OwnedSocket far;
+    if (int error = make_owned_pair(control_, far))
         return make_failure(Stage::launch, error, "cannot make the control socket");
-    control_ = OwnedSocket(std::move(near));
     if (Outcome failure = queue_hello(plan)) return failure;
 
     // While it preloads the template cannot watch its owner. Its end of the control socket raises SIGKILL
@@ -166,53 +170,93 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
         plan.arguments[0],
         std::span(const_cast<char* const*>(environment_pointers.data()),
                   environment_pointers.size()));
+    SegmentLayout& layout = segment_.layout();
+    commands_.emplace(layout.command_ring, std::span<std::byte>(layout.command_bytes));
+    completions_.emplace(layout.completion_ring, std::span<std::byte>(layout.completion_bytes));
     state_at_start_ = read_owner_state();
-    if (Outcome failure = spawn_cold(cold, pid_)) {
+    pid_t pid = 0;
+    if (Outcome failure = spawn_cold(cold, pid)) {
         failure->stage = Stage::launch;
         failure->text = "the template did not start: " + failure->text;
         return failure;
     }
-    pidfd_ = open_pidfd(pid_);
-    if (!pidfd_) return failed("cannot open a pidfd of the template");
+    pidfd_ = KeptDescriptor(open_pidfd(pid));
+    if (!pidfd_) {
+        Failure failure = failed("cannot open a pidfd of the template");
+        end_child(pid);
+        return failure;
+    }
+    pid_ = pid;
     could_compare_ = can_compare_with(pid_);
-    SegmentLayout& layout = segment_.layout();
-    commands_.emplace(layout.command_ring, std::span<std::byte>(layout.command_bytes));
-    completions_.emplace(layout.completion_ring, std::span<std::byte>(layout.completion_bytes));
     return {};
+}
+
+void end_child(pid_t pid) {
+    siginfo_t info{};
+    if (pid <= 0 ||
+        ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG) < 0)
+        return;
+    ::kill(pid, SIGKILL);
+    while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+    }
 }
 
 TemplateProcess::~TemplateProcess() {
     if (owner_ != ::getpid() || pid_ <= 0) return;  // a forked copy, or never started
-    end_template();
+    if (!end_template()) leave_children_to_keeper();
     // By now all that it has forked is known, or says so itself: nobody else has the mailboxes.
     settle_after_end();
     for (Born& spare : unsettled_spares_) {
         // It says its pid when it parks; a closed mailbox says that there is no such child.
+        pollfd polled{spare.mailbox.get(), POLLIN, 0};
         MailboxReply reply{};
         ReceivedMessage received;
-        if (receive_message(spare.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)), {}, 0,
-                            received) == 0 &&
+        if (::poll(&polled, 1, kUnsettledPatience) == 1 &&
+            receive_message(spare.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)), {},
+                            MSG_DONTWAIT, received) == 0 &&
             received.size == sizeof reply)
             ending_spares_.push_back(reply.pid);
     }
-    unsettled_spares_.clear();
     for (Born& spare : spares_) ending_spares_.push_back(spare.pid);
-    spares_.clear();  // the end of file of its mailbox ends a parked child at once
-    for (pid_t spare : ending_spares_)
-        while (::waitpid(spare, nullptr, 0) < 0 && errno == EINTR) {
-        }
+    for (pid_t spare : ending_spares_) end_child(spare);
 }
 
-/// Tells the template to end, waits until it has, and reaps it.
-void TemplateProcess::end_template() {
+/// Tells the template to end, waits until it has, and reaps it. False: it did not end in good order, and
+/// nobody looks after its children any more.
+bool TemplateProcess::end_template() {
     shut_down();
     pollfd polled{pidfd_.get(), POLLIN, 0};
     const auto patience = std::chrono::milliseconds(kShutDownPatience).count();
     if (state_ == State::starting || state_ == State::broken ||
         ::poll(&polled, 1, static_cast<int>(patience)) == 0)
         signal_pidfd(pidfd_.get(), SIGKILL);  // it is preloading, or does not listen
-    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    int status = -1;
+    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
     }
+    return status == 0;
+}
+
+void TemplateProcess::leave_children_to_keeper() {
+    for (pid_t child : running_children_) {
+        siginfo_t info{};
+        const bool runs = ::waitid(P_PID, static_cast<id_t>(child), &info,
+                                   WEXITED | WNOWAIT | WNOHANG) == 0 && info.si_pid == 0;
+        // Nothing more can be done where there is no keeper either: the next spawn will say so.
+        if (runs) static_cast<void>(keep_child(child));
+    }
+}
+
+void TemplateProcess::remember_children(const std::vector<pid_t>& pids, Lifetime lifetime) {
+    if (lifetime != Lifetime::owner) return;
+    const std::lock_guard lock(mutex_);
+    running_children_.insert(running_children_.end(), pids.begin(), pids.end());
+    if (running_children_.size() < prune_at_) return;
+    std::erase_if(running_children_, [](pid_t child) {
+        siginfo_t info{};
+        return ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT | WNOHANG) < 0 ||
+               info.si_pid != 0;
+    });
+    prune_at_ = std::max<std::size_t>(64, 2 * running_children_.size());
 }
 
 bool TemplateProcess::has_ended() const {
@@ -223,7 +267,8 @@ bool TemplateProcess::has_ended() const {
 bool TemplateProcess::is_lost() {
     {
         const std::lock_guard lock(mutex_);
-        if (state_ == State::broken || !control_.is_intact()) return true;
+        if (state_ == State::broken || is_closing_ || !control_.is_intact() || !pidfd_)
+            return true;
         // One that ended before it was ready still has to say why, and the gate will not think better.
         if (state_ == State::starting || state_ == State::refused) return false;
     }
@@ -305,7 +350,7 @@ void TemplateProcess::drain() {
         popped = true;
         dispatch(header);
     }
-    if (popped && commands_->peer_waits_for_room()) ring(command_bell_);
+    if (popped && commands_->peer_waits_for_room()) ring(command_bell_.get());
 }
 
 void TemplateProcess::dispatch(const FrameHeader& header) {
@@ -342,7 +387,12 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
 }
 
 void TemplateProcess::take_in(const FrameHeader& header) {
-    if (header.values[1] != 0) return;  // of a command: the child itself tells whoever waits for it
+    if (header.values[1] != 0) {  // of a command: the child itself tells whoever waits for it
+        const auto pending = pending_.find(static_cast<std::uint64_t>(header.values[1]));
+        if (pending != pending_.end())
+            pending->second.born.push_back(static_cast<pid_t>(header.values[0]));
+        return;
+    }
     receive_mailboxes();
     Born spare;
     spare.id = header.id;
@@ -358,7 +408,7 @@ void TemplateProcess::take_in(const FrameHeader& header) {
     // No number was free for its mailbox: it ends, and more of its kind are not wanted.
     ending_spares_.push_back(spare.pid);
     const auto kept = static_cast<std::int64_t>(spares_.size());
-    if (commands_->push(frame(FrameKind::park, 0, kept, kept), {}) == 0) ring(command_bell_);
+    if (commands_->push(frame(FrameKind::park, 0, kept, kept), {}) == 0) ring(command_bell_.get());
 }
 
 void TemplateProcess::forget_spare(const FrameHeader& header) {
@@ -425,7 +475,7 @@ void TemplateProcess::poll_channel(Lock& lock, Deadline deadline) {
         lock.unlock();
         ::poll(polled, 3, poll_timeout(deadline));
         lock.lock();
-        if (polled[0].revents) silence(completion_bell_);
+        if (polled[0].revents) silence(completion_bell_.get());
         if (polled[1].revents) settle_after_end();
         if (polled[2].revents & POLLIN) receive_mailboxes();
     }
@@ -438,10 +488,11 @@ void TemplateProcess::poll_channel(Lock& lock, Deadline deadline) {
 void TemplateProcess::wait_for_room(Lock& lock) {
     const std::uint64_t before = commands_->taken();
     ++waiting_for_room_;
-    // Announced before the second look, so that the template rings if it makes room after it.
-    completions_->going_to_sleep(WakeFor::frames_and_room);
-    while (commands_->taken() == before && !ended_ && state_ != State::broken) {
+    while (!ended_ && state_ != State::broken) {
         drain();
+        // Announced before the look at what was taken, so that the template rings if it takes more later.
+        completions_->going_to_sleep(WakeFor::frames_and_room);
+        if (commands_->taken() != before) break;
         poll_channel(lock, {});
     }
     --waiting_for_room_;
@@ -505,6 +556,7 @@ std::uint32_t TemplateProcess::parked() {
 
 std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
     const std::lock_guard lock(mutex_);
+    if (is_closing_) return {};
     drain();
     if (!ending_spares_.empty()) reap_ended_spares();
     while (!spares_.empty()) {
@@ -531,7 +583,7 @@ void TemplateProcess::wake_to_refill() {
         const std::lock_guard lock(mutex_);
         if (!spares_.empty()) return;
     }
-    if (commands_->peer_sleeps()) ring(command_bell_);
+    if (commands_->peer_sleeps()) ring(command_bell_.get());
 }
 
 Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
@@ -539,14 +591,12 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
                                          bool nonblocking, std::uint64_t& ret_id,
                                          std::vector<Born>& ret_born) {
     std::vector<Born> born(count);
-    std::vector<Descriptor> child_ends(count);
+    std::vector<OwnedSocket> child_ends(count);
     std::vector<int> child_numbers;
     for (std::uint32_t i = 0; i < count; ++i) {
-        Descriptor owner_end;
-        if (int error = make_message_pair(owner_end, child_ends[i]))
+        if (int error = make_owned_pair(born[i].mailbox, child_ends[i]))
             return make_failure(Stage::hand_off, error, "cannot make a mailbox");
         child_numbers.push_back(child_ends[i].get());
-        born[i].mailbox = OwnedSocket(std::move(owner_end));
     }
     for (int number : descriptors)
         if (::fcntl(number, F_GETFD) < 0)
@@ -567,42 +617,61 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
     header.descriptor_count = static_cast<std::uint16_t>(sent.size());
     // The command's place in the ring and its descriptors on the socket must keep the same order, so
     // room is made sure of first: nothing else is pushed while the mutex is held.
-    while (!commands_->has_room(record.size())) {
-        if (nonblocking)
-            return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
-        wait_for_room(lock);
-        if (ended_ || state_ == State::broken) break;
-    }
     const DescriptorMessage message{id};
-    int error = ended_ || state_ == State::broken ? EPIPE : 0;
-    for (std::span<const int> some : {std::span<const int>(child_numbers), std::span<const int>(sent)})
-        if (!error) error = send_message(control_.get(), bytes_of(message), {}, some, MSG_DONTWAIT);
+    const std::span<const int> messages[] = {child_numbers, sent};
+    std::size_t messages_sent = 0;
+    int error = EAGAIN;
+    while (error == EAGAIN || error == ETOOMANYREFS) {
+        if (ended_ || is_closing_ || state_ == State::broken) {
+            error = EPIPE;
+        } else if (commands_->has_room(record.size())) {
+            error = 0;
+            while (!error && messages_sent < std::size(messages)) {
+                error = send_message(control_.get(), bytes_of(message), {}, messages[messages_sent],
+                                     MSG_DONTWAIT);
+                if (!error) ++messages_sent;
+            }
+        }
+        // What went out of a command that is given up here is thrown away by the template.
+        if (error != EAGAIN && error != ETOOMANYREFS) break;
+        if (nonblocking || error == ETOOMANYREFS)
+            return make_failure(Stage::hand_off, error, "the command ring is full");
+        wait_for_room(lock);
+    }
     if (!error) error = commands_->push(header, record);
     if (error)
         return make_failure(Stage::hand_off, error == ECONNRESET ? EPIPE : error,
                             "cannot give the command to the template");
     pending_[id] = {};
-    if (commands_->peer_sleeps()) ring(command_bell_);
+    if (commands_->peer_sleeps()) ring(command_bell_.get());
     ret_id = id;
     ret_born = std::move(born);
     return {};
 }
 
-Outcome TemplateProcess::command_failure(std::uint64_t id) {
-    const std::lock_guard lock(mutex_);
-    if (has_ended()) settle_after_end();
-    drain();
-    Outcome failure = std::move(pending_[id].failure);
+Outcome TemplateProcess::finish_command(std::uint64_t id, std::uint32_t count, bool explain,
+                                        const std::vector<pid_t>& started) {
+    Lock lock(mutex_);
+    // The kernel closes the mailboxes of a template that dies before its pidfd tells of its death, and one
+    // that does not fork says why first: one of the three arrives.
+    if (explain)
+        wait_until(lock, {}, [&] {
+            const Pending& pending = pending_[id];
+            return pending.failure || pending.born.size() >= count;
+        });
+    Pending pending = std::move(pending_[id]);
     pending_.erase(id);
-    if (!failure && ended_)
-        failure = make_failure(Stage::hand_off, EPIPE, "the template ended before it had forked");
-    return failure;
+    if (!explain) return {};
+    for (pid_t born : pending.born)
+        if (std::find(started.begin(), started.end(), born) == started.end()) end_child(born);
+    if (pending.failure || pending.born.size() >= count) return pending.failure;
+    return make_failure(Stage::hand_off, EPIPE, "the template ended before it had forked");
 }
 
 int TemplateProcess::set_spares(std::uint32_t least, std::uint32_t most) {
     const std::lock_guard lock(mutex_);
     const int error = commands_->push(frame(FrameKind::park, 0, least, most), {});
-    if (!error && commands_->peer_sleeps()) ring(command_bell_);
+    if (!error && commands_->peer_sleeps()) ring(command_bell_.get());
     return error;
 }
 
@@ -614,7 +683,7 @@ Outcome TemplateProcess::report(std::string& ret_json) {
         pending_.erase(id);
         return make_failure(Stage::launch, error, "cannot ask the template for its report");
     }
-    ring(command_bell_);
+    ring(command_bell_.get());
     wait_until(lock, {}, [&] { return pending_[id].is_answered; });
     ret_json = std::move(pending_[id].report);
     pending_.erase(id);
@@ -625,8 +694,9 @@ Outcome TemplateProcess::report(std::string& ret_json) {
 void TemplateProcess::shut_down() {
     const std::lock_guard lock(mutex_);
     drain();
+    is_closing_ = true;
     // A ring without room belongs to a template that does not answer: it is killed in the end.
-    if (commands_->push(frame(FrameKind::shut_down), {}) == 0) ring(command_bell_);
+    if (commands_->push(frame(FrameKind::shut_down), {}) == 0) ring(command_bell_.get());
 }
 
 }  // namespace warmfork

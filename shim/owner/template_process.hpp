@@ -15,6 +15,7 @@
 #include "channel/ring.hpp"
 #include "channel/segment.hpp"
 #include "owner/failure.hpp"
+#include "owner/kept_descriptor.hpp"
 #include "owner/owned_sockets.hpp"
 #include "owner/owner_state.hpp"
 
@@ -36,6 +37,10 @@ struct Born {
     OwnedSocket mailbox;
     bool has_parked = false;  ///< has said that it is prepared
 };
+
+/// Kills a child of this process that nobody else knows of, and reaps it. Nothing happens to a process that
+/// is not this one's child (somebody else has reaped it, and its number may be in use again).
+void end_child(pid_t pid);
 
 class TemplateProcess {
   public:
@@ -82,9 +87,13 @@ class TemplateProcess {
                                           std::span<const int> descriptors, std::uint32_t count,
                                           bool nonblocking, std::uint64_t& ret_id,
                                           std::vector<Born>& ret_born);
-    /// What became of a command whose mailboxes were closed: why the template did not fork, or that it
-    /// ended; nothing where it did fork. To be called once for each command.
-    [[nodiscard]] Outcome command_failure(std::uint64_t id);
+    /// To be called once for each command, when every mailbox has said something or was closed. With
+    /// `explain` it waits until it is known why one was closed without a word, reaps the children that
+    /// were born (and are not among `started`), and returns why the others were not; nothing: all were.
+    [[nodiscard]] Outcome finish_command(std::uint64_t id, std::uint32_t count, bool explain,
+                                         const std::vector<pid_t>& started);
+    /// Children that are to end with this process, for the case that the template cannot see to it.
+    void remember_children(const std::vector<pid_t>& pids, Lifetime lifetime);
 
     /// EAGAIN: the ring is full.
     [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
@@ -97,6 +106,7 @@ class TemplateProcess {
     enum class State { starting, ready, refused, broken };
     struct Pending {
         Outcome failure;
+        std::vector<pid_t> born;
         std::string report;
         bool is_answered = false;
     };
@@ -116,7 +126,8 @@ class TemplateProcess {
     void take_in(const FrameHeader& header);
     void forget_spare(const FrameHeader& header);
     void settle_after_end();
-    void end_template();
+    [[nodiscard]] bool end_template();
+    void leave_children_to_keeper();
     void wait_for_room(Lock& lock);
     /// Sleeps until `done` or the deadline; of several threads one polls for all. False: the deadline
     /// has passed, or the template has ended.
@@ -126,11 +137,11 @@ class TemplateProcess {
 
     pid_t pid_ = 0;
     pid_t owner_ = 0;
-    Descriptor pidfd_;
-    Descriptor log_;  ///< the template's stdout and stderr
+    KeptDescriptor pidfd_;
+    KeptDescriptor log_;  ///< the template's stdout and stderr
     OwnedSocket control_;
     Segment segment_;
-    Descriptor command_bell_, completion_bell_;
+    KeptDescriptor command_bell_, completion_bell_;
     OwnerState state_at_start_;
     bool could_compare_ = false;
     bool opened_by_main_thread_ = false;
@@ -142,6 +153,7 @@ class TemplateProcess {
     State state_ = State::starting;
     bool said_hello_ = false;
     bool ended_ = false;
+    bool is_closing_ = false;  ///< told to end: nothing new is asked of it
     std::string refusal_;
     std::vector<int> image_descriptors_;
     std::optional<RingWriter> commands_;
@@ -153,6 +165,8 @@ class TemplateProcess {
     std::map<std::uint64_t, OwnedSocket> mailboxes_;  ///< of spares that are not yet `born`
     std::vector<Born> unsettled_spares_;  ///< of a template that ended: forked or not, nobody knows
     std::uint32_t waiting_for_room_ = 0;
+    std::vector<pid_t> running_children_;
+    std::size_t prune_at_ = 64;  ///< when so many are remembered, those that have ended are forgotten
     std::uint64_t last_id_ = 0;
 };
 
