@@ -53,16 +53,17 @@ std::string_view line_of(std::string_view text, std::string_view key) {
     return text.substr(begin, text.find('\n', begin + 1) - begin);
 }
 
-std::string_view value_of(std::string_view text, std::string_view key) {
+/// What stands behind `key`; an empty string where it is missing. `text` must end with NUL.
+const char* value_of(std::string_view text, std::string_view key) {
     const std::size_t at = text.find(key);
-    return at == std::string_view::npos ? std::string_view{} : text.substr(at + key.size());
+    return at == std::string_view::npos ? "" : text.data() + at + key.size();
 }
 
 void read_status(OwnerState& state, std::string_view status) {
     state.file_mode_mask =
-        static_cast<std::uint32_t>(std::strtoul(value_of(status, "\nUmask:").data(), nullptr, 8));
-    state.signals_ignored = std::strtoull(value_of(status, "\nSigIgn:").data(), nullptr, 16);
-    state.no_new_privileges = std::atoi(value_of(status, "\nNoNewPrivs:").data()) != 0;
+        static_cast<std::uint32_t>(std::strtoul(value_of(status, "\nUmask:"), nullptr, 8));
+    state.signals_ignored = std::strtoull(value_of(status, "\nSigIgn:"), nullptr, 16);
+    state.no_new_privileges = std::atoi(value_of(status, "\nNoNewPrivs:")) != 0;
     for (std::string_view key : {"\nUid:", "\nGid:", "\nGroups:", "\nCapInh:", "\nCapPrm:", "\nCapEff:",
                                  "\nCapBnd:", "\nCapAmb:", "\nSeccomp:", "\nSeccomp_filters:"})
         state.credentials += line_of(status, key);

@@ -85,7 +85,8 @@ void Request::make_descriptor_map() {
         const bool is_named = std::any_of(map.begin(), map.end(), [&](const auto& entry) {
             return entry.target == standard;
         });
-        if (!is_named && ::fcntl(standard, F_GETFD) >= 0) map.push_back({standard, standard});
+        // Open, and not close-on-exec: a file of the owner's own may have taken the number.
+        if (!is_named && ::fcntl(standard, F_GETFD) == 0) map.push_back({standard, standard});
     }
     for (const warmfork_descriptor& entry : map) {
         if (entry.source < 0) continue;

@@ -157,7 +157,7 @@ void end_unless(bool is_right) {
 }
 
 void PythonHost::part_from_siblings() {
-    end_unless(bool(Reference(PyObject_CallMethod(child_, "reseed", nullptr))));
+    end_unless(bool(Reference(PyObject_CallMethod(child_, "part_from_siblings", nullptr))));
 }
 
 void PythonHost::rehearse() {
@@ -196,7 +196,8 @@ void PythonHost::run_and_forget(char* source) {
     Reference result(nullptr);
     if (prepared) result = run_prepared(prepared.get());
     if (result) leave(0, false);
-    const bool interrupted = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
+    // Not one of its subclasses, as in python3.
+    const bool interrupted = PyErr_Occurred() == PyExc_KeyboardInterrupt;
     PyErr_Print();  // for SystemExit this ends the process, with its status
     leave(kFailedStatus, interrupted);
 }

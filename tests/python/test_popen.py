@@ -199,9 +199,9 @@ class Programs(TestCase):
             file.write(text)
         return path
 
-    def same(self, *args, cwd=None):
-        expected = cold([PYTHON, *args], cwd=cwd)
-        seen = self.warm.run([PYTHON, *args], capture_output=True, cwd=cwd)
+    def same(self, *args, **options):
+        expected = cold([PYTHON, *args], **options)
+        seen = self.warm.run([PYTHON, *args], capture_output=True, **options)
         self.assertEqual(
             (seen.returncode, seen.stdout, seen.stderr),
             (expected.returncode, expected.stdout, expected.stderr),
@@ -254,6 +254,29 @@ class Programs(TestCase):
         self.same("-c", "import threading, time; threading.Thread(target=lambda: (time.sleep(.05), print('last'))).start()")
         self.same("-c", "class A:\n    def __del__(self): print('gone')\na = A()")
         self.same("-c", "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)")
+
+    def test_what_differed_once(self):
+        self.same("-c", "import sys; print(repr(sys.stdin.read()))", input=b"a\r\nb\rc")
+        self.same("-c", "class K(KeyboardInterrupt): pass\nraise K()")
+        self.same("-c", "class A:\n    def __del__(self): print('gone')\na = A(); a.a = a")
+        self.same("-c", "import threading, os; print(threading.main_thread().native_id == os.getpid())")
+        self.same("-c", "import warnings\n1/0")
+        gone = os.path.join(self.folder, "gone")
+        os.mkdir(gone)
+        script = self.write("anywhere.py", "print(1)")
+        for command in ([PYTHON, script], [PYTHON, "-c", "print(2)"]):
+            program = f"import os, subprocess, sys; os.rmdir({gone!r}); sys.exit(subprocess.call({command!r}))"
+            self.assertEqual(cold([PYTHON, "-c", program], cwd=gone).returncode, 0)
+            os.mkdir(gone)
+            before = os.open(".", os.O_RDONLY)
+            try:
+                os.chdir(gone)
+                os.rmdir(gone)
+                self.assertEqual(self.warm.run(command, capture_output=True).returncode, 0)
+            finally:
+                os.fchdir(before)
+                os.close(before)
+            os.mkdir(gone)
 
     def test_random_streams_are_each_childs_own(self):
         template = self.template(["random", "uuid", "tempfile"], backend="warm", spares=3)

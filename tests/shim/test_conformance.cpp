@@ -123,6 +123,13 @@ TEST_CASE("Descriptors: standard ones closed") {
     CHECK(view["descriptors"] == Json({{1, 0}}));
 }
 
+TEST_CASE("Descriptors: a standard number that is close-on-exec in the owner is closed in the child") {
+    ::fcntl(0, F_SETFD, FD_CLOEXEC);
+    const Json view = same_by_all([](ProbeRequest&) {});
+    ::fcntl(0, F_SETFD, 0);
+    CHECK(view["descriptors"] == Json({{1, 0}, {2, 0}}));
+}
+
 TEST_CASE("Descriptors: as many as a record can hold") {
     const Json view = same_by_all([](ProbeRequest& request) {
         for (int number = 3; number < 251; ++number) request.descriptors.push_back({0, number});

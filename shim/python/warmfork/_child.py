@@ -26,6 +26,8 @@ _coerced_locale = None
 _main = None
 _streams = ()
 _numpy_random = None
+_multiprocessing = None
+_threading = None
 _preloaded = ()
 
 
@@ -44,7 +46,6 @@ class _Stream:
         self.buffer = self.text.buffer
         self.encoding = self.text.encoding
         self.errors = self.text.errors
-        self.newline = "\n" if number else None
         self.write_through = getattr(self.text, "write_through", False)
         self.is_buffered = hasattr(self.buffer, "raw")
 
@@ -69,18 +70,15 @@ class _Stream:
         else:
             buffer = raw
         line_buffering = self.number == 2 or is_terminal
-        if self.number == 0:
-            self.text.__init__(buffer, self.encoding, self.errors, self.newline, is_terminal)
-        else:
-            self.text.__init__(
-                buffer, self.encoding, self.errors, self.newline, line_buffering, self.write_through
-            )
+        self.text.__init__(
+            buffer, self.encoding, self.errors, "\n", line_buffering, self.write_through
+        )
 
 
 def remember_image(preloaded, start_environment):
     """In the template, when preloading is done. start_environment: as the interpreter was started."""
     global _image_path, _image_time_zone, _image_ignored, _streams, _numpy_random
-    global _preloaded, _coerced_locale
+    global _preloaded, _coerced_locale, _multiprocessing, _threading
     _preloaded = tuple(preloaded)
     _image_path = sys.path[:]
     _image_time_zone = posix.environ.get(b"TZ")
@@ -98,6 +96,8 @@ def remember_image(preloaded, start_environment):
         _Stream("stderr", 2, "wb"),
     )
     _numpy_random = sys.modules.get("numpy.random")
+    _multiprocessing = sys.modules.get("multiprocessing.process")
+    _threading = sys.modules.get("threading")
     make_ready()
 
 
@@ -125,10 +125,14 @@ def rehearsal():
     return _REHEARSAL.format(modules=", ".join(["builtins", *_preloaded]))
 
 
-def reseed():
-    """Random streams of the image, which siblings must not share. `random` does it by itself."""
+def part_from_siblings():
+    """What children of one image must not share. `random` sees to itself."""
     if _numpy_random is not None:
         _numpy_random.seed()
+    if _multiprocessing is not None:
+        _multiprocessing.current_process().authkey = os.urandom(32)
+    if _threading is not None:
+        _threading.main_thread()._set_native_id()
 
 
 def set_environment(environment):
@@ -185,8 +189,24 @@ def _insert_path(entry):
         sys.path.insert(0, entry)
 
 
+def _absolute(path):
+    """As python3 does it: where the directory is gone, the path stays as it is."""
+    try:
+        return os.path.join(os.getcwd(), path)
+    except OSError:
+        return path
+
+
+def _show_source(source):
+    """Since 3.13 tracebacks show the lines of -c."""
+    linecache = sys.modules.get("linecache")
+    if linecache is not None and sys.version_info >= (3, 13):
+        lines = [line + "\n" for line in source.splitlines()]
+        linecache.cache["<string>"] = (len(source), None, lines, "<string>")
+
+
 def _prepare_script(main, program, script):
-    path = os.path.join(os.getcwd(), script)
+    path = _absolute(script)
     if _importer_of(path) is not None:
         sys.path.insert(0, path)
         return runpy._run_module_as_main, ("__main__", False)
@@ -216,19 +236,26 @@ def prepare(arguments, executable, ignored, pipes):
         stream.renew(pipes >> stream.number & 1)
     if ignored | _image_ignored != _PYTHON_IGNORED_BITS:
         _set_signals(ignored)
+    global _main
     main = sys.modules["__main__"] = _main
+    _main = None  # or it would outlive its place in sys.modules
     sys.path[:] = _image_path
-    sys.orig_argv = arguments[:]
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv = arguments[:]
     if executable is not None:
         sys.executable = executable
     program, *rest = arguments
     if rest[0] == "-c":
         sys.argv = ["-c", *rest[2:]]
         _insert_path("")
+        _show_source(rest[1])
         return rest[1] + "\n", "<string>"
     if rest[0] == "-m":
         sys.argv = ["-m", *rest[2:]]
-        _insert_path(os.getcwd())
+        try:
+            _insert_path(os.getcwd())
+        except OSError:
+            _insert_path("")
         return runpy._run_module_as_main, (rest[1],)
     if rest[0] == "--":
         del rest[0]

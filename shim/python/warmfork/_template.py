@@ -26,8 +26,10 @@ def _report(times):
     return f'{{"python": "{version}", "imports": [{imports}]}}'
 
 
-def _leave_no_trace():
+def _leave_no_trace(package):
     """A child that imports warmfork finds it, or does not find it, as a cold one would."""
+    for directory in (package, os.path.join(package, "warmfork")):
+        sys.path_importer_cache.pop(directory, None)
     for name in [name for name in sys.modules if name.partition(".")[0] == "warmfork"]:
         del sys.modules[name]
 
@@ -47,7 +49,7 @@ def main():
     times = _import_all(names)
     sys.path[:] = own_path
     _child.remember_image(names, start_environment)
-    _leave_no_trace()
+    _leave_no_trace(package)
     sys.stdout.flush()
     sys.stderr.flush()
     gc.collect()
