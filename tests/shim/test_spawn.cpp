@@ -256,11 +256,13 @@ TEST_CASE("Ten thousand serial spawns: every status right, nothing more at the e
     int right = 0;
     for (int i = 0; i < 100; ++i) right += spawn(i);
     table.wait_parked(1);
-    const auto before = std::tuple(mappings(::getpid()), mappings(pid));
+    [[maybe_unused]] const auto before = std::tuple(mappings(::getpid()), mappings(pid));
     for (int i = 100; i < 10'000; ++i) right += spawn(i);
     table.wait_parked(1);
     CHECK(right == 10'000);
+#ifndef __SANITIZE_ADDRESS__  // whose allocator maps as it likes
     CHECK(std::tuple(mappings(::getpid()), mappings(pid)) == before);
+#endif
     // Of spares there are now one to eight.
     CHECK(descriptors(pid) <= 3 + 5 + 8);
     CHECK(children_of(::getpid()).size() <= 1 + 8);

@@ -31,6 +31,11 @@
 
 #include "warmfork.h"
 
+/// In the sanitizer build: no signal handlers of the sanitizer's own, which a child would show.
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
+    return "detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_sigfpe=0:use_sigaltstack=0";
+}
+
 namespace {
 
 using Json = nlohmann::json;
