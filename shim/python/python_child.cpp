@@ -191,6 +191,8 @@ void PythonHost::run_and_forget(char* source) {
 
 [[noreturn]] void run_child(PythonHost& host, const ChildCommand& command) {
     Reference prepared = prepare(host.child(), command);
+    Reference let_go(prepared ? PyObject_CallMethod(host.child(), "let_go", nullptr) : nullptr);
+    if (!let_go) prepared = Reference(nullptr);
     // Not before Python knows which signals are ignored.
     set_signal_mask(command.signal_mask);
     Reference result(nullptr);

@@ -278,6 +278,12 @@ class Programs(TestCase):
                 os.close(before)
             os.mkdir(gone)
 
+    def test_a_child_that_is_forked_on_command_is_no_different(self):
+        self.warm = self.template(backend="warm", spares=0)
+        self.same("-c", "class A:\n    def __del__(self): print('gone')\na = A()")
+        self.same("-c", self.STATE)
+        self.same("-c", "import random, atexit; atexit.register(print, 'left'); 1/0")
+
     def test_random_streams_are_each_childs_own(self):
         template = self.template(["random", "uuid", "tempfile"], backend="warm", spares=3)
         template.wait_parked(3)

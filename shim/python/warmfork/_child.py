@@ -17,6 +17,7 @@ from _io import FileIO
 
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)  # of every fresh interpreter
 
+_SETTABLE_BITS = sum(1 << (number - 1) for number in signal.valid_signals())  # not the two of glibc
 _PYTHON_IGNORED_BITS = sum(1 << (number - 1) for number in _PYTHON_IGNORES)
 
 _image_path = None
@@ -98,8 +99,6 @@ def remember_image(preloaded, start_environment):
     _numpy_random = sys.modules.get("numpy.random")
     _multiprocessing = sys.modules.get("multiprocessing.process")
     _threading = sys.modules.get("threading")
-    make_ready()
-
 
 # Some of everything that a first line is made of, so that a spare has its own copies of the pages that
 # compiling and running it write to.
@@ -133,6 +132,7 @@ def part_from_siblings():
         _multiprocessing.current_process().authkey = os.urandom(32)
     if _threading is not None:
         _threading.main_thread()._set_native_id()
+    make_ready()
 
 
 def set_environment(environment):
@@ -169,9 +169,18 @@ def _make_main():
 
 
 def make_ready():
-    """The last of what can be done before the command is known."""
+    """The last of what can be done before the command is known. In the child: what the template has made
+    is frozen, and the garbage collector would not take __main__ apart at the end."""
     global _main
     _main = _make_main()
+
+
+def let_go():
+    """After the last preparation: what is user code's alone must not be kept alive by us, or it would be
+    finalized later than python3 does it (output written by destructors would be lost)."""
+    global _streams, _main
+    _streams = ()
+    _main = None
 
 
 def _importer_of(path):
@@ -234,11 +243,10 @@ def prepare(arguments, executable, ignored, pipes):
     Returns (source, file name) to compile and run in __main__, or (function, arguments) to call."""
     for stream in _streams:
         stream.renew(pipes >> stream.number & 1)
+    ignored &= _SETTABLE_BITS
     if ignored | _image_ignored != _PYTHON_IGNORED_BITS:
         _set_signals(ignored)
-    global _main
     main = sys.modules["__main__"] = _main
-    _main = None  # or it would outlive its place in sys.modules
     sys.path[:] = _image_path
     if hasattr(sys, "orig_argv"):
         sys.orig_argv = arguments[:]
