@@ -25,10 +25,10 @@ class OpenMemfd {
 
 }  // namespace
 
-int Segment::map() {
+int Segment::map(int memfd) {
     try {
         region_ = boost::interprocess::mapped_region(
-            OpenMemfd(memfd_.get()), boost::interprocess::read_write, 0, sizeof(SegmentLayout));
+            OpenMemfd(memfd), boost::interprocess::read_write, 0, sizeof(SegmentLayout));
     } catch (const boost::interprocess::interprocess_exception& error) {
         return error.get_native_error() ? error.get_native_error() : ENOMEM;
     }
@@ -36,28 +36,28 @@ int Segment::map() {
     return ::madvise(region_.get_address(), region_.get_size(), MADV_DONTFORK) < 0 ? errno : 0;
 }
 
-int Segment::create(Segment& ret_segment) {
+int Segment::create(Segment& ret_segment, Descriptor& ret_memfd) {
     Segment segment;
-    segment.memfd_ = Descriptor(::memfd_create("warmfork-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-    if (!segment.memfd_) return errno;
-    if (::ftruncate(segment.memfd(), sizeof(SegmentLayout)) < 0) return errno;
-    if (::fcntl(segment.memfd(), F_ADD_SEALS, kSeals) < 0) return errno;
-    if (int error = segment.map()) return error;
+    Descriptor memfd(::memfd_create("warmfork-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!memfd) return errno;
+    if (::ftruncate(memfd.get(), sizeof(SegmentLayout)) < 0) return errno;
+    if (::fcntl(memfd.get(), F_ADD_SEALS, kSeals) < 0) return errno;
+    if (int error = segment.map(memfd.get())) return error;
     segment.layout().magic = kSegmentMagic;
     segment.layout().version = kProtocolVersion;
     ret_segment = std::move(segment);
+    ret_memfd = std::move(memfd);
     return 0;
 }
 
-int Segment::attach(Descriptor memfd, Segment& ret_segment) {
+int Segment::attach(const Descriptor& memfd, Segment& ret_segment) {
     struct stat status;
     if (::fstat(memfd.get(), &status) < 0) return errno;
     const int seals = ::fcntl(memfd.get(), F_GET_SEALS);
     if (seals < 0 || (seals & kSeals) != kSeals) return EPROTO;
     if (status.st_size != static_cast<off_t>(sizeof(SegmentLayout))) return EPROTO;
     Segment segment;
-    segment.memfd_ = std::move(memfd);
-    if (int error = segment.map()) return error;
+    if (int error = segment.map(memfd.get())) return error;
     if (segment.layout().magic != kSegmentMagic) return EPROTO;
     if (segment.layout().version != kProtocolVersion) return EPROTONOSUPPORT;
     ret_segment = std::move(segment);

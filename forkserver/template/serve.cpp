@@ -51,7 +51,7 @@ int receive_hello(Connection& connection) {
     if (received.descriptor_count != kHelloDescriptors ||
         received.size < sizeof connection.hello)
         return EPROTO;
-    Descriptor memfd(numbers[0]);
+    const Descriptor memfd(numbers[0]);
     connection.command_bell = Descriptor(numbers[1]);
     connection.completion_bell = Descriptor(numbers[2]);
     connection.owner_pidfd = Descriptor(numbers[3]);
@@ -64,7 +64,7 @@ int receive_hello(Connection& connection) {
     if (connection.allowed.empty()) return EPROTO;
     connection.keeper_program = connection.allowed.front();
     connection.allowed.erase(connection.allowed.begin());
-    return Segment::attach(std::move(memfd), connection.segment);
+    return Segment::attach(memfd, connection.segment);
 }
 
 int answer_hello(const Connection& connection) {

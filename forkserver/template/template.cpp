@@ -103,7 +103,7 @@ std::string Template::open_gate() {
 std::unordered_set<int> Template::own_descriptors() const {
     std::unordered_set<int> own{0, 1, 2, connection_.control.get(), connection_.command_bell.get(),
                                 connection_.completion_bell.get(), connection_.owner_pidfd.get(),
-                                connection_.segment.memfd(), child_mailbox_};
+                                child_mailbox_};
     for (const auto* descriptors : {&spawn_descriptors_, &spawn_mailboxes_})
         for (const Descriptor& descriptor : *descriptors) own.insert(descriptor.get());
     for (const Child& child : children_) own.insert(child.pidfd.get());

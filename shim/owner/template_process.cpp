@@ -96,7 +96,7 @@ Outcome TemplateProcess::start(const LaunchPlan& plan,
 }
 
 /// Writes the hello into the control socket before the template exists; it reads it when it serves.
-Outcome TemplateProcess::queue_hello(const LaunchPlan& plan) {
+Outcome TemplateProcess::queue_hello(const LaunchPlan& plan, const Descriptor& segment) {
     const Descriptor owner = open_pidfd(::getpid());
     if (!owner) return make_failure(Stage::launch, errno, "cannot open a pidfd of this process");
     OwnerHello hello{};
@@ -110,7 +110,7 @@ Outcome TemplateProcess::queue_hello(const LaunchPlan& plan) {
     hello.allow_count = static_cast<std::uint32_t>(plan.allowed.size());
     std::string strings = find_companion("warmfork-keeper");
     for (const std::string& entry : plan.allowed) strings += '\0' + entry;
-    const int descriptors[kHelloDescriptors] = {segment_.memfd(), command_bell_.get(),
+    const int descriptors[kHelloDescriptors] = {segment.get(), command_bell_.get(),
                                                 completion_bell_.get(), owner.get()};
     if (int error = send_message(control_.get(), bytes_of(hello),
                                  std::as_bytes(std::span(strings)), descriptors, MSG_DONTWAIT))
@@ -131,12 +131,13 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     command_bell_ = KeptDescriptor(make_doorbell());
     completion_bell_ = KeptDescriptor(make_doorbell());
     if (!command_bell_ || !completion_bell_) return failed("cannot make doorbells");
-    if (int error = Segment::create(segment_))
+    Descriptor memfd;
+    if (int error = Segment::create(segment_, memfd))
         return make_failure(Stage::launch, error, "cannot make the shared segment");
     OwnedSocket far;
     if (int error = make_owned_pair(control_, far))
         return make_failure(Stage::launch, error, "cannot make the control socket");
-    if (Outcome failure = queue_hello(plan)) return failure;
+    if (Outcome failure = queue_hello(plan, memfd)) return failure;
 
     // While it preloads the template cannot watch its owner. Its end of the control socket raises SIGKILL
     // for it when this end is closed, however that happens; nothing is sent meanwhile. It takes that back

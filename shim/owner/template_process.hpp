@@ -114,7 +114,7 @@ class TemplateProcess {
 
     TemplateProcess() = default;
     [[nodiscard]] Outcome launch(const LaunchPlan& plan);
-    [[nodiscard]] Outcome queue_hello(const LaunchPlan& plan);
+    [[nodiscard]] Outcome queue_hello(const LaunchPlan& plan, const Descriptor& segment);
     [[nodiscard]] std::string last_lines() const;
     [[nodiscard]] Failure end_failure();
 

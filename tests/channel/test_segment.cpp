@@ -20,16 +20,18 @@ constexpr int kAllSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 TEST_CASE("What one side writes the other side reads") {
     Segment mine, theirs;
-    REQUIRE(Segment::create(mine) == 0);
-    REQUIRE(Segment::attach(Descriptor(::dup(mine.memfd())), theirs) == 0);
+    Descriptor memfd;
+    REQUIRE(Segment::create(mine, memfd) == 0);
+    REQUIRE(Segment::attach(memfd, theirs) == 0);
     mine.layout().command_bytes[5] = std::byte{42};
     CHECK(theirs.layout().command_bytes[5] == std::byte{42});
 }
 
 TEST_CASE("A segment cannot be cut short behind its reader's back") {
     Segment segment;
-    REQUIRE(Segment::create(segment) == 0);
-    CHECK(::ftruncate(segment.memfd(), 0) < 0);
+    Descriptor memfd;
+    REQUIRE(Segment::create(segment, memfd) == 0);
+    CHECK(::ftruncate(memfd.get(), 0) < 0);
     CHECK(errno == EPERM);
 }
 
@@ -46,9 +48,10 @@ TEST_CASE("Memory that is not a segment of this version is refused") {
     }
     SECTION("of another version") {
         Segment other;
-        REQUIRE(Segment::create(other) == 0);
+        Descriptor memfd;
+        REQUIRE(Segment::create(other, memfd) == 0);
         other.layout().version = kProtocolVersion + 1;
-        CHECK(Segment::attach(Descriptor(::dup(other.memfd())), segment) == EPROTONOSUPPORT);
+        CHECK(Segment::attach(memfd, segment) == EPROTONOSUPPORT);
     }
     SECTION("no memfd at all") {
         CHECK(Segment::attach(Descriptor(::open("/dev/null", O_RDWR | O_CLOEXEC)), segment) ==

@@ -207,6 +207,75 @@ TEST_CASE("A stopped template makes a non-blocking spawn say EAGAIN, and a block
     waiter.join();
 }
 
+TEST_CASE("Many threads that find the template stopped all wait, and none is turned away") {
+    warmfork::Template table = probe_template(0);
+    table.wait_parked(0);
+    const pid_t pid = warmfork_template_pid(table.handle());
+    ::kill(pid, SIGSTOP);
+    // More commands than the control socket holds messages.
+    std::vector<std::thread> threads;
+    std::atomic<int> right{0};
+    for (int i = 0; i < 300; ++i)
+        threads.emplace_back([&] {
+            try {
+                right += WEXITSTATUS(table.spawn({WARMFORK_PROBE, "exit", "6"}).wait()) == 6;
+            } catch (const Error&) {
+            }
+        });
+    ::kill(pid, SIGCONT);
+    for (std::thread& thread : threads) thread.join();
+    CHECK(right == 300);
+}
+
+TEST_CASE("Changing the number of spares during spawns costs no child its life") {
+    warmfork::Template table = probe_template(8);
+    std::atomic<bool> done{false};
+    std::thread changer([&] {
+        for (int i = 0; !done; ++i) warmfork_template_set_spares(table.handle(), i % 2 ? 1 : 8);
+    });
+    int right = 0;
+    for (int i = 0; i < 1500; ++i)
+        right += WEXITSTATUS(table.spawn({WARMFORK_PROBE, "exit", "7"}).wait()) == 7;
+    done = true;
+    changer.join();
+    CHECK(right == 1500);
+}
+
+TEST_CASE("An owner that forks while its other threads spawn: both sides go on spawning") {
+    warmfork::Template table = probe_template(2, {}, WARMFORK_BACKEND_AUTO);
+    std::atomic<bool> done{false};
+    std::vector<std::thread> threads;
+    for (warmfork_backend backend : {WARMFORK_BACKEND_WARM, WARMFORK_BACKEND_COLD})
+        threads.emplace_back([&, backend] {
+            while (!done) {
+                ProbeRequest request({"exit", "0"});
+                request.request.backend = backend;
+                table.spawn(request.get()).wait();
+            }
+        });
+    int right = 0;
+    for (int i = 0; i < 40; ++i) {
+        const pid_t worker = ::fork();
+        if (worker == 0) {
+            const char* const arguments[] = {WARMFORK_PROBE, "exit", "5", nullptr};
+            warmfork_request request;
+            warmfork_request_init(&request);
+            request.arguments = arguments;
+            warmfork_process* process;
+            int status = 0;
+            if (warmfork_spawn(nullptr, &request, &process, nullptr) == 0)
+                warmfork_process_wait(process, 0, &status, nullptr);
+            ::_exit(WEXITSTATUS(status));
+        }
+        int status = 0;
+        ::waitpid(worker, &status, 0);
+        right += WEXITSTATUS(status) == 5;
+    }
+    done = true;
+    for (std::thread& thread : threads) thread.join();
+    CHECK(right == 40);
+}
+
 TEST_CASE("poll, signal, pidfd and usage of a child") {
     warmfork::Template table = probe_template(1);
     Pipe output;

@@ -1,11 +1,14 @@
 // Real kill -9 at every step. Who is waited for is waited for by pidfd: nothing sleeps, nothing guesses.
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "support/catch.hpp"
 #include "support/processes.hpp"
@@ -157,6 +160,64 @@ TEST_CASE("When the template is killed its children run on and the next spawn ha
     CHECK(table.counts().template_starts == 2);
     child.signal(SIGTERM);
     CHECK(child.wait() == SIGTERM);
+}
+
+TEST_CASE("Children of a killed template end with the owner, also when they ignore SIGTERM") {
+    Pipe output;
+    const pid_t owner = ::fork();
+    if (owner == 0) {
+        // From another thread, where the kernel's parent-death signal is of no use.
+        std::thread([&] {
+            auto* table = new warmfork::Template(probe_template(1));
+            ProbeRequest stubborn({"stubborn"});
+            stubborn.descriptors.push_back({-1, 1});
+            stubborn.descriptors.push_back({output.write_end.get(), 9});
+            table->spawn(stubborn.get());
+            const pid_t first = warmfork_template_pid(table->handle());
+            const Descriptor pidfd = warmfork::open_pidfd(first);
+            ::kill(first, SIGKILL);
+            has_ended(pidfd);
+            int status;
+            output_of(*table, {"exit", "0"}, &status);
+        }).join();
+        ::raise(SIGKILL);
+    }
+    ::waitpid(owner, nullptr, 0);
+    CHECK(output.read_all().empty());  // blocks until the child has ended
+}
+
+TEST_CASE("An application that closes the shim's descriptors keeps its children and its own files") {
+    Pipe output;
+    const pid_t owner = ::fork();
+    if (owner == 0) {
+        int right = 0;
+        {
+            warmfork::Template table = probe_template(1);
+            table.wait_parked(1);
+            ProbeRequest request({"wait"});
+            request.descriptors.push_back({-1, 1});
+            warmfork::Process child = table.spawn(request.get());
+            const int kept = output.write_end.get();
+            for (int number = 3; number < 2000; ++number)
+                if (number != kept) ::close(number);
+            std::vector<int> own;
+            for (int i = 0; i < 60; ++i) own.push_back(::open("/dev/null", O_RDWR));
+            ::umask(0123);
+            int status = 0;
+            const std::string view = output_of(table, {"view"}, &status);
+            right += view.find("\"umask\": 83") != std::string::npos;
+            right += !child.poll(status);
+            child.signal(SIGTERM);
+            right += child.wait() == SIGTERM;
+            for (int number : own) right += ::fcntl(number, F_GETFD) >= 0;
+        }
+        const char answer = static_cast<char>(right);
+        ::_exit(::write(output.write_end.get(), &answer, 1) == 1 ? 0 : 1);
+    }
+    const std::string answer = output.read_all();
+    ::waitpid(owner, nullptr, 0);
+    REQUIRE(answer.size() == 1);
+    CHECK(static_cast<int>(answer[0]) == 63);
 }
 
 TEST_CASE("A template that is killed while it preloads fails the spawn, and the next one tries again") {
