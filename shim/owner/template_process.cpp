@@ -612,17 +612,21 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
         record = {};
     }
 
+    // The command's place in the ring and its messages on the socket must keep the same order: one thread
+    // at a time, also while it waits for room.
+    std::unique_lock turn(command_turn_, std::defer_lock);
+    if (!nonblocking) turn.lock();
+    if (!turn.owns_lock() && !turn.try_lock())
+        return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
     Lock lock(mutex_);
     const std::uint64_t id = ++last_id_;
     FrameHeader header = frame(FrameKind::spawn, id, count, memfd ? kSpawnRecordInMemfd : 0);
     header.descriptor_count = static_cast<std::uint16_t>(sent.size());
-    // The command's place in the ring and its descriptors on the socket must keep the same order, so
-    // room is made sure of first: nothing else is pushed while the mutex is held.
     const DescriptorMessage message{id};
     const std::span<const int> messages[] = {child_numbers, sent};
     std::size_t messages_sent = 0;
     int error = EAGAIN;
-    while (error == EAGAIN || error == ETOOMANYREFS) {
+    while (error == EAGAIN) {
         if (ended_ || is_closing_ || state_ == State::broken) {
             error = EPIPE;
         } else if (commands_->has_room(record.size())) {
@@ -634,9 +638,9 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
             }
         }
         // What went out of a command that is given up here is thrown away by the template.
-        if (error != EAGAIN && error != ETOOMANYREFS) break;
-        if (nonblocking || error == ETOOMANYREFS)
-            return make_failure(Stage::hand_off, error, "the command ring is full");
+        if (error != EAGAIN) break;
+        if (nonblocking)
+            return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
         wait_for_room(lock);
     }
     if (!error) error = commands_->push(header, record);

@@ -147,6 +147,7 @@ class TemplateProcess {
     bool opened_by_main_thread_ = false;
     std::vector<std::string> environment_;
 
+    std::mutex command_turn_;  ///< taken before `mutex_`, by who sends a command with descriptors
     std::mutex mutex_;
     std::condition_variable changed_;
     bool somebody_polls_ = false;

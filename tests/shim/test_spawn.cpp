@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <mutex>
 #include <set>
 #include <thread>
 
@@ -215,15 +216,20 @@ TEST_CASE("Many threads that find the template stopped all wait, and none is tur
     // More commands than the control socket holds messages.
     std::vector<std::thread> threads;
     std::atomic<int> right{0};
+    std::mutex mutex;
+    std::string failures;
     for (int i = 0; i < 300; ++i)
         threads.emplace_back([&] {
             try {
                 right += WEXITSTATUS(table.spawn({WARMFORK_PROBE, "exit", "6"}).wait()) == 6;
-            } catch (const Error&) {
+            } catch (const Error& error) {
+                const std::lock_guard lock(mutex);
+                failures = error.what();
             }
         });
     ::kill(pid, SIGCONT);
     for (std::thread& thread : threads) thread.join();
+    CHECK(failures == "");
     CHECK(right == 300);
 }
 
