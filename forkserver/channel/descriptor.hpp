@@ -45,8 +45,8 @@ inline int signal_pidfd(int pidfd, int signal) {
     return static_cast<int>(::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0));
 }
 
-/// Moves a descriptor to a number of at least `lowest`, close-on-exec, so that it does not lie where
-/// programs expect the lowest free number. Where no such number is free it stays where it is.
+/// Moves a descriptor to a number of at least `lowest`, close-on-exec, so that it does not lie
+/// where programs expect the lowest free number. Where no such number is free it stays where it is.
 inline Descriptor moved_up(Descriptor descriptor, int lowest) {
     const int higher = ::fcntl(descriptor.get(), F_DUPFD_CLOEXEC, lowest);
     return higher < 0 ? std::move(descriptor) : Descriptor(higher);

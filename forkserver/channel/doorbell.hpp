@@ -11,7 +11,9 @@
 namespace warmfork {
 
 /// A doorbell, close-on-exec; empty with errno set on failure.
-inline Descriptor make_doorbell() { return Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+inline Descriptor make_doorbell() {
+    return Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
 
 /// Wakes whoever polls the doorbell. A full counter (EAGAIN) means that it is ringing already.
 inline void ring(int doorbell) {

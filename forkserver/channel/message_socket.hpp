@@ -14,15 +14,15 @@ namespace warmfork {
 /// A connected pair, close-on-exec. Returns 0 or errno.
 [[nodiscard]] int make_message_pair(Descriptor& ret_one, Descriptor& ret_other);
 
-/// One message from up to two pieces, with descriptors that stay the caller's. Never raises SIGPIPE.
-/// `flags`: of sendmsg, e.g. MSG_DONTWAIT. Returns 0 or errno (EPIPE or ECONNRESET: the peer is gone;
-/// EAGAIN: full; ETOOMANYREFS: too many descriptors in flight). No allocation.
+/// One message from up to two pieces, with descriptors that stay the caller's. Never raises
+/// SIGPIPE. `flags`: of sendmsg, e.g. MSG_DONTWAIT. Returns 0 or errno (EPIPE or ECONNRESET: the
+/// peer is gone; EAGAIN: full; ETOOMANYREFS: too many descriptors in flight). No allocation.
 [[nodiscard]] int send_message(int socket, std::span<const std::byte> head,
                                std::span<const std::byte> body, std::span<const int> descriptors,
                                int flags);
 
 struct ReceivedMessage {
-    std::size_t size = 0;  ///< bytes of the message; 0 with error 0: the peer is gone
+    std::size_t size = 0;                ///< bytes of the message; 0 with error 0: the peer is gone
     bool truncated = false;              ///< longer than the buffer
     bool descriptors_truncated = false;  ///< some did not arrive: the limit on open files
     std::size_t descriptor_count = 0;    ///< written to the caller's array, close-on-exec

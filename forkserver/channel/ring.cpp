@@ -7,14 +7,16 @@
 namespace warmfork {
 namespace {
 
-std::uint64_t padded(std::uint64_t size) { return (size + 7) & ~std::uint64_t{7}; }
+std::uint64_t padded(std::uint64_t size) {
+    return (size + 7) & ~std::uint64_t{7};
+}
 
 }  // namespace
 
 // Why a frame is never missed by a sleeper. The writer stores `tail`, fences, loads `asleep`; the
-// reader stores `asleep`, fences, loads `tail`. Both fences are sequentially consistent, so at least
-// one of the two loads sees the other's store: either the writer rings, or the reader does not sleep.
-// Waiting for room is the same with `head` in the place of `tail`.
+// reader stores `asleep`, fences, loads `tail`. Both fences are sequentially consistent, so at
+// least one of the two loads sees the other's store: either the writer rings, or the reader does
+// not sleep. Waiting for room is the same with `head` in the place of `tail`.
 
 bool RingWriter::has_room(std::size_t payload_size) const {
     const std::uint64_t used = tail_ - taken();

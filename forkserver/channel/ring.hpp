@@ -1,6 +1,6 @@
-// The two views of a ring in shared memory. A view keeps its own index privately and publishes it; of
-// the peer's index it uses nothing but the distance, and only after checking it. Neither view blocks,
-// locks or allocates more than a frame.
+// The two views of a ring in shared memory. A view keeps its own index privately and publishes it;
+// of the peer's index it uses nothing but the distance, and only after checking it. Neither view
+// blocks, locks or allocates more than a frame.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +22,8 @@ class RingWriter {
   public:
     RingWriter(RingHeader& header, std::span<std::byte> bytes) : header_(&header), bytes_(bytes) {}
 
-    /// Appends a frame. Returns 0, EAGAIN (no room now), EMSGSIZE (payload over the limit) or EPROTO
-    /// (the peer's index is impossible: it broke the ring, give up the channel).
+    /// Appends a frame. Returns 0, EAGAIN (no room now), EMSGSIZE (payload over the limit) or
+    /// EPROTO (the peer's index is impossible: it broke the ring, give up the channel).
     [[nodiscard]] int push(FrameHeader header, std::span<const std::byte> payload);
 
     /// True if the peer sleeps or is about to, and so must be woken by its doorbell. Any push that
@@ -53,14 +53,14 @@ class RingReader {
   public:
     RingReader(RingHeader& header, std::span<std::byte> bytes) : header_(&header), bytes_(bytes) {}
 
-    /// Copies the oldest frame out of shared memory; what it returns can no longer change. `broken`:
-    /// sizes or indices that no honest peer writes; give up the channel.
+    /// Copies the oldest frame out of shared memory; what it returns can no longer change.
+    /// `broken`: sizes or indices that no honest peer writes; give up the channel.
     [[nodiscard]] Pop pop(FrameHeader& ret_header, std::vector<std::byte>& ret_payload);
 
     bool empty() const { return header_->tail.load(std::memory_order_acquire) == head_; }
 
-    /// Says that this side is about to sleep and for what it is to be woken. What it waits for must be
-    /// looked at once more between this call and sleeping. After sleeping call `awake`.
+    /// Says that this side is about to sleep and for what it is to be woken. What it waits for must
+    /// be looked at once more between this call and sleeping. After sleeping call `awake`.
     void going_to_sleep(WakeFor reason);
     void awake() { header_->asleep.store(0, std::memory_order_relaxed); }
 

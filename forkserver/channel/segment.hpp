@@ -12,13 +12,13 @@ class Segment {
   public:
     Segment() = default;
 
-    /// Makes a segment and maps it. The memfd is for the peer; the mapping does without it. Returns 0 or
-    /// errno.
+    /// Makes a segment and maps it. The memfd is for the peer; the mapping does without it. Returns
+    /// 0 or errno.
     [[nodiscard]] static int create(Segment& ret_segment, Descriptor& ret_memfd);
 
     /// Maps a segment that a peer made. Its size, seals, magic and version are checked, so that no
-    /// later access can raise SIGBUS. Returns 0, errno, EPROTO (not a segment) or EPROTONOSUPPORT (of
-    /// another version).
+    /// later access can raise SIGBUS. Returns 0, errno, EPROTO (not a segment) or EPROTONOSUPPORT
+    /// (of another version).
     [[nodiscard]] static int attach(const Descriptor& memfd, Segment& ret_segment);
 
     SegmentLayout& layout() const { return *static_cast<SegmentLayout*>(region_.get_address()); }

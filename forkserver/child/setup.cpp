@@ -38,8 +38,8 @@ void set_disposition(int signal, void (*disposition)(int)) {
     ::sigaction(signal, &action, nullptr);
 }
 
-/// Renumbers a descriptor that lies where a target will be. The numbers that are tried on the way are
-/// targets themselves and so are replaced by the placing that follows.
+/// Renumbers a descriptor that lies where a target will be. The numbers that are tried on the way
+/// are targets themselves and so are replaced by the placing that follows.
 bool move_off_targets(int& number, std::span<const std::int32_t> targets) {
     while (number >= 0 && contains(targets, number)) {
         const int other = ::fcntl(number, F_DUPFD_CLOEXEC, 0);

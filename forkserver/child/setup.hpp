@@ -1,5 +1,6 @@
-// What happens in a child between its birth and user code, whichever backend made it. Everything here
-// runs between fork (or vfork) and user code: no allocation, no locks, no stdio; errno is all it has.
+// What happens in a child between its birth and user code, whichever backend made it. Everything
+// here runs between fork (or vfork) and user code: no allocation, no locks, no stdio; errno is all
+// it has.
 #pragma once
 
 #include <span>
@@ -23,10 +24,10 @@ struct ChildDescriptors {
     std::span<const int> image;  ///< opened by preloading, sorted; survive
 };
 
-/// Brings the calling process into the state that the record describes, apart from environment, title
-/// and signal mask: descriptors, session and group, dispositions, limits, directory. All descriptors
-/// but the record's targets, `image` and `reply` are closed. False: `ret_failure` says which step
-/// failed; the process is to be ended.
+/// Brings the calling process into the state that the record describes, apart from environment,
+/// title and signal mask: descriptors, session and group, dispositions, limits, directory. All
+/// descriptors but the record's targets, `image` and `reply` are closed. False: `ret_failure` says
+/// which step failed; the process is to be ended.
 [[nodiscard]] bool set_up_child(const RecordView& record, ChildDescriptors& descriptors,
                                 ChildFailure& ret_failure);
 

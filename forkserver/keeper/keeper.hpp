@@ -13,13 +13,12 @@ struct KeeperMessage {
     std::uint32_t no_more_wards;   ///< the end of file behind this is not the owner's death
 };
 
-/// Starts a keeper for the owner behind `owner_pidfd` and returns with it running; it is not left as a
-/// child of the caller. Returns 0 or errno. Blocks about a millisecond.
-[[nodiscard]] int start_keeper(const std::string& program, int owner_pidfd,
-                               Descriptor& ret_keeper);
+/// Starts a keeper for the owner behind `owner_pidfd` and returns with it running; it is not left
+/// as a child of the caller. Returns 0 or errno. Blocks about a millisecond.
+[[nodiscard]] int start_keeper(const std::string& program, int owner_pidfd, Descriptor& ret_keeper);
 
-/// Gives a process, by its pidfd, to the keeper. Returns 0 or errno (EPIPE: the keeper is gone). Safe
-/// between vfork and exec.
+/// Gives a process, by its pidfd, to the keeper. Returns 0 or errno (EPIPE: the keeper is gone).
+/// Safe between vfork and exec.
 [[nodiscard]] int keep(int keeper, int pidfd, bool told_by_kernel);
 
 /// Says that no more wards come; the keeper then outlives this socket until its wards have ended.

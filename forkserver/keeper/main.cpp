@@ -1,11 +1,11 @@
-// warmfork-keeper: ends processes with their owner where no template is there to do it: cold children,
-// and the children that a template leaves behind when it is closed. A process of its own because an
-// owner that was killed cannot do anything any more.
+// warmfork-keeper: ends processes with their owner where no template is there to do it: cold
+// children, and the children that a template leaves behind when it is closed. A process of its own
+// because an owner that was killed cannot do anything any more.
 //
 // usage: warmfork-keeper SOCKET OWNER_PIDFD
 //
-// Each message on SOCKET carries the pidfd of one more ward. The last one may say that no more will come:
-// then the end of file is not the owner's death, and the keeper leaves with its last ward.
+// Each message on SOCKET carries the pidfd of one more ward. The last one may say that no more will
+// come: then the end of file is not the owner's death, and the keeper leaves with its last ward.
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -85,7 +85,8 @@ class Keeper {
 
 int main(int argc, char** argv) {
     if (argc != 3) return 64;
-    // Not a child of the owner: a program that waits for all its children must not wait for this one.
+    // Not a child of the owner: a program that waits for all its children must not wait for this
+    // one.
     if (::fork() != 0) ::_exit(0);
     ::setsid();
     ::prctl(PR_SET_NAME, "warmfork-keeper", 0, 0, 0);

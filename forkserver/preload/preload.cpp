@@ -91,7 +91,7 @@ warmfork_preload_interface() {
 }
 
 __attribute__((visibility("default"))) int __register_atfork(void (*prepare)(), void (*parent)(),
-                                                              void (*child)(), void* library) {
+                                                             void (*child)(), void* library) {
     ::pthread_mutex_lock(&lock);
     int error = record({prepare, parent, child, library});
     if (!error) error = real_register_atfork()(prepare, parent, child, library);

@@ -13,8 +13,8 @@ namespace warmfork {
 inline constexpr std::uint32_t kHelloMagic = 0x6f6c6c48;    // "Hllo"
 inline constexpr std::uint32_t kMailboxMagic = 0x786f624d;  // "Mbox"
 
-/// The environment variable that tells a program which descriptor is its control socket. The preload
-/// library takes it out of the environment before any other code runs.
+/// The environment variable that tells a program which descriptor is its control socket. The
+/// preload library takes it out of the environment before any other code runs.
 inline constexpr const char* kChannelVariable = "WARMFORK_CHANNEL";
 
 /// Owner's hello, queued on the control socket before the template is started; with it, in this
@@ -44,16 +44,17 @@ struct TemplateHello {
 };
 static_assert(sizeof(TemplateHello) == 12);
 
-/// Owner to template on the control socket, ahead of a spawn frame: first one with the children's ends of
-/// their mailboxes, then one with the descriptors of the record. The owner has the mailboxes before the
-/// children exist: a template that is killed right after a fork leaves no child unknown to its owner.
+/// Owner to template on the control socket, ahead of a spawn frame: first one with the children's
+/// ends of their mailboxes, then one with the descriptors of the record. The owner has the
+/// mailboxes before the children exist: a template that is killed right after a fork leaves no
+/// child unknown to its owner.
 struct DescriptorMessage {
     std::uint64_t spawn_id;
 };
 static_assert(sizeof(DescriptorMessage) == 8);
 
-/// Template to owner on the control socket, with the owner's end of a spare's mailbox, before the spare is
-/// forked, for the same reason.
+/// Template to owner on the control socket, with the owner's end of a spare's mailbox, before the
+/// spare is forked, for the same reason.
 struct MailboxMessage {
     std::uint64_t child_id;
 };

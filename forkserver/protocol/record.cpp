@@ -8,7 +8,9 @@ namespace {
 
 constexpr std::size_t kHighestTarget = 1u << 20;  // fs.nr_open's default
 
-std::size_t padded(std::size_t size) { return (size + 7) & ~std::size_t{7}; }
+std::size_t padded(std::size_t size) {
+    return (size + 7) & ~std::size_t{7};
+}
 
 /// Appends to a vector that has been reserved.
 void append(std::vector<std::byte>& record, const void* data, std::size_t size) {

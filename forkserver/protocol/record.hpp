@@ -85,8 +85,9 @@ struct RecordContents {
     std::span<const std::byte> payload;
 };
 
-/// Writes the record into `ret_record` (replaced). Returns 0, or E2BIG where a string, a count or the
-/// whole is over its limit, or EINVAL where a value is out of range; `ret_record` is then unspecified.
+/// Writes the record into `ret_record` (replaced). Returns 0, or E2BIG where a string, a count or
+/// the whole is over its limit, or EINVAL where a value is out of range; `ret_record` is then
+/// unspecified.
 [[nodiscard]] int encode_record(const RecordContents& contents, std::vector<std::byte>& ret_record);
 
 /// A decoded record: views into the bytes that it was decoded from, which must outlive it.
@@ -95,16 +96,16 @@ struct RecordView {
     std::span<const RecordLimit> limits;
     std::span<const std::int32_t> descriptor_targets;
     std::span<const std::byte> affinity;
-    const char* executable;  ///< null: absent
-    const char* directory;   ///< null: absent
+    const char* executable;       ///< null: absent
+    const char* directory;        ///< null: absent
     std::span<char> arguments;    ///< NUL-terminated strings, one behind the other
     std::span<char> environment;  ///< likewise, and directly behind the arguments
     std::span<std::byte> payload;
 };
 
-/// Checks every length, count and value of a record that lies in memory of our own, and makes views of
-/// it. No allocation; safe between fork and exec. `bytes` must be aligned to 8. Returns null, or what
-/// is wrong with it (static text).
+/// Checks every length, count and value of a record that lies in memory of our own, and makes views
+/// of it. No allocation; safe between fork and exec. `bytes` must be aligned to 8. Returns null, or
+/// what is wrong with it (static text).
 [[nodiscard]] const char* decode_record(std::span<std::byte> bytes, RecordView& ret_view);
 
 /// Writes `count` pointers to the strings that lie in `strings`, and a null behind them.

@@ -25,20 +25,34 @@ enum class Stage : std::uint32_t {
 /// The stage's name as error texts print it; never null.
 constexpr const char* stage_name(Stage stage) {
     switch (stage) {
-        case Stage::none: return "none";
-        case Stage::record: return "record";
-        case Stage::launch: return "launch";
-        case Stage::gate: return "gate";
-        case Stage::fork: return "fork";
-        case Stage::hand_off: return "hand-off";
-        case Stage::descriptors: return "descriptors";
-        case Stage::session: return "session";
-        case Stage::signals: return "signals";
-        case Stage::limits: return "limits";
-        case Stage::directory: return "directory";
-        case Stage::title: return "title";
-        case Stage::exec: return "exec";
-        case Stage::eligibility: return "eligibility";
+        case Stage::none:
+            return "none";
+        case Stage::record:
+            return "record";
+        case Stage::launch:
+            return "launch";
+        case Stage::gate:
+            return "gate";
+        case Stage::fork:
+            return "fork";
+        case Stage::hand_off:
+            return "hand-off";
+        case Stage::descriptors:
+            return "descriptors";
+        case Stage::session:
+            return "session";
+        case Stage::signals:
+            return "signals";
+        case Stage::limits:
+            return "limits";
+        case Stage::directory:
+            return "directory";
+        case Stage::title:
+            return "title";
+        case Stage::exec:
+            return "exec";
+        case Stage::eligibility:
+            return "eligibility";
     }
     return "unknown";
 }

@@ -35,13 +35,26 @@ Relocations read_relocations(const ElfW(Dyn) * dynamic, ElfW(Addr) base) {
         const ElfW(Addr) written = dynamic->d_un.d_ptr;
         const ElfW(Addr) value = written < base ? written + base : written;
         switch (dynamic->d_tag) {
-            case DT_RELA: found.entries[0] = reinterpret_cast<const ElfW(Rela)*>(value); break;
-            case DT_RELASZ: sizes[0] = dynamic->d_un.d_val; break;
-            case DT_JMPREL: found.entries[1] = reinterpret_cast<const ElfW(Rela)*>(value); break;
-            case DT_PLTRELSZ: sizes[1] = dynamic->d_un.d_val; break;
-            case DT_SYMTAB: found.symbols = reinterpret_cast<const ElfW(Sym)*>(value); break;
-            case DT_STRTAB: found.names = reinterpret_cast<const char*>(value); break;
-            default: break;
+            case DT_RELA:
+                found.entries[0] = reinterpret_cast<const ElfW(Rela)*>(value);
+                break;
+            case DT_RELASZ:
+                sizes[0] = dynamic->d_un.d_val;
+                break;
+            case DT_JMPREL:
+                found.entries[1] = reinterpret_cast<const ElfW(Rela)*>(value);
+                break;
+            case DT_PLTRELSZ:
+                sizes[1] = dynamic->d_un.d_val;
+                break;
+            case DT_SYMTAB:
+                found.symbols = reinterpret_cast<const ElfW(Sym)*>(value);
+                break;
+            case DT_STRTAB:
+                found.names = reinterpret_cast<const char*>(value);
+                break;
+            default:
+                break;
         }
     }
     for (int table = 0; table < 2; ++table)
@@ -54,8 +67,8 @@ bool is_bound_to(const void* real, const dl_phdr_info& object) {
     const ElfW(Dyn)* dynamic = nullptr;
     for (int i = 0; i < object.dlpi_phnum; ++i)
         if (object.dlpi_phdr[i].p_type == PT_DYNAMIC)
-            dynamic = reinterpret_cast<const ElfW(Dyn)*>(object.dlpi_addr +
-                                                         object.dlpi_phdr[i].p_vaddr);
+            dynamic =
+                reinterpret_cast<const ElfW(Dyn)*>(object.dlpi_addr + object.dlpi_phdr[i].p_vaddr);
     if (!dynamic) return false;
     const Relocations relocations = read_relocations(dynamic, object.dlpi_addr);
     if (!relocations.symbols || !relocations.names) return false;

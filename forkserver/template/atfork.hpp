@@ -8,7 +8,8 @@
 
 namespace warmfork {
 
-/// The preload library's interface, or null: not loaded (a static program, LD_PRELOAD not honoured).
+/// The preload library's interface, or null: not loaded (a static program, LD_PRELOAD not
+/// honoured).
 [[nodiscard]] const PreloadInterface* find_preload();
 
 /// The handlers of one fork, in order of registration. A handler whose code is no longer mapped is

@@ -28,8 +28,8 @@ alignas(8) std::byte message_buffer[kMessageSize];
 std::array<char*, 2048> pointer_buffer;
 
 [[noreturn]] void fail(int mailbox, const ChildFailure& failure) {
-    const MailboxReply reply{ReplyKind::failed, failure.stage, failure.error_number,
-                             failure.detail, ::getpid()};
+    const MailboxReply reply{ReplyKind::failed, failure.stage, failure.error_number, failure.detail,
+                             ::getpid()};
     [[maybe_unused]] const int error = send_message(mailbox, bytes_of(reply), {}, {}, 0);
     ::_exit(kFailedStatus);
 }
@@ -79,14 +79,15 @@ std::span<std::byte> map_large_record(int memfd, int mailbox) {
     if (memory == MAP_FAILED) fail(mailbox, {Stage::record, errno, 0});
     std::size_t size = 0;
     const std::span<std::byte> buffer(static_cast<std::byte*>(memory), kMaximumRecordSize);
-    if (int error = read_sealed_memfd(memfd, buffer, size)) fail(mailbox, {Stage::record, error, 0});
+    if (int error = read_sealed_memfd(memfd, buffer, size))
+        fail(mailbox, {Stage::record, error, 0});
     return buffer.first(size);
 }
 
 void receive_record(int mailbox, Delivery& ret_delivery) {
     ReceivedMessage received;
-    while (int error = receive_message(mailbox, message_buffer, ret_delivery.descriptors, 0,
-                                       received))
+    while (int error =
+               receive_message(mailbox, message_buffer, ret_delivery.descriptors, 0, received))
         if (error != EINTR) ::_exit(0);
     if (received.size == 0) ::_exit(0);
     ret_delivery.descriptor_count = received.descriptor_count;
@@ -104,8 +105,7 @@ void receive_record(int mailbox, Delivery& ret_delivery) {
                   ret_delivery.descriptors.begin());
         --ret_delivery.descriptor_count;
     } else if (header.record_size == received.size - sizeof header) {
-        ret_delivery.record =
-            std::span(message_buffer).subspan(sizeof header, header.record_size);
+        ret_delivery.record = std::span(message_buffer).subspan(sizeof header, header.record_size);
     } else {
         fail(mailbox, {Stage::record, EBADMSG, 0});
     }
@@ -140,8 +140,7 @@ ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, int& mailbo
         fail(mailbox, {Stage::descriptors, EBADMSG, 0});
 
     ChildDescriptors descriptors;
-    descriptors.sources =
-        std::span(delivery.descriptors).first(record.descriptor_targets.size());
+    descriptors.sources = std::span(delivery.descriptors).first(record.descriptor_targets.size());
     if (has_directory) descriptors.directory = delivery.descriptors[delivery.descriptor_count - 1];
     descriptors.reply = mailbox;
     descriptors.image = plan.image_descriptors;
@@ -168,7 +167,8 @@ void tell_started(int mailbox) {
     ::close(mailbox);
 }
 
-/// What most children get as standard streams, so that a host can rehearse with it. Failure is harmless.
+/// What most children get as standard streams, so that a host can rehearse with it. Failure is
+/// harmless.
 void put_pipes_on_standard_streams() {
     int pipe[2];
     if (::pipe(pipe) < 0) return;

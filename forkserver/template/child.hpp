@@ -18,7 +18,8 @@ struct ChildPlan {
     ImageAddresses image;
     std::vector<int> image_descriptors;  ///< opened by preloading; every child keeps them
     int owner_pidfd = -1;
-    std::uint64_t soft_descriptor_limit = 0;  ///< RLIMIT_NOFILE as it was; the template raised its own
+    std::uint64_t soft_descriptor_limit =
+        0;  ///< RLIMIT_NOFILE as it was; the template raised its own
     std::uint64_t hard_descriptor_limit = 0;
     /// A child that is forked on command: its record and descriptors. Empty: a spare, which waits.
     std::span<const std::byte> record;

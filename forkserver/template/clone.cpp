@@ -36,7 +36,8 @@ int CloneContext::prepare() {
     if (::prctl(PR_GET_TID_ADDRESS, &thread_id_) < 0) return errno;
     if (::syscall(SYS_get_robust_list, 0, &robust_list_, &robust_list_size_) < 0) return errno;
     if (!robust_list_) return 0;
-    // An empty list points at itself, and then so does its copy in the child: nothing to reset there.
+    // An empty list points at itself, and then so does its copy in the child: nothing to reset
+    // there.
     const auto* list = static_cast<const robust_list_head*>(robust_list_);
     return list->list.next == &list->list && !list->list_op_pending ? 0 : EBUSY;
 }

@@ -14,9 +14,10 @@ class CloneContext {
     /// CHECKPOINT_RESTORE), or EBUSY where the calling thread holds a robust mutex.
     [[nodiscard]] int prepare();
 
-    /// Makes a child of the template's *parent*: CLONE_PARENT. The caller has blocked all signals and
-    /// is the only thread. Returns the pid, with `ret_pidfd` set; 0 in the child; -errno on failure
-    /// (EAGAIN: RLIMIT_NPROC or pids; EINVAL: the template is PID 1 of its namespace; ENOMEM).
+    /// Makes a child of the template's *parent*: CLONE_PARENT. The caller has blocked all signals
+    /// and is the only thread. Returns the pid, with `ret_pidfd` set; 0 in the child; -errno on
+    /// failure (EAGAIN: RLIMIT_NPROC or pids; EINVAL: the template is PID 1 of its namespace;
+    /// ENOMEM).
     [[nodiscard]] int clone_sibling(Descriptor& ret_pidfd) const;
 
   private:

@@ -107,8 +107,8 @@ std::vector<DescriptorFact> list_descriptors(const std::unordered_set<int>& own)
     for (int number : numbered_entries("/proc/self/fd")) {
         if (own.count(number)) continue;
         char target[PATH_MAX];
-        const ssize_t size = ::readlink(fmt::format("/proc/self/fd/{}", number).c_str(), target,
-                                        sizeof target);
+        const ssize_t size =
+            ::readlink(fmt::format("/proc/self/fd/{}", number).c_str(), target, sizeof target);
         if (size < 0) continue;
         std::string name(target, static_cast<std::size_t>(size));
         descriptors.push_back({number, name, is_hazardous(number, name)});
@@ -132,8 +132,7 @@ std::string threads_in_the_way(const AllowList& allowed) {
         found.size(), found.size() == 1 ? "" : "s", fmt::join(found, ", "));
 }
 
-std::string descriptors_in_the_way(const AllowList& allowed,
-                                   const std::unordered_set<int>& own) {
+std::string descriptors_in_the_way(const AllowList& allowed, const std::unordered_set<int>& own) {
     std::vector<std::string> found;
     for (const DescriptorFact& descriptor : list_descriptors(own))
         if (descriptor.hazardous && !allowed.descriptor(descriptor.target))

@@ -39,8 +39,7 @@ class AllowList {
 [[nodiscard]] std::vector<ThreadFact> list_threads();
 
 /// The descriptors of this process that are not warmfork's own (`own`), in order of number.
-[[nodiscard]] std::vector<DescriptorFact> list_descriptors(
-    const std::unordered_set<int>& own);
+[[nodiscard]] std::vector<DescriptorFact> list_descriptors(const std::unordered_set<int>& own);
 
 /// Why this process must not be forked, or an empty text. Looks for further threads again for up to
 /// 10 ms: the kernel counts a thread for a while after pthread_join has returned.

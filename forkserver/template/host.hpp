@@ -1,5 +1,5 @@
-// What the program that a template runs in has to say at each step of a child's birth. A native program
-// says nothing; the Python extension puts the interpreter right.
+// What the program that a template runs in has to say at each step of a child's birth. A native
+// program says nothing; the Python extension puts the interpreter right.
 #pragma once
 
 #include <span>
@@ -18,8 +18,8 @@ class Host {
     virtual void after_fork_in_child() {}
     /// In every child, before its record is known: what siblings must not share (random streams).
     virtual void part_from_siblings() {}
-    /// In a spare, ahead of need: all that the record will ask for, for one of our own, so that the pages
-    /// which that writes are the child's own already. Descriptors 0 to 2 are a pipe's ends.
+    /// In a spare, ahead of need: all that the record will ask for, for one of our own, so that the
+    /// pages which that writes are the child's own already. Descriptors 0 to 2 are a pipe's ends.
     virtual void rehearse() {}
     /// The host's signal dispositions, with the record's ignored signals known; all signals are
     /// blocked and have the default action, or are ignored as the record says.

@@ -1,5 +1,5 @@
-// Completions on their way to the owner, in order. When the ring is full the rest waits here, and nothing
-// is dropped.
+// Completions on their way to the owner, in order. When the ring is full the rest waits here, and
+// nothing is dropped.
 #pragma once
 
 #include <deque>

@@ -1,5 +1,5 @@
-// Who has a spare: one word each, shared by the template and its parked children, so that a spare is never
-// ended in the moment in which the owner takes it.
+// Who has a spare: one word each, shared by the template and its parked children, so that a spare
+// is never ended in the moment in which the owner takes it.
 #pragma once
 
 #include <sys/mman.h>
@@ -12,7 +12,8 @@
 
 namespace warmfork {
 
-/// A spare's word. Either side moves it away from `parked` by compare-and-exchange, so one of them wins.
+/// A spare's word. Either side moves it away from `parked` by compare-and-exchange, so one of them
+/// wins.
 using ParkingPlace = std::atomic<std::uint32_t>;
 inline constexpr std::uint32_t kParked = 0;
 inline constexpr std::uint32_t kTaken = 1;    ///< by the spare, when its record has arrived
@@ -27,7 +28,8 @@ inline bool leave_parking_place(ParkingPlace& place, std::uint32_t to) {
 class ParkingLot {
   public:
     ParkingLot() {
-        void* memory = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        void* memory =
+            ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         places_ = memory == MAP_FAILED ? nullptr : static_cast<ParkingPlace*>(memory);
         for (std::uint32_t i = kMaximumSpares; places_ && i > 0; --i) free_.push_back(i - 1);
     }

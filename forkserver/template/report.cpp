@@ -38,9 +38,8 @@ std::string make_report(const std::unordered_set<int>& own, double fork_microsec
         threads.push_back({{"id", fact.id}, {"name", fact.name}});
     Json descriptors = Json::array();
     for (const DescriptorFact& fact : list_descriptors(own))
-        descriptors.push_back({{"number", fact.number},
-                               {"target", fact.target},
-                               {"hazardous", fact.hazardous}});
+        descriptors.push_back(
+            {{"number", fact.number}, {"target", fact.target}, {"hazardous", fact.hazardous}});
     Json report{{"pid", ::getpid()},
                 {"threads", std::move(threads)},
                 {"descriptors", std::move(descriptors)},

@@ -8,7 +8,7 @@ namespace warmfork {
 
 /// A JSON object: threads, descriptors (all but warmfork's `own`), mappings, resident memory,
 /// the last fork's time, and under "host" the host's own JSON. At most a frame's payload.
-[[nodiscard]] std::string make_report(const std::unordered_set<int>& own,
-                                      double fork_microseconds, const std::string& host);
+[[nodiscard]] std::string make_report(const std::unordered_set<int>& own, double fork_microseconds,
+                                      const std::string& host);
 
 }  // namespace warmfork

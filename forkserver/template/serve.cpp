@@ -7,8 +7,8 @@
 #include <cstring>
 #include <memory>
 
-#include "child/setup.hpp"
 #include "channel/message_socket.hpp"
+#include "child/setup.hpp"
 #include "template/template.hpp"
 
 namespace warmfork {
@@ -24,8 +24,8 @@ ServeResult failed(int error_number, std::string text) {
     return result;
 }
 
-/// While it preloads, a template cannot watch its owner: the owner's death is to raise SIGKILL by the
-/// control socket (see shim/launch.cpp). From here on the loop does it.
+/// While it preloads, a template cannot watch its owner: the owner's death is to raise SIGKILL by
+/// the control socket (see shim/launch.cpp). From here on the loop does it.
 void stop_dying_by_signal(int control) {
     ::fcntl(control, F_SETFL, ::fcntl(control, F_GETFL) & ~O_ASYNC);
 }
@@ -48,8 +48,7 @@ int receive_hello(Connection& connection) {
     ReceivedMessage received;
     if (int error = receive_message(connection.control.get(), buffer, numbers, 0, received))
         return error;
-    if (received.descriptor_count != kHelloDescriptors ||
-        received.size < sizeof connection.hello)
+    if (received.descriptor_count != kHelloDescriptors || received.size < sizeof connection.hello)
         return EPROTO;
     const Descriptor memfd(numbers[0]);
     connection.command_bell = Descriptor(numbers[1]);

@@ -1,5 +1,5 @@
-// The template: says hello, passes the gate, and then serves its channel until it is told to stop or
-// its owner is gone. One thread, one poll loop.
+// The template: says hello, passes the gate, and then serves its channel until it is told to stop
+// or its owner is gone. One thread, one poll loop.
 #pragma once
 
 #include <string>
@@ -21,8 +21,8 @@ struct ServeResult {
     int error_number = 0;  ///< ENOTCONN: not started as a template
 };
 
-/// Serves the channel that the preload library found in the environment. Blocks. In the template all
-/// signals are blocked meanwhile, except while it sleeps. `host` must outlive the call.
+/// Serves the channel that the preload library found in the environment. Blocks. In the template
+/// all signals are blocked meanwhile, except while it sleeps. `host` must outlive the call.
 [[nodiscard]] ServeResult serve(Host& host);
 
 }  // namespace warmfork

@@ -1,5 +1,5 @@
-// How many parked children a template keeps. Pure arithmetic: told what happened and when, asked what
-// to do.
+// How many parked children a template keeps. Pure arithmetic: told what happened and when, asked
+// what to do.
 #pragma once
 
 #include <algorithm>
@@ -53,7 +53,8 @@ class SparePolicy {
     std::optional<Time> next_change(std::uint32_t parked, Time now) const {
         std::optional<Time> next;
         if (wanted_ > least_) next = last_use_ + kIdlePeriod;
-        if (parked < wanted_ && !may_fork(now)) next = next ? std::min(*next, not_before_) : not_before_;
+        if (parked < wanted_ && !may_fork(now))
+            next = next ? std::min(*next, not_before_) : not_before_;
         return next;
     }
 

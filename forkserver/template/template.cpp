@@ -11,8 +11,8 @@
 #include <array>
 #include <cstring>
 
-#include "child/setup.hpp"
 #include "channel/message_socket.hpp"
+#include "child/setup.hpp"
 #include "keeper/keeper.hpp"
 #include "template/report.hpp"
 
@@ -39,7 +39,9 @@ std::size_t count_descriptors() {
     return ::stat("/proc/self/fd", &status) == 0 ? static_cast<std::size_t>(status.st_size) : 0;
 }
 
-std::span<std::byte> ring_bytes(std::byte* bytes, std::size_t size) { return {bytes, size}; }
+std::span<std::byte> ring_bytes(std::byte* bytes, std::size_t size) {
+    return {bytes, size};
+}
 
 }  // namespace
 
@@ -47,9 +49,9 @@ Template::Template(Connection connection, const PreloadInterface& preload, Host&
     : connection_(std::move(connection)),
       commands_(connection_.segment.layout().command_ring,
                 ring_bytes(connection_.segment.layout().command_bytes, kCommandRingSize)),
-      outbox_(RingWriter(connection_.segment.layout().completion_ring,
-                         ring_bytes(connection_.segment.layout().completion_bytes,
-                                    kCompletionRingSize)),
+      outbox_(RingWriter(
+                  connection_.segment.layout().completion_ring,
+                  ring_bytes(connection_.segment.layout().completion_bytes, kCompletionRingSize)),
               connection_.completion_bell),
       preload_(preload),
       host_(host),
@@ -79,9 +81,10 @@ std::string Template::open_gate() {
                                image.size(), kMostImageDescriptors);
     if (int error = clone_.prepare(); error && obstacle.empty())
         obstacle = error == EBUSY ? "not safe to fork: the main thread holds a robust mutex"
-                                  : fmt::format("cannot fork: the kernel does not tell the address "
-                                                "of the thread id (PR_GET_TID_ADDRESS): {}",
-                                                std::strerror(error));
+                                  : fmt::format(
+                                        "cannot fork: the kernel does not tell the address "
+                                        "of the thread id (PR_GET_TID_ADDRESS): {}",
+                                        std::strerror(error));
     if (obstacle.empty()) obstacle = libraries_in_the_way(preload_);
     if (obstacle.empty()) {
         // The handlers are part of what makes one thread: OpenBLAS ends its pool in its own.
@@ -101,8 +104,13 @@ std::string Template::open_gate() {
 }
 
 std::unordered_set<int> Template::own_descriptors() const {
-    std::unordered_set<int> own{0, 1, 2, connection_.control.get(), connection_.command_bell.get(),
-                                connection_.completion_bell.get(), connection_.owner_pidfd.get(),
+    std::unordered_set<int> own{0,
+                                1,
+                                2,
+                                connection_.control.get(),
+                                connection_.command_bell.get(),
+                                connection_.completion_bell.get(),
+                                connection_.owner_pidfd.get(),
                                 child_mailbox_};
     for (const auto* descriptors : {&spawn_descriptors_, &spawn_mailboxes_})
         for (const Descriptor& descriptor : *descriptors) own.insert(descriptor.get());
@@ -152,11 +160,21 @@ std::optional<ChildCommand> Template::take_commands() {
             case FrameKind::spawn:
                 if (auto command = spawn(header)) return command;
                 break;
-            case FrameKind::handed_off: hand_off(header); break;
-            case FrameKind::park: set_range(header); break;
-            case FrameKind::report: report(header); break;
-            case FrameKind::shut_down: shut_down_ = true; break;
-            default: owner_is_gone_ = true; return {};
+            case FrameKind::handed_off:
+                hand_off(header);
+                break;
+            case FrameKind::park:
+                set_range(header);
+                break;
+            case FrameKind::report:
+                report(header);
+                break;
+            case FrameKind::shut_down:
+                shut_down_ = true;
+                break;
+            default:
+                owner_is_gone_ = true;
+                return {};
         }
         outbox_.ring_if_peer_waits_for_room();
     }
@@ -210,8 +228,8 @@ std::string Template::receive_descriptors(const FrameHeader& header,
     return {};
 }
 
-/// Takes the mailboxes and descriptors of a spawn command and its record, and checks all of them. Returns
-/// what is wrong.
+/// Takes the mailboxes and descriptors of a spawn command and its record, and checks all of them.
+/// Returns what is wrong.
 std::string Template::receive_spawn(const FrameHeader& header, std::uint32_t count,
                                     RecordView& ret_record) {
     std::string mailbox_error = receive_descriptors(header, spawn_mailboxes_);
@@ -240,8 +258,8 @@ void Template::refuse(const FrameHeader& header, const ForkFailure& failure) {
 }
 
 std::optional<ChildCommand> Template::spawn(const FrameHeader& header) {
-    const auto count = static_cast<std::uint32_t>(
-        std::clamp<std::int64_t>(header.values[0], 1, kMaximumBatch));
+    const auto count =
+        static_cast<std::uint32_t>(std::clamp<std::int64_t>(header.values[0], 1, kMaximumBatch));
     RecordView record{};
     const std::string error = receive_spawn(header, count, record);
     ForkFailure failure{};
@@ -272,7 +290,8 @@ std::optional<ChildCommand> Template::refill() {
     Descriptor mailbox;
     plan_.parking_place = parking_lot_.claim();
     if (plan_.parking_place && make_spare_mailbox(mailbox) == 0) {
-        if (auto command = give_birth(State::parked, 0, Lifetime::owner, std::move(mailbox), failure))
+        if (auto command =
+                give_birth(State::parked, 0, Lifetime::owner, std::move(mailbox), failure))
             return command;
         if (failure.stage == Stage::none)
             children_.back().place = std::exchange(plan_.parking_place, nullptr);
@@ -287,8 +306,8 @@ std::optional<ChildCommand> Template::refill() {
     return {};
 }
 
-/// Makes the mailbox of the next child and sends the owner its end. Returns 0 or errno; where the socket
-/// is full `socket_is_full_` is set.
+/// Makes the mailbox of the next child and sends the owner its end. Returns 0 or errno; where the
+/// socket is full `socket_is_full_` is set.
 int Template::make_spare_mailbox(Descriptor& ret_child_end) {
     Descriptor owner_end, child_end;
     if (int error = make_message_pair(owner_end, child_end)) return error;
@@ -338,17 +357,17 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
 }
 
 std::uint32_t Template::parked() const {
-    return static_cast<std::uint32_t>(
-        std::count_if(children_.begin(), children_.end(), [](const Child& child) {
-            return child.state == State::parked && !child.ended;
-        }));
+    return static_cast<std::uint32_t>(std::count_if(
+        children_.begin(), children_.end(),
+        [](const Child& child) { return child.state == State::parked && !child.ended; }));
 }
 
 bool Template::refill_is_due() const {
     return !socket_is_full_ && parked() < policy_.wanted() && policy_.may_fork(Clock::now());
 }
 
-/// Ends a parked child, unless its record has arrived already: then it is the owner's. False: it is.
+/// Ends a parked child, unless its record has arrived already: then it is the owner's. False: it
+/// is.
 bool Template::give_up(Child& child) {
     if (!child.place || !leave_parking_place(*child.place, kGivenUp)) return false;
     signal_pidfd(child.pidfd.get(), SIGKILL);
@@ -402,8 +421,7 @@ void Template::wait() {
     sigset_t none;
     ::sigemptyset(&none);
     const timespec limit{timeout / 1000, timeout % 1000 * 1'000'000L};
-    const int ready =
-        ::ppoll(polled.data(), polled.size(), timeout < 0 ? nullptr : &limit, &none);
+    const int ready = ::ppoll(polled.data(), polled.size(), timeout < 0 ? nullptr : &limit, &none);
     commands_.awake();
     if (ready <= 0) return;
     if (polled[2].revents & POLLOUT) socket_is_full_ = false;
@@ -421,8 +439,8 @@ unsigned long Template::owner_stack() const {
     return read_image_addresses(file.c_str()).start_stack;
 }
 
-/// The owner's end of the channel was closed without a word: by its death, by exec, or by an application
-/// that closes descriptors it did not open. Only in the last case its children go on.
+/// The owner's end of the channel was closed without a word: by its death, by exec, or by an
+/// application that closes descriptors it did not open. Only in the last case its children go on.
 void Template::note_channel_end() {
     owner_is_gone_ = true;
     pollfd polled{connection_.owner_pidfd.get(), POLLIN, 0};
@@ -430,8 +448,8 @@ void Template::note_channel_end() {
     if (is_alive && owner_stack_ != 0 && owner_stack() == owner_stack_) shut_down_ = true;
 }
 
-/// The owner tells of a hand-off before it sends the record, so whatever it handed off before it died
-/// stands in the ring.
+/// The owner tells of a hand-off before it sends the record, so whatever it handed off before it
+/// died stands in the ring.
 void Template::note_last_hand_offs() {
     FrameHeader header;
     while (commands_.pop(header, payload_) == Pop::frame) {
@@ -440,7 +458,8 @@ void Template::note_last_hand_offs() {
     }
 }
 
-/// Those whose record has arrived are children by now; that they were handed off stands in the ring.
+/// Those whose record has arrived are children by now; that they were handed off stands in the
+/// ring.
 void Template::end_spares() {
     for (Child& child : children_)
         if (child.state == State::parked) give_up(child);

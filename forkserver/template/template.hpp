@@ -34,13 +34,13 @@ class Template {
   public:
     Template(Connection connection, const PreloadInterface& preload, Host& host);
 
-    /// What has to be right before the first fork; tells the owner ready or refused. Returns what is
-    /// in the way, or an empty text.
+    /// What has to be right before the first fork; tells the owner ready or refused. Returns what
+    /// is in the way, or an empty text.
     [[nodiscard]] std::string open_gate();
 
-    /// The loop. Returns the command in each child, and nothing in the template at the end. In a child
-    /// this object must not be destroyed: the descriptors that it owns are closed already, and their
-    /// numbers may be the child's by then.
+    /// The loop. Returns the command in each child, and nothing in the template at the end. In a
+    /// child this object must not be destroyed: the descriptors that it owns are closed already,
+    /// and their numbers may be the child's by then.
     [[nodiscard]] std::optional<ChildCommand> run();
 
   private:
@@ -75,8 +75,10 @@ class Template {
 
     std::string fork_obstacle();
     std::unordered_set<int> own_descriptors() const;
-    std::string receive_descriptors(const FrameHeader& frame, std::vector<Descriptor>& ret_descriptors);
-    std::string receive_spawn(const FrameHeader& frame, std::uint32_t count, RecordView& ret_record);
+    std::string receive_descriptors(const FrameHeader& frame,
+                                    std::vector<Descriptor>& ret_descriptors);
+    std::string receive_spawn(const FrameHeader& frame, std::uint32_t count,
+                              RecordView& ret_record);
     void refuse(const FrameHeader& frame, const ForkFailure& failure);
     void hand_off(const FrameHeader& frame);
     void set_range(const FrameHeader& frame);
@@ -111,10 +113,10 @@ class Template {
     std::vector<Child> children_;
     std::uint64_t last_child_id_ = 0;
     std::size_t descriptors_checked_ = 0;  ///< how many were open at the last look; 0: unknown
-    int child_mailbox_ = -1;  ///< the child's end, while the child is being made
+    int child_mailbox_ = -1;               ///< the child's end, while the child is being made
     double fork_microseconds_ = 0;         ///< of the last clone
-    bool socket_is_full_ = false;  ///< no mailbox can be sent now
-    unsigned long owner_stack_ = 0;  ///< where its stack begins: another place after exec
+    bool socket_is_full_ = false;          ///< no mailbox can be sent now
+    unsigned long owner_stack_ = 0;        ///< where its stack begins: another place after exec
     bool shut_down_ = false;
     bool owner_is_gone_ = false;
 

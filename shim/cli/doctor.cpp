@@ -31,9 +31,10 @@ void print_imports(const Json& host) {
 
 void print_report(const Json& report) {
     fmt::print(heading(), "template {}: safe to fork\n", report["pid"].get<int>());
-    fmt::print("  resident memory  {:.1f} MB\n  mappings         {}\n  last fork        {:.0f} µs\n",
-               report["resident_kb"].get<double>() / 1024, report["mappings"].get<int>(),
-               report["fork_us"].get<double>());
+    fmt::print(
+        "  resident memory  {:.1f} MB\n  mappings         {}\n  last fork        {:.0f} µs\n",
+        report["resident_kb"].get<double>() / 1024, report["mappings"].get<int>(),
+        report["fork_us"].get<double>());
     fmt::print(heading(), "\nthreads\n");
     for (const Json& thread : report["threads"])
         fmt::print("  {:>8}  {}\n", thread["id"].get<int>(), thread["name"].get<std::string>());

@@ -9,7 +9,8 @@ int main(int argc, char** argv) {
     app.set_version_flag("--version", WARMFORK_VERSION);
     app.require_subcommand(1);
     app.footer(
-        "Exit status: of `run` the child's own, 128+n if signal n ended it, 125 if it could not be\n"
+        "Exit status: of `run` the child's own, 128+n if signal n ended it, 125 if it could not "
+        "be\n"
         "started, 127 if its program was not found. Of the others 0, or 1 with a message.\n"
         "WARMFORK_BACKEND=auto|warm|cold selects the backend where no option does.");
 
@@ -28,8 +29,9 @@ int main(int argc, char** argv) {
                           "Say on standard error which backend served, and why");
     run_command->add_option("command", run.command, "The command: -- python3 script.py ...")
         ->required();
-    run_command->footer("Standard streams, directory and environment are the caller's. Signals are "
-                        "forwarded.");
+    run_command->footer(
+        "Standard streams, directory and environment are the caller's. Signals are "
+        "forwarded.");
 
     DoctorOptions doctor;
     CLI::App* doctor_command = app.add_subcommand(

@@ -15,8 +15,9 @@ namespace {
 constexpr int kNotStarted = 125;
 constexpr int kNotFound = 127;
 
-/// What a terminal, a shell or a service manager sends to the program it believes to talk to. SIGTSTP and
-/// SIGCONT are not among them: the child is in the same process group and gets the terminal's itself.
+/// What a terminal, a shell or a service manager sends to the program it believes to talk to.
+/// SIGTSTP and SIGCONT are not among them: the child is in the same process group and gets the
+/// terminal's itself.
 constexpr std::array kForwarded{SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGINT, SIGWINCH};
 
 /// Signals as events: blocked here before anything is started.
@@ -45,8 +46,8 @@ class SignalQueue {
         return mask;
     }
 
-    /// Passes on what has arrived. What the kernel sent (the terminal's Ctrl-C) has reached the child
-    /// already, which is in this process group.
+    /// Passes on what has arrived. What the kernel sent (the terminal's Ctrl-C) has reached the
+    /// child already, which is in this process group.
     void forward_to(Process& child) {
         signalfd_siginfo info;
         while (::read(descriptor_, &info, sizeof info) == sizeof info)

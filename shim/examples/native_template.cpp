@@ -55,8 +55,11 @@ int main(int argc, char** argv) {
     warmfork_command command{};
     command.size = sizeof command;
     switch (warmfork_template_serve(&command, nullptr)) {
-        case 1: std::exit(look_up(table, command.arguments[1]));
-        case 0: return 0;
-        default: return 1;
+        case 1:
+            std::exit(look_up(table, command.arguments[1]));
+        case 0:
+            return 0;
+        default:
+            return 1;
     }
 }

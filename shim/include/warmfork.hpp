@@ -66,7 +66,8 @@ class Process {
     int pidfd() { return warmfork_process_pidfd(handle_); }
     void signal(int number) { check(warmfork_process_signal(handle_, number), "cannot signal"); }
 
-    /// Waits for the end; the status as of waitpid. Throws where somebody else has taken the status.
+    /// Waits for the end; the status as of waitpid. Throws where somebody else has taken the
+    /// status.
     int wait(rusage* usage = nullptr) {
         int status = 0;
         check(warmfork_process_wait(handle_, 0, &status, usage), "cannot wait for the child");

@@ -73,9 +73,10 @@ int guarded(warmfork_failure* ret_failure, Body body) {
 Outcome check_usable(const warmfork_template* self) {
     if (!self) return make_failure(Stage::launch, EINVAL, "no template given");
     if (self->handle.is_usable()) return {};
-    return Failure{Stage::launch, ECHILD, 0,
-                   "this template belongs to the process that opened it, and this is a forked copy of "
-                   "that process: open another one here"};
+    return Failure{
+        Stage::launch, ECHILD, 0,
+        "this template belongs to the process that opened it, and this is a forked copy of "
+        "that process: open another one here"};
 }
 
 TemplateProcess::Deadline deadline_after(int timeout_ms) {
@@ -107,7 +108,8 @@ Outcome define_program(const warmfork_template_options& options,
     if (options.python) {
         const std::string package = warmfork::find_python_path();
         if (package.empty())
-            return make_failure(Stage::launch, ENOENT, "cannot find the Python package of warmfork");
+            return make_failure(Stage::launch, ENOENT,
+                                "cannot find the Python package of warmfork");
         std::vector<std::string> path = copy_strings(options.python_path);
         if (!options.python_path) path = {"."};
         definition.launch.arguments = {definition.program, "-c", kPythonBoot, package,
@@ -153,9 +155,9 @@ Outcome open_template(const warmfork_template_options& given, warmfork_template*
     if (options.directory) definition.launch.directory = options.directory;
     definition.launch.allowed = copy_strings(options.allow);
 
-    std::unique_ptr<warmfork_template> self(new warmfork_template{TemplateHandle(std::move(definition))});
-    const warmfork_backend chosen =
-        options.backend ? options.backend : warmfork::default_backend();
+    std::unique_ptr<warmfork_template> self(
+        new warmfork_template{TemplateHandle(std::move(definition))});
+    const warmfork_backend chosen = options.backend ? options.backend : warmfork::default_backend();
     if (chosen != WARMFORK_BACKEND_COLD)
         if (Outcome failure = self->handle.start()) return failure;
     ret_template = self.release();
@@ -171,9 +173,8 @@ Outcome spawn(warmfork_template* self, const warmfork_request* request, std::uin
     Request read;
     if (Outcome failure = read.read(*request)) return failure;
     if (self) return self->handle.spawn(read, count, ret_spawned);
-    return spawn_without_template(read, count,
-                                  {WARMFORK_REASON_NO_TEMPLATE, "spawned without a template"},
-                                  ret_spawned);
+    return spawn_without_template(
+        read, count, {WARMFORK_REASON_NO_TEMPLATE, "spawned without a template"}, ret_spawned);
 }
 
 /// struct pidfd_info of linux/pidfd.h since 6.15, which older headers lack.
@@ -276,7 +277,9 @@ int warmfork_template_report(warmfork_template* self, char** ret_json,
     });
 }
 
-void warmfork_template_close(warmfork_template* self) { delete self; }
+void warmfork_template_close(warmfork_template* self) {
+    delete self;
+}
 
 int warmfork_spawn_many(warmfork_template* self, const struct warmfork_request* request,
                         uint32_t count, warmfork_process** ret_processes,
@@ -299,7 +302,9 @@ int warmfork_keep(pid_t pid, struct warmfork_failure* ret_failure) {
     return guarded(ret_failure, [&] { return warmfork::keep_child(pid); });
 }
 
-pid_t warmfork_process_pid(const warmfork_process* self) { return self->spawned.pid; }
+pid_t warmfork_process_pid(const warmfork_process* self) {
+    return self->spawned.pid;
+}
 
 enum warmfork_backend warmfork_process_backend(const warmfork_process* self) {
     return self->spawned.is_warm ? WARMFORK_BACKEND_WARM : WARMFORK_BACKEND_COLD;
@@ -334,18 +339,17 @@ int warmfork_process_wait(warmfork_process* self, int options, int* ret_status,
                 is_known = self->is_reaped;
             }
             if (!is_known &&
-                ::waitid(P_PID, static_cast<id_t>(self->spawned.pid), &info, WEXITED | WNOWAIT) < 0 &&
+                ::waitid(P_PID, static_cast<id_t>(self->spawned.pid), &info, WEXITED | WNOWAIT) <
+                    0 &&
                 errno == EINTR)
                 continue;
         }
         const std::lock_guard lock(self->mutex);
         if (!self->is_reaped) {
-            const pid_t reaped =
-                ::wait4(self->spawned.pid, &self->status, WNOHANG, &self->usage);
+            const pid_t reaped = ::wait4(self->spawned.pid, &self->status, WNOHANG, &self->usage);
             if (reaped == 0) return -EAGAIN;
             self->is_reaped = true;  // by us or by somebody else: its number may be another's soon
-            if (reaped < 0)
-                self->is_lost = !ask_kernel_for_status(self->pidfd.get(), self->status);
+            if (reaped < 0) self->is_lost = !ask_kernel_for_status(self->pidfd.get(), self->status);
         }
         if (self->is_lost) return -ECHILD;
         if (ret_status) *ret_status = self->status;
@@ -361,7 +365,9 @@ int warmfork_process_signal(warmfork_process* self, int signal) {
     return ::kill(self->spawned.pid, signal) < 0 ? -errno : 0;
 }
 
-void warmfork_process_free(warmfork_process* self) { delete self; }
+void warmfork_process_free(warmfork_process* self) {
+    delete self;
+}
 
 int warmfork_template_serve(struct warmfork_command* ret_command,
                             struct warmfork_failure* ret_failure) {
@@ -387,18 +393,22 @@ int warmfork_template_serve(struct warmfork_command* ret_command,
 
 const char* warmfork_backend_name(enum warmfork_backend backend) {
     switch (backend) {
-        case WARMFORK_BACKEND_DEFAULT: return "default";
-        case WARMFORK_BACKEND_AUTO: return "auto";
-        case WARMFORK_BACKEND_WARM: return "warm";
-        case WARMFORK_BACKEND_COLD: return "cold";
+        case WARMFORK_BACKEND_DEFAULT:
+            return "default";
+        case WARMFORK_BACKEND_AUTO:
+            return "auto";
+        case WARMFORK_BACKEND_WARM:
+            return "warm";
+        case WARMFORK_BACKEND_COLD:
+            return "cold";
     }
     return "unknown";
 }
 
 const char* warmfork_reason_name(enum warmfork_reason reason) {
     static constexpr const char* names[] = {
-        "none",        "asked",  "no-template", "program",       "command-line", "environment",
-        "limits",      "descriptors", "owner-changed", "restarting", "gate",     "fork"};
+        "none",   "asked",       "no-template",   "program",    "command-line", "environment",
+        "limits", "descriptors", "owner-changed", "restarting", "gate",         "fork"};
     return reason < WARMFORK_REASON_COUNT ? names[reason] : "unknown";
 }
 

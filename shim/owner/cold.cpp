@@ -13,8 +13,8 @@
 namespace warmfork {
 namespace {
 
-/// What the child of vfork works on. It lies in memory that both share, which is how a failure comes
-/// back.
+/// What the child of vfork works on. It lies in memory that both share, which is how a failure
+/// comes back.
 struct ColdChild {
     ColdPlan& plan;
     std::vector<const char*> paths;
@@ -77,13 +77,15 @@ int try_each(const std::vector<const char*>& paths, char* const* arguments,
 
 std::string describe(const ColdPlan& plan, const ChildFailure& failure) {
     switch (failure.stage) {
-        case Stage::exec: return "cannot execute " + plan.candidates.back();
+        case Stage::exec:
+            return "cannot execute " + plan.candidates.back();
         case Stage::directory:
             return std::string("cannot change to directory ") +
                    (plan.record.directory ? plan.record.directory : ".");
         case Stage::descriptors:
             return "cannot place descriptor " + std::to_string(failure.detail) + " of the child";
-        default: return std::string("cannot start a child, stage ") + stage_name(failure.stage);
+        default:
+            return std::string("cannot start a child, stage ") + stage_name(failure.stage);
     }
 }
 

@@ -20,8 +20,8 @@ struct ColdPlan {
     int lifeline = -1;  ///< an O_ASYNC socket whose signals are to go to the child; -1: none
 };
 
-/// Starts a process as the plan says. Returns when exec has succeeded; on failure no process is left.
-/// The calling thread is suspended meanwhile (vfork).
+/// Starts a process as the plan says. Returns when exec has succeeded; on failure no process is
+/// left. The calling thread is suspended meanwhile (vfork).
 [[nodiscard]] Outcome spawn_cold(ColdPlan& plan, int& ret_pid);
 
 /// What execvp would try for `program` with this PATH; one candidate if it has a slash.

@@ -24,7 +24,8 @@ fs::path own_directory() {
     return file.parent_path();
 }
 
-/// Looked up when this code is loaded: what the loader was given may be relative to the directory of then.
+/// Looked up when this code is loaded: what the loader was given may be relative to the directory
+/// of then.
 const fs::path own = own_directory();
 
 std::string first_existing(const std::vector<fs::path>& candidates) {

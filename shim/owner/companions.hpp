@@ -1,5 +1,6 @@
-// Where the files lie that the shim starts or hands to a template. They are looked for beside the shim
-// itself, so that a build tree, an installed package and a copied Python package each find their own.
+// Where the files lie that the shim starts or hands to a template. They are looked for beside the
+// shim itself, so that a build tree, an installed package and a copied Python package each find
+// their own.
 #pragma once
 
 #include <string>

@@ -17,14 +17,23 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Variables that start-up reads before any code of the child's own can change them back: the loader,
-/// malloc, the locale, thread pools. A trailing '*' stands for any rest.
-constexpr std::array kStartUpVariables{
-    std::string_view("LD_*"),     std::string_view("MALLOC_*"), std::string_view("GLIBC_TUNABLES"),
-    std::string_view("LANG"),     std::string_view("LANGUAGE"), std::string_view("LC_*"),
-    std::string_view("LOCPATH"),  std::string_view("NLSPATH"),  std::string_view("GCONV_PATH"),
-    std::string_view("OMP_*"),    std::string_view("OPENBLAS_*"), std::string_view("MKL_*"),
-    std::string_view("GOTO_NUM_THREADS"), std::string_view("BLIS_*"), std::string_view("NUMEXPR_*")};
+/// Variables that start-up reads before any code of the child's own can change them back: the
+/// loader, malloc, the locale, thread pools. A trailing '*' stands for any rest.
+constexpr std::array kStartUpVariables{std::string_view("LD_*"),
+                                       std::string_view("MALLOC_*"),
+                                       std::string_view("GLIBC_TUNABLES"),
+                                       std::string_view("LANG"),
+                                       std::string_view("LANGUAGE"),
+                                       std::string_view("LC_*"),
+                                       std::string_view("LOCPATH"),
+                                       std::string_view("NLSPATH"),
+                                       std::string_view("GCONV_PATH"),
+                                       std::string_view("OMP_*"),
+                                       std::string_view("OPENBLAS_*"),
+                                       std::string_view("MKL_*"),
+                                       std::string_view("GOTO_NUM_THREADS"),
+                                       std::string_view("BLIS_*"),
+                                       std::string_view("NUMEXPR_*")};
 
 bool matches(std::string_view name, std::string_view pattern) {
     if (!pattern.ends_with('*')) return name == pattern;
@@ -103,7 +112,8 @@ std::string command_line_obstacle(std::span<char* const> arguments) {
     if (first == "-") return "a program from standard input is started cold";
     if (first == "-c" || first == "-m")
         return arguments.size() > 2 ? "" : std::string(first) + " has no argument";
-    if (first == "--") return arguments.size() > 2 ? "" : "an interactive interpreter is started cold";
+    if (first == "--")
+        return arguments.size() > 2 ? "" : "an interactive interpreter is started cold";
     if (first.starts_with('-') || first.empty())
         return "the interpreter's option " + std::string(first) + " is only read at its start";
     return {};

@@ -1,4 +1,5 @@
-// Can a request be served warm at all? What depends on the request and on the template's definition.
+// Can a request be served warm at all? What depends on the request and on the template's
+// definition.
 #pragma once
 
 #include <span>
@@ -20,7 +21,7 @@ struct ColdReason {
 /// The template that a request meets.
 struct TemplateTraits {
     bool is_python = false;
-    std::string program;  ///< full path of the interpreter or native program
+    std::string program;                       ///< full path of the interpreter or native program
     std::span<const std::string> environment;  ///< as the template was started with
     std::span<const int> image_descriptors;    ///< numbers that its children have in use
 };

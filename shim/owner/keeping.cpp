@@ -21,9 +21,9 @@ class KeeperSocket {
             if (is_retry || !socket_.is_intact())
                 if (Outcome failure = start()) return failure;
             Outcome failure = use(socket_.get());
-            const bool has_gone = failure && failure->stage == Stage::fork &&
-                                  (failure->error_number == EPIPE ||
-                                   failure->error_number == ECONNRESET);
+            const bool has_gone =
+                failure && failure->stage == Stage::fork &&
+                (failure->error_number == EPIPE || failure->error_number == ECONNRESET);
             if (!has_gone || is_retry) return failure;
         }
         return {};
@@ -46,8 +46,8 @@ class KeeperSocket {
     OwnedSocket socket_;
 };
 
-/// Of this process. A forked copy makes its own: the mutex of the first may be held for ever by a thread
-/// that the copy does not have.
+/// Of this process. A forked copy makes its own: the mutex of the first may be held for ever by a
+/// thread that the copy does not have.
 KeeperSocket& keeper_socket() {
     struct Instance {
         pid_t owner = ::getpid();

@@ -1,5 +1,5 @@
-// A descriptor that the shim keeps while the application runs, which may close numbers that it did not open
-// and get them again for files of its own.
+// A descriptor that the shim keeps while the application runs, which may close numbers that it did
+// not open and get them again for files of its own.
 #pragma once
 
 #include <sys/stat.h>
@@ -8,8 +8,8 @@
 
 namespace warmfork {
 
-/// Like Descriptor, but it remembers which file it was: where the number has become another file it reads as
-/// -1, and that file is left alone.
+/// Like Descriptor, but it remembers which file it was: where the number has become another file it
+/// reads as -1, and that file is left alone.
 class KeptDescriptor {
   public:
     KeptDescriptor() = default;
@@ -37,6 +37,8 @@ class KeptDescriptor {
         return is_intact ? number_ : -1;
     }
     explicit operator bool() const { return get() >= 0; }
+    /// The number, for who has just asked.
+    int unchecked() const { return number_; }
 
   private:
     int number_ = -1;

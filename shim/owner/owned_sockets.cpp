@@ -62,7 +62,9 @@ OwnedSocket& OwnedSocket::operator=(OwnedSocket&& other) noexcept {
     return *this;
 }
 
-OwnedSocket::~OwnedSocket() { reset(); }
+OwnedSocket::~OwnedSocket() {
+    reset();
+}
 
 /// With the registry's mutex held.
 void OwnedSocket::adopt(Descriptor socket) {

@@ -1,5 +1,5 @@
-// The sockets whose end of file tells a template or a spare that its owner is gone. A forked copy of the
-// owner must not keep them open: they are closed there, by pthread_atfork.
+// The sockets whose end of file tells a template or a spare that its owner is gone. A forked copy
+// of the owner must not keep them open: they are closed there, by pthread_atfork.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ class OwnedSocket {
     OwnedSocket& operator=(OwnedSocket&&) noexcept;
     ~OwnedSocket();
 
-    /// Takes a socket over. Between its birth and this call a fork may copy it: where that matters use
-    /// `receive_owned`.
+    /// Takes a socket over. Between its birth and this call a fork may copy it: where that matters
+    /// use `receive_owned`.
     explicit OwnedSocket(Descriptor socket);
 
     int get() const { return number_; }
@@ -41,9 +41,9 @@ class OwnedSocket {
 /// A connected pair of which no forked copy of this process keeps an end. Returns 0 or errno.
 [[nodiscard]] int make_owned_pair(OwnedSocket& ret_one, OwnedSocket& ret_other);
 
-/// receive_message with MSG_DONTWAIT of a message that carries at most one socket, such that no fork of
-/// this process gets between its arrival and its registration. A socket for which no high number is free
-/// is closed, and `ret_socket` left alone.
+/// receive_message with MSG_DONTWAIT of a message that carries at most one socket, such that no
+/// fork of this process gets between its arrival and its registration. A socket for which no high
+/// number is free is closed, and `ret_socket` left alone.
 [[nodiscard]] int receive_owned(int socket, std::span<std::byte> buffer, OwnedSocket& ret_socket,
                                 ReceivedMessage& ret_message);
 

@@ -23,7 +23,8 @@ namespace {
 
 /// Files of /proc that are read at every spawn, each by one pread on a kept descriptor.
 struct ProcFiles {
-    pid_t thread = 0;  ///< whose they are: a forked copy of the owner and other threads open their own
+    pid_t thread =
+        0;  ///< whose they are: a forked copy of the owner and other threads open their own
     KeptDescriptor status, cgroup, oom_score_adjust;
     bool are_intact() const { return status && cgroup && oom_score_adjust; }
 };
@@ -42,7 +43,7 @@ ProcFiles& proc_files() {
 }
 
 std::string_view read_again(const KeptDescriptor& file, std::span<char> buffer) {
-    const ssize_t size = ::pread(file.get(), buffer.data(), buffer.size(), 0);
+    const ssize_t size = ::pread(file.unchecked(), buffer.data(), buffer.size(), 0);
     return {buffer.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
 }
 
@@ -64,8 +65,9 @@ void read_status(OwnerState& state, std::string_view status) {
         static_cast<std::uint32_t>(std::strtoul(value_of(status, "\nUmask:"), nullptr, 8));
     state.signals_ignored = std::strtoull(value_of(status, "\nSigIgn:"), nullptr, 16);
     state.no_new_privileges = std::atoi(value_of(status, "\nNoNewPrivs:")) != 0;
-    for (std::string_view key : {"\nUid:", "\nGid:", "\nGroups:", "\nCapInh:", "\nCapPrm:", "\nCapEff:",
-                                 "\nCapBnd:", "\nCapAmb:", "\nSeccomp:", "\nSeccomp_filters:"})
+    for (std::string_view key :
+         {"\nUid:", "\nGid:", "\nGroups:", "\nCapInh:", "\nCapPrm:", "\nCapEff:", "\nCapBnd:",
+          "\nCapAmb:", "\nSeccomp:", "\nSeccomp_filters:"})
         state.credentials += line_of(status, key);
 }
 
@@ -171,8 +173,8 @@ void add_differences(const OwnerState& then, const OwnerState& now, RecordConten
             std::any_of(contents.limits.begin(), contents.limits.end(),
                         [&](const RecordLimit& limit) { return limit.resource == resource; });
         if (!is_requested && !is_same(then.limits[resource], now.limits[resource]))
-            contents.limits.push_back({resource, 0, now.limits[resource].rlim_cur,
-                                       now.limits[resource].rlim_max});
+            contents.limits.push_back(
+                {resource, 0, now.limits[resource].rlim_cur, now.limits[resource].rlim_max});
     }
 }
 

@@ -1,5 +1,5 @@
-// What a cold child would inherit from the owner at this moment, and how a warm one gets it: some of it
-// travels in the record, the rest must be as it was when the template started.
+// What a cold child would inherit from the owner at this moment, and how a warm one gets it: some
+// of it travels in the record, the rest must be as it was when the template started.
 #pragma once
 
 #include <sys/resource.h>
@@ -31,24 +31,25 @@ struct OwnerState {
 
     // To these it cannot.
     pid_t session = 0;
-    std::string credentials;  ///< ids, groups, capabilities, seccomp, as /proc/self/status shows them
+    std::string
+        credentials;  ///< ids, groups, capabilities, seccomp, as /proc/self/status shows them
     std::string cgroup;
     std::uint64_t root_mount = 0, root_device = 0, root_inode = 0;
     int scheduler = 0, io_priority = 0;
     long personality = 0, secure_bits = 0, timer_slack = 0;
 };
 
-/// Looks at the calling thread and its process. Some twenty system calls; descriptors of /proc stay open
-/// between calls. Thread safe.
+/// Looks at the calling thread and its process. Some twenty system calls; descriptors of /proc stay
+/// open between calls. Thread safe.
 [[nodiscard]] OwnerState read_owner_state();
 
-/// Why a child of a template that was started under `then` cannot become what a cold child of `now` is,
-/// or an empty text.
+/// Why a child of a template that was started under `then` cannot become what a cold child of `now`
+/// is, or an empty text.
 [[nodiscard]] std::string find_incompatible_change(const OwnerState& then, const OwnerState& now);
 
-/// May this process look at its template? Where it could when the template was fresh and no longer can, it
-/// has entered a confinement that no other sign shows and that a warm child would not be bound by:
-/// another user namespace, or Landlock.
+/// May this process look at its template? Where it could when the template was fresh and no longer
+/// can, it has entered a confinement that no other sign shows and that a warm child would not be
+/// bound by: another user namespace, or Landlock.
 [[nodiscard]] bool can_compare_with(pid_t template_pid);
 
 /// Puts into the record what differs between `then` and `now`, except what the request itself sets.

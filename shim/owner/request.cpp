@@ -28,11 +28,13 @@ std::span<char* const> as_argument_span(const std::vector<const char*>& strings)
 }  // namespace
 
 Outcome Request::read(const warmfork_request& request) {
-    // A caller that was built with an older header has a shorter struct: the rest keeps its defaults.
+    // A caller that was built with an older header has a shorter struct: the rest keeps its
+    // defaults.
     warmfork_request_init(&request_);
     std::memcpy(&request_, &request, std::min(request.size, sizeof request_));
     arguments_ = collect(request_.arguments);
-    if (arguments_.empty()) return make_failure(Stage::record, EINVAL, "a request without arguments");
+    if (arguments_.empty())
+        return make_failure(Stage::record, EINVAL, "a request without arguments");
     make_environment();
     make_descriptor_map();
 
@@ -62,8 +64,8 @@ Outcome Request::read(const warmfork_request& request) {
         contents_.affinity.resize((contents_.affinity.size() + 7) & ~std::size_t{7});
     }
     for (std::size_t i = 0; i < request_.limit_count; ++i)
-        contents_.limits.push_back({request_.limits[i].resource, 0, request_.limits[i].soft,
-                                    request_.limits[i].hard});
+        contents_.limits.push_back(
+            {request_.limits[i].resource, 0, request_.limits[i].soft, request_.limits[i].hard});
     contents_.payload = {static_cast<const std::byte*>(request_.payload), request_.payload_size};
     return {};
 }
@@ -82,9 +84,8 @@ void Request::make_descriptor_map() {
     std::vector<warmfork_descriptor> map(request_.descriptors,
                                          request_.descriptors + request_.descriptor_count);
     for (int standard : {0, 1, 2}) {
-        const bool is_named = std::any_of(map.begin(), map.end(), [&](const auto& entry) {
-            return entry.target == standard;
-        });
+        const bool is_named = std::any_of(
+            map.begin(), map.end(), [&](const auto& entry) { return entry.target == standard; });
         // Open, and not close-on-exec: a file of the owner's own may have taken the number.
         if (!is_named && ::fcntl(standard, F_GETFD) == 0) map.push_back({standard, standard});
     }
@@ -95,9 +96,13 @@ void Request::make_descriptor_map() {
     }
 }
 
-std::span<char* const> Request::arguments() const { return as_argument_span(arguments_); }
+std::span<char* const> Request::arguments() const {
+    return as_argument_span(arguments_);
+}
 
-std::span<char* const> Request::environment() const { return as_argument_span(environment_); }
+std::span<char* const> Request::environment() const {
+    return as_argument_span(environment_);
+}
 
 bool Request::has_exec_limits() const {
     return std::any_of(contents_.limits.begin(), contents_.limits.end(), [](const auto& limit) {

@@ -12,8 +12,8 @@ namespace warmfork {
 
 class Request {
   public:
-    /// Copies the struct and makes the child's environment. The strings stay the caller's and must live
-    /// as long as this object. EINVAL: no arguments, or values out of range.
+    /// Copies the struct and makes the child's environment. The strings stay the caller's and must
+    /// live as long as this object. EINVAL: no arguments, or values out of range.
     [[nodiscard]] Outcome read(const warmfork_request& request);
 
     warmfork_backend backend() const { return request_.backend; }

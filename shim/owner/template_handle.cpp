@@ -15,16 +15,16 @@
 namespace warmfork {
 namespace {
 
-// A parked child that dies in the moment of its hand-off is replaced by the next. Where that many die it
-// is the record that kills them.
+// A parked child that dies in the moment of its hand-off is replaced by the next. Where that many
+// die it is the record that kills them.
 constexpr int kHandOffTries = 4;
 
-/// Waits until the child is set up, or has failed to be. `born.pid` is filled in where the template ended
-/// before it could tell.
+/// Waits until the child is set up, or has failed to be. `born.pid` is filled in where the template
+/// ended before it could tell.
 Outcome await_start(Born& born) {
-    // Not for the reply, but for the end of file behind it. A message on a socket wakes its reader on the
-    // sender's processor, where it would take the child's place in the moment of its start; a hang-up
-    // wakes it wherever a processor is idle.
+    // Not for the reply, but for the end of file behind it. A message on a socket wakes its reader
+    // on the sender's processor, where it would take the child's place in the moment of its start;
+    // a hang-up wakes it wherever a processor is idle.
     pollfd hang_up{born.mailbox.get(), 0, 0};
     while (::poll(&hang_up, 1, -1) < 0 && errno == EINTR) {
     }
@@ -32,15 +32,17 @@ Outcome await_start(Born& born) {
     do {
         ReceivedMessage received;
         int error;
-        do error = receive_message(born.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)),
-                                   {}, 0, received);
+        do
+            error = receive_message(born.mailbox.get(),
+                                    std::as_writable_bytes(std::span(&reply, 1)), {}, 0, received);
         while (error == EINTR);
         if (error || received.size != sizeof reply)
             return Failure{Stage::hand_off, ECHILD, 0, "the child ended before it was set up"};
         born.pid = reply.pid;
     } while (reply.kind == ReplyKind::parked);
     if (reply.kind == ReplyKind::started) return {};
-    return make_failure(reply.stage, reply.error_number, "the child cannot be set up", reply.detail);
+    return make_failure(reply.stage, reply.error_number, "the child cannot be set up",
+                        reply.detail);
 }
 
 std::vector<pid_t> spawned_pids(const std::vector<Spawned>& spawned) {
@@ -61,9 +63,14 @@ void describe(Failure& failure, const Request& request) {
         case Stage::descriptors:
             what = "cannot place descriptor " + std::to_string(failure.detail) + " of the child";
             break;
-        case Stage::session: what = "cannot enter the session or process group"; break;
-        case Stage::limits: what = "cannot set the child's limits"; break;
-        default: return;
+        case Stage::session:
+            what = "cannot enter the session or process group";
+            break;
+        case Stage::limits:
+            what = "cannot set the child's limits";
+            break;
+        default:
+            return;
     }
     failure = make_failure(failure.stage, failure.error_number, what, failure.detail);
 }
@@ -255,7 +262,8 @@ ColdReason TemplateHandle::static_reason(const Request& request, TemplateProcess
                             request.contents().descriptor_targets);
 }
 
-/// Sets `ret_cold` where the request is to be served cold; with it a failure for who insists on warm.
+/// Sets `ret_cold` where the request is to be served cold; with it a failure for who insists on
+/// warm.
 Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
                                    warmfork_backend backend, ColdReason& ret_cold,
                                    std::vector<Spawned>& ret_spawned) {
@@ -292,8 +300,8 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
             return {};
         }
         Outcome failure = spawn_in(*process, state, request, count, ret_spawned);
-        const bool template_was_lost = failure && failure->stage == Stage::hand_off &&
-                                       failure->error_number == EPIPE;
+        const bool template_was_lost =
+            failure && failure->stage == Stage::hand_off && failure->error_number == EPIPE;
         if (template_was_lost && !is_second_try) {
             forget(process);
             continue;
@@ -313,12 +321,10 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
     RecordContents contents = request.contents();
     add_differences(process.state_at_start(), state, contents);
     contents.header.owner_pid = owner_;
-    contents.header.flags |=
-        kRecordSignalMask | kRecordSignalsIgnored | kRecordDirectoryDescriptor;
+    contents.header.flags |= kRecordSignalMask | kRecordSignalsIgnored | kRecordDirectoryDescriptor;
     if (process.opened_by_main_thread()) contents.header.flags |= kRecordParentDeathSignal;
-    contents.header.signals_ignored =
-        (state.signals_ignored & ~request.signals_default()) |
-        request.contents().header.signals_ignored;
+    contents.header.signals_ignored = (state.signals_ignored & ~request.signals_default()) |
+                                      request.contents().header.signals_ignored;
     if (!request.has_signal_mask()) contents.header.signal_mask = state.signal_mask;
     if (!(contents.header.flags & (kRecordNewSession | kRecordProcessGroup))) {
         contents.header.flags |= kRecordProcessGroup;
@@ -335,8 +341,8 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
     if (count == 1) {
         Spawned spawned{0, true, {}};
         bool done = false;
-        Outcome failure = spawn_by_hand_off(process, record, descriptors, request.lifetime(), done,
-                                            spawned);
+        Outcome failure =
+            spawn_by_hand_off(process, record, descriptors, request.lifetime(), done, spawned);
         if (failure) describe(*failure, request);
         if (failure || done) {
             if (!failure) ++handed_off_, ret_spawned = {spawned};
@@ -346,8 +352,8 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
 
     std::uint64_t id;
     std::vector<Born> born;
-    if (Outcome failure = process.fork_on_command(record, descriptors, count, request.nonblocking(),
-                                                  id, born))
+    if (Outcome failure =
+            process.fork_on_command(record, descriptors, count, request.nonblocking(), id, born))
         return failure;
     std::vector<Spawned> spawned;
     Outcome failure;
@@ -363,7 +369,8 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
         if (!failure) failure = std::move(start_failure);
     }
     // A mailbox was closed without a word: was its child never forked, or did it die?
-    if (Outcome explanation = process.finish_command(id, count, is_unexplained, spawned_pids(spawned)))
+    if (Outcome explanation =
+            process.finish_command(id, count, is_unexplained, spawned_pids(spawned)))
         failure = std::move(explanation);
     if (spawned.size() == count) {
         process.remember_children(spawned_pids(spawned), request.lifetime());

@@ -1,5 +1,5 @@
-// What a warmfork_template is: the definition of a template, the process that serves it now, and the
-// choice of a backend for each request.
+// What a warmfork_template is: the definition of a template, the process that serves it now, and
+// the choice of a backend for each request.
 #pragma once
 
 #include <array>
@@ -84,7 +84,8 @@ class TemplateHandle {
     Definition definition_;
     std::mutex mutex_;
     Process process_;
-    std::atomic<bool> is_restarting_{false};  ///< `process_` replaces one that was retired: auto does not wait
+    std::atomic<bool> is_restarting_{
+        false};  ///< `process_` replaces one that was retired: auto does not wait
 
     std::atomic<std::uint64_t> handed_off_{0}, forked_{0}, cold_{0}, starts_{0};
     std::array<std::atomic<std::uint64_t>, WARMFORK_REASON_COUNT> cold_by_reason_{};

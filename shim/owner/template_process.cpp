@@ -37,7 +37,9 @@ FrameHeader frame(FrameKind kind, std::uint64_t id = 0, std::int64_t first = 0,
     return header;
 }
 
-bool is_main_thread() { return ::gettid() == ::getpid(); }
+bool is_main_thread() {
+    return ::gettid() == ::getpid();
+}
 
 std::vector<std::string> current_environment() {
     std::vector<std::string> environment;
@@ -69,8 +71,8 @@ std::vector<const char*> pointers_to(const std::vector<std::string>& strings) {
 
 int poll_timeout(TemplateProcess::Deadline deadline) {
     if (!deadline) return -1;
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-        *deadline - TemplateProcess::Clock::now());
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(*deadline - TemplateProcess::Clock::now());
     return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000'000));
 }
 
@@ -112,8 +114,8 @@ Outcome TemplateProcess::queue_hello(const LaunchPlan& plan, const Descriptor& s
     for (const std::string& entry : plan.allowed) strings += '\0' + entry;
     const int descriptors[kHelloDescriptors] = {segment.get(), command_bell_.get(),
                                                 completion_bell_.get(), owner.get()};
-    if (int error = send_message(control_.get(), bytes_of(hello),
-                                 std::as_bytes(std::span(strings)), descriptors, MSG_DONTWAIT))
+    if (int error = send_message(control_.get(), bytes_of(hello), std::as_bytes(std::span(strings)),
+                                 descriptors, MSG_DONTWAIT))
         return make_failure(Stage::launch, error, "cannot greet the template");
     return {};
 }
@@ -124,8 +126,7 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     if (preload_library.empty())
         return make_failure(Stage::launch, ENOENT, "cannot find libwarmfork-preload.so");
     owner_ = ::getpid();
-    log_ = KeptDescriptor(
-        Descriptor(::memfd_create("warmfork-template-output", MFD_CLOEXEC)));
+    log_ = KeptDescriptor(Descriptor(::memfd_create("warmfork-template-output", MFD_CLOEXEC)));
     if (!log_ || ::fcntl(log_.get(), F_SETFL, O_APPEND) < 0)
         return failed("cannot make a file for the template's output");
     command_bell_ = KeptDescriptor(make_doorbell());
@@ -139,9 +140,9 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
         return make_failure(Stage::launch, error, "cannot make the control socket");
     if (Outcome failure = queue_hello(plan, memfd)) return failure;
 
-    // While it preloads the template cannot watch its owner. Its end of the control socket raises SIGKILL
-    // for it when this end is closed, however that happens; nothing is sent meanwhile. It takes that back
-    // when it begins to serve.
+    // While it preloads the template cannot watch its owner. Its end of the control socket raises
+    // SIGKILL for it when this end is closed, however that happens; nothing is sent meanwhile. It
+    // takes that back when it begins to serve.
     ::fcntl(far.get(), F_SETSIG, SIGKILL);
     ::fcntl(far.get(), F_SETFL, O_ASYNC);
 
@@ -153,7 +154,7 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     if (!null) return failed("cannot open /dev/null");
 
     RecordContents contents;
-    contents.header.flags = kRecordProcessGroup;  // a group of its own: Ctrl-C does not reach it
+    contents.header.flags = kRecordProcessGroup;    // a group of its own: Ctrl-C does not reach it
     contents.header.lifetime = Lifetime::detached;  // it watches its owner itself
     contents.descriptor_targets = {0, 1, 2, kChannelNumber};
     contents.arguments = argument_pointers;
@@ -168,9 +169,8 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     cold.sources = {null.get(), log_.get(), log_.get(), far.get()};
     cold.lifeline = far.get();
     cold.candidates = executable_candidates(
-        plan.arguments[0],
-        std::span(const_cast<char* const*>(environment_pointers.data()),
-                  environment_pointers.size()));
+        plan.arguments[0], std::span(const_cast<char* const*>(environment_pointers.data()),
+                                     environment_pointers.size()));
     SegmentLayout& layout = segment_.layout();
     commands_.emplace(layout.command_ring, std::span<std::byte>(layout.command_bytes));
     completions_.emplace(layout.completion_ring, std::span<std::byte>(layout.completion_bytes));
@@ -194,8 +194,7 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
 
 void end_child(pid_t pid) {
     siginfo_t info{};
-    if (pid <= 0 ||
-        ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG) < 0)
+    if (pid <= 0 || ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG) < 0)
         return;
     ::kill(pid, SIGKILL);
     while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
@@ -222,8 +221,8 @@ TemplateProcess::~TemplateProcess() {
     for (pid_t spare : ending_spares_) end_child(spare);
 }
 
-/// Tells the template to end, waits until it has, and reaps it. False: it did not end in good order, and
-/// nobody looks after its children any more.
+/// Tells the template to end, waits until it has, and reaps it. False: it did not end in good
+/// order, and nobody looks after its children any more.
 bool TemplateProcess::end_template() {
     shut_down();
     pollfd polled{pidfd_.get(), POLLIN, 0};
@@ -240,8 +239,9 @@ bool TemplateProcess::end_template() {
 void TemplateProcess::leave_children_to_keeper() {
     for (pid_t child : running_children_) {
         siginfo_t info{};
-        const bool runs = ::waitid(P_PID, static_cast<id_t>(child), &info,
-                                   WEXITED | WNOWAIT | WNOHANG) == 0 && info.si_pid == 0;
+        const bool runs =
+            ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+            info.si_pid == 0;
         // Nothing more can be done where there is no keeper either: the next spawn will say so.
         if (runs) static_cast<void>(keep_child(child));
     }
@@ -268,9 +268,9 @@ bool TemplateProcess::has_ended() const {
 bool TemplateProcess::is_lost() {
     {
         const std::lock_guard lock(mutex_);
-        if (state_ == State::broken || is_closing_ || !control_.is_intact() || !pidfd_)
-            return true;
-        // One that ended before it was ready still has to say why, and the gate will not think better.
+        if (state_ == State::broken || is_closing_ || !control_.is_intact() || !pidfd_) return true;
+        // One that ended before it was ready still has to say why, and the gate will not think
+        // better.
         if (state_ == State::starting || state_ == State::refused) return false;
     }
     return has_ended();
@@ -282,8 +282,7 @@ std::string TemplateProcess::last_lines() const {
     const auto size = static_cast<std::size_t>(status.st_size);
     const std::size_t taken = std::min(size, kLastLinesSize);
     std::string text(taken, '\0');
-    const ssize_t got =
-        ::pread(log_.get(), text.data(), taken, static_cast<off_t>(size - taken));
+    const ssize_t got = ::pread(log_.get(), text.data(), taken, static_cast<off_t>(size - taken));
     text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
     if (taken < size) text.erase(0, text.find('\n') + 1);
     while (text.ends_with('\n')) text.pop_back();
@@ -296,9 +295,9 @@ Failure TemplateProcess::end_failure() {
     std::string how = "ended";
     if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
         info.si_pid == pid_)
-        how = info.si_code == CLD_EXITED ? "exited with status " + std::to_string(info.si_status)
-                                         : std::string("was killed by ") +
-                                               ::strsignal(info.si_status);
+        how = info.si_code == CLD_EXITED
+                  ? "exited with status " + std::to_string(info.si_status)
+                  : std::string("was killed by ") + ::strsignal(info.si_status);
     const std::string lines = last_lines();
     return {Stage::launch, ECHILD, 0,
             "the template " + how + " before it was ready" +
@@ -333,7 +332,8 @@ void TemplateProcess::receive_mailboxes() {
                           received) ||
             received.size != sizeof message)
             return;
-        // Without its descriptor (too many open files here) the child is lost to us; it ends itself.
+        // Without its descriptor (too many open files here) the child is lost to us; it ends
+        // itself.
         mailboxes_[message.child_id] = std::move(mailbox);
     }
 }
@@ -369,8 +369,12 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
             refusal_ = text;
             state_ = State::refused;
             break;
-        case FrameKind::born: take_in(header); break;
-        case FrameKind::gone: forget_spare(header); break;
+        case FrameKind::born:
+            take_in(header);
+            break;
+        case FrameKind::gone:
+            forget_spare(header);
+            break;
         case FrameKind::not_born:
             if (auto pending = pending_.find(header.id); pending != pending_.end())
                 pending->second.failure = failure_of(header, std::string(text));
@@ -429,8 +433,9 @@ void TemplateProcess::reap_ended_spares() {
     });
 }
 
-/// The template has ended: whatever it still said is in the ring and in the socket. A spare whose mailbox
-/// came but not its birth may exist: it will say so itself, or its mailbox is closed already.
+/// The template has ended: whatever it still said is in the ring and in the socket. A spare whose
+/// mailbox came but not its birth may exist: it will say so itself, or its mailbox is closed
+/// already.
 void TemplateProcess::settle_after_end() {
     ended_ = true;
     receive_mailboxes();
@@ -491,7 +496,8 @@ void TemplateProcess::wait_for_room(Lock& lock) {
     ++waiting_for_room_;
     while (!ended_ && state_ != State::broken) {
         drain();
-        // Announced before the look at what was taken, so that the template rings if it takes more later.
+        // Announced before the look at what was taken, so that the template rings if it takes more
+        // later.
         completions_->going_to_sleep(WakeFor::frames_and_room);
         if (commands_->taken() != before) break;
         poll_channel(lock, {});
@@ -504,10 +510,14 @@ Outcome TemplateProcess::wait_ready(Deadline deadline) {
     if (state_ == State::ready && !ended_) return {};
     wait_until(lock, deadline, [this] { return state_ != State::starting; });
     switch (state_) {
-        case State::ready: return {};
-        case State::refused: return Failure{Stage::gate, EBUSY, 0, refusal_};
-        case State::broken: return Failure{Stage::launch, EPROTO, 0, refusal_};
-        case State::starting: break;
+        case State::ready:
+            return {};
+        case State::refused:
+            return Failure{Stage::gate, EBUSY, 0, refusal_};
+        case State::broken:
+            return Failure{Stage::launch, EPROTO, 0, refusal_};
+        case State::starting:
+            break;
     }
     if (ended_) return end_failure();
     return timed_out("the template is not ready yet");
@@ -564,14 +574,16 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
         Born spare = std::move(spares_.front());
         spares_.pop_front();
         if (!spare.mailbox.is_intact()) {
-            // Somebody has closed descriptors that were not theirs: the spare has seen the end of file.
+            // Somebody has closed descriptors that were not theirs: the spare has seen the end of
+            // file.
             ending_spares_.push_back(spare.pid);
             continue;
         }
-        // Before the record, so that a template whose owner dies here knows whom to end or to leave.
-        if (commands_->push(frame(FrameKind::handed_off, spare.id,
-                                  static_cast<std::int64_t>(lifetime)),
-                            {}) == 0)
+        // Before the record, so that a template whose owner dies here knows whom to end or to
+        // leave.
+        if (commands_->push(
+                frame(FrameKind::handed_off, spare.id, static_cast<std::int64_t>(lifetime)), {}) ==
+            0)
             return spare;
         spares_.push_front(std::move(spare));
         break;
@@ -601,8 +613,9 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
     }
     for (int number : descriptors)
         if (::fcntl(number, F_GETFD) < 0)
-            return make_failure(Stage::descriptors, errno,
-                                "descriptor " + std::to_string(number) + " of the request is not open");
+            return make_failure(
+                Stage::descriptors, errno,
+                "descriptor " + std::to_string(number) + " of the request is not open");
     std::vector<int> sent(descriptors.begin(), descriptors.end());
     Descriptor memfd;
     if (record.size() > kInlineRecordSize) {
@@ -612,8 +625,8 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
         record = {};
     }
 
-    // The command's place in the ring and its messages on the socket must keep the same order: one thread
-    // at a time, also while it waits for room.
+    // The command's place in the ring and its messages on the socket must keep the same order: one
+    // thread at a time, also while it waits for room.
     std::unique_lock turn(command_turn_, std::defer_lock);
     if (!nonblocking) turn.lock();
     if (!turn.owns_lock() && !turn.try_lock())
@@ -639,8 +652,7 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
         }
         // What went out of a command that is given up here is thrown away by the template.
         if (error != EAGAIN) break;
-        if (nonblocking)
-            return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
+        if (nonblocking) return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
         wait_for_room(lock);
     }
     if (!error) error = commands_->push(header, record);
@@ -657,8 +669,8 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
 Outcome TemplateProcess::finish_command(std::uint64_t id, std::uint32_t count, bool explain,
                                         const std::vector<pid_t>& started) {
     Lock lock(mutex_);
-    // The kernel closes the mailboxes of a template that dies before its pidfd tells of its death, and one
-    // that does not fork says why first: one of the three arrives.
+    // The kernel closes the mailboxes of a template that dies before its pidfd tells of its death,
+    // and one that does not fork says why first: one of the three arrives.
     if (explain)
         wait_until(lock, {}, [&] {
             const Pending& pending = pending_[id];

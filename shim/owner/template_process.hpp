@@ -38,8 +38,9 @@ struct Born {
     bool has_parked = false;  ///< has said that it is prepared
 };
 
-/// Kills a child of this process that nobody else knows of, and reaps it. Nothing happens to a process that
-/// is not this one's child (somebody else has reaped it, and its number may be in use again).
+/// Kills a child of this process that nobody else knows of, and reaps it. Nothing happens to a
+/// process that is not this one's child (somebody else has reaped it, and its number may be in use
+/// again).
 void end_child(pid_t pid);
 
 class TemplateProcess {
@@ -77,19 +78,21 @@ class TemplateProcess {
 
     /// Takes the oldest parked child and tells the template so; nothing if there is none.
     [[nodiscard]] std::optional<Born> take_spare(Lifetime lifetime);
-    /// After a hand-off: rings for the template, which slept through `take_spare`, once the last spare is
-    /// taken. Before that it wakes up by itself when the child that was handed off ends.
+    /// After a hand-off: rings for the template, which slept through `take_spare`, once the last
+    /// spare is taken. Before that it wakes up by itself when the child that was handed off ends.
     void wake_to_refill();
 
-    /// Tells the template to fork `count` children with a record. Does not wait for them: each says on its
-    /// mailbox that it has started or failed, and one that is never forked has its mailbox closed.
+    /// Tells the template to fork `count` children with a record. Does not wait for them: each says
+    /// on its mailbox that it has started or failed, and one that is never forked has its mailbox
+    /// closed.
     [[nodiscard]] Outcome fork_on_command(std::span<const std::byte> record,
                                           std::span<const int> descriptors, std::uint32_t count,
                                           bool nonblocking, std::uint64_t& ret_id,
                                           std::vector<Born>& ret_born);
-    /// To be called once for each command, when every mailbox has said something or was closed. With
-    /// `explain` it waits until it is known why one was closed without a word, reaps the children that
-    /// were born (and are not among `started`), and returns why the others were not; nothing: all were.
+    /// To be called once for each command, when every mailbox has said something or was closed.
+    /// With `explain` it waits until it is known why one was closed without a word, reaps the
+    /// children that were born (and are not among `started`), and returns why the others were not;
+    /// nothing: all were.
     [[nodiscard]] Outcome finish_command(std::uint64_t id, std::uint32_t count, bool explain,
                                          const std::vector<pid_t>& started);
     /// Children that are to end with this process, for the case that the template cannot see to it.
@@ -129,8 +132,8 @@ class TemplateProcess {
     [[nodiscard]] bool end_template();
     void leave_children_to_keeper();
     void wait_for_room(Lock& lock);
-    /// Sleeps until `done` or the deadline; of several threads one polls for all. False: the deadline
-    /// has passed, or the template has ended.
+    /// Sleeps until `done` or the deadline; of several threads one polls for all. False: the
+    /// deadline has passed, or the template has ended.
     bool wait_until(Lock& lock, Deadline deadline, const std::function<bool()>& done);
     void poll_channel(Lock& lock, Deadline deadline);
     void reap_ended_spares();
@@ -167,7 +170,8 @@ class TemplateProcess {
     std::vector<Born> unsettled_spares_;  ///< of a template that ended: forked or not, nobody knows
     std::uint32_t waiting_for_room_ = 0;
     std::vector<pid_t> running_children_;
-    std::size_t prune_at_ = 64;  ///< when so many are remembered, those that have ended are forgotten
+    std::size_t prune_at_ =
+        64;  ///< when so many are remembered, those that have ended are forgotten
     std::uint64_t last_id_ = 0;
 };
 

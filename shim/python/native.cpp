@@ -1,4 +1,5 @@
-// warmfork._native: the C ABI for Python, and the Python side of a template. Stable ABI of CPython 3.9.
+// warmfork._native: the C ABI for Python, and the Python side of a template. Stable ABI of
+// CPython 3.9.
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x03090000
 #include <Python.h>
@@ -62,8 +63,8 @@ PyObject* open(PyObject*, PyObject* arguments) {
         return nullptr;
     StringArray preload, path, environment, allow;
     const char* directory;
-    if (!optional_text(directory_bytes, directory) || !preload.read(preload_list) || !path.read(path_list) || !environment.read(environment_list) ||
-        !allow.read(allow_list))
+    if (!optional_text(directory_bytes, directory) || !preload.read(preload_list) ||
+        !path.read(path_list) || !environment.read(environment_list) || !allow.read(allow_list))
         return nullptr;
     warmfork_template_options options;
     warmfork_template_options_init(&options);
@@ -78,10 +79,9 @@ PyObject* open(PyObject*, PyObject* arguments) {
     warmfork_template* self;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS
-    error = warmfork_template_open(&options, &self, &failure);
-    Py_END_ALLOW_THREADS
-    return error ? raise(failure) : PyCapsule_New(self, kTemplateCapsule, close_template);
+    Py_BEGIN_ALLOW_THREADS error = warmfork_template_open(&options, &self, &failure);
+    Py_END_ALLOW_THREADS return error ? raise(failure)
+                                      : PyCapsule_New(self, kTemplateCapsule, close_template);
 }
 
 /// close(template): ends it; again is fine.
@@ -90,8 +90,7 @@ PyObject* close(PyObject*, PyObject* capsule) {
     if (!self) return nullptr;
     if (PyCapsule_GetContext(capsule) == nullptr) {
         PyCapsule_SetContext(capsule, self);  // any value that is not null: closed
-        Py_BEGIN_ALLOW_THREADS
-        warmfork_template_close(self);
+        Py_BEGIN_ALLOW_THREADS warmfork_template_close(self);
         Py_END_ALLOW_THREADS
     }
     Py_RETURN_NONE;
@@ -157,9 +156,10 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
     const char *executable, *directory;
     std::vector<warmfork_descriptor> descriptors;
     std::vector<warmfork_limit> limits;
-    if (!optional_text(given.executable, executable) || !optional_text(given.directory, directory) ||
-        !arguments.read(given.arguments) || !environment.read(given.environment) ||
-        !read_descriptors(given.descriptors, descriptors) || !read_limits(given.limits, limits))
+    if (!optional_text(given.executable, executable) ||
+        !optional_text(given.directory, directory) || !arguments.read(given.arguments) ||
+        !environment.read(given.environment) || !read_descriptors(given.descriptors, descriptors) ||
+        !read_limits(given.limits, limits))
         return nullptr;
 
     warmfork_request request;
@@ -189,10 +189,8 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
     warmfork_process* process;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS
-    error = warmfork_spawn(self, &request, &process, &failure);
-    Py_END_ALLOW_THREADS
-    if (error) return raise(failure);
+    Py_BEGIN_ALLOW_THREADS error = warmfork_spawn(self, &request, &process, &failure);
+    Py_END_ALLOW_THREADS if (error) return raise(failure);
     const char* text;
     const warmfork_reason reason = warmfork_process_reason(process, &text);
     PyObject* result = Py_BuildValue("iiss", warmfork_process_pid(process),
@@ -208,10 +206,8 @@ PyObject* keep(PyObject*, PyObject* number) {
     if (pid == -1 && PyErr_Occurred()) return nullptr;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS
-    error = warmfork_keep(static_cast<pid_t>(pid), &failure);
-    Py_END_ALLOW_THREADS
-    if (error) return raise(failure);
+    Py_BEGIN_ALLOW_THREADS error = warmfork_keep(static_cast<pid_t>(pid), &failure);
+    Py_END_ALLOW_THREADS if (error) return raise(failure);
     Py_RETURN_NONE;
 }
 
@@ -224,10 +220,8 @@ PyObject* wait_ready(PyObject*, PyObject* tuple) {
     if (!self) return nullptr;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS
-    error = warmfork_template_wait_ready(self, timeout, &failure);
-    Py_END_ALLOW_THREADS
-    if (error) return raise(failure);
+    Py_BEGIN_ALLOW_THREADS error = warmfork_template_wait_ready(self, timeout, &failure);
+    Py_END_ALLOW_THREADS if (error) return raise(failure);
     Py_RETURN_NONE;
 }
 
@@ -241,10 +235,8 @@ PyObject* wait_parked(PyObject*, PyObject* tuple) {
     if (!self) return nullptr;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS
-    error = warmfork_template_wait_parked(self, count, timeout, &failure);
-    Py_END_ALLOW_THREADS
-    if (error) return raise(failure);
+    Py_BEGIN_ALLOW_THREADS error = warmfork_template_wait_parked(self, count, timeout, &failure);
+    Py_END_ALLOW_THREADS if (error) return raise(failure);
     Py_RETURN_NONE;
 }
 
@@ -278,10 +270,8 @@ PyObject* report(PyObject*, PyObject* capsule) {
     char* json;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS
-    error = warmfork_template_report(self, &json, &failure);
-    Py_END_ALLOW_THREADS
-    if (error) return raise(failure);
+    Py_BEGIN_ALLOW_THREADS error = warmfork_template_report(self, &json, &failure);
+    Py_END_ALLOW_THREADS if (error) return raise(failure);
     PyObject* text = PyUnicode_FromString(json);
     std::free(json);
     return text;
@@ -306,30 +296,38 @@ PyObject* counts(PyObject*, PyObject* capsule) {
                          reasons.get());
 }
 
-PyMethodDef methods[] = {
-    {"open", open, METH_VARARGS, nullptr},
-    {"close", close, METH_O, nullptr},
-    {"keep", keep, METH_O, nullptr},
-    {"spawn", spawn, METH_VARARGS, nullptr},
-    {"wait_ready", wait_ready, METH_VARARGS, nullptr},
-    {"wait_parked", wait_parked, METH_VARARGS, nullptr},
-    {"set_spares", set_spares, METH_VARARGS, nullptr},
-    {"pid", pid, METH_O, nullptr},
-    {"parked", parked, METH_O, nullptr},
-    {"report", report, METH_O, nullptr},
-    {"counts", counts, METH_O, nullptr},
-    {"serve", serve, METH_VARARGS, nullptr},
-    {"start_environment", start_environment, METH_NOARGS, nullptr},
-    {"prepare_to_become_child", prepare_to_become_child, METH_O, nullptr},
-    {"become_child", become_child, METH_VARARGS, nullptr},
-    {nullptr, nullptr, 0, nullptr}};
+PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
+                         {"close", close, METH_O, nullptr},
+                         {"keep", keep, METH_O, nullptr},
+                         {"spawn", spawn, METH_VARARGS, nullptr},
+                         {"wait_ready", wait_ready, METH_VARARGS, nullptr},
+                         {"wait_parked", wait_parked, METH_VARARGS, nullptr},
+                         {"set_spares", set_spares, METH_VARARGS, nullptr},
+                         {"pid", pid, METH_O, nullptr},
+                         {"parked", parked, METH_O, nullptr},
+                         {"report", report, METH_O, nullptr},
+                         {"counts", counts, METH_O, nullptr},
+                         {"serve", serve, METH_VARARGS, nullptr},
+                         {"start_environment", start_environment, METH_NOARGS, nullptr},
+                         {"prepare_to_become_child", prepare_to_become_child, METH_O, nullptr},
+                         {"become_child", become_child, METH_VARARGS, nullptr},
+                         {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef_Slot slots[] = {{0, nullptr}};
 
-PyModuleDef definition{PyModuleDef_HEAD_INIT, "warmfork._native", nullptr, 0,      methods,
-                       slots,                 nullptr,            nullptr, nullptr};
+PyModuleDef definition{PyModuleDef_HEAD_INIT,
+                       "warmfork._native",
+                       nullptr,
+                       0,
+                       methods,
+                       slots,
+                       nullptr,
+                       nullptr,
+                       nullptr};
 
 }  // namespace
 }  // namespace warmfork::python
 
-PyMODINIT_FUNC PyInit__native() { return PyModuleDef_Init(&warmfork::python::definition); }
+PyMODINIT_FUNC PyInit__native() {
+    return PyModuleDef_Init(&warmfork::python::definition);
+}

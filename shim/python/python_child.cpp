@@ -60,7 +60,8 @@ Reference environment_dictionary() {
 }
 
 /// Runs what warmfork._child has prepared: (source, file name) is compiled and run in __main__;
-/// (function, arguments) is called. Done here, so that no frame of warmfork's own stands in a traceback.
+/// (function, arguments) is called. Done here, so that no frame of warmfork's own stands in a
+/// traceback.
 Reference run_prepared(PyObject* prepared) {
     Reference first(PySequence_GetItem(prepared, 0));
     Reference second(PySequence_GetItem(prepared, 1));
@@ -74,8 +75,8 @@ Reference run_prepared(PyObject* prepared) {
         compile = builtins ? PyObject_GetAttrString(builtins.get(), "compile") : nullptr;
         if (!compile) return Reference(nullptr);
     }
-    Reference code(PyObject_CallFunction(compile, "OOsii", first.get(), second.get(), "exec",
-                                         0, 1));
+    Reference code(
+        PyObject_CallFunction(compile, "OOsii", first.get(), second.get(), "exec", 0, 1));
     PyObject* main = PyImport_AddModule("__main__");  // borrowed
     if (!code || !main) return Reference(nullptr);
     PyObject* globals = PyModule_GetDict(main);  // borrowed
@@ -107,8 +108,8 @@ bool renew_environment(PyObject* child) {
            Reference(PyObject_CallMethod(child, "set_environment", "O", environment.get()));
 }
 
-/// Brings the interpreter into the state in which a fresh one begins this command line; what it returns
-/// is for `run_prepared`.
+/// Brings the interpreter into the state in which a fresh one begins this command line; what it
+/// returns is for `run_prepared`.
 Reference prepare(PyObject* child, const ChildCommand& command) {
     Reference arguments = list_of_strings(command.arguments);
     Reference executable(command.executable ? PyUnicode_DecodeFSDefault(command.executable)
@@ -211,15 +212,16 @@ ChildPlan stand_in_plan;
 }  // namespace
 
 PyObject* start_environment(PyObject*, PyObject*) {
-    // The interpreter may have changed its environment since; the kernel shows what it was started with.
+    // The interpreter may have changed its environment since; the kernel shows what it was started
+    // with.
     std::ifstream file("/proc/self/environ", std::ios::binary);
     const std::string text((std::istreambuf_iterator<char>(file)), {});
     Reference names(PyList_New(0));
     for (std::size_t at = 0; names && at < text.size(); at = text.find('\0', at) + 1) {
         const std::size_t equals = text.find('=', at);
         if (equals == std::string::npos) break;
-        Reference name(PyBytes_FromStringAndSize(text.data() + at,
-                                                 static_cast<Py_ssize_t>(equals - at)));
+        Reference name(
+            PyBytes_FromStringAndSize(text.data() + at, static_cast<Py_ssize_t>(equals - at)));
         if (!name || PyList_Append(names.get(), name.get()) < 0) return nullptr;
     }
     return names.release();

@@ -6,8 +6,8 @@
 
 namespace warmfork::python {
 
-/// serve(child, report): never returns to Python in a child. `child` is the module warmfork._child; in
-/// the template it returns None when the template is to end, and raises where it cannot serve.
+/// serve(child, report): never returns to Python in a child. `child` is the module warmfork._child;
+/// in the template it returns None when the template is to end, and raises where it cannot serve.
 PyObject* serve(PyObject* module, PyObject* arguments);
 
 /// The names of the variables that this process was started with, as bytes.

@@ -28,8 +28,8 @@ class Reference {
     PyObject* object_;
 };
 
-/// A sequence of bytes objects as the null-terminated array that C wants; None is a null pointer. The
-/// sequence must outlive it.
+/// A sequence of bytes objects as the null-terminated array that C wants; None is a null pointer.
+/// The sequence must outlive it.
 class StringArray {
   public:
     /// False with an exception set.

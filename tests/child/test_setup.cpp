@@ -23,7 +23,7 @@ bool holds_in_child(const std::function<bool()>& check) {
 }
 
 ino_t inode_of(int number) {
-    struct stat status{};
+    struct stat status {};
     return ::fstat(number, &status) == 0 ? status.st_ino : 0;
 }
 
@@ -33,14 +33,17 @@ RecordView record_of_nothing() {
     return record;
 }
 
-int open_file(const char* path) { return ::open(path, O_RDONLY | O_CLOEXEC); }
+int open_file(const char* path) {
+    return ::open(path, O_RDONLY | O_CLOEXEC);
+}
 
 }  // namespace
 
 TEST_CASE("Descriptors reach their numbers, however sources and targets overlap") {
     // Each list is a permutation or shift of numbers that are sources and targets at once.
     const std::vector<std::vector<std::int32_t>> target_lists{
-        {10, 11, 12}, {11, 10, 12}, {11, 12, 10}, {12, 10, 11}, {10, 12, 30}, {30, 31, 10}, {0, 1, 2}};
+        {10, 11, 12}, {11, 10, 12}, {11, 12, 10}, {12, 10, 11},
+        {10, 12, 30}, {30, 31, 10}, {0, 1, 2}};
     for (const auto& targets : target_lists) {
         CHECK(holds_in_child([&] {
             std::array<int, 3> sources{10, 11, 12};
@@ -82,9 +85,9 @@ TEST_CASE("The reply socket and the directory survive when targets want their nu
         record.descriptor_targets = targets;
         ChildFailure failure;
         char directory[64];
-        return set_up_child(record, descriptors, failure) &&
-               inode_of(descriptors.reply) == reply && descriptors.reply != 20 &&
-               ::getcwd(directory, sizeof directory) && std::string_view(directory) == "/usr";
+        return set_up_child(record, descriptors, failure) && inode_of(descriptors.reply) == reply &&
+               descriptors.reply != 20 && ::getcwd(directory, sizeof directory) &&
+               std::string_view(directory) == "/usr";
     }));
 }
 

@@ -1,5 +1,5 @@
-// The spawn record, honoured the same by every backend: each request is served cold, warm by a fork on
-// command and warm by a hand-off, and what the child sees of itself is compared.
+// The spawn record, honoured the same by every backend: each request is served cold, warm by a fork
+// on command and warm by a hand-off, and what the child sees of itself is compared.
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -48,7 +48,9 @@ Json same_by_all(const Change& change) {
     return cold;
 }
 
-constexpr std::uint64_t bit(int signal) { return std::uint64_t{1} << (signal - 1); }
+constexpr std::uint64_t bit(int signal) {
+    return std::uint64_t{1} << (signal - 1);
+}
 
 }  // namespace
 
@@ -71,9 +73,8 @@ TEST_CASE("Environment: replaced") {
             ::unsetenv(name);
         }
     const char* const environment[] = {"ONE=1", "EMPTY=", "PATH=/bin", nullptr};
-    const Json view = same_by_all([&](ProbeRequest& request) {
-        request.request.environment = environment;
-    });
+    const Json view =
+        same_by_all([&](ProbeRequest& request) { request.request.environment = environment; });
     for (std::string& variable : kept)
         ::setenv(variable.substr(0, variable.find('=')).c_str(),
                  variable.substr(variable.find('=') + 1).c_str(), 1);
@@ -84,9 +85,8 @@ TEST_CASE("Environment: replaced") {
 TEST_CASE("Environment: changed") {
     ::setenv("WF_REMOVED", "1", 1);
     const char* const changes[] = {"WF_ADDED=2", "WF_REMOVED", nullptr};
-    const Json view = same_by_all([&](ProbeRequest& request) {
-        request.request.environment_changes = changes;
-    });
+    const Json view =
+        same_by_all([&](ProbeRequest& request) { request.request.environment_changes = changes; });
     ::unsetenv("WF_REMOVED");
     const std::string text = view["environ"];
     CHECK(text.find("WF_ADDED=2") != std::string::npos);
@@ -105,7 +105,8 @@ TEST_CASE("Environment: the owner's of this moment, not of the template's start"
 }
 
 TEST_CASE("Directory") {
-    const Json view = same_by_all([](ProbeRequest& request) { request.request.directory = "/usr"; });
+    const Json view =
+        same_by_all([](ProbeRequest& request) { request.request.directory = "/usr"; });
     CHECK(view["directory"] == "/usr");
 }
 
@@ -123,7 +124,8 @@ TEST_CASE("Descriptors: standard ones closed") {
     CHECK(view["descriptors"] == Json({{1, 0}}));
 }
 
-TEST_CASE("Descriptors: a standard number that is close-on-exec in the owner is closed in the child") {
+TEST_CASE(
+    "Descriptors: a standard number that is close-on-exec in the owner is closed in the child") {
     ::fcntl(0, F_SETFD, FD_CLOEXEC);
     const Json view = same_by_all([](ProbeRequest&) {});
     ::fcntl(0, F_SETFD, 0);
@@ -138,16 +140,14 @@ TEST_CASE("Descriptors: as many as a record can hold") {
 }
 
 TEST_CASE("A new session") {
-    const Json view = same_by_all([](ProbeRequest& request) {
-        request.request.flags |= WARMFORK_NEW_SESSION;
-    });
+    const Json view =
+        same_by_all([](ProbeRequest& request) { request.request.flags |= WARMFORK_NEW_SESSION; });
     CHECK(view["session"] == -1);
 }
 
 TEST_CASE("A process group of its own") {
-    const Json view = same_by_all([](ProbeRequest& request) {
-        request.request.flags |= WARMFORK_PROCESS_GROUP;
-    });
+    const Json view =
+        same_by_all([](ProbeRequest& request) { request.request.flags |= WARMFORK_PROCESS_GROUP; });
     CHECK(view["group"] == -1);
 }
 
@@ -238,8 +238,9 @@ TEST_CASE("Failures before user code are the same: stage and errno, and no proce
               std::pair(WARMFORK_STAGE_DIRECTORY, ENOENT));
         CHECK(failure_of([](ProbeRequest& r) { r.request.directory = "/etc/passwd"; }) ==
               std::pair(WARMFORK_STAGE_DIRECTORY, ENOTDIR));
-        CHECK(failure_of([](ProbeRequest& r) { r.descriptors.push_back({4000, 5}); }) ==
-              std::pair(WARMFORK_STAGE_DESCRIPTORS, EBADF));
+        CHECK(failure_of([](ProbeRequest& r) {
+                  r.descriptors.push_back({4000, 5});
+              }) == std::pair(WARMFORK_STAGE_DESCRIPTORS, EBADF));
         CHECK(failure_of([](ProbeRequest& r) {
                   r.request.flags |= WARMFORK_PROCESS_GROUP;
                   r.request.process_group = 0x3ffffe;

@@ -32,8 +32,8 @@ TEST_CASE("Scripts, -c and -m are warm; what shapes the interpreter is cold") {
     CHECK(reason_for({"/bin/sh", "-c", "pass"}) == WARMFORK_REASON_NONE);
     CHECK(reason_for({"/bin/sh", "-m", "json.tool"}) == WARMFORK_REASON_NONE);
     CHECK(reason_for({"/bin/sh", "--", "script.py"}) == WARMFORK_REASON_NONE);
-    for (const char* option : {"-O", "-I", "-E", "-Werror", "-u", "-Xdev", "-cpass", "-mjson", "-", "-i",
-                               "--version", "-"})
+    for (const char* option : {"-O", "-I", "-E", "-Werror", "-u", "-Xdev", "-cpass", "-mjson", "-",
+                               "-i", "--version", "-"})
         CHECK(reason_for({"/bin/sh", option, "x"}) == WARMFORK_REASON_COMMAND_LINE);
     CHECK(reason_for({"/bin/sh"}) == WARMFORK_REASON_COMMAND_LINE);
     CHECK(reason_for({"/bin/sh", "-c"}) == WARMFORK_REASON_COMMAND_LINE);
@@ -47,7 +47,8 @@ TEST_CASE("The program is looked up in the child's PATH and must be the template
     CHECK(reason_for({"/no/such/program", "x"}) == WARMFORK_REASON_PROGRAM);
 }
 
-TEST_CASE("The interpreter of a virtual environment is another program though it is the same file") {
+TEST_CASE(
+    "The interpreter of a virtual environment is another program though it is the same file") {
     namespace fs = std::filesystem;
     const fs::path root =
         fs::temp_directory_path() / ("warmfork-test-" + std::to_string(::getpid()));
@@ -62,9 +63,9 @@ TEST_CASE("The interpreter of a virtual environment is another program though it
 
 TEST_CASE("A variable that start-up reads must be the template's, others are free") {
     const std::string path = "PATH=/usr/bin:/bin";
-    CHECK(reason_for({"sh", "x"}, {path, "HOME=/elsewhere", "ANYTHING=1"}) ==
-          WARMFORK_REASON_NONE);
-    for (const char* variable : {"PYTHONPATH=/x", "PYTHONHASHSEED=0", "LC_ALL=C", "LD_LIBRARY_PATH=/x",
-                                 "OMP_NUM_THREADS=1", "MALLOC_ARENA_MAX=1", "GLIBC_TUNABLES="})
+    CHECK(reason_for({"sh", "x"}, {path, "HOME=/elsewhere", "ANYTHING=1"}) == WARMFORK_REASON_NONE);
+    for (const char* variable :
+         {"PYTHONPATH=/x", "PYTHONHASHSEED=0", "LC_ALL=C", "LD_LIBRARY_PATH=/x",
+          "OMP_NUM_THREADS=1", "MALLOC_ARENA_MAX=1", "GLIBC_TUNABLES="})
         CHECK(reason_for({"sh", "x"}, {path, variable}) == WARMFORK_REASON_ENVIRONMENT);
 }

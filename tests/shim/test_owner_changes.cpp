@@ -22,8 +22,8 @@ using Json = nlohmann::json;
 
 namespace {
 
-/// Runs the test's body in an owner of its own, because it changes that owner for good. The body returns
-/// an empty text, or what is wrong.
+/// Runs the test's body in an owner of its own, because it changes that owner for good. The body
+/// returns an empty text, or what is wrong.
 std::string in_an_owner(const std::function<std::string()>& body) {
     Pipe answer;
     const pid_t pid = ::fork();
@@ -59,8 +59,8 @@ std::string compare_after(const std::function<void()>& change) {
     });
 }
 
-/// Changes the owner in a way that a child cannot follow: cold, with the reason, and warm again once a new
-/// template has started.
+/// Changes the owner in a way that a child cannot follow: cold, with the reason, and warm again
+/// once a new template has started.
 std::string cold_after(const std::function<void()>& change) {
     return in_an_owner([&]() -> std::string {
         warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
@@ -154,8 +154,9 @@ TEST_CASE("Other ids make it cold") {
 }
 TEST_CASE("Another root directory or mount namespace makes it cold") {
     if (::geteuid() != 0 || in_an_owner([] {
-            return ::unshare(CLONE_NEWNS) == 0 ? std::string() : std::string("no");
-        }) != "")
+                                return ::unshare(CLONE_NEWNS) == 0 ? std::string()
+                                                                   : std::string("no");
+                            }) != "")
         return;
     CHECK(cold_after([] { REQUIRE(::unshare(CLONE_NEWNS) == 0); }) == "");
 }

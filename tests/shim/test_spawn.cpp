@@ -144,7 +144,8 @@ TEST_CASE("Under a low limit on open files spawns still work, with the spares th
     ::setrlimit(RLIMIT_NOFILE, &before);
 }
 
-TEST_CASE("An unprivileged user at its process limit gets EAGAIN from the fork, and spawns again later") {
+TEST_CASE(
+    "An unprivileged user at its process limit gets EAGAIN from the fork, and spawns again later") {
     if (::geteuid() != 0) return;  // the limit does not bind root, so the test changes its user
     Pipe answer;
     const pid_t pid = ::fork();
@@ -315,9 +316,9 @@ TEST_CASE("Ten thousand serial spawns: every status right, nothing more at the e
     warmfork::Template table = probe_template();
     table.wait_parked(1);
     const auto descriptors = [&](pid_t pid) {
-        return std::distance(std::filesystem::directory_iterator(
-                                 "/proc/" + std::to_string(pid) + "/fd"),
-                             std::filesystem::directory_iterator());
+        return std::distance(
+            std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd"),
+            std::filesystem::directory_iterator());
     };
     const auto mappings = [&](pid_t pid) {
         std::ifstream file("/proc/" + std::to_string(pid) + "/maps");

@@ -1,4 +1,5 @@
-// The one place that knows which Catch2 this is. The file with `main` defines WARMFORK_TEST_MAIN first.
+// The one place that knows which Catch2 this is. The file with `main` defines WARMFORK_TEST_MAIN
+// first.
 #pragma once
 
 #if __has_include(<catch2/catch_test_macros.hpp>)

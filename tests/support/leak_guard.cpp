@@ -39,7 +39,9 @@ void complain(const std::string& test, const std::string& what) {
 
 }  // namespace
 
-void LeakGuard::start() { descriptors_ = open_descriptors(); }
+void LeakGuard::start() {
+    descriptors_ = open_descriptors();
+}
 
 void LeakGuard::finish(const std::string& test) {
     for (const auto& [number, target] : open_descriptors())
@@ -51,4 +53,6 @@ void LeakGuard::finish(const std::string& test) {
     if (maps_channel()) complain(test, "the mapping of a channel");
 }
 
-int LeakGuard::failures() { return leaks; }
+int LeakGuard::failures() {
+    return leaks;
+}

@@ -1,5 +1,5 @@
-// The program that the tests spawn. `probe serve [OPTION…]` is a template; the same words as a child's
-// command line, warm or cold:
+// The program that the tests spawn. `probe serve [OPTION…]` is a template; the same words as a
+// child's command line, warm or cold:
 //
 //   view             prints what the process sees of itself, as JSON
 //   exit N           ends with status N
@@ -141,7 +141,9 @@ void* sleep_for_ever(void*) {
     while (true) ::pause();
 }
 
-void handle(int) { ::_exit(99); }
+void handle(int) {
+    ::_exit(99);
+}
 
 /// What preloading does wrong.
 void misbehave(std::string_view option) {
@@ -192,10 +194,13 @@ int main(int argc, char** argv) {
     command.size = sizeof command;
     warmfork_failure failure{};
     switch (warmfork_template_serve(&command, &failure)) {
-        case 0: return 0;
+        case 0:
+            return 0;
         case 1:
             std::exit(act(command.argument_count, command.arguments,
                           {static_cast<const char*>(command.payload), command.payload_size}));
-        default: std::fprintf(stderr, "%s\n", failure.text); return 1;
+        default:
+            std::fprintf(stderr, "%s\n", failure.text);
+            return 1;
     }
 }

@@ -47,8 +47,7 @@ bool is_keeper_socket(int number) {
     // connected and lies at a high number.
     sockaddr_storage peer;
     socklen_t size = sizeof peer;
-    return number > 500 &&
-           ::getpeername(number, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+    return number > 500 && ::getpeername(number, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
 }
 
 void spin(int rounds) {

@@ -1,4 +1,5 @@
-// What the tests want to know of processes, and how they wait for them: by events, never by sleeping.
+// What the tests want to know of processes, and how they wait for them: by events, never by
+// sleeping.
 #pragma once
 
 #include <sys/types.h>
@@ -19,7 +20,8 @@ bool is_running(pid_t pid);
 bool has_ended(const warmfork::Descriptor& pidfd);
 /// Is this the near end of the connection to warmfork-keeper?
 bool is_keeper_socket(int number);
-/// Passes a little time that differs from round to round, for a kill to hit any step. Not a way to wait.
+/// Passes a little time that differs from round to round, for a kill to hit any step. Not a way to
+/// wait.
 void spin(int rounds);
 /// Children of this process that are the template's spares, by name.
 std::vector<int> spares();

@@ -1,7 +1,7 @@
-// An owner for the tests to kill. Spawns one child of warmfork-probe for each of its words, and then
-// prints a line: the template's pid and the children's. Waits until it is killed, or does as its first
-// word says: exec (replaces itself), thread (opens and spawns from a thread that ends), cold, wait-fork
-// (leaves a forked worker with all its descriptors behind).
+// An owner for the tests to kill. Spawns one child of warmfork-probe for each of its words, and
+// then prints a line: the template's pid and the children's. Waits until it is killed, or does as
+// its first word says: exec (replaces itself), thread (opens and spawns from a thread that ends),
+// cold, wait-fork (leaves a forked worker with all its descriptors behind).
 #include <signal.h>
 #include <unistd.h>
 

@@ -1,4 +1,5 @@
-// Real kill -9 at every step. Who is waited for is waited for by pidfd: nothing sleeps, nothing guesses.
+// Real kill -9 at every step. Who is waited for is waited for by pidfd: nothing sleeps, nothing
+// guesses.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -186,7 +187,8 @@ TEST_CASE("Children of a killed template end with the owner, also when they igno
     CHECK(output.read_all().empty());  // blocks until the child has ended
 }
 
-TEST_CASE("An application that closes the shim's descriptors keeps its children and its own files") {
+TEST_CASE(
+    "An application that closes the shim's descriptors keeps its children and its own files") {
     Pipe output;
     const pid_t owner = ::fork();
     if (owner == 0) {
@@ -220,7 +222,8 @@ TEST_CASE("An application that closes the shim's descriptors keeps its children 
     CHECK(static_cast<int>(answer[0]) == 63);
 }
 
-TEST_CASE("A template that is killed while it preloads fails the spawn, and the next one tries again") {
+TEST_CASE(
+    "A template that is killed while it preloads fails the spawn, and the next one tries again") {
     warmfork::Template table = probe_template(1, {"hang"});
     const pid_t pid = warmfork_template_pid(table.handle());
     ::kill(pid, SIGKILL);
@@ -259,7 +262,8 @@ TEST_CASE("A template that is killed between a command and its answer loses no s
         ::kill(pid, SIGSTOP);
         const pid_t killer = ::fork();
         if (killer == 0) {
-            // While the spawn waits for an answer: it has put its command into the ring by then or not.
+            // While the spawn waits for an answer: it has put its command into the ring by then or
+            // not.
             spin(round * 20000);
             ::kill(pid, SIGKILL);
             ::_exit(0);

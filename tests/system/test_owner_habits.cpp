@@ -63,7 +63,8 @@ TEST_CASE("A forked copy of the owner opens a template of its own") {
     CHECK(WEXITSTATUS(status) == 6);
 }
 
-TEST_CASE("An owner that closes descriptors it did not open gets a new template, not a wrong record") {
+TEST_CASE(
+    "An owner that closes descriptors it did not open gets a new template, not a wrong record") {
     warmfork::Template table = probe_template(2, {}, WARMFORK_BACKEND_WARM);
     table.wait_parked(2);
     const std::vector<int> before = children_of(::getpid());
@@ -109,7 +110,8 @@ TEST_CASE("An owner that waits for any child may take a spare's or the template'
     CHECK(WEXITSTATUS(status) == 7);
 }
 
-TEST_CASE("A status that was taken is fetched from the kernel or reported as taken, never made up") {
+TEST_CASE(
+    "A status that was taken is fetched from the kernel or reported as taken, never made up") {
     warmfork::Template table = probe_template(1);
     ProbeRequest request({"exit", "9"});
     SECTION("without a pidfd") {

@@ -21,7 +21,9 @@ std::unordered_set<int> open_now() {
 
 }  // namespace
 
-TEST_CASE("One thread passes") { CHECK(threads_in_the_way({}).empty()); }
+TEST_CASE("One thread passes") {
+    CHECK(threads_in_the_way({}).empty());
+}
 
 TEST_CASE("A second thread is named, unless it is allowed") {
     std::promise<void> end;

@@ -51,7 +51,8 @@ TEST_CASE("The gate refuses io_uring") {
     CHECK((stage == WARMFORK_STAGE_GATE || is_forbidden_here));
 }
 
-TEST_CASE("Under auto a template that cannot fork is cold with the reason, and is not started again") {
+TEST_CASE(
+    "Under auto a template that cannot fork is cold with the reason, and is not started again") {
     warmfork::Template table = probe_template(1, {"thread"}, WARMFORK_BACKEND_AUTO);
     for (int i = 0; i < 3; ++i) {
         ProbeRequest request({"exit", "5"});
@@ -94,7 +95,8 @@ TEST_CASE("Nothing of the template's own state shows in its children") {
     CHECK(expected == seen);
 }
 
-TEST_CASE("Descriptors that preloading opened are kept, and their numbers are not given away warm") {
+TEST_CASE(
+    "Descriptors that preloading opened are kept, and their numbers are not given away warm") {
     warmfork::Template table = probe_template(1, {"leave-file"}, WARMFORK_BACKEND_AUTO);
     const Json view = Json::parse(output_of(table, {"view"}));
     int left = -1;
