@@ -79,6 +79,12 @@ static_assert(offsetof(FrameHeader, id) == 8);
 static_assert(offsetof(FrameHeader, values) == 16);
 static_assert(sizeof(FrameHeader) == 32);
 
+/// A frame without a payload; the ring fills in the size.
+constexpr FrameHeader make_frame(FrameKind kind, std::uint64_t id = 0, std::int64_t first = 0,
+                                 std::int64_t second = 0) {
+    return {0, kind, 0, id, {first, second}};
+}
+
 inline constexpr std::size_t kMaximumFramePayload = kInlineRecordSize;
 
 }  // namespace warmfork

@@ -23,16 +23,6 @@ using Clock = SparePolicy::Clock;
 
 constexpr std::size_t kMostImageDescriptors = 256;
 
-FrameHeader frame(FrameKind kind, std::uint64_t id = 0, std::int64_t first = 0,
-                  std::int64_t second = 0) {
-    FrameHeader header{};
-    header.kind = kind;
-    header.id = id;
-    header.values[0] = first;
-    header.values[1] = second;
-    return header;
-}
-
 /// How many descriptors are open, in one system call; 0 before Linux 6.2, which does not say.
 std::size_t count_descriptors() {
     struct stat status;
@@ -97,9 +87,9 @@ std::string Template::open_gate() {
     }
     plan_.image_descriptors.assign(image.begin(), image.end());
     if (obstacle.empty())
-        outbox_.add(frame(FrameKind::ready, 0, ::getpid()), std::as_bytes(std::span(image)));
+        outbox_.add(make_frame(FrameKind::ready, 0, ::getpid()), std::as_bytes(std::span(image)));
     else
-        outbox_.add(frame(FrameKind::refused), obstacle);
+        outbox_.add(make_frame(FrameKind::refused), obstacle);
     return obstacle;
 }
 
@@ -203,7 +193,7 @@ void Template::set_range(const FrameHeader& header) {
 
 void Template::report(const FrameHeader& header) {
     const std::string json = make_report(own_descriptors(), fork_microseconds_, host_.report());
-    outbox_.add(frame(FrameKind::reported, header.id), std::as_bytes(std::span(json)));
+    outbox_.add(make_frame(FrameKind::reported, header.id), std::as_bytes(std::span(json)));
 }
 
 /// One message of descriptors that was sent ahead of a spawn frame. Returns what is wrong.
@@ -252,8 +242,8 @@ std::string Template::receive_spawn(const FrameHeader& header, std::uint32_t cou
 }
 
 void Template::refuse(const FrameHeader& header, const ForkFailure& failure) {
-    outbox_.add(frame(FrameKind::not_born, header.id, static_cast<std::int64_t>(failure.stage),
-                      failure.error_number),
+    outbox_.add(make_frame(FrameKind::not_born, header.id, static_cast<std::int64_t>(failure.stage),
+                           failure.error_number),
                 failure.text);
 }
 
@@ -296,7 +286,7 @@ std::optional<ChildCommand> Template::refill() {
         if (failure.stage == Stage::none)
             children_.back().place = std::exchange(plan_.parking_place, nullptr);
         else
-            outbox_.add(frame(FrameKind::gone, last_child_id_));
+            outbox_.add(make_frame(FrameKind::gone, last_child_id_));
     } else {
         failure.stage = Stage::fork;
     }
@@ -352,7 +342,7 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
     // One descriptor more than before, the pidfd: else a handler has opened or closed something.
     if (count_descriptors() != open_before + 1) descriptors_checked_ = 0;
     children_.push_back({id, pid, std::move(pidfd), state, lifetime});
-    outbox_.add(frame(FrameKind::born, id, pid, static_cast<std::int64_t>(spawn_id)));
+    outbox_.add(make_frame(FrameKind::born, id, pid, static_cast<std::int64_t>(spawn_id)));
     return {};
 }
 
@@ -387,7 +377,7 @@ void Template::bury_ended_children() {
     for (const Child& child : children_) {
         if (!child.ended || child.state == State::running) continue;
         if (child.state == State::parked) policy_.spare_failed(Clock::now());
-        outbox_.add(frame(FrameKind::gone, child.id, child.pid));
+        outbox_.add(make_frame(FrameKind::gone, child.id, child.pid));
         parking_lot_.release(child.place);
     }
     std::erase_if(children_, [](const Child& child) { return child.ended; });

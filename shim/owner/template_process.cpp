@@ -27,16 +27,6 @@ constexpr std::size_t kLastLinesSize = 3072;
 // How long a template may take to end after it was told to.
 constexpr auto kShutDownPatience = std::chrono::seconds(5);
 
-FrameHeader frame(FrameKind kind, std::uint64_t id = 0, std::int64_t first = 0,
-                  std::int64_t second = 0) {
-    FrameHeader header{};
-    header.kind = kind;
-    header.id = id;
-    header.values[0] = first;
-    header.values[1] = second;
-    return header;
-}
-
 bool is_main_thread() {
     return ::gettid() == ::getpid();
 }
@@ -413,7 +403,8 @@ void TemplateProcess::take_in(const FrameHeader& header) {
     // No number was free for its mailbox: it ends, and more of its kind are not wanted.
     ending_spares_.push_back(spare.pid);
     const auto kept = static_cast<std::int64_t>(spares_.size());
-    if (commands_->push(frame(FrameKind::park, 0, kept, kept), {}) == 0) ring(command_bell_.get());
+    if (commands_->push(make_frame(FrameKind::park, 0, kept, kept), {}) == 0)
+        ring(command_bell_.get());
 }
 
 void TemplateProcess::forget_spare(const FrameHeader& header) {
@@ -582,8 +573,8 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
         // Before the record, so that a template whose owner dies here knows whom to end or to
         // leave.
         if (commands_->push(
-                frame(FrameKind::handed_off, spare.id, static_cast<std::int64_t>(lifetime)), {}) ==
-            0)
+                make_frame(FrameKind::handed_off, spare.id, static_cast<std::int64_t>(lifetime)),
+                {}) == 0)
             return spare;
         spares_.push_front(std::move(spare));
         break;
@@ -633,7 +624,7 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
         return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
     Lock lock(mutex_);
     const std::uint64_t id = ++last_id_;
-    FrameHeader header = frame(FrameKind::spawn, id, count, memfd ? kSpawnRecordInMemfd : 0);
+    FrameHeader header = make_frame(FrameKind::spawn, id, count, memfd ? kSpawnRecordInMemfd : 0);
     header.descriptor_count = static_cast<std::uint16_t>(sent.size());
     const DescriptorMessage message{id};
     const std::span<const int> messages[] = {child_numbers, sent};
@@ -687,7 +678,7 @@ Outcome TemplateProcess::finish_command(std::uint64_t id, std::uint32_t count, b
 
 int TemplateProcess::set_spares(std::uint32_t least, std::uint32_t most) {
     const std::lock_guard lock(mutex_);
-    const int error = commands_->push(frame(FrameKind::park, 0, least, most), {});
+    const int error = commands_->push(make_frame(FrameKind::park, 0, least, most), {});
     if (!error && commands_->peer_sleeps()) ring(command_bell_.get());
     return error;
 }
@@ -696,7 +687,7 @@ Outcome TemplateProcess::report(std::string& ret_json) {
     Lock lock(mutex_);
     const std::uint64_t id = ++last_id_;
     pending_[id] = {};
-    if (int error = commands_->push(frame(FrameKind::report, id), {})) {
+    if (int error = commands_->push(make_frame(FrameKind::report, id), {})) {
         pending_.erase(id);
         return make_failure(Stage::launch, error, "cannot ask the template for its report");
     }
@@ -713,7 +704,7 @@ void TemplateProcess::shut_down() {
     drain();
     is_closing_ = true;
     // A ring without room belongs to a template that does not answer: it is killed in the end.
-    if (commands_->push(frame(FrameKind::shut_down), {}) == 0) ring(command_bell_.get());
+    if (commands_->push(make_frame(FrameKind::shut_down), {}) == 0) ring(command_bell_.get());
 }
 
 }  // namespace warmfork
