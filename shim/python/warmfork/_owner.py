@@ -25,12 +25,6 @@ _LIFETIMES = {"owner": 0, "detached": _DETACHED}
 # What subprocess restores in a child with restore_signals=True: the signals that Python ignores.
 _PYTHON_IGNORES = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGXFSZ))
 
-# The parameters of subprocess.Popen._execute_child, in this Python's order, which differs by version.
-_code = subprocess.Popen._execute_child.__code__
-_EXECUTE_CHILD_PARAMETERS = _code.co_varnames[1 : _code.co_argcount]
-del _code
-
-
 def _backend_number(backend):
     if backend is None:
         return 0
@@ -112,69 +106,80 @@ class Popen(subprocess.Popen):
         ]
         super().__init__(args, *positional, **keywords)
 
-    def _execute_child(self, *values):
-        given = dict(zip(_EXECUTE_CHILD_PARAMETERS, values))
-        obstacle = self._obstacle(given)
+    # The parameters of subprocess's own, which passes them by position: alike from 3.9 on, the last one
+    # since 3.11.
+    def _execute_child(
+        self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags,
+        shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, restore_signals, gid, gids, uid,
+        umask, start_new_session, *process_group,
+    ):
+        obstacle = ""
+        if shell:
+            obstacle = "shell=True runs a shell"
+        elif preexec_fn is not None:
+            obstacle = "preexec_fn runs in a forked copy of the caller"
+        elif not close_fds:
+            obstacle = "close_fds=False hands over every inheritable descriptor"
+        elif uid is not None or gid is not None or gids is not None:
+            obstacle = "another user or group is set at exec"
         if obstacle:
-            self._execute_by_subprocess(values, obstacle)
+            self._refuse_if_warm(obstacle)
+            super()._execute_child(
+                args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
+                creationflags, shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite,
+                restore_signals, gid, gids, uid, umask, start_new_session, *process_group,
+            )
+            self.backend, self.reason, self.reason_code = "cold", obstacle, "command-line"
+            if not self._flags & _DETACHED:
+                _native.keep(self.pid)
             return
-        args = given["args"]
+
         if isinstance(args, (str, bytes, os.PathLike)):
             args = [args]
-        arguments = [os.fsencode(argument) for argument in args]
-        executable = given["executable"]
-        sys.audit("subprocess.Popen", executable or args[0], args, given["cwd"], given["env"])
+        program = args[0] if executable is None else executable
+        sys.audit("subprocess.Popen", program, args, cwd, env)
+        # (source, target), flat; what is not named of 0, 1 and 2 is inherited.
+        descriptors = [number for number in pass_fds if number > 2 for number in (number, number)]
+        for target, source in enumerate((p2cread, c2pwrite, errwrite)):
+            if source != -1:
+                descriptors += (source, target)
+        flags = self._flags
+        if start_new_session:
+            flags |= _NEW_SESSION
+        group = process_group[0] if process_group else -1
+        if group >= 0:
+            flags |= _PROCESS_GROUP
+        if umask >= 0:
+            flags |= _UMASK
+        if restore_signals:
+            flags |= _SIGNALS_DEFAULT
         try:
             self.pid, backend, self.reason_code, self.reason = _native.spawn(
                 self._template._handle if self._template else None,
-                arguments,
+                [os.fsencode(argument) for argument in args],
                 None if executable is None else os.fsencode(executable),
-                _environment_block(given["env"]),
-                None if given["cwd"] is None else os.fsencode(given["cwd"]),
-                self._descriptors(given),
-                self._request_flags(given),
+                _environment_block(env),
+                None if cwd is None else os.fsencode(cwd),
+                descriptors,
+                flags,
                 self._backend_number,
-                max(given.get("process_group", -1), 0),
-                max(given["umask"], 0),
+                max(group, 0),
+                max(umask, 0),
                 _PYTHON_IGNORES,
                 self._nice,
                 self._affinity,
                 self._limits,
             )
         except Error as error:
-            raise self._familiar_error(error, given, executable or args[0]) from None
+            raise self._familiar_error(error, cwd, program) from None
         finally:
-            self._close_pipe_fds(
-                *(
-                    given[name]
-                    for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-                )
-            )
+            self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
         self.backend = _BACKEND_NAMES[backend]
         self._child_created = True
 
-    @staticmethod
-    def _obstacle(given):
-        """What only subprocess itself can do, or ""."""
-        if given["shell"]:
-            return "shell=True runs a shell"
-        if given["preexec_fn"] is not None:
-            return "preexec_fn runs in a forked copy of the caller"
-        if not given["close_fds"]:
-            return "close_fds=False hands over every inheritable descriptor"
-        for name in ("uid", "gid", "gids"):
-            if given[name] is not None:
-                return "another user or group is set at exec"
-        return ""
-
-    def _execute_by_subprocess(self, values, obstacle):
+    def _refuse_if_warm(self, obstacle):
         if self._chosen_backend() == "warm":
-            error = OSError(errno.ENOTSUP, f"cannot be served warm: {obstacle}")
-            raise error
-        super()._execute_child(*values)
-        self.backend, self.reason, self.reason_code = "cold", obstacle, "command-line"
-        if not self._flags & _DETACHED:
-            _native.keep(self.pid)
+            raise OSError(errno.ENOTSUP, f"cannot be served warm: {obstacle}")
 
     def _chosen_backend(self):
         if self._backend_number:
@@ -184,34 +189,10 @@ class Popen(subprocess.Popen):
         return os.environ.get("WARMFORK_BACKEND", "auto")
 
     @staticmethod
-    def _descriptors(given):
-        """(source, target) pairs, flat. What is not named of 0, 1 and 2 is inherited."""
-        pairs = []
-        for target, name in enumerate(("p2cread", "c2pwrite", "errwrite")):
-            if given[name] != -1:
-                pairs += (given[name], target)
-        for number in given["pass_fds"]:
-            if number > 2:
-                pairs += (number, number)
-        return pairs
-
-    def _request_flags(self, given):
-        flags = self._flags
-        if given["start_new_session"]:
-            flags |= _NEW_SESSION
-        if given.get("process_group", -1) >= 0:
-            flags |= _PROCESS_GROUP
-        if given["umask"] >= 0:
-            flags |= _UMASK
-        if given["restore_signals"]:
-            flags |= _SIGNALS_DEFAULT
-        return flags
-
-    @staticmethod
-    def _familiar_error(error, given, program):
+    def _familiar_error(error, directory, program):
         """The exception that subprocess raises for the same failure."""
         if error.stage == "directory":
-            return OSError(error.errno, os.strerror(error.errno), given["cwd"])
+            return OSError(error.errno, os.strerror(error.errno), directory)
         if error.stage == "exec":
             return OSError(error.errno, os.strerror(error.errno), program)
         if error.stage in ("session", "descriptors", "limits"):
