@@ -405,6 +405,39 @@ class Templates(TestCase):
         self.assertNotEqual(template.pid, first)
         self.assertEqual(template.counts["template_starts"], 2)
 
+    def test_ctrl_c_at_a_terminal_reaches_owner_and_child_but_not_the_template(self):
+        import pty
+
+        program = """
+import subprocess, sys, warmfork
+with warmfork.Template(["json"], backend="warm") as template:
+    template.wait_parked()
+    first = template.pid
+    child = template.popen([sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"])
+    try:
+        child.wait()
+        print("no interrupt")
+    except KeyboardInterrupt:
+        print("child", child.wait())
+    print("next", template.run([sys.executable, "-c", "pass"]).returncode, template.pid == first)
+"""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv(PYTHON, [PYTHON, "-c", program])
+        output = b""
+        while b"ready" not in output:
+            output += os.read(terminal, 1000)
+        os.write(terminal, b"\x03")
+        try:
+            while True:
+                output += os.read(terminal, 1000)
+        except OSError:  # the last process has left the terminal
+            pass
+        os.close(terminal)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0, output)
+        self.assertIn(b"child -2", output)
+        self.assertIn(b"next 0 True", output)
+
     def test_the_report_names_imports(self):
         template = self.template(["json", "csv"])
         report = template.report()

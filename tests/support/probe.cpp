@@ -9,6 +9,7 @@
 //   fork-handlers    prints how often the prepare and child handlers of `atfork` have run
 //
 // Options of serve are the words of `misbehave`.
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -180,6 +181,12 @@ void misbehave(std::string_view option) {
         ::setenv("PROBE_TEMPLATE", "1", 1);
     } else if (option == "exit-handler") {
         std::atexit([] { std::printf("exit handler of the image\n"); });
+    } else if (option == "unload") {
+        // Its handlers are code that is no longer there.
+        void* library = ::dlopen(TEST_ATFORK_LIBRARY, RTLD_NOW);
+        if (!library || ::dlclose(library) != 0) std::abort();
+    } else if (option == "deepbind") {
+        if (!::dlopen(TEST_ATFORK_LIBRARY, RTLD_NOW | RTLD_DEEPBIND)) std::abort();
     } else if (option == "atfork") {
         ::pthread_atfork([] { ++prepare_runs; }, nullptr, [] { ++child_runs; });
     }

@@ -87,6 +87,21 @@ TEST_CASE("Recorded fork handlers run around each clone, once in each child") {
     for (int i = 0; i < 3; ++i) CHECK(output_of(table, {"fork-handlers"}) == "1 1\n");
 }
 
+TEST_CASE("Fork handlers of a library that was unloaded are not run") {
+    warmfork::Template table = probe_template(1, {"unload"});
+    int status = 0;
+    output_of(table, {"exit", "3"}, &status);
+    CHECK(WEXITSTATUS(status) == 3);
+}
+
+#ifndef __SANITIZE_ADDRESS__  // which does not let RTLD_DEEPBIND pass
+TEST_CASE("The gate refuses a library whose fork handlers escape the recorder, and names it") {
+    std::string text;
+    CHECK(stage_of_failure({"deepbind"}, text) == WARMFORK_STAGE_GATE);
+    CHECK(text.find("test-atfork") != std::string::npos);
+}
+#endif
+
 TEST_CASE("Nothing of the template's own state shows in its children") {
     warmfork::Template plain = probe_template(1);
     warmfork::Template changed = probe_template(1, {"change-state"});
