@@ -8,7 +8,7 @@
 namespace warmfork {
 
 /// Raised whenever PreloadInterface changes.
-inline constexpr std::uint32_t kPreloadVersion = 1;
+inline constexpr std::uint32_t kPreloadVersion = 2;
 inline constexpr const char* kPreloadSymbol = "warmfork_preload_interface";
 
 /// One registration by pthread_atfork; each function may be null.
@@ -19,6 +19,23 @@ struct AtforkHandlers {
     void* library;  ///< the dso handle given at registration
 };
 
+/// A regular file that was opened for reading or asked about, as it was when that happened first.
+/// Times in nanoseconds.
+struct OpenedFile {
+    const char* path;  ///< absolute
+    std::uint64_t device, inode;
+    std::int64_t size, modified, changed;
+};
+
+/// What was read while the image was made. The pointers are good for the life of the process.
+struct RecordedReads {
+    const char* const* variables;  ///< names that getenv was asked for
+    std::size_t variable_count;
+    const OpenedFile* files;
+    std::size_t file_count;
+    bool is_complete;  ///< false: there was more than could be recorded
+};
+
 struct PreloadInterface {
     std::uint32_t version;
     /// The control socket, taken out of WARMFORK_CHANNEL before any other code ran; -1: none.
@@ -27,6 +44,8 @@ struct PreloadInterface {
     void* real_register_atfork;
     /// The registrations in order. The pointer is good until the next registration.
     const AtforkHandlers* (*handlers)(std::size_t* ret_count);
+    /// Ends the recording of reads, and returns them.
+    RecordedReads (*stop_recording)();
 };
 
 using PreloadEntry = const PreloadInterface* (*)();

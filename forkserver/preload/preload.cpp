@@ -1,5 +1,6 @@
-// libwarmfork-preload.so: records the pthread_atfork handlers of a template and passes them on. The
-// template makes its children with a raw clone, which glibc's handler list knows nothing of.
+// libwarmfork-preload.so: records the pthread_atfork handlers of a template and passes them on (the
+// template makes its children with a raw clone, which glibc's handler list knows nothing of), and
+// what it reads (recorder.hpp).
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -10,6 +11,7 @@
 #include <cstring>
 
 #include "preload/interface.hpp"
+#include "preload/recorder.hpp"
 #include "protocol/messages.hpp"
 
 namespace {
@@ -73,12 +75,14 @@ __attribute__((constructor)) void take_over() {
     interface.channel = -1;
     interface.real_register_atfork = reinterpret_cast<void*>(real_register_atfork());
     interface.handlers = handlers;
+    interface.stop_recording = warmfork::recorder::stop;
     const char* channel = std::getenv(warmfork::kChannelVariable);
     if (!channel) return;
     interface.channel = std::atoi(channel);
     ::fcntl(interface.channel, F_SETFD, FD_CLOEXEC);  // not for what preloading may start
     ::unsetenv(warmfork::kChannelVariable);
     leave_preload_list();
+    warmfork::recorder::start();
 }
 
 }  // namespace

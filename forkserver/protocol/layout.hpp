@@ -30,8 +30,9 @@ struct SegmentLayout {
     std::uint64_t magic;
     std::uint16_t version;
     std::uint16_t reserved[3];
-    alignas(64) RingHeader command_ring;     ///< owner to template
-    alignas(64) RingHeader completion_ring;  ///< template to owner
+    alignas(64) RingHeader command_ring;               ///< owner to template
+    alignas(64) RingHeader completion_ring;            ///< template to owner
+    alignas(64) std::atomic<std::uint32_t> freshness;  ///< the template's; FreshnessWord
     alignas(4096) std::byte command_bytes[kCommandRingSize];
     alignas(4096) std::byte completion_bytes[kCompletionRingSize];
 };
@@ -39,9 +40,19 @@ static_assert(offsetof(SegmentLayout, magic) == 0);
 static_assert(offsetof(SegmentLayout, version) == 8);
 static_assert(offsetof(SegmentLayout, command_ring) == 64);
 static_assert(offsetof(SegmentLayout, completion_ring) == 256);
+static_assert(offsetof(SegmentLayout, freshness) == 448);
 static_assert(offsetof(SegmentLayout, command_bytes) == 4096);
 static_assert(offsetof(SegmentLayout, completion_bytes) == 4096 + 262144);
 static_assert(sizeof(SegmentLayout) == 4096 + 262144 + 65536);
+
+/// Is the image what its files would give now? template/freshness.hpp says in which order it is
+/// read.
+enum FreshnessWord : std::uint32_t {
+    kFreshnessChecking = 0,  ///< the template is about to say: ask it
+    kFreshnessFresh = 1,     ///< while no event waits in the inotify instance
+    kFreshnessStale = 2,     ///< a file has changed; for good
+    kFreshnessCompared = 3,  ///< nothing is watched: the template compares at each fork
+};
 
 /// What a frame says. The number's meaning never changes; a new kind raises kProtocolVersion.
 enum class FrameKind : std::uint16_t {
@@ -59,10 +70,16 @@ enum class FrameKind : std::uint16_t {
     gone = 20,      ///< id: child; values: pid; a spare ended before it was handed off, or (pid 0)
                     ///< was never forked though its mailbox was sent
     reported = 21,  ///< id: request; payload: JSON text
+    variables =
+        22,  ///< read while preloading; values: 1, all of them; payload: strings, before ready
+    shadowable = 23,  ///< payload: names of modules, before ready
+    stale = 24,       ///< payload: text: what has changed
 };
 
 /// Set in a spawn frame's second value: the record is the first descriptor of the message.
 inline constexpr std::int64_t kSpawnRecordInMemfd = 1;
+/// Likewise: fork also if the image is stale.
+inline constexpr std::int64_t kSpawnFromStaleImage = 2;
 
 /// A frame in a ring: this header, then `payload_size` bytes, padded to 8.
 struct FrameHeader {

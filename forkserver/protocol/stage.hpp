@@ -20,6 +20,7 @@ enum class Stage : std::uint32_t {
     title = 11,        ///< environment and process title
     exec = 12,         ///< execve of the cold backend
     eligibility = 13,  ///< backend `warm` was asked for what only a cold start can do
+    stale = 14,        ///< a file that the image came from has changed
 };
 
 /// The stage's name as error texts print it; never null.
@@ -53,6 +54,8 @@ constexpr const char* stage_name(Stage stage) {
             return "exec";
         case Stage::eligibility:
             return "eligibility";
+        case Stage::stale:
+            return "stale";
     }
     return "unknown";
 }

@@ -4,7 +4,7 @@
 
 #include <span>
 
-#include "protocol/record.hpp"
+#include "template/image.hpp"
 
 namespace warmfork {
 
@@ -24,6 +24,8 @@ class Host {
     /// The host's signal dispositions, with the record's ignored signals known; all signals are
     /// blocked and have the default action, or are ignored as the record says.
     virtual void install_signals(std::uint64_t /*ignored*/) {}
+    /// Once, before the first fork: what the host alone knows of the image.
+    virtual void describe(ImageFacts& /*facts*/) {}
     /// More for the report that `warmfork doctor` prints: a JSON object's text, or empty.
     virtual std::string report() { return {}; }
 };

@@ -32,7 +32,7 @@ std::size_t resident_kilobytes() {
 }  // namespace
 
 std::string make_report(const std::unordered_set<int>& own, double fork_microseconds,
-                        const std::string& host) {
+                        const Freshness& freshness, const std::string& host) {
     Json threads = Json::array();
     for (const ThreadFact& fact : list_threads())
         threads.push_back({{"id", fact.id}, {"name", fact.name}});
@@ -45,7 +45,12 @@ std::string make_report(const std::unordered_set<int>& own, double fork_microsec
                 {"descriptors", std::move(descriptors)},
                 {"mappings", count_mappings()},
                 {"resident_kb", resident_kilobytes()},
-                {"fork_us", fork_microseconds}};
+                {"fork_us", fork_microseconds},
+                {"freshness",
+                 {{"files", freshness.file_count()},
+                  {"directories", freshness.directory_count()},
+                  {"not_watched_because", freshness.obstacle()},
+                  {"changed", freshness.change()}}}};
     if (!host.empty()) report["host"] = Json::parse(host, nullptr, false);
     std::string text = report.dump(-1, ' ', false, Json::error_handler_t::replace);
     if (text.size() <= kMaximumReportSize) return text;

@@ -44,16 +44,18 @@ std::vector<std::string> split_strings(std::string_view text) {
 /// Receives the owner's hello and attaches what came with it. Returns 0 or errno.
 int receive_hello(Connection& connection) {
     std::vector<std::byte> buffer(kHelloSize);
-    std::array<int, kHelloDescriptors> numbers;
+    std::array<int, kHelloDescriptors + 1> numbers;
     ReceivedMessage received;
     if (int error = receive_message(connection.control.get(), buffer, numbers, 0, received))
         return error;
-    if (received.descriptor_count != kHelloDescriptors || received.size < sizeof connection.hello)
+    if (received.descriptor_count < kHelloDescriptors || received.size < sizeof connection.hello)
         return EPROTO;
     const Descriptor memfd(numbers[0]);
     connection.command_bell = Descriptor(numbers[1]);
     connection.completion_bell = Descriptor(numbers[2]);
     connection.owner_pidfd = Descriptor(numbers[3]);
+    if (received.descriptor_count > kHelloDescriptors)
+        connection.inotify = Descriptor(numbers[kHelloDescriptors]);
     std::memcpy(&connection.hello, buffer.data(), sizeof connection.hello);
     if (connection.hello.magic != kHelloMagic) return EPROTO;
     if (connection.hello.version != kProtocolVersion) return EPROTONOSUPPORT;

@@ -22,6 +22,7 @@ namespace {
 using Clock = SparePolicy::Clock;
 
 constexpr std::size_t kMostImageDescriptors = 256;
+constexpr std::size_t kStringsFrameSize = 8u << 10;  // several fit into the completion ring
 
 /// How many descriptors are open, in one system call; 0 before Linux 6.2, which does not say.
 std::size_t count_descriptors() {
@@ -45,7 +46,8 @@ Template::Template(Connection connection, const PreloadInterface& preload, Host&
               connection_.completion_bell),
       preload_(preload),
       host_(host),
-      allowed_(connection_.allowed) {
+      allowed_(connection_.allowed),
+      freshness_(connection_.inotify.get(), connection_.segment.layout().freshness) {
     policy_.set_range(connection_.hello.spares_least, connection_.hello.spares_most);
     plan_.host = &host;
     plan_.parking_lot = &parking_lot_;
@@ -86,11 +88,44 @@ std::string Template::open_gate() {
         host_.after_fork_in_template();
     }
     plan_.image_descriptors.assign(image.begin(), image.end());
+    describe_image();
     if (obstacle.empty())
         outbox_.add(make_frame(FrameKind::ready, 0, ::getpid()), std::as_bytes(std::span(image)));
     else
         outbox_.add(make_frame(FrameKind::refused), obstacle);
     return obstacle;
+}
+
+/// Tells the owner what the image depends on, ahead of `ready`, and begins to watch it.
+void Template::describe_image() {
+    ImageFacts facts;
+    add_recorded_reads(preload_, facts);
+    host_.describe(facts);
+    const auto add_strings = [this](FrameKind kind, const std::set<std::string>& strings,
+                                    bool flag) {
+        std::string text;
+        const auto send = [&] {
+            outbox_.add(make_frame(kind, 0, flag), std::as_bytes(std::span(text)));
+            text.clear();
+        };
+        for (const std::string& string : strings) {
+            if (text.size() + string.size() >= kStringsFrameSize) send();
+            text.append(string.c_str(), string.size() + 1);
+        }
+        send();
+    };
+    add_strings(FrameKind::variables, facts.variables, facts.reads_all_variables);
+    add_strings(FrameKind::shadowable, facts.shadowable, false);
+    freshness_.watch(facts);
+    static_cast<void>(is_fresh());
+}
+
+/// Looks, and tells the owner once if it is not.
+bool Template::is_fresh() {
+    const bool fresh = freshness_.check();
+    if (!fresh && !std::exchange(said_stale_, true))
+        outbox_.add(make_frame(FrameKind::stale), freshness_.change());
+    return fresh;
 }
 
 std::unordered_set<int> Template::own_descriptors() const {
@@ -101,6 +136,8 @@ std::unordered_set<int> Template::own_descriptors() const {
                                 connection_.command_bell.get(),
                                 connection_.completion_bell.get(),
                                 connection_.owner_pidfd.get(),
+                                connection_.inotify.get(),
+                                freshness_.mounts(),
                                 child_mailbox_};
     for (const auto* descriptors : {&spawn_descriptors_, &spawn_mailboxes_})
         for (const Descriptor& descriptor : *descriptors) own.insert(descriptor.get());
@@ -192,7 +229,8 @@ void Template::set_range(const FrameHeader& header) {
 }
 
 void Template::report(const FrameHeader& header) {
-    const std::string json = make_report(own_descriptors(), fork_microseconds_, host_.report());
+    const std::string json =
+        make_report(own_descriptors(), fork_microseconds_, freshness_, host_.report());
     outbox_.add(make_frame(FrameKind::reported, header.id), std::as_bytes(std::span(json)));
 }
 
@@ -255,6 +293,8 @@ std::optional<ChildCommand> Template::spawn(const FrameHeader& header) {
     ForkFailure failure{};
     if (!error.empty())
         failure = {Stage::record, EBADMSG, "the spawn record is not valid: " + error};
+    else if (!(header.values[1] & kSpawnFromStaleImage) && !is_fresh())
+        failure = {Stage::stale, ESTALE, freshness_.change()};
     else
         plan_.record = payload_;
     for (const Descriptor& descriptor : spawn_descriptors_)
@@ -404,7 +444,10 @@ void Template::wait() {
         {connection_.command_bell.get(), POLLIN, 0},
         {connection_.owner_pidfd.get(), POLLIN, 0},
         // The descriptors that come over this socket are read when their command is.
-        {connection_.control.get(), static_cast<short>(socket_is_full_ ? POLLOUT : 0), 0}};
+        {connection_.control.get(), static_cast<short>(socket_is_full_ ? POLLOUT : 0), 0},
+        {said_stale_ ? -1 : connection_.inotify.get(), POLLIN, 0},
+        {said_stale_ ? -1 : freshness_.mounts(), POLLPRI, 0}};
+    const std::size_t children_at = polled.size();
     for (const Child& child : children_)
         polled.push_back({child.ended ? -1 : child.pidfd.get(), POLLIN, 0});
 
@@ -419,7 +462,8 @@ void Template::wait() {
     if (polled[1].revents) owner_is_gone_ = true;
     if (polled[2].revents & (POLLHUP | POLLERR)) note_channel_end();
     for (std::size_t i = 0; i < children_.size(); ++i)
-        if (polled[i + 3].revents) children_[i].ended = true;
+        if (polled[i + children_at].revents) children_[i].ended = true;
+    if (polled[3].revents || (polled[4].revents & POLLPRI)) static_cast<void>(is_fresh());
 }
 
 // How the template ends.

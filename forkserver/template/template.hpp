@@ -11,6 +11,7 @@
 #include "protocol/messages.hpp"
 #include "template/atfork.hpp"
 #include "template/clone.hpp"
+#include "template/freshness.hpp"
 #include "template/gate.hpp"
 #include "template/outbox.hpp"
 #include "template/serve.hpp"
@@ -25,6 +26,7 @@ struct Connection {
     Descriptor command_bell;
     Descriptor completion_bell;
     Descriptor owner_pidfd;
+    Descriptor inotify;
     OwnerHello hello{};
     std::string keeper_program;
     std::vector<std::string> allowed;
@@ -73,6 +75,8 @@ class Template {
 
     int make_spare_mailbox(Descriptor& ret_child_end);
 
+    void describe_image();
+    bool is_fresh();
     std::string fork_obstacle();
     std::unordered_set<int> own_descriptors() const;
     std::string receive_descriptors(const FrameHeader& frame,
@@ -109,6 +113,8 @@ class Template {
     AllowList allowed_;
     SparePolicy policy_;
     ParkingLot parking_lot_;
+    Freshness freshness_;
+    bool said_stale_ = false;
     ChildPlan plan_;
     std::vector<Child> children_;
     std::uint64_t last_child_id_ = 0;

@@ -35,6 +35,13 @@ void print_report(const Json& report) {
         "  resident memory  {:.1f} MB\n  mappings         {}\n  last fork        {:.0f} µs\n",
         report["resident_kb"].get<double>() / 1024, report["mappings"].get<int>(),
         report["fork_us"].get<double>());
+    const Json& freshness = report["freshness"];
+    fmt::print(
+        "  changes          {} files in {} directories are {}\n", freshness["files"].get<int>(),
+        freshness["directories"].get<int>(),
+        freshness["not_watched_because"].get<std::string>().empty()
+            ? "watched"
+            : "compared at each fork: " + freshness["not_watched_because"].get<std::string>());
     fmt::print(heading(), "\nthreads\n");
     for (const Json& thread : report["threads"])
         fmt::print("  {:>8}  {}\n", thread["id"].get<int>(), thread["name"].get<std::string>());

@@ -40,7 +40,8 @@ enum warmfork_stage {
     WARMFORK_STAGE_DIRECTORY = 10,  /* chdir */
     WARMFORK_STAGE_TITLE = 11,
     WARMFORK_STAGE_EXEC = 12,       /* execve of the cold backend */
-    WARMFORK_STAGE_ELIGIBILITY = 13 /* backend warm was asked for what only cold can do (ENOTSUP) */
+    WARMFORK_STAGE_ELIGIBILITY = 13, /* backend warm was asked for what only cold can do (ENOTSUP) */
+    WARMFORK_STAGE_STALE = 14 /* a file that the image came from has changed, again and again (ESTALE) */
 };
 
 /* Why `auto` served a request cold. */
@@ -57,7 +58,9 @@ enum warmfork_reason {
     WARMFORK_REASON_RESTARTING = 9,    /* a new template is being preloaded */
     WARMFORK_REASON_GATE = 10,         /* the template is not safe to fork */
     WARMFORK_REASON_FORK = 11,         /* the template could not fork */
-    WARMFORK_REASON_COUNT = 12
+    WARMFORK_REASON_STALE = 12,        /* a file that the image came from has changed */
+    WARMFORK_REASON_SHADOWED = 13,     /* a file beside the script has the name of a preloaded module */
+    WARMFORK_REASON_COUNT = 14
 };
 
 enum warmfork_backend {
@@ -65,6 +68,14 @@ enum warmfork_backend {
     WARMFORK_BACKEND_AUTO = 1,    /* warm where it can be, else cold with the reason */
     WARMFORK_BACKEND_WARM = 2,    /* warm or an error */
     WARMFORK_BACKEND_COLD = 3     /* vfork and exec of the same request */
+};
+
+/* What a spawn does when a file that the image came from has changed. A new image is preloaded in any
+ * case. */
+enum warmfork_on_stale {
+    WARMFORK_STALE_COLD = 0, /* cold until the new image is ready */
+    WARMFORK_STALE_WAIT = 1, /* wait for it */
+    WARMFORK_STALE_SERVE = 2 /* take the old image meanwhile */
 };
 
 struct warmfork_failure {
@@ -95,6 +106,12 @@ struct warmfork_template_options {
     enum warmfork_backend backend;  /* for requests that do not say */
     const char *const *allow;       /* exceptions from the fork-safety gate: "thread:COMM",
                                        "descriptor:PREFIX" of what /proc/self/fd shows */
+    /* Python, "module:function": called in the template before each fork, and in each child right
+     * before its program. What the first raises is printed, what the second raises ends the child. */
+    const char *before_fork, *in_child;
+    enum warmfork_on_stale on_stale;
+    uint32_t variants; /* images kept beside the first, for other options of the interpreter or other
+                          values of variables that preloading reads; default 4 */
 };
 
 /* The defaults, with `size` filled in. */
@@ -209,6 +226,13 @@ WARMFORK_EXPORT int warmfork_spawn_many(warmfork_template *self,
                                         const struct warmfork_request *request, uint32_t count,
                                         warmfork_process **ret_processes,
                                         struct warmfork_failure *ret_failure);
+
+/* How a spawn would be served, without one. ret_reason: NONE if warm; a variant that is yet to be
+ * preloaded counts as cold. ret_text: a sentence, to be freed with free(). Wait for readiness first: what
+ * an image depends on is known then. */
+WARMFORK_EXPORT int warmfork_explain(warmfork_template *self, const struct warmfork_request *request,
+                                     enum warmfork_reason *ret_reason, char **ret_text,
+                                     struct warmfork_failure *ret_failure);
 
 /* Makes a child that something else has started end with this process as well: SIGTERM, then SIGKILL.
  * Between its start and this call it is not looked after. Errors: -ESRCH, -ENOENT (no keeper). */

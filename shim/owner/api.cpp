@@ -19,6 +19,7 @@
 using warmfork::ColdReason;
 using warmfork::Descriptor;
 using warmfork::Failure;
+using warmfork::ImageSet;
 using warmfork::make_failure;
 using warmfork::Outcome;
 using warmfork::Request;
@@ -90,38 +91,33 @@ std::vector<std::string> copy_strings(const char* const* strings) {
     return copied;
 }
 
-/// Where the package lies is inserted for its import only; the modules follow as arguments.
-constexpr const char* kPythonBoot =
-    "import sys; sys.path.insert(0, sys.argv[1]); import warmfork._template; "
-    "warmfork._template.main()";
-
-Outcome define_program(const warmfork_template_options& options,
-                       TemplateHandle::Definition& definition) {
+Outcome define_images(const warmfork_template_options& options, ImageSet::Definition& images) {
     std::vector<char*> environment;
     const char* const* variables = options.environment ? options.environment : environ;
     for (; variables && *variables; ++variables)
         environment.push_back(const_cast<char*>(*variables));
     const std::string program = options.python ? options.python : options.program[0];
-    definition.program = warmfork::resolve_program(program, environment);
-    if (definition.program.empty())
+    images.is_python = options.python != nullptr;
+    images.program = warmfork::resolve_program(program, environment);
+    if (images.program.empty())
         return make_failure(Stage::launch, ENOENT, "cannot find the template's program " + program);
     if (options.python) {
-        const std::string package = warmfork::find_python_path();
-        if (package.empty())
+        images.package = warmfork::find_python_path();
+        if (images.package.empty())
             return make_failure(Stage::launch, ENOENT,
                                 "cannot find the Python package of warmfork");
-        std::vector<std::string> path = copy_strings(options.python_path);
-        if (!options.python_path) path = {"."};
-        definition.launch.arguments = {definition.program, "-c", kPythonBoot, package,
-                                       fmt::format("{}", path.size())};
-        definition.launch.arguments.insert(definition.launch.arguments.end(), path.begin(),
-                                           path.end());
-        for (const std::string& module : copy_strings(options.preload))
-            definition.launch.arguments.push_back(module);
+        images.python_path =
+            options.python_path ? copy_strings(options.python_path) : std::vector<std::string>{"."};
+        images.preload = copy_strings(options.preload);
+        if (options.before_fork) images.before_fork = options.before_fork;
+        if (options.in_child) images.in_child = options.in_child;
     } else {
-        definition.launch.arguments = copy_strings(options.program);
-        definition.launch.arguments[0] = definition.program;
+        images.arguments = copy_strings(options.program + 1);
     }
+    if (options.environment) images.environment = copy_strings(options.environment);
+    if (options.directory) images.directory = options.directory;
+    images.allowed = copy_strings(options.allow);
+    images.variants_most = options.variants;
     return {};
 }
 
@@ -145,15 +141,12 @@ Outcome open_template(const warmfork_template_options& given, warmfork_template*
         return make_failure(Stage::record, EINVAL,
                             "a template has either a program or a Python interpreter");
     TemplateHandle::Definition definition;
-    definition.is_python = options.python != nullptr;
     definition.backend = options.backend;
-    if (Outcome failure = define_program(options, definition)) return failure;
-    if (Outcome failure = set_range(options.spares, definition.launch.spares_least,
-                                    definition.launch.spares_most))
+    definition.on_stale = options.on_stale;
+    if (Outcome failure = define_images(options, definition.images)) return failure;
+    if (Outcome failure = set_range(options.spares, definition.images.spares_least,
+                                    definition.images.spares_most))
         return failure;
-    if (options.environment) definition.launch.environment = copy_strings(options.environment);
-    if (options.directory) definition.launch.directory = options.directory;
-    definition.launch.allowed = copy_strings(options.allow);
 
     std::unique_ptr<warmfork_template> self(
         new warmfork_template{TemplateHandle(std::move(definition))});
@@ -205,6 +198,7 @@ void warmfork_template_options_init(struct warmfork_template_options* options) {
     *options = {};
     options->size = sizeof *options;
     options->spares = WARMFORK_SPARES_ADAPTIVE;
+    options->variants = 4;
 }
 
 void warmfork_request_init(struct warmfork_request* request) {
@@ -296,6 +290,22 @@ int warmfork_spawn_many(warmfork_template* self, const struct warmfork_request* 
 int warmfork_spawn(warmfork_template* self, const struct warmfork_request* request,
                    warmfork_process** ret_process, struct warmfork_failure* ret_failure) {
     return warmfork_spawn_many(self, request, 1, ret_process, ret_failure);
+}
+
+int warmfork_explain(warmfork_template* self, const struct warmfork_request* request,
+                     enum warmfork_reason* ret_reason, char** ret_text,
+                     struct warmfork_failure* ret_failure) {
+    return guarded(ret_failure, [&]() -> Outcome {
+        if (Outcome failure = check_usable(self)) return failure;
+        Request read;
+        if (Outcome failure = read.read(*request)) return failure;
+        const ColdReason reason = self->handle.explain(read);
+        char* text = ::strdup(reason.text.c_str());
+        if (!text) return make_failure(Stage::record, ENOMEM, "out of memory");
+        *ret_reason = reason.reason;
+        *ret_text = text;
+        return {};
+    });
 }
 
 int warmfork_keep(pid_t pid, struct warmfork_failure* ret_failure) {
@@ -407,8 +417,9 @@ const char* warmfork_backend_name(enum warmfork_backend backend) {
 
 const char* warmfork_reason_name(enum warmfork_reason reason) {
     static constexpr const char* names[] = {
-        "none",   "asked",       "no-template",   "program",    "command-line", "environment",
-        "limits", "descriptors", "owner-changed", "restarting", "gate",         "fork"};
+        "none",        "asked",  "no-template", "program",       "command-line",
+        "environment", "limits", "descriptors", "owner-changed", "restarting",
+        "gate",        "fork",   "stale",       "shadowed"};
     return reason < WARMFORK_REASON_COUNT ? names[reason] : "unknown";
 }
 

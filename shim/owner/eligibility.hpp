@@ -1,12 +1,12 @@
-// Can a request be served warm at all? What depends on the request and on the template's
-// definition.
+// Can a request be served warm at all? What depends on the request and on the template's definition
+// alone.
 #pragma once
 
 #include <span>
 #include <string>
 #include <vector>
 
-#include "protocol/record.hpp"
+#include "owner/python_command.hpp"
 #include "warmfork.h"
 
 namespace warmfork {
@@ -18,19 +18,25 @@ struct ColdReason {
     explicit operator bool() const { return reason != WARMFORK_REASON_NONE; }
 };
 
-/// The template that a request meets.
-struct TemplateTraits {
-    bool is_python = false;
-    std::string program;                       ///< full path of the interpreter or native program
-    std::span<const std::string> environment;  ///< as the template was started with
-    std::span<const int> image_descriptors;    ///< numbers that its children have in use
-};
+/// Is it the template's program, looked up in the child's PATH? `arguments` and `environment`: the
+/// child's. An interpreter has to be so by its first argument as well, from which it finds its
+/// installation.
+[[nodiscard]] ColdReason find_program_reason(bool is_python, const std::string& template_program,
+                                             const std::string& program,
+                                             std::span<char* const> arguments,
+                                             std::span<char* const> environment);
 
-/// `program`: what the request runs, not yet looked up. `arguments` and `environment`: the child's.
-[[nodiscard]] ColdReason find_cold_reason(const TemplateTraits& traits, const std::string& program,
-                                          std::span<char* const> arguments,
-                                          std::span<char* const> environment,
-                                          std::span<const std::int32_t> descriptor_targets);
+/// What of a Python command line only a cold interpreter can do, `command.obstacle` apart.
+/// `directory`: the child's; empty: the owner's. `standard_input`: the owner's descriptor, or -1.
+[[nodiscard]] ColdReason find_python_reason(const PythonCommand& command,
+                                            std::span<char* const> environment,
+                                            const std::string& directory, int standard_input);
+
+/// Does the import path depend on the directory that the interpreter is started in?
+[[nodiscard]] bool has_relative_path(const PythonCommand& command,
+                                     std::span<char* const> environment);
+
+[[nodiscard]] bool is_same_file(const std::string& one, const std::string& other);
 
 /// The file that execvp would run, as a full path; empty if there is none.
 [[nodiscard]] std::string resolve_program(const std::string& program,

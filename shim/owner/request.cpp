@@ -104,6 +104,12 @@ std::span<char* const> Request::environment() const {
     return as_argument_span(environment_);
 }
 
+int Request::source_of(int target) const {
+    for (std::size_t i = 0; i < sources_.size(); ++i)
+        if (contents_.descriptor_targets[i] == target) return sources_[i];
+    return -1;
+}
+
 bool Request::has_exec_limits() const {
     return std::any_of(contents_.limits.begin(), contents_.limits.end(), [](const auto& limit) {
         return limit.resource == RLIMIT_STACK || limit.resource == RLIMIT_AS ||

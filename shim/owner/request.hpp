@@ -31,6 +31,8 @@ class Request {
 
     /// Descriptors of the owner, [i] for contents().descriptor_targets[i].
     const std::vector<int>& sources() const { return sources_; }
+    /// The owner's descriptor that becomes `target` in the child; -1: closed.
+    int source_of(int target) const;
     /// What the request itself says; nothing of the owner's state.
     const RecordContents& contents() const { return contents_; }
 

@@ -6,11 +6,13 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "child/setup.hpp"
 #include "owner/cold.hpp"
 #include "owner/keeping.hpp"
+#include "protocol/layout.hpp"
 
 namespace warmfork {
 namespace {
@@ -18,6 +20,10 @@ namespace {
 // A parked child that dies in the moment of its hand-off is replaced by the next. Where that many
 // die it is the record that kills them.
 constexpr int kHandOffTries = 4;
+
+// Who waits for a fresh image while its files are written over and over is served cold after this
+// many.
+constexpr int kMostRenewals = 5;
 
 /// Waits until the child is set up, or has failed to be. `born.pid` is filled in where the template
 /// ended before it could tell.
@@ -43,6 +49,11 @@ Outcome await_start(Born& born) {
     if (reply.kind == ReplyKind::started) return {};
     return make_failure(reply.stage, reply.error_number, "the child cannot be set up",
                         reply.detail);
+}
+
+std::string directory_of(const Request& request) {
+    const std::string_view directory = request.contents().directory;
+    return directory.empty() ? "." : std::string(directory);
 }
 
 std::vector<pid_t> spawned_pids(const std::vector<Spawned>& spawned) {
@@ -113,105 +124,60 @@ Outcome spawn_without_template(const Request& request, std::uint32_t count, Cold
 }
 
 TemplateHandle::TemplateHandle(Definition definition)
-    : owner_(::getpid()), definition_(std::move(definition)) {}
+    : owner_(::getpid()),
+      backend_(definition.backend),
+      on_stale_(definition.on_stale),
+      is_python_(definition.images.is_python),
+      program_(definition.images.program),
+      images_(std::move(definition.images)) {}
 
-TemplateHandle::~TemplateHandle() {
-    if (process_ && is_usable()) process_->shut_down();
-}
-
-TemplateHandle::Process TemplateHandle::current() {
-    const std::lock_guard lock(mutex_);
-    return process_;
-}
-
-/// The current process, started if there is none or if it has ended.
-Outcome TemplateHandle::running_process(Process& ret_process) {
-    Process lost;  // ended after the mutex is released: that may take a while
-    const std::lock_guard lock(mutex_);
-    if (process_ && process_->is_lost()) {
-        lost = std::move(process_);
-        is_restarting_ = false;
-    }
-    if (!process_) {
-        if (Outcome failure = TemplateProcess::start(definition_.launch, process_)) return failure;
-        ++starts_;
-    }
-    ret_process = process_;
-    return {};
-}
-
-/// Ends a process that new children must not come from, and begins to preload another.
-void TemplateHandle::retire(const Process& process) {
-    const std::lock_guard lock(mutex_);
-    if (process_ != process) return;
-    process_->shut_down();
-    process_.reset();
-    is_restarting_ = !TemplateProcess::start(definition_.launch, process_);
-    if (is_restarting_) ++starts_;
-}
-
-/// So that the next request starts another.
-void TemplateHandle::forget(const Process& process) {
-    const std::lock_guard lock(mutex_);
-    if (process_ == process) process_.reset();  // the caller's reference is the last
-}
-
-Outcome TemplateHandle::start() {
-    Process process;
-    return running_process(process);
+/// The image that a plain spawn of this moment would come from.
+Outcome TemplateHandle::ready_image(Deadline deadline, Process& ret_process) {
+    std::vector<char*> environment;
+    for (char** variable = environ; variable && *variable; ++variable)
+        environment.push_back(*variable);
+    const Selection selection{{}, false, environment};
+    ColdReason reason;
+    Outcome failure = images_.choose(selection, true, deadline, ret_process, reason);
+    if (!failure && !ret_process)
+        return Failure{Stage::launch, ETIMEDOUT, 0, "the template is not ready: " + reason.text};
+    return failure;
 }
 
 Outcome TemplateHandle::wait_ready(Deadline deadline) {
     Process process;
-    if (Outcome failure = running_process(process)) return failure;
-    Outcome failure = process->wait_ready(deadline);
-    if (failure && failure->error_number != ETIMEDOUT) forget(process);
-    return failure;
+    return ready_image(deadline, process);
 }
 
 Outcome TemplateHandle::wait_parked(std::uint32_t count, Deadline deadline) {
-    if (Outcome failure = wait_ready(deadline)) return failure;
-    const Process process = current();
-    return process ? process->wait_parked(count, deadline)
-                   : Outcome(Failure{Stage::launch, ECHILD, 0, "the template has ended"});
+    Process process;
+    if (Outcome failure = ready_image(deadline, process)) return failure;
+    return process->wait_parked(count, deadline);
 }
 
 pid_t TemplateHandle::pid() {
-    const Process process = current();
+    const Process process = images_.first();
     return process && !process->has_ended() ? process->pid() : 0;
 }
 
-std::uint32_t TemplateHandle::parked() {
-    const Process process = current();
-    return process ? process->parked() : 0;
-}
-
-int TemplateHandle::set_spares(std::uint32_t least, std::uint32_t most) {
-    const std::lock_guard lock(mutex_);
-    definition_.launch.spares_least = least;
-    definition_.launch.spares_most = most;
-    return process_ ? process_->set_spares(least, most) : 0;
-}
-
 Outcome TemplateHandle::report(std::string& ret_json) {
-    if (Outcome failure = wait_ready({})) return failure;
-    const Process process = current();
-    return process ? process->report(ret_json)
-                   : Outcome(Failure{Stage::launch, ECHILD, 0, "the template has ended"});
+    Process process;
+    if (Outcome failure = ready_image({}, process)) return failure;
+    return process->report(ret_json);
 }
 
 void TemplateHandle::counts(warmfork_counts& ret_counts) const {
     ret_counts.handed_off = handed_off_;
     ret_counts.forked = forked_;
     ret_counts.cold = cold_;
-    ret_counts.template_starts = starts_;
+    ret_counts.template_starts = images_.starts();
     for (int reason = 0; reason < WARMFORK_REASON_COUNT; ++reason)
         ret_counts.cold_by_reason[reason] = cold_by_reason_[reason];
 }
 
 warmfork_backend TemplateHandle::choose_backend(const Request& request) const {
     if (request.backend() != WARMFORK_BACKEND_DEFAULT) return request.backend();
-    if (definition_.backend != WARMFORK_BACKEND_DEFAULT) return definition_.backend;
+    if (backend_ != WARMFORK_BACKEND_DEFAULT) return backend_;
     return default_backend();
 }
 
@@ -250,16 +216,44 @@ Outcome TemplateHandle::spawn_cold_counted(const Request& request, std::uint32_t
     return failure;
 }
 
-/// What the request and the template's definition say; nothing that changes from call to call.
-ColdReason TemplateHandle::static_reason(const Request& request, TemplateProcess& process) const {
+/// What the request wants of an image; or why none will do.
+ColdReason TemplateHandle::select(const Request& request, PythonCommand& ret_command,
+                                  Selection& ret_selection) const {
     if (request.has_exec_limits())
         return {WARMFORK_REASON_LIMITS,
                 "a limit on stack, data or address space only takes effect at exec"};
-    const std::vector<int> image_descriptors = process.image_descriptors();
-    const TemplateTraits traits{definition_.is_python, definition_.program,
-                                process.environment_at_start(), image_descriptors};
-    return find_cold_reason(traits, request.program(), request.arguments(), request.environment(),
-                            request.contents().descriptor_targets);
+    if (ColdReason reason = find_program_reason(is_python_, program_, request.program(),
+                                                request.arguments(), request.environment()))
+        return reason;
+    ret_selection.environment = request.environment();
+    if (!is_python_) return {};
+    ret_command = parse_python_command(request.arguments());
+    ret_selection.options = ret_command.options;
+    ret_selection.is_isolated = ret_command.is_isolated();
+    return find_python_reason(ret_command, request.environment(),
+                              std::string(request.contents().directory), request.source_of(0));
+}
+
+/// Why a request cannot be served from an image that fits it otherwise.
+ColdReason TemplateHandle::find_image_reason(const Request& request, const PythonCommand& command,
+                                             TemplateProcess& process) {
+    const std::vector<std::int32_t>& targets = request.contents().descriptor_targets;
+    for (int number : process.image_descriptors())
+        if (std::find(targets.begin(), targets.end(), number) != targets.end())
+            return {WARMFORK_REASON_DESCRIPTORS,
+                    "descriptor " + std::to_string(number) + " is in use by a preloaded module"};
+    if (!is_python_ || is_unchecked_ || command.has_safe_path()) return {};
+    const std::string directory = command.kind == PythonCommand::Kind::script
+                                      ? import_directory(directory_of(request), command.operand)
+                                      : directory_of(request);
+    if (has_relative_path(command, request.environment()) &&
+        !is_same_file(directory_of(request), process.directory()))
+        return {WARMFORK_REASON_ENVIRONMENT,
+                "PYTHONPATH has a relative entry, and the directory is not the template's"};
+    const std::string shadow = shadows_.find(directory, process.pid(), process.shadowable());
+    if (shadow.empty()) return {};
+    return {WARMFORK_REASON_SHADOWED,
+            shadow + " would be imported instead of a preloaded module of that name"};
 }
 
 /// Sets `ret_cold` where the request is to be served cold; with it a failure for who insists on
@@ -268,51 +262,65 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
                                    warmfork_backend backend, ColdReason& ret_cold,
                                    std::vector<Spawned>& ret_spawned) {
     const bool may_wait = backend == WARMFORK_BACKEND_WARM;
-    // Twice: a template that no longer fits the owner is replaced by one that does.
-    for (bool is_second_try : {false, true}) {
+    PythonCommand command;
+    Selection selection;
+    if ((ret_cold = select(request, command, selection))) return {};
+    int lost_templates = 0, replacements = 0, renewals = 0;
+    while (true) {
         Process process;
-        if (Outcome failure = running_process(process)) return failure;
-        if (is_restarting_ && !may_wait) {
-            const auto now = TemplateProcess::Clock::now();
-            if (Outcome failure = process->wait_ready(now);
-                failure && failure->error_number == ETIMEDOUT) {
-                ret_cold = {WARMFORK_REASON_RESTARTING, "the template is being preloaded again"};
-                return failure;
-            }
-        }
-        if (Outcome failure = process->wait_ready({})) {
-            if (failure->stage == Stage::gate)
-                ret_cold = {WARMFORK_REASON_GATE, failure->text};
-            else
-                forget(process);
-            return failure;
-        }
-        if ((ret_cold = static_reason(request, *process))) return {};
+        Outcome failure = images_.choose(
+            selection, may_wait || (renewals > 0 && on_stale_ == WARMFORK_STALE_WAIT), {}, process,
+            ret_cold);
+        if (failure || ret_cold) return failure;
+        if ((ret_cold = find_image_reason(request, command, *process))) return {};
 
         const OwnerState state = read_owner_state();
         std::string change = find_incompatible_change(process->state_at_start(), state);
         if (change.empty() && process->could_compare() && !can_compare_with(process->pid()))
             change = "the owner has been confined since the template was started";
         if (!change.empty()) {
-            retire(process);
-            if (may_wait && !is_second_try) continue;
+            images_.replace(process, {WARMFORK_REASON_RESTARTING, change});
+            if (may_wait && replacements++ == 0) continue;
             ret_cold = {WARMFORK_REASON_OWNER_CHANGED, change};
             return {};
         }
-        Outcome failure = spawn_in(*process, state, request, count, ret_spawned);
-        const bool template_was_lost =
-            failure && failure->stage == Stage::hand_off && failure->error_number == EPIPE;
-        if (template_was_lost && !is_second_try) {
-            forget(process);
+        failure = process->freshness() == TemplateProcess::Freshness::stale && !is_unchecked_ &&
+                          on_stale_ != WARMFORK_STALE_SERVE
+                      ? Outcome(Failure{Stage::stale, ESTALE, 0, process->change()})
+                      : spawn_in(*process, state, request, count, ret_spawned);
+        if (on_stale_ == WARMFORK_STALE_SERVE &&
+            process->freshness() == TemplateProcess::Freshness::stale)
+            images_.renew(process, process->change(), true);
+        if (!failure) return {};
+        if (failure->stage == Stage::stale) {
+            images_.renew(process, failure->text, false);
+            const bool waits = may_wait || on_stale_ == WARMFORK_STALE_WAIT;
+            if (waits && renewals++ < kMostRenewals) continue;
+            ret_cold = {WARMFORK_REASON_STALE, failure->text};
+            return failure;
+        }
+        if (failure->stage == Stage::hand_off && failure->error_number == EPIPE &&
+            lost_templates++ == 0) {
+            images_.forget(process);
             continue;
         }
-        if (failure && failure->stage == Stage::gate)
+        if (failure->stage == Stage::gate)
             ret_cold = {WARMFORK_REASON_GATE, failure->text};
-        else if (failure && failure->stage == Stage::fork)
+        else if (failure->stage == Stage::fork)
             ret_cold = {WARMFORK_REASON_FORK, failure->text};
         return failure;
     }
-    return {};
+}
+
+ColdReason TemplateHandle::explain(const Request& request) {
+    if (choose_backend(request) == WARMFORK_BACKEND_COLD)
+        return {WARMFORK_REASON_ASKED, "the cold backend was asked for"};
+    PythonCommand command;
+    Selection selection;
+    if (ColdReason reason = select(request, command, selection)) return reason;
+    if (ColdReason reason = images_.explain(selection)) return reason;
+    const Process process = images_.first();
+    return process ? find_image_reason(request, command, *process) : ColdReason();
 }
 
 Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& state,
@@ -338,7 +346,8 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
     if (int error = encode_record(contents, record))
         return make_failure(Stage::record, error, "the request does not fit into a record");
 
-    if (count == 1) {
+    const bool serves_stale = is_unchecked_ || on_stale_ == WARMFORK_STALE_SERVE;
+    if (count == 1 && (serves_stale || process.freshness() == TemplateProcess::Freshness::fresh)) {
         Spawned spawned{0, true, {}};
         bool done = false;
         Outcome failure =
@@ -352,8 +361,9 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
 
     std::uint64_t id;
     std::vector<Born> born;
-    if (Outcome failure =
-            process.fork_on_command(record, descriptors, count, request.nonblocking(), id, born))
+    if (Outcome failure = process.fork_on_command(record, descriptors, count,
+                                                  serves_stale ? kSpawnFromStaleImage : 0,
+                                                  request.nonblocking(), id, born))
         return failure;
     std::vector<Spawned> spawned;
     Outcome failure;

@@ -1,15 +1,13 @@
-// What a warmfork_template is: the definition of a template, the process that serves it now, and
-// the choice of a backend for each request.
+// What a warmfork_template is: its images, and the choice of a backend for each request.
 #pragma once
 
 #include <array>
 #include <atomic>
-#include <memory>
-#include <mutex>
 
 #include "owner/eligibility.hpp"
+#include "owner/images.hpp"
 #include "owner/request.hpp"
-#include "owner/template_process.hpp"
+#include "owner/shadowing.hpp"
 
 namespace warmfork {
 
@@ -32,40 +30,45 @@ class TemplateHandle {
     using Deadline = TemplateProcess::Deadline;
 
     struct Definition {
-        LaunchPlan launch;
-        bool is_python = false;
-        std::string program;  ///< full path
+        ImageSet::Definition images;
         warmfork_backend backend = WARMFORK_BACKEND_DEFAULT;
+        warmfork_on_stale on_stale = WARMFORK_STALE_COLD;
     };
 
     explicit TemplateHandle(Definition definition);
-    ~TemplateHandle();
 
     /// -ECHILD's question: is this still the process that opened it?
     bool is_usable() const { return owner_ == ::getpid(); }
 
     /// Starts a process unless one runs.
-    [[nodiscard]] Outcome start();
+    [[nodiscard]] Outcome start() { return images_.start(); }
+    /// For the owner's own environment, without options.
     [[nodiscard]] Outcome wait_ready(Deadline deadline);
     [[nodiscard]] Outcome wait_parked(std::uint32_t count, Deadline deadline);
     [[nodiscard]] Outcome spawn(const Request& request, std::uint32_t count,
                                 std::vector<Spawned>& ret_spawned);
+    /// How `spawn` would serve it. NONE: warm.
+    [[nodiscard]] ColdReason explain(const Request& request);
     [[nodiscard]] Outcome report(std::string& ret_json);
-    [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
+    [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most) {
+        return images_.set_spares(least, most);
+    }
     pid_t pid();
-    std::uint32_t parked();
+    std::uint32_t parked() { return images_.parked(); }
     void counts(warmfork_counts& ret_counts) const;
 
+    /// For the benchmark: what the checks of environment, freshness and shadowing cost.
+    void leave_unchecked() { is_unchecked_ = true; }
+
   private:
-    using Process = std::shared_ptr<TemplateProcess>;
+    using Process = ImageSet::Process;
 
-    [[nodiscard]] Outcome running_process(Process& ret_process);
-    Process current();
-    void retire(const Process& process);
-    void forget(const Process& process);
-
+    [[nodiscard]] Outcome ready_image(Deadline deadline, Process& ret_process);
     [[nodiscard]] warmfork_backend choose_backend(const Request& request) const;
-    [[nodiscard]] ColdReason static_reason(const Request& request, TemplateProcess& process) const;
+    [[nodiscard]] ColdReason select(const Request& request, PythonCommand& ret_command,
+                                    Selection& ret_selection) const;
+    [[nodiscard]] ColdReason find_image_reason(const Request& request, const PythonCommand& command,
+                                               TemplateProcess& process);
     [[nodiscard]] Outcome spawn_warm(const Request& request, std::uint32_t count,
                                      warmfork_backend backend, ColdReason& ret_cold,
                                      std::vector<Spawned>& ret_spawned);
@@ -81,13 +84,15 @@ class TemplateHandle {
                                              std::vector<Spawned>& ret_spawned);
 
     const pid_t owner_;
-    Definition definition_;
-    std::mutex mutex_;
-    Process process_;
-    std::atomic<bool> is_restarting_{
-        false};  ///< `process_` replaces one that was retired: auto does not wait
+    const warmfork_backend backend_;
+    const warmfork_on_stale on_stale_;
+    const bool is_python_;
+    const std::string program_;
+    bool is_unchecked_ = false;
+    ImageSet images_;
+    ShadowSearch shadows_;
 
-    std::atomic<std::uint64_t> handed_off_{0}, forked_{0}, cold_{0}, starts_{0};
+    std::atomic<std::uint64_t> handed_off_{0}, forked_{0}, cold_{0};
     std::array<std::atomic<std::uint64_t>, WARMFORK_REASON_COUNT> cold_by_reason_{};
 };
 

@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <iterator>
 
 #include "channel/doorbell.hpp"
@@ -96,14 +98,15 @@ Outcome TemplateProcess::queue_hello(const LaunchPlan& plan, const Descriptor& s
     hello.version = kProtocolVersion;
     opened_by_main_thread_ = is_main_thread();
     hello.flags = opened_by_main_thread_ ? kHelloFromMainThread : 0;
+    if (inotify_) hello.flags |= kHelloInotify;
     hello.owner_pid = ::getpid();
     hello.spares_least = plan.spares_least;
     hello.spares_most = plan.spares_most;
-    hello.allow_count = static_cast<std::uint32_t>(plan.allowed.size());
     std::string strings = find_companion("warmfork-keeper");
     for (const std::string& entry : plan.allowed) strings += '\0' + entry;
-    const int descriptors[kHelloDescriptors] = {segment.get(), command_bell_.get(),
-                                                completion_bell_.get(), owner.get()};
+    std::vector<int> descriptors{segment.get(), command_bell_.get(), completion_bell_.get(),
+                                 owner.get()};
+    if (inotify_) descriptors.push_back(inotify_.get());
     if (int error = send_message(control_.get(), bytes_of(hello), std::as_bytes(std::span(strings)),
                                  descriptors, MSG_DONTWAIT))
         return make_failure(Stage::launch, error, "cannot greet the template");
@@ -122,6 +125,9 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     command_bell_ = KeptDescriptor(make_doorbell());
     completion_bell_ = KeptDescriptor(make_doorbell());
     if (!command_bell_ || !completion_bell_) return failed("cannot make doorbells");
+    // Without (there are 128 for a user) the template compares its files at each fork.
+    inotify_ = KeptDescriptor(Descriptor(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)));
+    mounts_ = KeptDescriptor(Descriptor(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)));
     Descriptor memfd;
     if (int error = Segment::create(segment_, memfd))
         return make_failure(Stage::launch, error, "cannot make the shared segment");
@@ -136,6 +142,8 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     ::fcntl(far.get(), F_SETSIG, SIGKILL);
     ::fcntl(far.get(), F_SETFL, O_ASYNC);
 
+    std::error_code unknown;
+    directory_ = std::filesystem::absolute(plan.directory.empty() ? "." : plan.directory, unknown);
     environment_ = plan.environment ? *plan.environment : current_environment();
     const std::vector<std::string> environment = launch_environment(environment_, preload_library);
     const std::vector<const char*> argument_pointers = pointers_to(plan.arguments);
@@ -355,6 +363,13 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
             state_ = State::ready;
             break;
         }
+        case FrameKind::variables:
+        case FrameKind::shadowable:
+            take_strings(header);
+            break;
+        case FrameKind::stale:
+            change_ = text;
+            break;
         case FrameKind::refused:
             refusal_ = text;
             state_ = State::refused;
@@ -378,6 +393,17 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
         default:
             state_ = State::broken;
             refusal_ = "the template sent a completion of an unknown kind";
+    }
+}
+
+void TemplateProcess::take_strings(const FrameHeader& header) {
+    auto& strings = header.kind == FrameKind::variables ? variables_.names : shadowable_;
+    if (header.kind == FrameKind::variables && header.values[0]) variables_.all = true;
+    std::string_view text(reinterpret_cast<const char*>(payload_.data()), payload_.size());
+    while (!text.empty()) {
+        const std::string_view string = text.substr(0, text.find('\0'));
+        strings.emplace(string);
+        text.remove_prefix(std::min(text.size(), string.size() + 1));
     }
 }
 
@@ -556,6 +582,32 @@ std::uint32_t TemplateProcess::parked() {
     return static_cast<std::uint32_t>(spares_.size());
 }
 
+ReadVariables TemplateProcess::variables() {
+    const std::lock_guard lock(mutex_);
+    return variables_;
+}
+
+TemplateProcess::Freshness TemplateProcess::freshness() {
+    // The events first, and then the word: template/freshness.hpp says why.
+    pollfd polled[2] = {{inotify_.get(), POLLIN, 0}, {mounts_.get(), POLLPRI, 0}};
+    const bool something_changed = ::poll(polled, 2, 0) != 0 &&
+                                   ((polled[0].revents & POLLIN) || (polled[1].revents & POLLPRI));
+    switch (segment_.layout().freshness.load()) {
+        case kFreshnessStale:
+            return Freshness::stale;
+        case kFreshnessFresh:
+            return something_changed ? Freshness::unknown : Freshness::fresh;
+        default:
+            return Freshness::unknown;
+    }
+}
+
+std::string TemplateProcess::change() {
+    const std::lock_guard lock(mutex_);
+    drain();
+    return change_.empty() ? "a file that the image came from has changed" : change_;
+}
+
 std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
     const std::lock_guard lock(mutex_);
     if (is_closing_) return {};
@@ -592,8 +644,8 @@ void TemplateProcess::wake_to_refill() {
 
 Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
                                          std::span<const int> descriptors, std::uint32_t count,
-                                         bool nonblocking, std::uint64_t& ret_id,
-                                         std::vector<Born>& ret_born) {
+                                         std::int64_t flags, bool nonblocking,
+                                         std::uint64_t& ret_id, std::vector<Born>& ret_born) {
     std::vector<Born> born(count);
     std::vector<OwnedSocket> child_ends(count);
     std::vector<int> child_numbers;
@@ -624,7 +676,8 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
         return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
     Lock lock(mutex_);
     const std::uint64_t id = ++last_id_;
-    FrameHeader header = make_frame(FrameKind::spawn, id, count, memfd ? kSpawnRecordInMemfd : 0);
+    FrameHeader header =
+        make_frame(FrameKind::spawn, id, count, flags | (memfd ? kSpawnRecordInMemfd : 0));
     header.descriptor_count = static_cast<std::uint16_t>(sent.size());
     const DescriptorMessage message{id};
     const std::span<const int> messages[] = {child_numbers, sent};

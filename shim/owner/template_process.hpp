@@ -14,6 +14,7 @@
 
 #include "channel/ring.hpp"
 #include "channel/segment.hpp"
+#include "owner/environment.hpp"
 #include "owner/failure.hpp"
 #include "owner/kept_descriptor.hpp"
 #include "owner/owned_sockets.hpp"
@@ -45,6 +46,12 @@ void end_child(pid_t pid);
 
 class TemplateProcess {
   public:
+    enum class Freshness {
+        fresh,    ///< nothing that the image came from has changed before this was asked
+        unknown,  ///< the template has to look: it does so at a fork on command
+        stale,
+    };
+
     using Clock = std::chrono::steady_clock;
     using Deadline = std::optional<Clock::time_point>;  ///< nothing: for ever
 
@@ -62,6 +69,9 @@ class TemplateProcess {
     bool could_compare() const { return could_compare_; }
     const std::vector<std::string>& environment_at_start() const { return environment_; }
 
+    /// The directory that it was started in.
+    const std::string& directory() const { return directory_; }
+
     bool opened_by_main_thread() const { return opened_by_main_thread_; }
 
     /// Has it ended? No wait, one system call.
@@ -75,6 +85,16 @@ class TemplateProcess {
     /// Opened by preloading, and kept by every child. Known once ready.
     [[nodiscard]] std::vector<int> image_descriptors();
     [[nodiscard]] std::uint32_t parked();
+    /// What it has read of its environment. Known once ready.
+    [[nodiscard]] ReadVariables variables();
+    /// Top-level modules that a file beside a script would be imported instead of. Known once
+    /// ready, and the same from then on.
+    [[nodiscard]] const std::set<std::string, std::less<>>& shadowable() const {
+        return shadowable_;
+    }
+    [[nodiscard]] Freshness freshness();
+    /// What has changed, where it is stale.
+    [[nodiscard]] std::string change();
 
     /// Takes the oldest parked child and tells the template so; nothing if there is none.
     [[nodiscard]] std::optional<Born> take_spare(Lifetime lifetime);
@@ -82,13 +102,13 @@ class TemplateProcess {
     /// spare is taken. Before that it wakes up by itself when the child that was handed off ends.
     void wake_to_refill();
 
-    /// Tells the template to fork `count` children with a record. Does not wait for them: each says
-    /// on its mailbox that it has started or failed, and one that is never forked has its mailbox
-    /// closed.
+    /// Tells the template to fork `count` children with a record. flags: kSpawnFromStaleImage. Does
+    /// not wait for them: each says on its mailbox that it has started or failed, and one that is
+    /// never forked has its mailbox closed.
     [[nodiscard]] Outcome fork_on_command(std::span<const std::byte> record,
                                           std::span<const int> descriptors, std::uint32_t count,
-                                          bool nonblocking, std::uint64_t& ret_id,
-                                          std::vector<Born>& ret_born);
+                                          std::int64_t flags, bool nonblocking,
+                                          std::uint64_t& ret_id, std::vector<Born>& ret_born);
     /// To be called once for each command, when every mailbox has said something or was closed.
     /// With `explain` it waits until it is known why one was closed without a word, reaps the
     /// children that were born (and are not among `started`), and returns why the others were not;
@@ -126,6 +146,7 @@ class TemplateProcess {
     void dispatch(const FrameHeader& header);
     void receive_hello();
     void receive_mailboxes();
+    void take_strings(const FrameHeader& header);
     void take_in(const FrameHeader& header);
     void forget_spare(const FrameHeader& header);
     void settle_after_end();
@@ -145,10 +166,13 @@ class TemplateProcess {
     OwnedSocket control_;
     Segment segment_;
     KeptDescriptor command_bell_, completion_bell_;
+    KeptDescriptor inotify_;  ///< the template watches with it, this side looks whether events wait
+    KeptDescriptor mounts_;   ///< of this side's own: each open file tells of a change once
     OwnerState state_at_start_;
     bool could_compare_ = false;
     bool opened_by_main_thread_ = false;
     std::vector<std::string> environment_;
+    std::string directory_;
 
     std::mutex command_turn_;  ///< taken before `mutex_`, by who sends a command with descriptors
     std::mutex mutex_;
@@ -160,6 +184,9 @@ class TemplateProcess {
     bool is_closing_ = false;  ///< told to end: nothing new is asked of it
     std::string refusal_;
     std::vector<int> image_descriptors_;
+    ReadVariables variables_;
+    std::set<std::string, std::less<>> shadowable_;
+    std::string change_;
     std::optional<RingWriter> commands_;
     std::optional<RingReader> completions_;
     std::vector<std::byte> payload_;

@@ -4,6 +4,7 @@
 #define Py_LIMITED_API 0x03090000
 #include <Python.h>
 #include <errno.h>
+#include <sys/wait.h>
 
 #include <cstdint>
 
@@ -51,19 +52,23 @@ bool optional_text(PyObject* object, const char*& ret_text) {
     return true;
 }
 
-/// open(python, preload, path, environment or None, directory or None, spares, backend, allow)
-/// -> template
+/// open(python, preload, path, environment or None, directory or None, spares, backend, allow,
+/// on_stale, variants, before_fork or None, in_child or None) -> template
 PyObject* open(PyObject*, PyObject* arguments) {
     const char* python;
     PyObject *preload_list, *path_list, *environment_list, *allow_list;
-    PyObject* directory_bytes;
-    int spares, backend;
-    if (!PyArg_ParseTuple(arguments, "yOOOOiiO", &python, &preload_list, &path_list,
-                          &environment_list, &directory_bytes, &spares, &backend, &allow_list))
+    PyObject *directory_bytes, *before_fork_bytes, *in_child_bytes;
+    int spares, backend, on_stale;
+    unsigned int variants;
+    if (!PyArg_ParseTuple(arguments, "yOOOOiiOiIOO", &python, &preload_list, &path_list,
+                          &environment_list, &directory_bytes, &spares, &backend, &allow_list,
+                          &on_stale, &variants, &before_fork_bytes, &in_child_bytes))
         return nullptr;
     StringArray preload, path, environment, allow;
-    const char* directory;
-    if (!optional_text(directory_bytes, directory) || !preload.read(preload_list) ||
+    const char *directory, *before_fork, *in_child;
+    if (!optional_text(directory_bytes, directory) ||
+        !optional_text(before_fork_bytes, before_fork) ||
+        !optional_text(in_child_bytes, in_child) || !preload.read(preload_list) ||
         !path.read(path_list) || !environment.read(environment_list) || !allow.read(allow_list))
         return nullptr;
     warmfork_template_options options;
@@ -76,6 +81,10 @@ PyObject* open(PyObject*, PyObject* arguments) {
     options.spares = spares;
     options.backend = static_cast<warmfork_backend>(backend);
     options.allow = allow.get();
+    options.on_stale = static_cast<warmfork_on_stale>(on_stale);
+    options.variants = variants;
+    options.before_fork = before_fork;
+    options.in_child = in_child;
     warmfork_template* self;
     warmfork_failure failure;
     int error;
@@ -211,6 +220,25 @@ PyObject* keep(PyObject*, PyObject* number) {
     Py_RETURN_NONE;
 }
 
+/// wait(pid, options, list): os.waitpid, whose result is in the list when this returns, also when
+/// it returns with the exception of a signal's handler: then the status is not lost.
+PyObject* wait(PyObject*, PyObject* tuple) {
+    int pid, options;
+    PyObject* list;
+    if (!PyArg_ParseTuple(tuple, "iiO", &pid, &options, &list)) return nullptr;
+    int status = 0, reaped;
+    do {
+        Py_BEGIN_ALLOW_THREADS reaped = ::waitpid(pid, &status, options);
+        Py_END_ALLOW_THREADS
+    } while (reaped < 0 && errno == EINTR && PyErr_CheckSignals() == 0);
+    if (reaped < 0) return PyErr_Occurred() ? nullptr : PyErr_SetFromErrno(PyExc_OSError);
+    if (reaped > 0) {
+        Reference result(Py_BuildValue("ii", reaped, status));
+        if (!result || PyList_Append(list, result.get()) < 0) return nullptr;
+    }
+    Py_RETURN_NONE;
+}
+
 /// wait_ready(template, timeout_ms)
 PyObject* wait_ready(PyObject*, PyObject* tuple) {
     PyObject* capsule;
@@ -300,6 +328,7 @@ PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
                          {"close", close, METH_O, nullptr},
                          {"keep", keep, METH_O, nullptr},
                          {"spawn", spawn, METH_VARARGS, nullptr},
+                         {"wait", wait, METH_VARARGS, nullptr},
                          {"wait_ready", wait_ready, METH_VARARGS, nullptr},
                          {"wait_parked", wait_parked, METH_VARARGS, nullptr},
                          {"set_spares", set_spares, METH_VARARGS, nullptr},
@@ -309,6 +338,7 @@ PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
                          {"counts", counts, METH_O, nullptr},
                          {"serve", serve, METH_VARARGS, nullptr},
                          {"start_environment", start_environment, METH_NOARGS, nullptr},
+                         {"current_environment", current_environment, METH_NOARGS, nullptr},
                          {"prepare_to_become_child", prepare_to_become_child, METH_O, nullptr},
                          {"become_child", become_child, METH_VARARGS, nullptr},
                          {nullptr, nullptr, 0, nullptr}};

@@ -2,6 +2,7 @@
 #define Py_LIMITED_API 0x03090000
 #include "python_child.hpp"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -16,6 +17,7 @@
 #include <string>
 
 #include "child/setup.hpp"
+#include "owner/python_command.hpp"
 #include "python_objects.hpp"
 #include "template/serve.hpp"
 
@@ -26,8 +28,14 @@ constexpr int kFailedStatus = 1;
 // Where finalization could not write out what was buffered: Py_RunMain's status.
 constexpr int kFlushFailedStatus = 120;
 
-/// Signals that the interpreter set at its start; every child gets them back after the reset.
-constexpr int kInterpreterSignals[] = {SIGINT, SIGPIPE, SIGXFSZ};
+constexpr int kSignalCount = 64;
+
+/// The part of CPython's C API that runs a file as `python3 FILE` does. It is no part of the stable
+/// ABI, but has been the same since Python 2; null: an interpreter without.
+using RunFile = int (*)(FILE*, const char*, int, void*);
+RunFile run_file_function() {
+    return reinterpret_cast<RunFile>(::dlsym(RTLD_DEFAULT, "PyRun_AnyFileExFlags"));
+}
 
 Reference bytes_from(const char* text) {
     return Reference(PyBytes_FromStringAndSize(text, static_cast<Py_ssize_t>(std::strlen(text))));
@@ -44,9 +52,9 @@ Reference list_of_strings(std::span<char*> strings) {
 }
 
 /// The environment as os keeps it: bytes by bytes. Of a name given twice the first counts.
-Reference environment_dictionary() {
+Reference environment_dictionary(char** variable) {
     Reference dictionary(PyDict_New());
-    for (char** variable = environ; dictionary && *variable; ++variable) {
+    for (; dictionary && *variable; ++variable) {
         const char* equals = std::strchr(*variable, '=');
         if (!equals) continue;
         Reference name(PyBytes_FromStringAndSize(*variable, equals - *variable));
@@ -59,28 +67,81 @@ Reference environment_dictionary() {
     return dictionary;
 }
 
-/// Runs what warmfork._child has prepared: (source, file name) is compiled and run in __main__;
-/// (function, arguments) is called. Done here, so that no frame of warmfork's own stands in a
-/// traceback.
-Reference run_prepared(PyObject* prepared) {
-    Reference first(PySequence_GetItem(prepared, 0));
-    Reference second(PySequence_GetItem(prepared, 1));
-    if (!first || !second) return Reference(nullptr);
-    if (PyCallable_Check(first.get()))
-        return Reference(PyObject_CallObject(first.get(), second.get()));
+/// How a program ended.
+enum class End { done, failed, interrupted };
 
+/// Reports the exception as python3 does; for SystemExit this ends the process, with its status.
+End fail_with_traceback() {
+    // Not one of its subclasses, as in python3.
+    const bool interrupted = PyErr_Occurred() == PyExc_KeyboardInterrupt;
+    PyErr_Print();
+    return interrupted ? End::interrupted : End::failed;
+}
+
+End end_of(const Reference& result) {
+    return result ? End::done : fail_with_traceback();
+}
+
+End run_text(PyObject* source) {
     static PyObject* compile = nullptr;
     if (!compile) {
         Reference builtins(PyImport_ImportModule("builtins"));
         compile = builtins ? PyObject_GetAttrString(builtins.get(), "compile") : nullptr;
-        if (!compile) return Reference(nullptr);
+        if (!compile) return fail_with_traceback();
     }
-    Reference code(
-        PyObject_CallFunction(compile, "OOsii", first.get(), second.get(), "exec", 0, 1));
+    if (Reference encoded(PyUnicode_AsUTF8String(source)); !encoded) {
+        PySys_WriteStderr("Unable to decode the command from the command line:\n");
+        return fail_with_traceback();
+    }
+    Reference code(PyObject_CallFunction(compile, "Ossii", source, "<string>", "exec", 0, 1));
     PyObject* main = PyImport_AddModule("__main__");  // borrowed
-    if (!code || !main) return Reference(nullptr);
+    if (!code || !main) return fail_with_traceback();
     PyObject* globals = PyModule_GetDict(main);  // borrowed
-    return Reference(PyEval_EvalCode(code.get(), globals, globals));
+    return end_of(Reference(PyEval_EvalCode(code.get(), globals, globals)));
+}
+
+/// The file is closed; a traceback has been printed if it failed.
+End run_file(FILE* file, const char* name, bool closes) {
+    const RunFile run = run_file_function();
+    if (run(file, name, closes, nullptr) == 0) return End::done;
+    PyObject* last_type = PySys_GetObject("last_type");  // borrowed
+    return last_type == PyExc_KeyboardInterrupt ? End::interrupted : End::failed;
+}
+
+[[noreturn]] void leave(int status, bool interrupted);
+
+/// `program`: as the interpreter was called.
+End run_script(PyObject* path, PyObject* program) {
+    Reference encoded(PyUnicode_EncodeFSDefault(path));
+    const char* name = encoded ? PyBytes_AsString(encoded.get()) : nullptr;
+    if (!name) return fail_with_traceback();
+    FILE* file = std::fopen(name, "rbe");
+    if (!file) {
+        PySys_FormatStderr("%S: can't open file %R: [Errno %d] %s\n", program, path, errno,
+                           std::strerror(errno));
+        leave(2, false);
+    }
+    struct stat status;
+    if (::fstat(::fileno(file), &status) == 0 && S_ISDIR(status.st_mode)) {
+        PySys_FormatStderr("%S: %R is a directory, cannot continue\n", program, path);
+        leave(1, false);
+    }
+    return run_file(file, name, true);
+}
+
+/// Runs what warmfork._child has prepared. No Python frame of warmfork's own lies below it.
+End run_prepared(PyObject* prepared) {
+    Reference first(PySequence_GetItem(prepared, 0));
+    Reference second(PySequence_GetItem(prepared, 1));
+    if (!first || !second) return fail_with_traceback();
+    if (PyCallable_Check(first.get()))
+        return end_of(Reference(PyObject_CallObject(first.get(), second.get())));
+    if (PyUnicode_CompareWithASCIIString(first.get(), "text") == 0) return run_text(second.get());
+    if (PyUnicode_CompareWithASCIIString(first.get(), "file") == 0) {
+        Reference program(PySequence_GetItem(prepared, 2));
+        return program ? run_script(second.get(), program.get()) : fail_with_traceback();
+    }
+    return run_file(stdin, "<stdin>", false);
 }
 
 /// Descriptors 0 to 2 that are pipes or sockets: bit n.
@@ -103,58 +164,134 @@ bool renew_environment(PyObject* child) {
     if (!applied.empty() && !*variable && same == applied.size()) return true;
     applied.clear();
     for (variable = environ; *variable; ++variable) applied.emplace_back(*variable);
-    Reference environment = environment_dictionary();
+    Reference environment = environment_dictionary(environ);
     return environment &&
            Reference(PyObject_CallMethod(child, "set_environment", "O", environment.get()));
+}
+
+const char* name_of(PythonCommand::Kind kind) {
+    switch (kind) {
+        case PythonCommand::Kind::script:
+            return "script";
+        case PythonCommand::Kind::text:
+            return "text";
+        case PythonCommand::Kind::module:
+            return "module";
+        case PythonCommand::Kind::standard_input:
+            return "stdin";
+    }
+    return "";
 }
 
 /// Brings the interpreter into the state in which a fresh one begins this command line; what it
 /// returns is for `run_prepared`.
 Reference prepare(PyObject* child, const ChildCommand& command) {
+    const PythonCommand parsed = parse_python_command(command.arguments);
     Reference arguments = list_of_strings(command.arguments);
-    Reference executable(command.executable ? PyUnicode_DecodeFSDefault(command.executable)
-                                            : nullptr);
-    if (!arguments || !renew_environment(child)) return Reference(nullptr);
+    Reference operand(PyUnicode_DecodeFSDefault(parsed.operand.c_str()));
+    if (!arguments || !operand || !renew_environment(child)) return Reference(nullptr);
     return Reference(PyObject_CallMethod(
-        child, "prepare", "OOKI", arguments.get(), executable ? executable.get() : Py_None,
+        child, "prepare", "OsnOKI", arguments.get(), name_of(parsed.kind),
+        static_cast<Py_ssize_t>(parsed.program), operand.get(),
         static_cast<unsigned long long>(command.signals_ignored), standard_pipes()));
+}
+
+/// Calls `add` with each of a sequence's bytes objects. False with an exception set.
+template <typename Add>
+bool for_each_text(PyObject* sequence, Add add) {
+    StringArray strings;
+    if (!strings.read(sequence)) return false;
+    for (const char* const* string = strings.get(); *string; ++string) add(*string);
+    return true;
+}
+
+/// What warmfork._template says of the image: see its `_describe`.
+bool read_facts(PyObject* tuple, ImageFacts& facts) {
+    PyObject *variables, *sources, *places, *shadowable;
+    int reads_all;
+    if (!PyArg_ParseTuple(tuple, "OpOOO", &variables, &reads_all, &sources, &places, &shadowable))
+        return false;
+    facts.reads_all_variables = reads_all;
+    const auto into = [](std::set<std::string>& set) {
+        return [&set](const char* text) { set.insert(text); };
+    };
+    if (!for_each_text(variables, into(facts.variables)) ||
+        !for_each_text(sources, into(facts.sources)) ||
+        !for_each_text(shadowable, into(facts.shadowable)))
+        return false;
+    for (Py_ssize_t i = 0; i < PySequence_Size(places); ++i) {
+        Reference pair(PySequence_GetItem(places, i));
+        const char* path;
+        PyObject* names;
+        if (!pair || !PyArg_ParseTuple(pair.get(), "yO", &path, &names) ||
+            !for_each_text(names, into(facts.places[path])))
+            return false;
+    }
+    return true;
 }
 
 class PythonHost : public Host {
   public:
-    PythonHost(PyObject* child, const char* report) : child_(child), report_(report) {
-        for (std::size_t i = 0; i < std::size(kInterpreterSignals); ++i)
-            ::sigaction(kInterpreterSignals[i], nullptr, &dispositions_[i]);
+    /// `hook`: called before each fork; None: nothing.
+    PythonHost(PyObject* child, PyObject* hook, const char* report, ImageFacts facts)
+        : child_(child), hook_(hook), report_(report), facts_(std::move(facts)) {
+        for (int signal = 1; signal <= kSignalCount; ++signal)
+            ::sigaction(signal, nullptr, &dispositions_[signal - 1]);
+        ::sigaltstack(nullptr, &signal_stack_);
     }
 
-    void before_fork() override { PyOS_BeforeFork(); }
+    void before_fork() override {
+        call_hook();
+        PyOS_BeforeFork();
+    }
     void after_fork_in_template() override { PyOS_AfterFork_Parent(); }
     void after_fork_in_child() override { PyOS_AfterFork_Child(); }
     void part_from_siblings() override;
     void rehearse() override;
+    void describe(ImageFacts& facts) override {
+        facts.variables.merge(facts_.variables);
+        facts.reads_all_variables |= facts_.reads_all_variables;
+        facts.sources.merge(facts_.sources);
+        facts.places = facts_.places;
+        facts.shadowable = facts_.shadowable;
+    }
     std::string report() override { return report_; }
 
+    /// Those of the interpreter and of preloaded modules, which a fresh interpreter would have
+    /// installed too, except where a signal is ignored from the start.
     void install_signals(std::uint64_t ignored) override {
-        for (std::size_t i = 0; i < std::size(kInterpreterSignals); ++i) {
-            const int signal = kInterpreterSignals[i];
-            if (!(ignored >> (signal - 1) & 1)) ::sigaction(signal, &dispositions_[i], nullptr);
+        for (int signal = 1; signal <= kSignalCount; ++signal) {
+            const struct sigaction& disposition = dispositions_[signal - 1];
+            if (disposition.sa_handler != SIG_DFL && !(ignored >> (signal - 1) & 1))
+                ::sigaction(signal, &disposition, nullptr);
         }
+        if (!(signal_stack_.ss_flags & SS_DISABLE)) ::sigaltstack(&signal_stack_, nullptr);
     }
 
     PyObject* child() const { return child_; }
 
   private:
+    void call_hook();
     void run_and_forget(char* source);
 
     PyObject* child_;
+    PyObject* hook_;
     std::string report_;
-    struct sigaction dispositions_[std::size(kInterpreterSignals)]{};
+    ImageFacts facts_;
+    struct sigaction dispositions_[kSignalCount] {};
+    stack_t signal_stack_{};
 };
 
 void end_unless(bool is_right) {
     if (is_right) return;
     PyErr_Print();
     ::_exit(kFailedStatus);
+}
+
+void PythonHost::call_hook() {
+    if (hook_ == Py_None) return;
+    // What it raises is not the business of a spawn that comes along.
+    if (Reference result(PyObject_CallObject(hook_, nullptr)); !result) PyErr_Print();
 }
 
 void PythonHost::part_from_siblings() {
@@ -175,8 +312,8 @@ void PythonHost::run_and_forget(char* source) {
     ChildCommand command{};
     command.arguments = arguments;
     Reference prepared = prepare(child_, command);
-    Reference result(prepared ? run_prepared(prepared.get()).release() : nullptr);
-    Reference ready(result ? PyObject_CallMethod(child_, "make_ready", nullptr) : nullptr);
+    end_unless(prepared && run_prepared(prepared.get()) == End::done);
+    Reference ready(PyObject_CallMethod(child_, "make_ready", nullptr));
 }
 
 /// As python3 leaves: finalize, flush, and for Ctrl-C die by the signal so that a shell sees it.
@@ -196,13 +333,26 @@ void PythonHost::run_and_forget(char* source) {
     if (!let_go) prepared = Reference(nullptr);
     // Not before Python knows which signals are ignored.
     set_signal_mask(command.signal_mask);
-    Reference result(nullptr);
-    if (prepared) result = run_prepared(prepared.get());
-    if (result) leave(0, false);
-    // Not one of its subclasses, as in python3.
-    const bool interrupted = PyErr_Occurred() == PyExc_KeyboardInterrupt;
-    PyErr_Print();  // for SystemExit this ends the process, with its status
-    leave(kFailedStatus, interrupted);
+    const End end = prepared ? run_prepared(prepared.get()) : fail_with_traceback();
+    leave(end == End::done ? 0 : kFailedStatus, end == End::interrupted);
+}
+
+/// Outside of the stable ABI as well, and the same since Python 2.
+using DeleteThreadState = void (*)();
+DeleteThreadState delete_thread_state_function() {
+    return reinterpret_cast<DeleteThreadState>(
+        ::dlsym(RTLD_DEFAULT, "PyThreadState_DeleteCurrent"));
+}
+
+/// Python frames that are on the stack now are not below what this thread runs from here on: it
+/// gets another thread state, as if it had just begun. There is no way back to them.
+void leave_python_frames(DeleteThreadState delete_current) {
+    // Before 3.13 an interpreter without any thread state is taken for one that is ending.
+    if (PyLong_AsLong(PySys_GetObject("hexversion")) < 0x030d0000)
+        PyThreadState_New(PyInterpreterState_Get());
+    PyThreadState_Clear(PyThreadState_Get());
+    delete_current();
+    PyGILState_Ensure();
 }
 
 // The benchmark's stand-in for a template.
@@ -215,21 +365,21 @@ PyObject* start_environment(PyObject*, PyObject*) {
     // The interpreter may have changed its environment since; the kernel shows what it was started
     // with.
     std::ifstream file("/proc/self/environ", std::ios::binary);
-    const std::string text((std::istreambuf_iterator<char>(file)), {});
-    Reference names(PyList_New(0));
-    for (std::size_t at = 0; names && at < text.size(); at = text.find('\0', at) + 1) {
-        const std::size_t equals = text.find('=', at);
-        if (equals == std::string::npos) break;
-        Reference name(
-            PyBytes_FromStringAndSize(text.data() + at, static_cast<Py_ssize_t>(equals - at)));
-        if (!name || PyList_Append(names.get(), name.get()) < 0) return nullptr;
-    }
-    return names.release();
+    std::string text((std::istreambuf_iterator<char>(file)), {});
+    std::vector<char*> variables;
+    for (std::size_t at = 0; at < text.size(); at = text.find('\0', at) + 1)
+        variables.push_back(text.data() + at);
+    variables.push_back(nullptr);
+    return environment_dictionary(variables.data()).release();
+}
+
+PyObject* current_environment(PyObject*, PyObject*) {
+    return environment_dictionary(environ).release();
 }
 
 PyObject* prepare_to_become_child(PyObject*, PyObject* child) {
     Py_INCREF(child);
-    stand_in_host = new PythonHost(child, "");
+    stand_in_host = new PythonHost(child, Py_None, "", {});
     stand_in_plan.host = stand_in_host;
     stand_in_plan.image = read_image_addresses();
     stand_in_plan.soft_descriptor_limit = stand_in_plan.hard_descriptor_limit = RLIM_INFINITY;
@@ -275,18 +425,29 @@ PyObject* become_child(PyObject*, PyObject* arguments) {
 }
 
 PyObject* serve(PyObject*, PyObject* arguments) {
-    PyObject* child;
+    PyObject *child, *hook, *description;
     const char* report;
-    if (!PyArg_ParseTuple(arguments, "Os", &child, &report)) return nullptr;
+    ImageFacts facts;
+    if (!PyArg_ParseTuple(arguments, "OOsO", &child, &hook, &report, &description) ||
+        !read_facts(description, facts))
+        return nullptr;
+    if (!run_file_function() || !delete_thread_state_function()) {
+        PyErr_SetString(
+            PyExc_RuntimeError,
+            "this interpreter has no PyRun_AnyFileExFlags or PyThreadState_DeleteCurrent");
+        return nullptr;
+    }
+    // Children use all of it until they end.
     Py_INCREF(child);
-    auto* host = new PythonHost(child, report);  // children use it until they end
+    Py_INCREF(hook);
+    auto* host = new PythonHost(child, hook, report, std::move(facts));
+    leave_python_frames(delete_thread_state_function());
     ServeResult result = warmfork::serve(*host);
     if (result.end == ServeResult::End::child) run_child(*host, result.command);
-    delete host;
-    Py_DECREF(child);
-    if (result.end == ServeResult::End::shut_down) Py_RETURN_NONE;
-    PyErr_SetString(PyExc_RuntimeError, result.error.c_str());
-    return nullptr;
+    if (result.end == ServeResult::End::failed)
+        // The owner has the reason already, by the channel or by this line.
+        PySys_FormatStderr("%s\n", result.error.c_str());
+    leave(result.end == ServeResult::End::failed ? kFailedStatus : 0, false);
 }
 
 }  // namespace warmfork::python

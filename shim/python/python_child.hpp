@@ -6,12 +6,16 @@
 
 namespace warmfork::python {
 
-/// serve(child, report): never returns to Python in a child. `child` is the module warmfork._child;
-/// in the template it returns None when the template is to end, and raises where it cannot serve.
+/// serve(child, hook, report, description): never returns to Python, neither in the template, which
+/// ends here, nor in a child. `child` is the module warmfork._child, `hook` is called before each
+/// fork (None: nothing), `description` says what the image was made from.
 PyObject* serve(PyObject* module, PyObject* arguments);
 
-/// The names of the variables that this process was started with, as bytes.
+/// The environment that this process was started with, as bytes by bytes.
 PyObject* start_environment(PyObject* module, PyObject* none);
+
+/// What environ holds, as bytes by bytes.
+PyObject* current_environment(PyObject* module, PyObject* none);
 
 /// For the benchmark: what a warm child does after its fork, done by a child that os.fork() made.
 /// prepare_to_become_child(child): in the parent. become_child(arguments, [source, target, ...],

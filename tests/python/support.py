@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import warmfork
@@ -48,6 +49,17 @@ class TestCase(unittest.TestCase):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             self.fail(f"child {pid} ({name}) was left behind")
+
+    def folder(self, files):
+        """A temporary directory with these files, {name: text}."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        for name, text in files.items():
+            path = os.path.join(folder.name, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w") as file:
+                file.write(text)
+        return folder.name
 
     def template(self, preload=("json",), **options):
         """A template that is closed before the leak check."""

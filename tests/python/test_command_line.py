@@ -40,9 +40,9 @@ class Run(TestCase):
         self.assertEqual(done.stderr, "warmfork: served warm\n")
         done = run("run", "--explain", "--backend", "cold", "--", PYTHON, "-c", "pass")
         self.assertIn("served cold", done.stderr)
-        done = run("run", "--backend", "warm", "--", PYTHON, "-O", "-c", "pass")
+        done = run("run", "--backend", "warm", "--", PYTHON, "-v", "-c", "pass")
         self.assertEqual(done.returncode, 125)
-        self.assertIn("-O", done.stderr)
+        self.assertIn("-v", done.stderr)
 
     def test_programs_and_modules_that_do_not_exist(self):
         self.assertEqual(run("run", "--", "no-such-program").returncode, 127)

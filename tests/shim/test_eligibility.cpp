@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -5,39 +6,93 @@
 #include <fstream>
 
 #include "owner/eligibility.hpp"
+#include "owner/environment.hpp"
 #include "support/catch.hpp"
 
 using namespace warmfork;
 
 namespace {
 
+std::vector<char*> pointers(std::vector<std::string>& strings) {
+    std::vector<char*> result;
+    for (std::string& string : strings) result.push_back(string.data());
+    return result;
+}
+
 warmfork_reason reason_for(std::vector<std::string> arguments,
                            std::vector<std::string> environment = {"PATH=/usr/bin:/bin"},
                            const std::string& program = "/bin/sh") {
-    const std::vector<std::string> started_with{"PATH=/usr/bin:/bin", "LANG=C"};
-    const TemplateTraits traits{true, program, started_with, {}};
-    std::vector<char*> argument_pointers, environment_pointers;
-    environment.push_back("LANG=C");
-    for (std::string& string : arguments) argument_pointers.push_back(string.data());
-    for (std::string& string : environment) environment_pointers.push_back(string.data());
-    return find_cold_reason(traits, arguments[0], argument_pointers, environment_pointers, {})
-        .reason;
+    const auto argument_pointers = pointers(arguments), variables = pointers(environment);
+    return find_program_reason(true, program, arguments[0], argument_pointers, variables).reason;
 }
+
+PythonCommand parse(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "python3");
+    return parse_python_command(pointers(arguments));
+}
+
+std::string difference(std::vector<std::string> started_with, std::vector<std::string> wanted,
+                       const ReadVariables& read = {}) {
+    return differing_variable(started_with, pointers(wanted), read, true);
+}
+
+using Kind = PythonCommand::Kind;
+using Options = std::vector<std::string>;
 
 }  // namespace
 
-TEST_CASE("Scripts, -c and -m are warm; what shapes the interpreter is cold") {
-    CHECK(reason_for({"/bin/sh", "script.py"}) == WARMFORK_REASON_NONE);
-    CHECK(reason_for({"/bin/sh", "script.py", "-O"}) == WARMFORK_REASON_NONE);
-    CHECK(reason_for({"/bin/sh", "-c", "pass"}) == WARMFORK_REASON_NONE);
-    CHECK(reason_for({"/bin/sh", "-m", "json.tool"}) == WARMFORK_REASON_NONE);
-    CHECK(reason_for({"/bin/sh", "--", "script.py"}) == WARMFORK_REASON_NONE);
-    for (const char* option : {"-O", "-I", "-E", "-Werror", "-u", "-Xdev", "-cpass", "-mjson", "-",
-                               "-i", "--version", "-"})
-        CHECK(reason_for({"/bin/sh", option, "x"}) == WARMFORK_REASON_COMMAND_LINE);
-    CHECK(reason_for({"/bin/sh"}) == WARMFORK_REASON_COMMAND_LINE);
-    CHECK(reason_for({"/bin/sh", "-c"}) == WARMFORK_REASON_COMMAND_LINE);
-    CHECK(reason_for({"/bin/sh", "--"}) == WARMFORK_REASON_COMMAND_LINE);
+TEST_CASE("A Python command line is taken apart as the interpreter does it") {
+    CHECK(parse({"script.py", "-O"}).kind == Kind::script);
+    CHECK(parse({"script.py", "-O"}).options.empty());
+    CHECK(parse({"script.py"}).program == 1);
+    CHECK(parse({"-c", "pass", "-O"}).operand == "pass");
+    CHECK(parse({"-c", "pass", "-O"}).program == 2);
+    CHECK(parse({"-cpass"}).operand == "pass");
+    CHECK(parse({"-cpass"}).program == 1);
+    CHECK(parse({"-IOmjson.tool", "x"}).options == Options{"-I", "-O"});
+    CHECK(parse({"-IOmjson.tool", "x"}).operand == "json.tool");
+    CHECK(parse({"-X", "dev", "-Xutf8", "-W", "error", "a.py"}).options ==
+          Options{"-Xdev", "-Xutf8", "-Werror"});
+    CHECK(parse({"--", "-c"}).kind == Kind::script);
+    CHECK(parse({"--", "-c"}).operand == "-c");
+    CHECK(parse({"-", "x"}).kind == Kind::standard_input);
+    CHECK(parse({"-", "x"}).program == 1);
+    CHECK(parse({}).kind == Kind::standard_input);
+    CHECK(parse({"-u"}).program == 2);
+}
+
+TEST_CASE("What only a cold interpreter can do has an obstacle") {
+    for (const char* option :
+         {"-i", "-v", "-d", "-x", "-V", "-h", "-?", "--version", "--check-hash-based-pycs",
+          "-Ximporttime", "-Xtracemalloc=3", "-J", "-k", "-c", "-m", "-W", ""})
+        CHECK_FALSE(parse({option}).obstacle.empty());
+    for (const char* option : {"-O", "-OO", "-I", "-E", "-s", "-S", "-u", "-B", "-bb", "-q", "-P"})
+        CHECK(parse({option, "x"}).obstacle.empty());
+}
+
+TEST_CASE("Standard input is a program unless it is a terminal or closed") {
+    std::vector<std::string> none;
+    const int file = ::open("/dev/null", O_RDONLY);
+    CHECK(find_python_reason(parse({}), pointers(none), "", file).reason == WARMFORK_REASON_NONE);
+    ::close(file);
+    CHECK(find_python_reason(parse({}), pointers(none), "", -1).reason ==
+          WARMFORK_REASON_COMMAND_LINE);
+    std::vector<std::string> inspect{"PYTHONINSPECT=1"};
+    CHECK(find_python_reason(parse({"-c", "1"}), pointers(inspect), "", -1).reason ==
+          WARMFORK_REASON_COMMAND_LINE);
+}
+
+TEST_CASE("Environments differ in what was read and in what always counts") {
+    CHECK(difference({"A=1"}, {"A=2"}) == "");
+    CHECK(difference({"A=1"}, {"A=2"}, {{"A"}, false}) == "A");
+    CHECK(difference({"A=1"}, {}, {{"A"}, false}) == "A");
+    CHECK(difference({}, {"A=1"}, {{"A"}, false}) == "A");
+    CHECK(difference({"A=1"}, {"A=2"}, {{}, true}) == "A");
+    CHECK(difference({"A=1", "A=2"}, {"A=1"}, {{"A"}, false}) == "");
+    CHECK(difference({"B=1", "A=1"}, {"A=1", "B=1"}, {{}, true}) == "");
+    for (const char* variable : {"TZ=x", "LC_ALL=x", "PYTHONPATH=x", "LD_PRELOAD=x",
+                                 "OMP_NUM_THREADS=1", "HOME=/x", "PATH=/x", "MALLOC_ARENA_MAX=1"})
+        CHECK_FALSE(difference({}, {variable}).empty());
 }
 
 TEST_CASE("The program is looked up in the child's PATH and must be the template's file") {
@@ -59,13 +114,4 @@ TEST_CASE(
     std::ofstream(root / "pyvenv.cfg") << "home = /usr/bin\n";
     CHECK(reason_for({interpreter, "x"}) == WARMFORK_REASON_PROGRAM);
     fs::remove_all(root);
-}
-
-TEST_CASE("A variable that start-up reads must be the template's, others are free") {
-    const std::string path = "PATH=/usr/bin:/bin";
-    CHECK(reason_for({"sh", "x"}, {path, "HOME=/elsewhere", "ANYTHING=1"}) == WARMFORK_REASON_NONE);
-    for (const char* variable :
-         {"PYTHONPATH=/x", "PYTHONHASHSEED=0", "LC_ALL=C", "LD_LIBRARY_PATH=/x",
-          "OMP_NUM_THREADS=1", "MALLOC_ARENA_MAX=1", "GLIBC_TUNABLES="})
-        CHECK(reason_for({"sh", "x"}, {path, variable}) == WARMFORK_REASON_ENVIRONMENT);
 }

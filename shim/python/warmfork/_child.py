@@ -5,14 +5,12 @@ python_child.cpp.
 """
 
 import _frozen_importlib as _bootstrap
-import _frozen_importlib_external as _bootstrap_external
 import builtins
 import os
 import posix
 import runpy
 import signal
 import sys
-import time
 from _io import FileIO
 
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)  # of every fresh interpreter
@@ -21,9 +19,11 @@ _SETTABLE_BITS = sum(1 << (number - 1) for number in signal.valid_signals())  # 
 _PYTHON_IGNORED_BITS = sum(1 << (number - 1) for number in _PYTHON_IGNORES)
 
 _image_path = None
-_image_time_zone = None
+_image_executable = None
+_written_by_python = {}
+_written_by_c = {}
+_in_child = None
 _image_ignored = 0
-_coerced_locale = None
 _main = None
 _streams = ()
 _numpy_random = None
@@ -76,16 +76,31 @@ class _Stream:
         )
 
 
-def remember_image(preloaded, start_environment):
-    """In the template, when preloading is done. start_environment: as the interpreter was started."""
-    global _image_path, _image_time_zone, _image_ignored, _streams, _numpy_random
-    global _preloaded, _coerced_locale, _multiprocessing, _threading
+def has_safe_path():
+    """Does the interpreter put nothing in front of sys.path for the program?"""
+    return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
+
+
+def _written(before, after):
+    """What turns one environment into the other; None: removed."""
+    written = {name: value for name, value in after.items() if before.get(name) != value}
+    written.update((name, None) for name in before if name not in after)
+    return written
+
+
+def remember_image(preloaded, start_environment, c_environment, in_child):
+    """In the template, when preloading is done. start_environment: what the interpreter was
+    started with. c_environment: what environ holds now. in_child: a function or None."""
+    global _image_path, _image_ignored, _streams, _numpy_random, _image_executable, _in_child
+    global _preloaded, _multiprocessing, _threading
+    global _written_by_python, _written_by_c
     _preloaded = tuple(preloaded)
+    _in_child = in_child
     _image_path = sys.path[:]
-    _image_time_zone = posix.environ.get(b"TZ")
-    # In the C locale the interpreter sets LC_CTYPE for itself and its children (PEP 538).
-    if b"LC_CTYPE" not in start_environment:
-        _coerced_locale = posix.environ.get(b"LC_CTYPE")
+    _image_executable = sys.executable
+    # With what the interpreter itself wrote: LC_CTYPE in the C locale (PEP 538).
+    _written_by_python = _written(start_environment, os.environ._data)
+    _written_by_c = _written(start_environment, c_environment)
     _image_ignored = sum(
         1 << (number - 1)
         for number in signal.valid_signals()
@@ -135,16 +150,25 @@ def part_from_siblings():
     make_ready()
 
 
+def _write(dictionary, written):
+    for name, value in written.items():
+        if value is None:
+            dictionary.pop(name, None)
+        else:
+            dictionary[name] = value
+
+
 def set_environment(environment):
-    """environment: bytes by bytes, what environ holds."""
-    if _coerced_locale is not None and b"LC_CTYPE" not in environment:
-        posix.putenv(b"LC_CTYPE", _coerced_locale)
-        environment[b"LC_CTYPE"] = _coerced_locale
-    for dictionary in (os.environ._data, posix.environ):
-        dictionary.clear()
-        dictionary.update(environment)
-    if environment.get(b"TZ") != _image_time_zone:
-        time.tzset()
+    """environment: bytes by bytes, what environ holds. Replays what preloading has written."""
+    data = os.environ._data  # the same as posix.environ
+    data.clear()
+    data.update(environment)
+    _write(data, _written_by_python)
+    for name, value in _written_by_c.items():
+        if value is None:
+            posix.unsetenv(name)
+        else:
+            posix.putenv(name, value)
 
 
 def _set_signals(ignored):
@@ -178,9 +202,9 @@ def make_ready():
 def let_go():
     """After the last preparation: what is user code's alone must not be kept alive by us, or it would be
     finalized later than python3 does it (output written by destructors would be lost)."""
-    global _streams, _main
+    global _streams, _main, _in_child
     _streams = ()
-    _main = None
+    _main = _in_child = None
 
 
 def _importer_of(path):
@@ -194,8 +218,19 @@ def _importer_of(path):
 
 
 def _insert_path(entry):
-    if not getattr(sys.flags, "safe_path", False):
+    if not has_safe_path():
         sys.path.insert(0, entry)
+
+
+def _find_executable(program):
+    """sys.executable of an interpreter that was called so."""
+    if "/" in program:
+        return _absolute(program)
+    for directory in os.environ.get("PATH", "").split(":"):
+        path = os.path.join(directory, program)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return ""
 
 
 def _absolute(path):
@@ -214,58 +249,49 @@ def _show_source(source):
         linecache.cache["<string>"] = (len(source), None, lines, "<string>")
 
 
-def _prepare_script(main, program, script):
+def _prepare_script(program, script):
     path = _absolute(script)
     if _importer_of(path) is not None:
         sys.path.insert(0, path)
         return runpy._run_module_as_main, ("__main__", False)
     _insert_path(os.path.dirname(os.path.realpath(script)))
-    try:
-        with open(script, "rb") as file:
-            source = file.read()
-    except OSError as error:
-        sys.stderr.write(
-            f"{program}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}\n"
-        )
-        raise SystemExit(2) from None
-    main.__file__ = path
-    main.__cached__ = None
-    if script.endswith(".pyc"):
-        main.__loader__ = _bootstrap_external.SourcelessFileLoader("__main__", path)
-        return exec, (main.__loader__.get_code("__main__"), main.__dict__)
-    main.__loader__ = _bootstrap_external.SourceFileLoader("__main__", path)
-    return source, path
+    return "file", path, program
 
 
-def prepare(arguments, executable, ignored, pipes):
+def prepare(arguments, kind, index, operand, ignored, pipes):
     """Brings the interpreter into the state in which python3 begins its command line; the environment is
-    set already. ignored: signals, bit n-1 is signal n. pipes: bit n, descriptor n is a pipe or socket.
-    Returns (source, file name) to compile and run in __main__, or (function, arguments) to call."""
+    set already. kind: of the program, as PythonCommand has it, with the index of its argument and the
+    operand. ignored: signals, bit n-1 is signal n. pipes: bit n, descriptor n is a pipe or socket.
+    Returns ("text", source), ("file", path, program), ("stdin", None), or (function, arguments) to call."""
     for stream in _streams:
         stream.renew(pipes >> stream.number & 1)
     ignored &= _SETTABLE_BITS
     if ignored | _image_ignored != _PYTHON_IGNORED_BITS:
         _set_signals(ignored)
-    main = sys.modules["__main__"] = _main
+    sys.modules["__main__"] = _main
     sys.path[:] = _image_path
     if hasattr(sys, "orig_argv"):
         sys.orig_argv = arguments[:]
-    if executable is not None:
-        sys.executable = executable
-    program, *rest = arguments
-    if rest[0] == "-c":
-        sys.argv = ["-c", *rest[2:]]
+    is_image_executable = arguments[0] == _image_executable
+    sys.executable = _image_executable if is_image_executable else _find_executable(arguments[0])
+    sys.argv = arguments[index:] or [""]
+    if kind == "text":
+        sys.argv[0] = "-c"
         _insert_path("")
-        _show_source(rest[1])
-        return rest[1] + "\n", "<string>"
-    if rest[0] == "-m":
-        sys.argv = ["-m", *rest[2:]]
+        prepared = "text", operand + "\n"
+        _show_source(operand)
+    elif kind == "module":
+        sys.argv[0] = "-m"
         try:
             _insert_path(os.getcwd())
         except OSError:
             _insert_path("")
-        return runpy._run_module_as_main, (rest[1],)
-    if rest[0] == "--":
-        del rest[0]
-    sys.argv = rest[:]
-    return _prepare_script(main, program, rest[0])
+        prepared = runpy._run_module_as_main, (operand,)
+    elif kind == "stdin":
+        _insert_path("")
+        prepared = "stdin", None
+    else:
+        prepared = _prepare_script(arguments[0], operand)
+    if _in_child is not None:
+        _in_child()
+    return prepared

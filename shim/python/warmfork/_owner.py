@@ -10,6 +10,7 @@ from . import _native
 from ._errors import Error
 
 _BACKENDS = {"auto": 1, "warm": 2, "cold": 3}
+_ON_STALE = {"cold": 0, "wait": 1, "serve": 2}
 _BACKEND_NAMES = {number: name for name, number in _BACKENDS.items()}
 
 # Flags of warmfork.h.
@@ -93,6 +94,7 @@ class Popen(subprocess.Popen):
         **keywords,
     ):
         self._template = template
+        self._statuses = []  # (pid, status), once it has been reaped
         self._backend_number = _backend_number(backend)
         if lifetime not in _LIFETIMES:
             raise ValueError(f"lifetime must be owner or detached, not {lifetime!r}")
@@ -205,22 +207,25 @@ class Popen(subprocess.Popen):
         if self.returncode is None and self._waitpid_lock.acquire(False):
             try:
                 if self.returncode is None:
-                    pid, status = os.waitpid(self.pid, os.WNOHANG)
+                    pid, status = self._try_wait(os.WNOHANG)
                     if pid == self.pid:
                         self._handle_exitstatus(status)
             except ChildProcessError:
                 if _deadstate is None:
-                    raise self._lost_status() from None
+                    raise
                 self.returncode = _deadstate
             finally:
                 self._waitpid_lock.release()
         return self.returncode
 
     def _try_wait(self, wait_flags):
-        try:
-            return os.waitpid(self.pid, wait_flags)
-        except ChildProcessError:
-            raise self._lost_status() from None
+        # Kept in the object before a signal's handler (Ctrl-C) can get between.
+        if not self._statuses:
+            try:
+                _native.wait(self.pid, wait_flags, self._statuses)
+            except ChildProcessError:
+                raise self._lost_status() from None
+        return self._statuses[0] if self._statuses else (0, 0)
 
     def _lost_status(self):
         return ChildProcessError(
@@ -237,12 +242,22 @@ class Template:
     backend: the default for popen and run. allow: exceptions from the fork-safety gate,
     "thread:NAME" or "descriptor:PREFIX".
 
+    on_stale: what a spawn does after a file that the image came from has changed: "cold" (until a new
+    image is ready), "wait" for it, or "serve" the old image meanwhile.
+    variants: how many images are kept beside the first, for interpreter options and for other values of
+    the variables that preloading reads; the least recently used one goes.
+    before_fork, in_child: hooks, "module:function", called in the template before each fork, and in each
+    child right before its program.
+
     A context manager; close() ends the template and leaves its children alone.
     """
 
     def __init__(
-        self, preload=(), *, python=None, spares=-1, env=None, cwd=None, backend=None, allow=()
+        self, preload=(), *, python=None, spares=-1, env=None, cwd=None, backend=None, allow=(),
+        on_stale="cold", variants=4, before_fork=None, in_child=None,
     ):
+        if on_stale not in _ON_STALE:
+            raise ValueError(f"on_stale must be one of {', '.join(_ON_STALE)}, not {on_stale!r}")
         self.backend = backend
         self.preload = list(preload)
         self._python = python or sys.executable
@@ -255,6 +270,10 @@ class Template:
             spares,
             _backend_number(backend),
             [os.fsencode(entry) for entry in allow],
+            _ON_STALE[on_stale],
+            variants,
+            None if before_fork is None else os.fsencode(before_fork),
+            None if in_child is None else os.fsencode(in_child),
         )
 
     def popen(self, args, *positional, **keywords):

@@ -1,0 +1,139 @@
+// The calls of libc by which a program reads its environment and opens its files, passed on and
+// recorded. What libc does without these calls the recorder does not see: see the README.
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+#include "preload/recorder.hpp"
+
+namespace recorder = warmfork::recorder;
+
+namespace {
+
+template <typename Function>
+Function next(const char* name) {
+    return reinterpret_cast<Function>(::dlsym(RTLD_NEXT, name));
+}
+
+bool is_read_only(int flags) {
+    return (flags & (O_ACCMODE | O_PATH | O_DIRECTORY)) == O_RDONLY;
+}
+
+void note_open_file(int directory, const char* path, int descriptor) {
+    static int (*real)(int, struct stat*);
+    if (!real) real = next<int (*)(int, struct stat*)>("fstat");
+    struct stat status;
+    if (recorder::is_recording() && real(descriptor, &status) == 0)
+        recorder::note_file(directory, path, status);
+}
+
+int noted(int directory, const char* path, int flags, int descriptor) {
+    if (descriptor >= 0 && is_read_only(flags)) note_open_file(directory, path, descriptor);
+    return descriptor;
+}
+
+FILE* noted(const char* path, const char* mode, FILE* file) {
+    if (file && mode[0] == 'r' && !std::strchr(mode, '+'))
+        note_open_file(AT_FDCWD, path, ::fileno(file));
+    return file;
+}
+
+int noted(int directory, const char* path, const struct stat* status, int result) {
+    if (result == 0 && path[0] && recorder::is_recording())
+        recorder::note_file(directory, path, *status);
+    return result;
+}
+
+/// The third argument of open, which is there only where a file may be made.
+mode_t mode_of(int flags, va_list arguments) {
+    return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(arguments, mode_t) : 0;
+}
+
+}  // namespace
+
+#define EXPORT __attribute__((visibility("default")))
+
+#define INTERPOSE_GETENV(name)                                           \
+    EXPORT char* name(const char* variable) {                            \
+        static char* (*real)(const char*);                               \
+        if (!real) real = next<char* (*)(const char*)>(#name);           \
+        if (recorder::is_recording()) recorder::note_variable(variable); \
+        return real(variable);                                           \
+    }
+
+#define INTERPOSE_OPEN(name)                                           \
+    EXPORT int name(const char* path, int flags, ...) {                \
+        static int (*real)(const char*, int, ...);                     \
+        if (!real) real = next<int (*)(const char*, int, ...)>(#name); \
+        va_list arguments;                                             \
+        va_start(arguments, flags);                                    \
+        const mode_t mode = mode_of(flags, arguments);                 \
+        va_end(arguments);                                             \
+        return noted(AT_FDCWD, path, flags, real(path, flags, mode));  \
+    }
+
+#define INTERPOSE_OPENAT(name)                                                    \
+    EXPORT int name(int directory, const char* path, int flags, ...) {            \
+        static int (*real)(int, const char*, int, ...);                           \
+        if (!real) real = next<int (*)(int, const char*, int, ...)>(#name);       \
+        va_list arguments;                                                        \
+        va_start(arguments, flags);                                               \
+        const mode_t mode = mode_of(flags, arguments);                            \
+        va_end(arguments);                                                        \
+        return noted(directory, path, flags, real(directory, path, flags, mode)); \
+    }
+
+#define INTERPOSE_FORTIFIED_OPEN(name)                            \
+    EXPORT int name(const char* path, int flags) {                \
+        static int (*real)(const char*, int);                     \
+        if (!real) real = next<int (*)(const char*, int)>(#name); \
+        return noted(AT_FDCWD, path, flags, real(path, flags));   \
+    }
+
+#define INTERPOSE_FOPEN(name)                                               \
+    EXPORT FILE* name(const char* path, const char* mode) {                 \
+        static FILE* (*real)(const char*, const char*);                     \
+        if (!real) real = next<FILE* (*)(const char*, const char*)>(#name); \
+        return noted(path, mode, real(path, mode));                         \
+    }
+
+// struct stat and struct stat64 are laid out alike on 64-bit machines.
+static_assert(sizeof(struct stat) == sizeof(struct stat64));
+
+#define INTERPOSE_STAT(name, type)                                                                \
+    EXPORT int name(const char* path, struct type* status) noexcept {                             \
+        static int (*real)(const char*, struct type*);                                            \
+        if (!real) real = next<int (*)(const char*, struct type*)>(#name);                        \
+        return noted(AT_FDCWD, path, reinterpret_cast<struct stat*>(status), real(path, status)); \
+    }
+
+#define INTERPOSE_FSTATAT(name, type)                                                           \
+    EXPORT int name(int directory, const char* path, struct type* status, int flags) noexcept { \
+        static int (*real)(int, const char*, struct type*, int);                                \
+        if (!real) real = next<int (*)(int, const char*, struct type*, int)>(#name);            \
+        return noted(directory, path, reinterpret_cast<struct stat*>(status),                   \
+                     real(directory, path, status, flags));                                     \
+    }
+
+extern "C" {
+
+INTERPOSE_GETENV(getenv)
+INTERPOSE_GETENV(secure_getenv)
+INTERPOSE_OPEN(open)
+INTERPOSE_OPEN(open64)
+INTERPOSE_OPENAT(openat)
+INTERPOSE_OPENAT(openat64)
+INTERPOSE_FORTIFIED_OPEN(__open_2)
+INTERPOSE_FORTIFIED_OPEN(__open64_2)
+INTERPOSE_STAT(stat, stat)
+INTERPOSE_STAT(stat64, stat64)
+INTERPOSE_FSTATAT(fstatat, stat)
+INTERPOSE_FSTATAT(fstatat64, stat64)
+INTERPOSE_FOPEN(fopen)
+INTERPOSE_FOPEN(fopen64)
+
+}  // extern "C"

@@ -1,0 +1,160 @@
+#include "preload/recorder.hpp"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <initializer_list>
+
+namespace warmfork::recorder {
+namespace {
+
+// Address space; only what is written to takes memory.
+constexpr std::size_t kArenaSize = 16u << 20;
+constexpr std::size_t kMostVariables = 4096;
+constexpr std::size_t kMostFiles = 16384;
+
+pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+pid_t recording_process = 0;
+char* arena = nullptr;
+std::size_t arena_used = 0;
+bool is_complete = true;
+
+const char* variables[kMostVariables];
+OpenedFile files[kMostFiles];
+std::size_t variable_count = 0;
+std::size_t file_count = 0;
+// Hash tables of numbers into the two lists, from 1 on; twice the size, so never full.
+std::uint16_t variable_slots[2 * kMostVariables];
+std::uint16_t file_slots[2 * kMostFiles];
+
+std::size_t hash(const char* text) {
+    std::uint64_t value = 14695981039346656037u;  // FNV-1a
+    for (; *text; ++text) value = (value ^ static_cast<unsigned char>(*text)) * 1099511628211u;
+    return static_cast<std::size_t>(value ^ value >> 32);
+}
+
+/// A copy that stays; null: no room.
+const char* keep(const char* text) {
+    const std::size_t size = std::strlen(text) + 1;
+    if (!arena || size > kArenaSize - arena_used) return nullptr;
+    char* kept = arena + arena_used;
+    std::memcpy(kept, text, size);
+    arena_used += size;
+    return kept;
+}
+
+/// The number of `text` in a list; 0 with `ret_slot` set: it is not there.
+template <typename PathOf>
+std::size_t find(const char* text, const std::uint16_t* slots, std::size_t slot_count,
+                 PathOf path_of, std::size_t& ret_slot) {
+    std::size_t slot = hash(text) % slot_count;
+    for (; slots[slot] != 0; slot = (slot + 1) % slot_count)
+        if (std::strcmp(path_of(slots[slot] - 1u), text) == 0) return slots[slot];
+    ret_slot = slot;
+    return 0;
+}
+
+std::int64_t nanoseconds(const timespec& time) {
+    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+/// False: it does not fit.
+bool make_absolute(int directory, const char* path, char (&ret_path)[4096]) {
+    char link[32];
+    ssize_t size = 0;
+    if (path[0] != '/') {
+        if (directory == AT_FDCWD)
+            std::strcpy(link, "/proc/self/cwd");
+        else
+            std::snprintf(link, sizeof link, "/proc/self/fd/%d", directory);
+        size = ::readlink(link, ret_path, sizeof ret_path - 1);
+        if (size <= 0) return false;
+        ret_path[size++] = '/';
+    }
+    const std::size_t rest = std::strlen(path) + 1;
+    if (rest > sizeof ret_path - static_cast<std::size_t>(size)) return false;
+    std::memcpy(ret_path + size, path, rest);
+    return true;
+}
+
+bool is_of_the_kernel(const char* path) {
+    for (const char* prefix : {"/proc/", "/sys/", "/dev/"})
+        if (std::strncmp(path, prefix, std::strlen(prefix)) == 0) return true;
+    return false;
+}
+
+void add_file(const char* path, const struct stat& status) {
+    std::size_t slot;
+    if (find(
+            path, file_slots, 2 * kMostFiles, [](std::size_t i) { return files[i].path; }, slot))
+        return;
+    const char* kept = file_count < kMostFiles ? keep(path) : nullptr;
+    if (!kept) {
+        is_complete = false;
+        return;
+    }
+    files[file_count++] = {kept,
+                           status.st_dev,
+                           status.st_ino,
+                           status.st_size,
+                           nanoseconds(status.st_mtim),
+                           nanoseconds(status.st_ctim)};
+    file_slots[slot] = static_cast<std::uint16_t>(file_count);
+}
+
+}  // namespace
+
+void start() {
+    void* memory = ::mmap(nullptr, kArenaSize, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    arena = memory == MAP_FAILED ? nullptr : static_cast<char*>(memory);
+    recording_process = ::getpid();
+}
+
+RecordedReads stop() {
+    ::pthread_mutex_lock(&lock);
+    recording_process = 0;
+    ::pthread_mutex_unlock(&lock);
+    return {variables, variable_count, files, file_count, is_complete};
+}
+
+bool is_recording() {
+    return recording_process != 0 && recording_process == ::getpid();
+}
+
+void note_variable(const char* name) {
+    ::pthread_mutex_lock(&lock);
+    std::size_t slot;
+    if (find(
+            name, variable_slots, 2 * kMostVariables, [](std::size_t i) { return variables[i]; },
+            slot) == 0) {
+        const char* kept = variable_count < kMostVariables ? keep(name) : nullptr;
+        if (kept) {
+            variables[variable_count++] = kept;
+            variable_slots[slot] = static_cast<std::uint16_t>(variable_count);
+        } else {
+            is_complete = false;
+        }
+    }
+    ::pthread_mutex_unlock(&lock);
+}
+
+void note_file(int directory, const char* path, const struct stat& status) {
+    const int error = errno;
+    char absolute[4096];
+    if (S_ISREG(status.st_mode) && make_absolute(directory, path, absolute) &&
+        !is_of_the_kernel(absolute)) {
+        ::pthread_mutex_lock(&lock);
+        add_file(absolute, status);
+        ::pthread_mutex_unlock(&lock);
+    }
+    errno = error;
+}
+
+}  // namespace warmfork::recorder

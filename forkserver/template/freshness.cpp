@@ -1,0 +1,269 @@
+#include "template/freshness.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/magic.h>
+#include <poll.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <array>
+#include <climits>
+#include <cstring>
+#include <filesystem>
+
+namespace warmfork {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint32_t kNamesMask = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |
+                                     IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
+constexpr std::uint32_t kContentMask = IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB;
+// What happens to the directory itself: its parent, which is watched too, has it by name.
+constexpr std::uint32_t kLostMask = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED;
+
+// The kernel stamps files with the time of its last tick; CONFIG_HZ is 100 at the least.
+constexpr std::int64_t kTick = 10'000'000;
+constexpr int kMostLinks = 40;  // as the kernel follows
+
+// Of linux/magic.h, and of file systems that it does not know: changes made on another machine, or
+// by a process behind the file system, raise no event.
+constexpr std::array<long, 8> kUnwatchable{
+    NFS_SUPER_MAGIC,       SMB_SUPER_MAGIC,       V9FS_MAGIC,       AFS_SUPER_MAGIC,
+    0xff534d42 /* CIFS */, 0xfe534d42 /* SMB2 */, FUSE_SUPER_MAGIC, 0x00c36400 /* Ceph */};
+
+bool is_cache(const std::string& path) {
+    return path.find("/__pycache__/") != std::string::npos;
+}
+
+bool can_be_imported(const std::string& name) {
+    const std::size_t dot = name.find('.');
+    if (dot == std::string::npos) return true;  // a package
+    const std::string suffix = name.substr(name.rfind('.'));
+    return suffix == ".py" || suffix == ".pyc" || suffix == ".so";
+}
+
+bool is_on_unwatchable_file_system(const std::string& path) {
+    struct statfs status;
+    if (::statfs(path.c_str(), &status) < 0) return false;
+    for (long type : kUnwatchable)
+        if (static_cast<long>(status.f_type) == type) return true;
+    return false;
+}
+
+bool is_module_of(const std::set<std::string>& modules, const std::string& name) {
+    return modules.count(name.substr(0, name.find('.'))) && can_be_imported(name);
+}
+
+/// What of a directory would be imported under one of these names.
+std::set<std::string> importable_names(const std::string& directory,
+                                       const std::set<std::string>& modules) {
+    std::set<std::string> names;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(directory, error))
+        if (const std::string name = entry.path().filename(); is_module_of(modules, name))
+            names.insert(name);
+    return names;
+}
+
+bool events_wait(int inotify) {
+    int size = 0;
+    return ::ioctl(inotify, FIONREAD, &size) < 0 || size > 0;
+}
+
+}  // namespace
+
+Freshness::Freshness(int inotify, std::atomic<std::uint32_t>& word)
+    : inotify_(inotify),
+      word_(word),
+      mounts_(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)) {
+    if (inotify_ < 0)
+        obstacle_ = "no inotify instance was to be had (fs.inotify.max_user_instances)";
+}
+
+Freshness::Directory& Freshness::directory(const std::string& path) {
+    Directory& found = directories_[path];
+    found.path = path;
+    return found;
+}
+
+/// Every directory in which something on the way to `path` could be put in its place. Symbolic
+/// links are followed as the kernel does, name by name.
+void Freshness::add_way(const std::string& path) {
+    fs::path done = "/";
+    std::vector<fs::path> rest;
+    const auto add_names = [&](const fs::path& names) {
+        std::vector<fs::path> parts(names.begin(), names.end());
+        for (auto part = parts.rbegin(); part != parts.rend(); ++part)
+            if (*part != "/" && !part->empty() && *part != ".") rest.push_back(*part);
+    };
+    add_names(path);
+    for (int links = 0; !rest.empty();) {
+        const fs::path name = rest.back();
+        rest.pop_back();
+        if (name == "..") {
+            done = done.parent_path();
+            continue;
+        }
+        std::error_code error;
+        const fs::path here = done / name;
+        Directory& parent = directory(done.string());
+        if (fs::is_symlink(here, error)) {
+            parent.links.insert(name.string());
+            if (++links > kMostLinks) return;
+            const fs::path target = fs::read_symlink(here, error);
+            if (target.is_absolute()) done = "/";
+            add_names(target);
+        } else {
+            (rest.empty() ? parent.files : parent.links).insert(name.string());
+            done = here;
+        }
+    }
+}
+
+void Freshness::watch(const ImageFacts& facts) {
+    word_.store(kFreshnessChecking);
+    for (const auto& [path, stamp] : facts.opened) add_way(path);
+    for (const std::string& path : facts.sources) add_way(path);
+    for (const auto& [path, modules] : facts.places) {
+        add_way(path);
+        std::error_code error;
+        const fs::path real = fs::canonical(path, error);
+        if (!error && fs::is_directory(real, error))
+            directory(real.string()).modules.insert(modules.begin(), modules.end());
+    }
+    for (const auto& [path, directory] : directories_)
+        if (obstacle_.empty() && is_on_unwatchable_file_system(path))
+            obstacle_ = path + " is on a file system whose changes cannot be watched";
+    if (obstacle_.empty()) arm();
+
+    // Only now, so that whatever changes from here on is seen.
+    note_sources(facts);
+    for (const auto& [path, modules] : facts.places)
+        places_[path] = {modules, stamp_of(path), importable_names(path, modules)};
+    if (mounts_) {
+        pollfd polled{mounts_.get(), POLLPRI, 0};
+        ::poll(&polled, 1, 0);  // the first look tells of every change before it
+    }
+    if (change_.empty()) check();
+}
+
+/// Compares what is there now with what the image took in.
+void Freshness::note_sources(const ImageFacts& facts) {
+    for (const auto& [path, opened] : facts.opened) {
+        const std::optional<FileStamp> now = stamp_of(path);
+        if (!now) continue;  // a temporary file; what is missed of the others is a source
+        stamps_.emplace(path, *now);
+        // A cache that was out of date has been written anew from the source, which is watched too.
+        if (*now != opened && !is_cache(path))
+            become_stale(path + " was changed while it was preloaded");
+    }
+    const std::int64_t made_since = process_start_time() - kTick;
+    for (const std::string& path : facts.sources) {
+        const std::optional<FileStamp> now = stamp_of(path);
+        if (!now && !is_cache(path)) become_stale(path + " is no longer there");
+        if (!now || !stamps_.emplace(path, *now).second) continue;
+        if (!is_cache(path) && now->changed >= made_since)
+            become_stale(path + " was changed while it was preloaded");
+    }
+}
+
+void Freshness::arm() {
+    for (const auto& [path, directory] : directories_) {
+        const bool has_content = !directory.files.empty() || !directory.modules.empty();
+        const int watch = ::inotify_add_watch(
+            inotify_, path.c_str(), kNamesMask | IN_MASK_ADD | (has_content ? kContentMask : 0));
+        if (watch >= 0) {
+            watched_[watch].push_back(&directory);
+        } else if (errno != ENOENT && errno != ENOTDIR) {
+            // A directory that is not there shows by its name in its parent.
+            obstacle_ = fmt::format("cannot watch {}: {}{}", path, std::strerror(errno),
+                                    errno == ENOSPC ? " (fs.inotify.max_user_watches)" : "");
+            return;
+        }
+    }
+}
+
+bool Freshness::matters(const Directory& directory, std::uint32_t mask,
+                        const std::string& name) const {
+    if (directory.files.count(name)) return true;
+    if (!(mask & kNamesMask)) return false;
+    if (directory.links.count(name)) return true;
+    return is_module_of(directory.modules, name);
+}
+
+/// Takes away what waits. False: stale.
+bool Freshness::take_events() {
+    alignas(inotify_event) std::array<char, 64u << 10> buffer;
+    while (true) {
+        const ssize_t size = ::read(inotify_, buffer.data(), buffer.size());
+        if (size < 0 && errno == EINTR) continue;
+        if (size <= 0) return true;
+        for (const char* at = buffer.data(); at < buffer.data() + size;) {
+            inotify_event event;
+            std::memcpy(&event, at, sizeof event);
+            const std::string name(event.len ? at + sizeof event : "");
+            at += sizeof event + event.len;
+            if (event.mask & IN_Q_OVERFLOW) {
+                become_stale("more has changed than the kernel could note");
+                return false;
+            }
+            for (const Directory* directory : watched_[event.wd]) {
+                if (event.mask & kLostMask)
+                    become_stale(directory->path + " was moved or removed");
+                else if (matters(*directory, event.mask, name))
+                    become_stale((fs::path(directory->path) / name).string() + " has changed");
+                if (!change_.empty()) return false;
+            }
+        }
+    }
+}
+
+bool Freshness::compare_files() {
+    for (const auto& [path, stamp] : stamps_)
+        if (stamp_of(path) != stamp) {
+            become_stale(path + " has changed");
+            return false;
+        }
+    return true;
+}
+
+bool Freshness::compare_places() {
+    for (auto& [path, place] : places_) {
+        const std::optional<FileStamp> now = stamp_of(path);
+        if (now == place.stamp) continue;
+        if (importable_names(path, place.modules) != place.names) {
+            become_stale(path + " holds other modules now");
+            return false;
+        }
+        place.stamp = now;
+    }
+    return true;
+}
+
+bool Freshness::check() {
+    if (!change_.empty()) return false;
+    if (!obstacle_.empty()) {
+        word_.store(kFreshnessCompared);
+        return compare_files() && compare_places();
+    }
+    pollfd polled{mounts_.get(), POLLPRI, 0};
+    const bool mounts_changed = ::poll(&polled, 1, 0) > 0 && (polled.revents & POLLPRI);
+    if (word_.load() == kFreshnessFresh && !mounts_changed && !events_wait(inotify_)) return true;
+    word_.store(kFreshnessChecking);
+    if (!take_events()) return false;
+    if (mounts_changed && !compare_files()) return false;
+    word_.store(kFreshnessFresh);
+    return true;
+}
+
+void Freshness::become_stale(std::string change) {
+    change_ = std::move(change);
+    word_.store(kFreshnessStale);
+}
+
+}  // namespace warmfork

@@ -1,0 +1,81 @@
+// Is the image still what preloading it again would give? Watches, with inotify, every directory on
+// the way to each file that the image came from.
+//
+// The order that makes it strict: the owner looks first whether events are waiting, then at the
+// word; this side sets the word to `checking` before it takes events away, and back to `fresh` only
+// when all it took were harmless. So an owner that finds neither events nor another word than
+// `fresh` knows that whatever was written before it looked has been seen here.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "channel/descriptor.hpp"
+#include "protocol/layout.hpp"
+#include "template/image.hpp"
+
+namespace warmfork {
+
+class Freshness {
+  public:
+    /// `inotify`: the owner's instance, non-blocking; -1: it could not make one. Both are borrowed.
+    Freshness(int inotify, std::atomic<std::uint32_t>& word);
+
+    /// Begins to watch. What has changed since the image took it in makes it stale at once.
+    void watch(const ImageFacts& facts);
+
+    /// To be called when `inotify` or `mounts` is ready, and before each fork. False: stale, for
+    /// good.
+    bool check();
+
+    /// What has changed; empty while nothing has.
+    const std::string& change() const { return change_; }
+    /// A change of mounts shows as POLLPRI; -1: cannot be seen.
+    int mounts() const { return mounts_.get(); }
+    /// Why files are compared at each fork rather than watched; empty: they are watched.
+    const std::string& obstacle() const { return obstacle_; }
+    std::size_t file_count() const { return stamps_.size(); }
+    std::size_t directory_count() const { return directories_.size(); }
+
+  private:
+    /// A directory, and the names in it that matter.
+    struct Directory {
+        std::string path;
+        std::set<std::string> files;    ///< content and name
+        std::set<std::string> links;    ///< the name only: directories and symbolic links
+        std::set<std::string> modules;  ///< of any suffix that can be imported
+    };
+
+    /// Where modules are looked for.
+    struct Place {
+        std::set<std::string> modules;
+        std::optional<FileStamp> stamp;
+        std::set<std::string> names;  ///< entries that could be imported as one of these
+    };
+
+    void add_way(const std::string& path);
+    Directory& directory(const std::string& path);
+    void arm();
+    bool take_events();
+    void note_sources(const ImageFacts& facts);
+    bool matters(const Directory& directory, std::uint32_t mask, const std::string& name) const;
+    bool compare_files();
+    bool compare_places();
+    void become_stale(std::string change);
+
+    int inotify_;
+    std::atomic<std::uint32_t>& word_;
+    Descriptor mounts_;
+    std::string change_;
+    std::string obstacle_;
+    std::map<std::string, FileStamp> stamps_;
+    std::map<std::string, Directory> directories_;
+    std::map<std::string, Place> places_;
+    std::map<int, std::vector<const Directory*>> watched_;  ///< by watch descriptor
+};
+
+}  // namespace warmfork

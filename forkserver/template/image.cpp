@@ -1,0 +1,66 @@
+#include "template/image.hpp"
+
+#include <sys/stat.h>
+
+#include <time.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <sstream>
+
+namespace warmfork {
+namespace {
+
+std::int64_t nanoseconds(const timespec& time) {
+    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+void add_mapped_files(ImageFacts& facts) {
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) {
+        const std::size_t path = line.find('/');
+        if (path == std::string::npos || line.ends_with(" (deleted)") ||
+            line.compare(path, 5, "/dev/") == 0 || line.compare(path, 7, "/memfd:") == 0)
+            continue;
+        facts.sources.insert(line.substr(path));
+    }
+}
+
+}  // namespace
+
+std::optional<FileStamp> stamp_of(const std::string& path) {
+    struct stat status;
+    if (::stat(path.c_str(), &status) < 0) return {};
+    return FileStamp{status.st_dev, status.st_ino, status.st_size, nanoseconds(status.st_mtim),
+                     nanoseconds(status.st_ctim)};
+}
+
+std::int64_t process_start_time() {
+    std::ifstream file("/proc/self/stat");
+    std::string text((std::istreambuf_iterator<char>(file)), {});
+    std::istringstream fields(text.substr(std::min(text.size(), text.rfind(')') + 2)));
+    std::string field;
+    for (int number = 3; number < 22; ++number) fields >> field;
+    std::int64_t ticks = 0;
+    fields >> ticks;  // field 22 of proc(5): since boot
+    timespec now, since_boot;
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    ::clock_gettime(CLOCK_BOOTTIME, &since_boot);
+    const std::int64_t tick = 1'000'000'000 / ::sysconf(_SC_CLK_TCK);
+    return nanoseconds(now) - nanoseconds(since_boot) + ticks * tick;
+}
+
+void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts) {
+    const RecordedReads reads = preload.stop_recording();
+    for (std::size_t i = 0; i < reads.variable_count; ++i)
+        facts.variables.insert(reads.variables[i]);
+    if (!reads.is_complete) facts.reads_all_variables = true;
+    for (std::size_t i = 0; i < reads.file_count; ++i) {
+        const OpenedFile& file = reads.files[i];
+        facts.opened[file.path] =
+            FileStamp{file.device, file.inode, file.size, file.modified, file.changed};
+    }
+    add_mapped_files(facts);
+}
+
+}  // namespace warmfork

@@ -1,0 +1,45 @@
+// What an image was made from: so that its owner can tell whom it fits, and when it is out of date.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "preload/interface.hpp"
+
+namespace warmfork {
+
+/// A file as it was when the image took it in. Times in nanoseconds.
+struct FileStamp {
+    std::uint64_t device = 0, inode = 0;
+    std::int64_t size = 0, modified = 0, changed = 0;
+    bool operator==(const FileStamp&) const = default;
+};
+
+/// Of the file that `path` leads to now; nothing: there is none.
+[[nodiscard]] std::optional<FileStamp> stamp_of(const std::string& path);
+
+struct ImageFacts {
+    std::set<std::string> variables;  ///< of the environment, read while preloading
+    bool reads_all_variables = false;
+    /// Modules that a file beside the script would have been imported instead of.
+    std::set<std::string> shadowable;
+    /// Files that were opened for reading or asked about, as they were then.
+    std::map<std::string, FileStamp> opened;
+    /// Mapped files, and what modules were made from.
+    std::set<std::string> sources;
+    /// Where modules are looked for, and the names of those that were found there or further on: a
+    /// new file of that name would be found first.
+    std::map<std::string, std::set<std::string>> places;
+};
+
+/// When this process was started, in nanoseconds of the real-time clock, at most 10 ms too early.
+[[nodiscard]] std::int64_t process_start_time();
+
+/// Adds what the preload library has recorded, and the files that are mapped.
+void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts);
+
+}  // namespace warmfork

@@ -1,0 +1,33 @@
+// In what two environments differ, as far as an image depends on it.
+#pragma once
+
+#include <functional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace warmfork {
+
+/// The variables that an image depends on beyond those that always count.
+struct ReadVariables {
+    std::set<std::string, std::less<>> names;
+    bool all = false;  ///< it has looked at the environment as a whole
+};
+
+/// Read by libc, the loader or the interpreter in ways that cannot be recorded, so always taken as
+/// read.
+[[nodiscard]] bool always_counts(std::string_view name, bool is_python);
+
+/// A variable that the image depends on and that `wanted` has otherwise than `started_with`; empty:
+/// there is none. Of a name given twice the first counts, as for getenv.
+[[nodiscard]] std::string differing_variable(std::span<const std::string> started_with,
+                                             std::span<char* const> wanted,
+                                             const ReadVariables& read, bool is_python);
+
+/// String by string?
+[[nodiscard]] bool is_same_environment(std::span<const std::string> one,
+                                       std::span<char* const> other);
+
+}  // namespace warmfork

@@ -1,0 +1,337 @@
+#include "owner/images.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <thread>
+
+namespace warmfork {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// An image that goes out of date again within this time waits longer for its next start each time.
+constexpr seconds kRenewalPeriod{10};
+constexpr milliseconds kFirstRenewalDelay{100};
+constexpr milliseconds kLongestRenewalDelay{60'000};
+// An image that could not be preloaded is tried again after this time.
+constexpr seconds kRetryPeriod{5};
+// What an image turns out to depend on is known when it is ready: then another may be the right
+// one.
+constexpr int kChoices = 4;
+
+/// Where the package lies is inserted for its import only; the modules follow as arguments. What
+/// the interpreter has loaded by itself is told apart from what preloading adds.
+constexpr const char* kPythonBoot =
+    "import sys; start = frozenset(sys.modules); sys.path.insert(0, sys.argv[1]); "
+    "import warmfork._template; warmfork._template.main(start)";
+
+std::vector<std::string> copy(std::span<char* const> strings) {
+    return {strings.begin(), strings.end()};
+}
+
+}  // namespace
+
+ImageSet::ImageSet(Definition definition) : owner_(::getpid()), definition_(std::move(definition)) {
+    images_.push_back(std::make_shared<Image>());
+    images_.front()->environment = definition_.environment;
+}
+
+ImageSet::~ImageSet() {
+    if (owner_ != ::getpid()) return;  // a forked copy
+    // All are told before one is waited for.
+    for (const ImagePointer& image : images_)
+        for (const Process& process : {image->process, image->next})
+            if (process) process->shut_down();
+}
+
+LaunchPlan ImageSet::plan_for(const Image& image) const {
+    LaunchPlan plan;
+    plan.arguments = {definition_.program};
+    if (definition_.is_python) {
+        // What keeps the interpreter from the user's paths keeps the template from the owner's.
+        const std::vector<std::string> path =
+            image.is_isolated ? std::vector<std::string>() : definition_.python_path;
+        for (const auto& part :
+             {image.options,
+              std::vector<std::string>{"-c", kPythonBoot, definition_.package,
+                                       definition_.before_fork, definition_.in_child},
+              std::vector<std::string>{fmt::format("{}", path.size())}, path, definition_.preload})
+            plan.arguments.insert(plan.arguments.end(), part.begin(), part.end());
+    } else {
+        plan.arguments.insert(plan.arguments.end(), definition_.arguments.begin(),
+                              definition_.arguments.end());
+    }
+    plan.environment = image.environment;
+    plan.directory = definition_.directory;
+    plan.spares_least = definition_.spares_least;
+    plan.spares_most = definition_.spares_most;
+    plan.allowed = definition_.allowed;
+    return plan;
+}
+
+Outcome ImageSet::start_process(Image& image, Process& ret_process) {
+    if (Outcome failure = TemplateProcess::start(plan_for(image), ret_process)) return failure;
+    ++starts_;
+    image.started_with = ret_process->environment_at_start();
+    image.failure.reset();
+    return {};
+}
+
+void ImageSet::discard(Process& process, Discarded& discarded) {
+    if (!process) return;
+    process->shut_down();
+    discarded.push_back(std::move(process));
+    process.reset();
+}
+
+/// Sees to it that the image has a process, unless it is to wait for its time.
+Outcome ImageSet::run(Image& image, Discarded& discarded) {
+    if (image.next) {
+        Outcome failure = image.next->wait_ready(Clock::now());
+        if (!failure) {
+            discard(image.process, discarded);
+            image.process = std::move(image.next);
+            image.restarting = {};
+        } else if (failure->error_number != ETIMEDOUT) {
+            discard(image.next, discarded);
+        }
+    }
+    if (image.process && image.process->is_lost()) {
+        discarded.push_back(std::move(image.process));
+        image.process.reset();
+        image.restarting = {};
+    }
+    if (image.process || Clock::now() < image.not_before) return {};
+    return start_process(image, image.process);
+}
+
+Outcome ImageSet::start() {
+    Discarded discarded;
+    const std::lock_guard lock(mutex_);
+    return run(*images_.front(), discarded);
+}
+
+void ImageSet::learn(Image& image, TemplateProcess& process) {
+    image.started_with = process.environment_at_start();
+    image.read = process.variables();
+    image.restarting = {};
+}
+
+bool ImageSet::fits(Image& image, const Selection& selection) {
+    if (image.options != selection.options) return false;
+    if (!image.fitting.empty() && is_same_environment(image.fitting, selection.environment))
+        return true;
+    const auto& first = *images_.front();
+    const std::optional<ReadVariables>& read = image.read ? image.read : first.read;
+    // Not known yet: the first is waited for, and asked again; a variant was made for its first
+    // user.
+    if (!read)
+        return &image == &first || is_same_environment(image.started_with, selection.environment);
+    if (!differing_variable(image.started_with, selection.environment, *read, definition_.is_python)
+             .empty())
+        return false;
+    if (image.read) image.fitting = copy(selection.environment);
+    return true;
+}
+
+ImageSet::ImagePointer ImageSet::find(const Selection& selection) {
+    for (const ImagePointer& image : images_)
+        if (fits(*image, selection)) return image;
+    return nullptr;
+}
+
+ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, Discarded& discarded) {
+    if (definition_.variants_most == 0) return nullptr;
+    if (images_.size() > definition_.variants_most) {
+        const auto oldest = std::min_element(
+            images_.begin() + 1, images_.end(),
+            [](const auto& one, const auto& other) { return one->last_use < other->last_use; });
+        discard((*oldest)->process, discarded);
+        discard((*oldest)->next, discarded);
+        images_.erase(oldest);
+    }
+    auto variant = std::make_shared<Image>();
+    variant->options = selection.options;
+    variant->is_isolated = selection.is_isolated;
+    variant->environment = copy(selection.environment);
+    images_.push_back(variant);
+    return variant;
+}
+
+/// In what a request differs from the first image.
+ColdReason ImageSet::difference(const Selection& selection) {
+    const Image& first = *images_.front();
+    if (selection.options != first.options)
+        return {WARMFORK_REASON_COMMAND_LINE,
+                fmt::format("{} is only read at the interpreter's start",
+                            fmt::join(selection.options, " "))};
+    const std::string name =
+        differing_variable(first.started_with, selection.environment,
+                           first.read.value_or(ReadVariables()), definition_.is_python);
+    return {WARMFORK_REASON_ENVIRONMENT,
+            (name.empty() ? "the environment" : name) + " was read while preloading and differs"};
+}
+
+/// Why an image that is not ready does not serve yet.
+ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selection) {
+    if (image.restarting) {
+        ColdReason reason = image.restarting;
+        if (image.failure)
+            reason.text += "; the image could not be preloaded again: " + image.failure->text;
+        else
+            reason.text += image.process ? "; the image is being preloaded again"
+                                         : "; too often to preload it again now";
+        return reason;
+    }
+    ColdReason reason = difference(selection);
+    reason.text += image.failure
+                       ? "; a variant for it could not be preloaded: " + image.failure->text
+                       : std::string("; a variant for it is being preloaded");
+    return reason;
+}
+
+Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline deadline,
+                         Process& ret_process, ColdReason& ret_cold) {
+    for (int choice = 0; choice < kChoices; ++choice) {
+        Discarded discarded;
+        std::unique_lock lock(mutex_);
+        ImagePointer image = find(selection);
+        const bool is_new = !image;
+        if (!image) image = add_variant(selection, discarded);
+        if (!image) {
+            ret_cold = difference(selection);
+            return {};
+        }
+        image->last_use = ++uses_;
+        const bool is_first = image == images_.front();
+        if (image->failure && !may_wait && Clock::now() < image->failed_at + kRetryPeriod) {
+            ret_cold = reason_to_wait(*image, selection);
+            return {};
+        }
+        if (Outcome failure = run(*image, discarded)) {
+            if (!is_first) std::erase(images_, image);
+            return failure;
+        }
+        const Process process = image->process;
+        const bool waits = may_wait || (is_first && !image->restarting);
+        if (!process || (is_new && !waits)) {
+            const auto time = image->not_before;
+            if (!waits || (deadline && *deadline < time)) {
+                ret_cold = reason_to_wait(*image, selection);
+                return {};
+            }
+            lock.unlock();
+            std::this_thread::sleep_until(time);
+            continue;
+        }
+        lock.unlock();
+        Outcome failure = process->wait_ready(waits ? deadline : Deadline(Clock::now()));
+        lock.lock();
+        if (!failure) {
+            learn(*image, *process);
+            if (!fits(*image, selection)) continue;  // it has read what differs
+            ret_process = process;
+            return {};
+        }
+        const bool is_late = failure->error_number == ETIMEDOUT;
+        if (is_late && waits) return failure;
+        if (!is_late && is_first && !image->restarting) {
+            lock.unlock();
+            if (failure->stage == Stage::gate)
+                ret_cold = {WARMFORK_REASON_GATE, failure->text};
+            else
+                forget(process);
+            return failure;
+        }
+        if (!is_late) {
+            image->failure = failure;
+            image->failed_at = Clock::now();
+            if (image->process == process) discard(image->process, discarded);
+        }
+        ret_cold = reason_to_wait(*image, selection);
+        return is_late ? Outcome() : failure;
+    }
+    ret_cold = {WARMFORK_REASON_ENVIRONMENT, "what the images read differs from start to start"};
+    return {};
+}
+
+ColdReason ImageSet::explain(const Selection& selection) {
+    Discarded discarded;
+    const std::lock_guard lock(mutex_);
+    const ImagePointer image = find(selection);
+    if (!image) return difference(selection);
+    const bool is_ready = image->process && !image->process->wait_ready(Clock::now());
+    return is_ready || image == images_.front() ? ColdReason() : reason_to_wait(*image, selection);
+}
+
+ImageSet::Image* ImageSet::image_of(const Process& process) {
+    for (const ImagePointer& image : images_)
+        if (image->process == process) return image.get();
+    return nullptr;
+}
+
+void ImageSet::replace(const Process& process, const ColdReason& reason) {
+    Discarded discarded;
+    const std::lock_guard lock(mutex_);
+    Image* image = image_of(process);
+    if (!image) return;
+    discard(image->process, discarded);
+    image->restarting = reason;
+    // Where it cannot be started now the next request tries, and says so.
+    if (start_process(*image, image->process)) image->restarting = {};
+}
+
+void ImageSet::renew(const Process& process, const std::string& change, bool serves_on) {
+    Discarded discarded;
+    const std::lock_guard lock(mutex_);
+    Image* image = image_of(process);
+    if (!image || image->next) return;
+    const auto now = Clock::now();
+    if (serves_on && now < image->not_before) return;
+    image->delay = now - image->renewed_at < kRenewalPeriod + image->delay
+                       ? std::clamp<Clock::duration>(image->delay * 2, kFirstRenewalDelay,
+                                                     kLongestRenewalDelay)
+                       : Clock::duration::zero();
+    image->renewed_at = now;
+    image->not_before = now + image->delay;
+    image->restarting = {WARMFORK_REASON_STALE, change};
+    if (!serves_on) discard(image->process, discarded);
+    if (now < image->not_before) return;
+    // Where it cannot be started now the next request tries, and says so.
+    static_cast<void>(start_process(*image, serves_on ? image->next : image->process));
+}
+
+void ImageSet::forget(const Process& process) {
+    Discarded discarded;
+    const std::lock_guard lock(mutex_);
+    if (Image* image = image_of(process)) discarded.push_back(std::move(image->process));
+}
+
+ImageSet::Process ImageSet::first() {
+    const std::lock_guard lock(mutex_);
+    return images_.front()->process;
+}
+
+std::uint32_t ImageSet::parked() {
+    const std::lock_guard lock(mutex_);
+    std::uint32_t parked = 0;
+    for (const ImagePointer& image : images_)
+        if (image->process) parked += image->process->parked();
+    return parked;
+}
+
+int ImageSet::set_spares(std::uint32_t least, std::uint32_t most) {
+    const std::lock_guard lock(mutex_);
+    definition_.spares_least = least;
+    definition_.spares_most = most;
+    int error = 0;
+    for (const ImagePointer& image : images_)
+        for (const Process& process : {image->process, image->next})
+            if (process && !error) error = process->set_spares(least, most);
+    return error;
+}
+
+}  // namespace warmfork

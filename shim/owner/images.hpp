@@ -1,0 +1,118 @@
+// The images of one template: the first, and variants of it, which were started with other options
+// of the interpreter or other values of the variables that preloading reads.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "owner/eligibility.hpp"
+#include "owner/environment.hpp"
+#include "owner/template_process.hpp"
+
+namespace warmfork {
+
+/// What a request wants its image to have been started with.
+struct Selection {
+    std::vector<std::string> options;  ///< of the interpreter
+    bool is_isolated = false;          ///< by one of them
+    std::span<char* const> environment;
+};
+
+class ImageSet {
+  public:
+    using Process = std::shared_ptr<TemplateProcess>;
+    using Deadline = TemplateProcess::Deadline;
+
+    struct Definition {
+        bool is_python = false;
+        std::string program;                 ///< full path of the interpreter or native program
+        std::vector<std::string> arguments;  ///< native: behind the program
+        std::string package;                 ///< Python: where the package warmfork lies
+        std::vector<std::string> python_path, preload;
+        std::string before_fork, in_child;  ///< hooks, "module:function"; empty: none
+        std::optional<std::vector<std::string>>
+            environment;  ///< nothing: the owner's at each start
+        std::string directory;
+        std::uint32_t spares_least = 1, spares_most = 8;
+        std::uint32_t variants_most = 4;
+        std::vector<std::string> allowed;
+    };
+
+    explicit ImageSet(Definition definition);
+    /// Tells all of them to end, and waits until they have.
+    ~ImageSet();
+
+    const Definition& definition() const { return definition_; }
+
+    /// Starts the first image unless it runs.
+    [[nodiscard]] Outcome start();
+
+    /// Finds an image that fits and is ready, and starts what is missing. `may_wait`: until there
+    /// is one, or the deadline has passed (ETIMEDOUT); otherwise `ret_cold` is set where there is
+    /// none yet. The first image's first start is always waited for. A failure comes with
+    /// `ret_cold` where a cold child can be had in spite of it.
+    [[nodiscard]] Outcome choose(const Selection& selection, bool may_wait, Deadline deadline,
+                                 Process& ret_process, ColdReason& ret_cold);
+    /// What `choose` would find, nothing started or waited for. Reason NONE: an image that fits.
+    [[nodiscard]] ColdReason explain(const Selection& selection);
+
+    /// An image that new children must not come from: another is begun.
+    void replace(const Process& process, const ColdReason& reason);
+    /// An image that is out of date: another is begun, but not endlessly often. `serves_on`: the
+    /// old one is kept until the new one is ready.
+    void renew(const Process& process, const std::string& change, bool serves_on);
+    /// An image whose process is of no use any more: the next request starts another.
+    void forget(const Process& process);
+
+    [[nodiscard]] Process first();
+    [[nodiscard]] std::uint32_t parked();
+    [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
+    [[nodiscard]] std::uint64_t starts() const { return starts_; }
+
+  private:
+    using Clock = TemplateProcess::Clock;
+    struct Image {
+        std::vector<std::string> options;
+        bool is_isolated = false;
+        std::optional<std::vector<std::string>> environment;  ///< as in the definition
+        Process process;
+        Process next;           ///< preloads while `process`, which is out of date, still serves
+        ColdReason restarting;  ///< why it is preloaded again; NONE: it is the first time
+        std::optional<Failure> failure;  ///< a variant that could not be preloaded
+        Clock::time_point failed_at{};
+        std::vector<std::string> started_with;
+        std::vector<std::string> fitting;  ///< the last environment that was found to fit
+        std::optional<ReadVariables> read;
+        Clock::time_point renewed_at{}, not_before{};
+        Clock::duration delay{};
+        std::uint64_t last_use = 0;
+    };
+    using ImagePointer = std::shared_ptr<Image>;
+    /// Processes to be let go of without the mutex: that waits until they have ended.
+    using Discarded = std::vector<Process>;
+
+    // With the mutex held:
+    [[nodiscard]] LaunchPlan plan_for(const Image& image) const;
+    [[nodiscard]] Outcome start_process(Image& image, Process& ret_process);
+    [[nodiscard]] Outcome run(Image& image, Discarded& discarded);
+    [[nodiscard]] bool fits(Image& image, const Selection& selection);
+    [[nodiscard]] ImagePointer find(const Selection& selection);
+    [[nodiscard]] ImagePointer add_variant(const Selection& selection, Discarded& discarded);
+    [[nodiscard]] ColdReason difference(const Selection& selection);
+    [[nodiscard]] ColdReason reason_to_wait(const Image& image, const Selection& selection);
+    [[nodiscard]] Image* image_of(const Process& process);
+    void learn(Image& image, TemplateProcess& process);
+    static void discard(Process& process, Discarded& discarded);
+
+    const pid_t owner_;
+    Definition definition_;
+    std::mutex mutex_;
+    std::vector<ImagePointer> images_;  ///< [0]: the first
+    std::uint64_t uses_ = 0;
+    std::atomic<std::uint64_t> starts_{0};
+};
+
+}  // namespace warmfork

@@ -1,0 +1,40 @@
+// Files in the directory of a script that a cold interpreter would import instead of a module that
+// the image has preloaded.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+
+namespace warmfork {
+
+class ShadowSearch {
+  public:
+    using Names = std::set<std::string, std::less<>>;
+
+    /// The file's path, or empty: there is none. `image`: which one, with its modules. Remembers
+    /// what it found for as long as the directory is unchanged. Thread safe.
+    [[nodiscard]] std::string find(const std::string& directory, pid_t image, const Names& modules);
+
+  private:
+    struct Entry {
+        std::uint64_t device, inode;
+        std::int64_t changed;
+        pid_t image;
+        std::string found;
+    };
+    std::mutex mutex_;
+    std::map<std::string, Entry> known_;
+};
+
+/// The directory that a script's interpreter puts first on its import path: the script's own, links
+/// resolved, or the script itself if it is a directory. `base`: the child's directory; empty: this
+/// process's.
+[[nodiscard]] std::string import_directory(const std::string& base, const std::string& script);
+
+}  // namespace warmfork

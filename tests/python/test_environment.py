@@ -1,0 +1,192 @@
+"""Whatever preloading reads of its environment decides which image serves a spawn."""
+
+import os
+import sys
+import unittest
+
+import warmfork
+from support import PYTHON, TestCase
+
+
+class Environment(TestCase):
+    def reading(self, source, **options):
+        """A template that preloads a module of this source."""
+        folder = self.folder({"reader.py": source})
+        sys.path.insert(0, folder)
+        self.addCleanup(sys.path.remove, folder)
+        return self.template(["reader"], **options)
+
+    def value(self, template, program="import sys; print(sys.modules['reader'].VALUE)", **variables):
+        """What a warm child prints, and how it was served; a variable that is None is removed."""
+        env = {**os.environ, **variables}
+        env = {name: value for name, value in env.items() if value is not None}
+        process = template.popen([PYTHON, "-c", program], stdout=-1, stderr=-2, env=env)
+        return process.communicate()[0].decode().strip(), process
+
+    def test_a_variable_that_was_read_selects_a_variant(self):
+        for source in (
+            "import os\nVALUE = os.environ.get('SETTING')",
+            "import os\nVALUE = os.environb.get(b'SETTING')",
+            "import os\nVALUE = os.getenv('SETTING')",
+            "import os\nVALUE = 'SETTING' in os.environ",
+            "import os\nVALUE = sorted(os.environ.items())[0] and os.environ.get('SETTING')",
+            "import ctypes\nc = ctypes.CDLL(None)\nc.getenv.restype = ctypes.c_char_p\nVALUE = c.getenv(b'SETTING')",
+        ):
+            with self.subTest(source=source), self.reading(source) as template:
+                template.wait_ready()
+                unset, process = self.value(template, SETTING=None)
+                self.assertEqual(process.backend, "warm", process.reason)
+                _, process = self.value(template, SETTING="1")
+                self.assertEqual((process.backend, process.reason_code), ("cold", "environment"))
+                self.assertIn("SETTING was read while preloading", process.reason)
+                template.backend = None
+                one, process = self.value(self.insisting(template), SETTING="1")
+                self.assertEqual(process.backend, "warm")
+                self.assertNotEqual(one, unset)
+                again, process = self.value(template, SETTING="1")
+                self.assertEqual((again, process.backend), (one, "warm"))
+                back, process = self.value(template, SETTING=None)
+                self.assertEqual((back, process.backend), (unset, "warm"))
+
+    def insisting(self, template):
+        class Insisting:
+            @staticmethod
+            def popen(*args, **keywords):
+                return template.popen(*args, backend="warm", **keywords)
+
+        return Insisting
+
+    def test_a_variable_that_nobody_read_costs_nothing(self):
+        template = self.reading("VALUE = 1")
+        template.wait_ready()
+        _, process = self.value(template, NOBODY_READS_THIS="1")
+        self.assertEqual(process.backend, "warm", process.reason)
+        self.assertEqual(template.counts["template_starts"], 1)
+
+    def test_what_preloading_wrote_is_replayed(self):
+        template = self.reading(
+            "import os, ctypes\nos.environ['WRITTEN'] = 'new'\nos.environ.pop('REMOVED', None)\n"
+            "ctypes.CDLL(None).setenv(b'WRITTEN_BY_C', b'c', 1)\nVALUE = 1",
+            backend="warm",
+        )
+        program = (
+            "import os, ctypes; c = ctypes.CDLL(None); c.getenv.restype = ctypes.c_char_p\n"
+            "print([os.environ.get(n) for n in ('WRITTEN', 'REMOVED', 'WRITTEN_BY_C')],"
+            " [c.getenv(n) for n in (b'WRITTEN', b'REMOVED', b'WRITTEN_BY_C')])"
+        )
+        for _ in range(2):
+            seen, _ = self.value(template, program, REMOVED="x", OTHER="1")
+            self.assertEqual(seen, "['new', None, None] [b'new', None, b'c']")
+
+    def test_a_secret_of_the_templates_time_is_nowhere_in_the_child(self):
+        os.environ["SECRET_OF_THEN"] = "hunter2"
+        try:
+            template = self.template(["json"], backend="warm")
+            template.wait_parked(1)
+        finally:
+            del os.environ["SECRET_OF_THEN"]
+        program = (
+            "import os, ctypes; c = ctypes.CDLL(None); c.getenv.restype = ctypes.c_char_p\n"
+            "print(os.environ.get('SECRET_OF_THEN'), os.environb.get(b'SECRET_OF_THEN'),"
+            " c.getenv(b'SECRET_OF_THEN'), b'hunter2' in open('/proc/self/environ', 'rb').read(),"
+            " b'SECRET_OF_THEN' in __import__('posix').environ)"
+        )
+        self.assertEqual(self.value(template, program)[0], "None None None False False")
+
+    def test_variants_are_bounded_and_the_least_recently_used_goes(self):
+        template = self.reading("import os\nVALUE = os.environ.get('SETTING')", variants=2)
+        insisting = self.insisting(template)
+        for setting in ("1", "2", "1", "3"):  # 2 goes
+            self.assertEqual(self.value(insisting, SETTING=setting)[0], setting)
+        self.assertEqual(template.counts["template_starts"], 4)
+        self.assertEqual(self.value(template, SETTING="1")[1].backend, "warm")
+        self.assertEqual(self.value(template, SETTING="2")[1].backend, "cold")
+
+    def test_without_variants_it_is_cold_and_never_preloaded(self):
+        template = self.reading("import os\nVALUE = os.environ.get('SETTING')", variants=0)
+        template.wait_ready()
+        for _ in range(2):
+            self.assertEqual(self.value(template, SETTING="1")[1].reason_code, "environment")
+        with self.assertRaises(warmfork.TemplateError):
+            self.value(self.insisting(template), SETTING="1")
+        self.assertEqual(template.counts["template_starts"], 1)
+
+    def test_a_variant_that_fails_to_preload_is_cold_with_its_reason(self):
+        template = self.reading("import os\nVALUE = 1 / int(os.environ.get('SETTING', '1'))")
+        template.wait_ready()
+        with self.assertRaises(warmfork.TemplateError) as caught:
+            self.value(self.insisting(template), SETTING="0")
+        self.assertIn("ZeroDivisionError", str(caught.exception))
+        for _ in range(2):
+            _, process = self.value(template, "print(1)", SETTING="0")
+            self.assertEqual((process.backend, process.wait()), ("cold", 0))
+            self.assertIn("could not be preloaded", process.reason)
+        self.assertEqual(self.value(template)[1].backend, "warm")
+
+    def test_the_time_zone_counts_as_read(self):
+        template = self.template()
+        template.wait_ready()
+        _, process = self.value(template, "pass", TZ="Asia/Tokyo")
+        self.assertEqual(process.reason[:37], "TZ was read while preloading and diff")
+        seen, _ = self.value(
+            self.insisting(template), "import time; print(time.tzname[0])", TZ="Asia/Tokyo"
+        )
+        self.assertEqual(seen, "JST")
+
+
+class Options(TestCase):
+    def test_options_select_a_variant_and_are_cold_until_it_is_warm(self):
+        template = self.template()
+        template.wait_ready()
+        command = [PYTHON, "-O", "-c", "print(__debug__)"]
+        process = template.popen(command, stdout=-1)
+        self.assertEqual((process.communicate()[0], process.reason_code), (b"False\n", "command-line"))
+        self.assertIn("-O", process.reason)
+        process = template.popen(command, stdout=-1, backend="warm")
+        self.assertEqual((process.communicate()[0], process.backend), (b"False\n", "warm"))
+        self.assertEqual(template.counts["template_starts"], 2)
+
+    def test_an_isolated_interpreter_does_not_see_the_owners_paths(self):
+        folder = self.folder({"neighbour.py": "VALUE = 1"})
+        sys.path.insert(0, folder)
+        self.addCleanup(sys.path.remove, folder)
+        template = self.template(["neighbour"])
+        with self.assertRaises(warmfork.TemplateError) as caught:
+            template.run([PYTHON, "-I", "-c", "pass"], backend="warm")
+        self.assertIn("neighbour", str(caught.exception))
+        self.assertEqual(template.run([PYTHON, "-I", "-c", "pass"]).returncode, 0)
+
+    def test_the_hash_seed_selects_a_variant(self):
+        template = self.template(backend="warm")
+        program = [PYTHON, "-c", "print(hash('warmfork'))"]
+        outputs = {template.run(program, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True).stdout for _ in range(2)}
+        outputs.add(warmfork.Popen(program, env={**os.environ, "PYTHONHASHSEED": "7"}, stdout=-1).communicate()[0])
+        self.assertEqual(len(outputs), 1)
+
+
+class Hooks(TestCase):
+    def test_hooks_run_before_the_fork_and_in_the_child(self):
+        folder = self.folder({
+            "hooks.py": "forks = []\nchildren = []\n"
+            "def before(): forks.append(1)\n"
+            "def inside(): import os; children.append(os.getpid())\n"
+        })
+        sys.path.insert(0, folder)
+        self.addCleanup(sys.path.remove, folder)
+        template = self.template(
+            ["hooks"], backend="warm", before_fork="hooks:before", in_child="hooks:inside", spares=0
+        )
+        program = "import hooks, os; print(len(hooks.forks), hooks.children == [os.getpid()])"
+        env = {**os.environ, "PYTHONPATH": folder}
+        seen = [template.run([PYTHON, "-c", program], env=env, capture_output=True).stdout for _ in range(2)]
+        # Once more than there were forks: the gate looks at the process as it is around a fork.
+        self.assertEqual(seen, [b"2 True\n", b"3 True\n"])
+
+    def test_a_hook_that_does_not_exist_fails_the_template(self):
+        template = self.template(["json"], in_child="json:nothing")
+        with self.assertRaisesRegex(warmfork.TemplateError, "nothing"):
+            template.wait_ready()
+
+
+if __name__ == "__main__":
+    unittest.main()

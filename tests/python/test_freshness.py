@@ -1,0 +1,291 @@
+"""A spawn asked for after a file has changed never starts from the image that was made before."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import unittest
+
+from support import PYTHON, TestCase
+
+
+class Project:
+    """A module on the owner's import path, in a place that can be changed in every way."""
+
+    def __init__(self, test):
+        self.root = os.path.realpath(test.folder({"releases/one/code/subject.py": "VALUE = 0\n"}))
+        os.symlink("one", os.path.join(self.root, "releases/current"))
+        os.mkdir(os.path.join(self.root, "first"))
+        self.first = os.path.join(self.root, "first")
+        self.path = os.path.join(self.root, "releases/current/code")
+        self.count = 0
+        sys.path[:0] = [self.first, self.path]
+        test.addCleanup(lambda: [sys.path.remove(entry) for entry in (self.first, self.path)])
+
+    @property
+    def module(self):
+        return os.path.join(self.path, "subject.py")
+
+    def next_text(self):
+        self.count += 1
+        return f"VALUE = {self.count}\n"
+
+    def write_in_place(self):
+        with open(self.module, "w") as file:
+            file.write(self.next_text())
+
+    def append(self):
+        with open(self.module, "a") as file:
+            file.write(self.next_text())
+
+    def rename_over(self):
+        with open(self.module + ".new", "w") as file:
+            file.write(self.next_text())
+        os.rename(self.module + ".new", self.module)
+
+    def delete_and_write(self):
+        os.unlink(self.module)
+        self.write_in_place()
+
+    def swap_a_symlink(self):
+        current = os.path.join(self.root, "releases/current")
+        other = "two" if os.readlink(current) == "one" else "one"
+        code = os.path.join(self.root, "releases", other, "code")
+        os.makedirs(code, exist_ok=True)
+        with open(os.path.join(code, "subject.py"), "w") as file:
+            file.write(self.next_text())
+        os.symlink(other, current + ".new")
+        os.rename(current + ".new", current)
+
+    def rename_an_ancestor(self):
+        releases = os.path.join(self.root, "releases")
+        shutil.copytree(releases, releases + ".new", symlinks=True)
+        with open(os.path.join(releases + ".new", "current/code/subject.py"), "w") as file:
+            file.write(self.next_text())
+        os.rename(releases, releases + ".old")
+        os.rename(releases + ".new", releases)
+        shutil.rmtree(releases + ".old")
+
+    def make_a_package_of_it(self):
+        """As an upgrade may do: removes the module, writes a package of the same name."""
+        if os.path.isdir(self.module[:-3]):
+            shutil.rmtree(self.module[:-3])
+            self.write_in_place()
+        else:
+            os.unlink(self.module)
+            os.mkdir(self.module[:-3])
+            with open(os.path.join(self.module[:-3], "__init__.py"), "w") as file:
+                file.write(self.next_text())
+
+    def shadow_it(self):
+        """A file of the same name, earlier on the import path."""
+        with open(os.path.join(self.first, "subject.py"), "w") as file:
+            file.write(self.next_text())
+
+    def unshadow_it(self):
+        self.write_in_place()
+        os.unlink(os.path.join(self.first, "subject.py"))
+
+    CHANGES = (write_in_place, append, rename_over, delete_and_write, swap_a_symlink, rename_an_ancestor)
+    PROGRAM = "import subject; print(subject.VALUE)"
+
+    def value(self, template, **options):
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join([self.first, self.path]), "PYTHONDONTWRITEBYTECODE": "1"}
+        process = template.popen([PYTHON, "-c", self.PROGRAM], stdout=-1, stderr=-2, env=env, **options)
+        return process.communicate()[0].decode().strip(), process
+
+
+class Freshness(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.project = Project(self)
+        # So that the images for the children's environment are the first ones.
+        for name, value in (
+            ("PYTHONPATH", os.pathsep.join([self.project.first, self.project.path])),
+            ("PYTHONDONTWRITEBYTECODE", "1"),
+        ):
+            before = os.environ.get(name)
+            os.environ[name] = value
+            self.addCleanup(self.restore, name, before)
+
+    @staticmethod
+    def restore(name, value):
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
+    def parked(self, **options):
+        template = self.template(["subject"], **options)
+        template.wait_parked(1)
+        return template
+
+    def check(self, change):
+        with self.parked() as template:
+            value, process = self.project.value(template)
+            self.assertEqual((value, process.backend), (str(self.project.count), "warm"), process.reason)
+            template.wait_parked(1)
+            change()
+            value, process = self.project.value(template)
+            self.assertEqual((value, process.backend), (str(self.project.count), "cold"))
+            self.assertEqual(process.reason_code, "stale", process.reason)
+            value, process = self.project.value(template, backend="warm")
+            self.assertEqual((value, process.backend), (str(self.project.count), "warm"))
+
+    def test_every_kind_of_change(self):
+        for change in (*Project.CHANGES, Project.make_a_package_of_it):
+            with self.subTest(change=change.__name__):
+                self.check(lambda: change(self.project))
+
+    def test_a_file_that_comes_earlier_on_the_import_path(self):
+        self.check(self.project.shadow_it)
+        self.check(self.project.unshadow_it)
+
+    def test_metadata_that_was_read(self):
+        metadata = os.path.join(self.project.path, "subject-1.0.dist-info/METADATA")
+        os.mkdir(os.path.dirname(metadata))
+        for version in ("1.0", "2.0"):
+            with open(metadata, "w") as file:
+                file.write(f"Metadata-Version: 2.1\nName: subject\nVersion: {version}\n")
+            with open(self.project.module, "w") as file:
+                file.write("import importlib.metadata\nVALUE = importlib.metadata.version('subject')\n")
+            with self.parked() as template:
+                self.assertEqual(self.project.value(template)[0], version)
+                os.utime(metadata)
+                self.assertEqual(self.project.value(template)[1].reason_code, "stale")
+
+    def test_what_does_not_matter_leaves_it_warm(self):
+        template = self.parked()
+        for name in ("notes.txt", "subject.txt", "other.py", ".subject.py.swp"):
+            with open(os.path.join(self.project.path, name), "w") as file:
+                file.write("x")
+            value, process = self.project.value(template)
+            self.assertEqual((value, process.backend), ("0", "warm"), process.reason)
+        self.assertEqual(template.counts["template_starts"], 1)
+
+    def test_wait_gives_the_new_image_and_serve_the_old_one(self):
+        template = self.parked(on_stale="wait")
+        self.project.write_in_place()
+        value, process = self.project.value(template)
+        self.assertEqual((value, process.backend), ("1", "warm"), process.reason)
+        template.close()
+        template = self.parked(on_stale="serve")
+        self.project.write_in_place()
+        program = "import sys; print(sys.modules['subject'].VALUE)"
+        value = template.run([PYTHON, "-c", program], capture_output=True).stdout
+        self.assertEqual(value, b"1\n")
+        while value == b"1\n":  # until the new image has taken over
+            value = template.run([PYTHON, "-c", program], capture_output=True).stdout
+        self.assertEqual(value, b"2\n")
+        self.assertEqual(template.counts["cold"], 0)
+
+    def test_a_fork_on_command_looks_too(self):
+        template = self.template(["subject"], spares=0)
+        template.wait_ready()
+        self.project.write_in_place()
+        value, process = self.project.value(template)
+        self.assertEqual((value, process.reason_code), ("1", "stale"))
+
+    def test_an_endless_rewrite_is_cold_and_preloads_a_bounded_number_of_times(self):
+        template = self.parked()
+        for _ in range(100):
+            self.project.write_in_place()
+            value, _ = self.project.value(template)
+            self.assertEqual(value, str(self.project.count))
+        self.assertLess(template.counts["template_starts"], 15)
+
+    def test_a_module_that_no_longer_imports_is_cold_until_it_does(self):
+        template = self.parked()
+        with open(self.project.module, "w") as file:
+            file.write("VALUE = (\n")
+        output, process = self.project.value(template)
+        self.assertIn("SyntaxError", output)
+        output, process = self.project.value(template)
+        self.assertEqual((process.backend, process.reason_code), ("cold", "stale"))
+        self.project.write_in_place()
+        self.assertEqual(self.project.value(template)[0], "1")
+
+    def test_without_an_inotify_instance_files_are_compared(self):
+        libc = ctypes.CDLL(None, use_errno=True)
+        taken = []
+        try:
+            while (number := libc.inotify_init1(os.O_CLOEXEC)) >= 0:
+                taken.append(number)
+            template = self.template(["subject"])
+            template.wait_ready()
+        finally:
+            for number in taken:
+                os.close(number)
+        report = template.report()["freshness"]
+        self.assertIn("inotify", report["not_watched_because"])
+        self.assertEqual(self.project.value(template)[1].backend, "warm")
+        for change in (Project.write_in_place, Project.rename_over):
+            change(self.project)
+            value, process = self.project.value(template)
+            self.assertEqual((value, process.reason_code), (str(self.project.count), "stale"))
+            self.project.value(template, backend="warm")
+
+    def test_an_unreadable_file_on_the_way_is_no_reason_to_fail(self):
+        unreadable = os.path.join(self.project.path, "data.txt")
+        with open(unreadable, "w") as file:
+            file.write("x")
+        os.chmod(unreadable, 0)
+        with open(self.project.module, "w") as file:
+            file.write("import os\ntry:\n    open(os.path.join(os.path.dirname(__file__), 'data.txt'))\nexcept OSError: pass\nVALUE = 5\n")
+        self.assertEqual(self.project.value(self.parked())[0], "5")
+
+    def test_no_stale_child_in_a_thousand_edits(self):
+        changes = Project.CHANGES
+        for turn in range(125):
+            with self.parked() as template:
+                for edit in range(8):
+                    changes[(turn + edit) % len(changes)](self.project)
+                    value, process = self.project.value(template)
+                    self.assertEqual(value, str(self.project.count), (turn, edit, process.backend, process.reason))
+
+
+class Shadows(TestCase):
+    def test_a_file_beside_the_script_comes_before_a_preloaded_module(self):
+        folder = self.folder({"script.py": "import colorsys; print(colorsys.__file__)"})
+        template = self.template(["colorsys"])
+        template.wait_ready()
+        script = os.path.join(folder, "script.py")
+        done = lambda: template.popen([PYTHON, script], stdout=-1, stderr=-2)
+        process = done()
+        self.assertEqual((process.wait(), process.backend), (0, "warm"))
+        process.stdout.close()
+        for kind in ("colorsys.py", "colorsys/__init__.py"):
+            path = os.path.join(folder, kind)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w"):
+                pass
+            process = done()
+            self.assertEqual(process.communicate()[0].decode().strip(), path)
+            self.assertEqual(process.reason_code, "shadowed")
+            os.unlink(path)
+        os.rmdir(os.path.join(folder, "colorsys"))
+        process = done()
+        process.communicate()
+        self.assertEqual(process.backend, "warm")
+
+    def test_so_does_one_in_the_directory_of_c_and_m(self):
+        folder = self.folder({"colorsys.py": "VALUE = 7", "main.py": "import colorsys; print(colorsys.VALUE)"})
+        template = self.template(["colorsys"])
+        template.wait_ready()
+        for command in (["-c", "import colorsys; print(colorsys.VALUE)"], ["-m", "main"]):
+            process = template.popen([PYTHON, *command], stdout=-1, cwd=folder)
+            self.assertEqual((process.communicate()[0], process.reason_code), (b"7\n", "shadowed"))
+        process = template.popen([PYTHON, "-I", "-c", "import colorsys"], cwd=folder, backend="warm")
+        self.assertEqual((process.wait(), process.backend), (0, "warm"))
+
+    def test_modules_that_every_interpreter_has_loaded_are_not_shadowed(self):
+        folder = self.folder({"os.py": "1/0", "script.py": "import os; print(os.sep)"})
+        process = self.template(["json"]).popen(
+            [PYTHON, os.path.join(folder, "script.py")], stdout=-1, backend="warm"
+        )
+        self.assertEqual((process.communicate()[0], process.backend), (b"/\n", "warm"))
+
+
+if __name__ == "__main__":
+    unittest.main()
