@@ -22,6 +22,8 @@ constexpr std::array kColdExtensions{
 
 bool is_cold_extension(std::string_view value) {
     const std::string_view name = value.substr(0, value.find('='));
+    // A relative one depends on the directory, for what the interpreter itself imports too.
+    if (name == "pycache_prefix" && !value.starts_with("pycache_prefix=/")) return true;
     return std::find(kColdExtensions.begin(), kColdExtensions.end(), name) != kColdExtensions.end();
 }
 

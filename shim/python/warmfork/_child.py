@@ -5,6 +5,7 @@ python_child.cpp.
 """
 
 import _frozen_importlib as _bootstrap
+import _frozen_importlib_external as _bootstrap_external
 import builtins
 import os
 import posix
@@ -70,7 +71,7 @@ class _Stream:
             buffer = self.buffer
         else:
             buffer = raw
-        line_buffering = self.number == 2 or is_terminal
+        line_buffering = not self.write_through and (self.number == 2 or is_terminal)
         self.text.__init__(
             buffer, self.encoding, self.errors, "\n", line_buffering, self.write_through
         )
@@ -236,17 +237,21 @@ def _find_executable(program):
 def _absolute(path):
     """As python3 does it: where the directory is gone, the path stays as it is."""
     try:
-        return os.path.join(os.getcwd(), path)
+        is_here = path == "." and sys.version_info >= (3, 11)
+        return os.getcwd() if is_here else os.path.join(os.getcwd(), path)
     except OSError:
         return path
 
 
 def _show_source(source):
-    """Since 3.13 tracebacks show the lines of -c."""
-    linecache = sys.modules.get("linecache")
-    if linecache is not None and sys.version_info >= (3, 13):
-        lines = [line + "\n" for line in source.splitlines()]
-        linecache.cache["<string>"] = (len(source), None, lines, "<string>")
+    """Since 3.13 tracebacks show the lines of -c. The import of linecache looks into the directory."""
+    if sys.version_info < (3, 13):
+        return
+    if not has_safe_path():
+        _bootstrap_external.PathFinder._path_importer_cache("")
+    linecache = sys.modules["linecache"]
+    lines = [line + "\n" for line in source.splitlines()]
+    linecache.cache["<string>"] = (len(source), None, lines, "<string>")
 
 
 def _prepare_script(program, script):
