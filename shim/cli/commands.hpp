@@ -20,6 +20,16 @@ struct DoctorOptions {
     bool json = false;
 };
 
+struct ExplainOptions {
+    std::vector<std::string> preload;
+    std::string python;  ///< empty: the command's first word
+    bool json = false;
+    std::vector<std::string> command;
+};
+
+/// Says whether a command would be warm, without starting it. 0: warm; 2: cold.
+int explain(const ExplainOptions& options);
+
 /// Spawns a command, forwards signals to it and waits for it.
 int run_one(const RunOptions& options);
 

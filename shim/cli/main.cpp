@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
         "Exit status: of `run` the child's own, 128+n if signal n ended it, 125 if it could not "
         "be\n"
         "started, 127 if its program was not found. Of the others 0, or 1 with a message.\n"
+        "`explain` ends with 2 where the command would be cold.\n"
         "WARMFORK_BACKEND=auto|warm|cold selects the backend where no option does.");
 
     RunOptions run;
@@ -32,6 +33,24 @@ int main(int argc, char** argv) {
     run_command->footer(
         "Standard streams, directory and environment are the caller's. Signals are "
         "forwarded.");
+
+    ExplainOptions question;
+    CLI::App* explain_command = app.add_subcommand(
+        "explain", "Say whether a command would be warm, and if not why, without starting it");
+    explain_command->add_option("--preload", question.preload, "Modules to import in the template")
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->type_name("M,...");
+    explain_command->add_option("--python", question.python,
+                                "The template's interpreter (default: the command's own)");
+    explain_command->add_flag("--json", question.json, "Print JSON");
+    explain_command
+        ->add_option("command", question.command, "The command: -- python3 script.py ...")
+        ->required();
+    explain_command->footer(
+        "Exit status: 0 warm, 2 cold, 1 the template does not start. A command that a variant "
+        "will\n"
+        "serve once it is preloaded counts as cold: that is what the first spawn is.");
 
     DoctorOptions doctor;
     CLI::App* doctor_command = app.add_subcommand(
@@ -54,6 +73,7 @@ int main(int argc, char** argv) {
 
     CLI11_PARSE(app, argc, argv);
     if (*run_command) return run_one(run);
+    if (*explain_command) return explain(question);
     if (*doctor_command) return examine(doctor);
     return start_benchmark(bench_command->remaining());
 }

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <span>
 #include <stdexcept>
@@ -94,6 +95,12 @@ class Process {
     warmfork_process* handle_;
 };
 
+/// How a spawn would be served: warm (reason NONE), or cold and why.
+struct Explanation {
+    warmfork_reason reason;
+    std::string text;
+};
+
 /// A template. Destroying it ends it and its spares; children that run are untouched.
 class Template {
   public:
@@ -156,6 +163,21 @@ class Template {
         return processes;
     }
 
+    /// Blocks until preloading is done.
+    void wait_ready(int timeout_ms = -1) {
+        warmfork_failure failure{};
+        if (warmfork_template_wait_ready(handle_, timeout_ms, &failure)) throw Error(failure);
+    }
+    /// How a request would be served now, without a spawn.
+    Explanation explain(const warmfork_request& request) {
+        warmfork_failure failure{};
+        warmfork_reason reason;
+        char* text;
+        if (warmfork_explain(handle_, &request, &reason, &text, &failure)) throw Error(failure);
+        Explanation explanation{reason, text};
+        ::free(text);
+        return explanation;
+    }
     /// Blocks until preloading is done, and so many children are parked.
     void wait_parked(std::uint32_t count, int timeout_ms = -1) {
         warmfork_failure failure{};

@@ -1,6 +1,5 @@
 #include "owner/eligibility.hpp"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,7 +9,6 @@
 #include <filesystem>
 #include <string_view>
 
-#include "channel/descriptor.hpp"
 #include "owner/cold.hpp"
 
 namespace warmfork {
@@ -39,16 +37,6 @@ bool is_template_program(bool is_python, const std::string& template_program,
     if (path == template_program) return true;
     if (!is_same_file(path, template_program)) return false;
     return !is_python || virtual_environment_of(path) == virtual_environment_of(template_program);
-}
-
-/// A zip file ends with its directory's end record; one with a comment is taken for a script, and
-/// found out by the interpreter, which then has it wrong on one point only: modules in it that have
-/// the name of a preloaded one.
-bool is_archive(const std::string& path) {
-    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-    char end[22];
-    return file && ::lseek(file.get(), -22, SEEK_END) >= 0 &&
-           ::read(file.get(), end, sizeof end) == sizeof end && std::memcmp(end, "PK\5\6", 4) == 0;
 }
 
 }  // namespace
@@ -100,14 +88,19 @@ ColdReason find_program_reason(bool is_python, const std::string& template_progr
 }
 
 ColdReason find_python_reason(const PythonCommand& command, std::span<char* const> environment,
-                              const std::string& directory, int standard_input) {
+                              int standard_input) {
     if (!command.obstacle.empty()) return {WARMFORK_REASON_COMMAND_LINE, command.obstacle};
     if (command.kind == PythonCommand::Kind::standard_input &&
         (standard_input < 0 || ::isatty(standard_input)))
         return {WARMFORK_REASON_COMMAND_LINE, "an interactive interpreter is started cold"};
-    if (command.kind == PythonCommand::Kind::script && !command.operand.ends_with(".py") &&
-        is_archive(fs::path(directory) / command.operand))
-        return {WARMFORK_REASON_COMMAND_LINE, "an archive is run by a cold interpreter"};
+    if (command.ignores_environment()) return {};
+    const char* seed = find_variable(environment, "PYTHONHASHSEED");
+    if (seed && std::strcmp(seed, "random") == 0)
+        return {WARMFORK_REASON_COMMAND_LINE, "PYTHONHASHSEED asks for a salt of its own"};
+    const char* caches = find_variable(environment, "PYTHONPYCACHEPREFIX");
+    if (caches && *caches && *caches != '/')
+        return {WARMFORK_REASON_COMMAND_LINE,
+                "PYTHONPYCACHEPREFIX is relative, so that it depends on the directory"};
     for (const char* name : kColdVariables)
         if (const char* value = find_variable(environment, name); value && *value)
             return {WARMFORK_REASON_COMMAND_LINE,

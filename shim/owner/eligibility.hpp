@@ -27,10 +27,9 @@ struct ColdReason {
                                              std::span<char* const> environment);
 
 /// What of a Python command line only a cold interpreter can do, `command.obstacle` apart.
-/// `directory`: the child's; empty: the owner's. `standard_input`: the owner's descriptor, or -1.
+/// `standard_input`: the owner's descriptor, or -1.
 [[nodiscard]] ColdReason find_python_reason(const PythonCommand& command,
-                                            std::span<char* const> environment,
-                                            const std::string& directory, int standard_input);
+                                            std::span<char* const> environment, int standard_input);
 
 /// Does the import path depend on the directory that the interpreter is started in?
 [[nodiscard]] bool has_relative_path(const PythonCommand& command,

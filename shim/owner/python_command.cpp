@@ -8,8 +8,9 @@
 namespace warmfork {
 namespace {
 
-// The letters of Python/getopt.c that a variant can be started with.
-constexpr std::string_view kShapingLetters = "bBEIOPqRsSu";
+// The letters of Python/getopt.c that a variant can be started with. Not R: it asks for a salt of
+// hashes that no other process has.
+constexpr std::string_view kShapingLetters = "bBEIOPqsSu";
 constexpr std::string_view kValueLetters = "WX";
 
 /// -X options whose effect begins with the first import, or that report at the end on what the

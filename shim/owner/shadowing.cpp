@@ -3,7 +3,10 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
 
 namespace warmfork {
 namespace {
@@ -25,20 +28,62 @@ std::int64_t now() {
     return nanoseconds(time);
 }
 
-bool can_be_imported(const fs::directory_entry& entry) {
-    const std::string suffix = entry.path().extension();
-    if (suffix == ".py" || suffix == ".pyc" || suffix == ".so") return true;
-    std::error_code error;
-    return suffix.empty() && entry.is_directory(error);
+bool is_module(std::string_view name, bool is_directory, const ShadowSearch::Names& modules) {
+    if (!modules.count(name.substr(0, name.find('.')))) return false;
+    const fs::path suffix = fs::path(name).extension();
+    return suffix == ".py" || suffix == ".pyc" || suffix == ".so" ||
+           (suffix.empty() && is_directory);
 }
 
-std::string search(const std::string& directory, const ShadowSearch::Names& modules) {
+std::string search_directory(const std::string& directory, const ShadowSearch::Names& modules) {
     std::error_code error;
-    for (const fs::directory_entry& entry : fs::directory_iterator(directory, error)) {
-        const std::string name = entry.path().filename();
-        if (modules.count(std::string_view(name).substr(0, name.find('.'))) &&
-            can_be_imported(entry))
+    for (const fs::directory_entry& entry : fs::directory_iterator(directory, error))
+        if (is_module(entry.path().filename().string(), entry.is_directory(error), modules))
             return entry.path();
+    return {};
+}
+
+// The records at the end of a zip file, of APPNOTE.TXT 4.3: little-endian, as all machines this is
+// for.
+constexpr std::size_t kEndSize = 22, kEndDirectorySize = 12;
+constexpr std::size_t kEntrySize = 46, kEntryName = 28, kEntryExtra = 30, kEntryComment = 32;
+
+template <typename Number>
+Number number_at(std::string_view bytes, std::size_t at) {
+    Number number{};
+    if (at + sizeof number <= bytes.size()) std::memcpy(&number, bytes.data() + at, sizeof number);
+    return number;
+}
+
+/// The directory of a zip file without a comment; empty: it is no such file.
+std::string archive_directory(const std::string& path) {
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    const auto size = static_cast<std::int64_t>(file.tellg());
+    std::string end(kEndSize, '\0');
+    if (!file || size < static_cast<std::int64_t>(kEndSize) ||
+        !file.seekg(-static_cast<std::int64_t>(kEndSize), std::ios::end)
+             .read(end.data(), kEndSize) ||
+        !end.starts_with("PK\5\6"))
+        return {};
+    const auto directory_size = number_at<std::uint32_t>(end, kEndDirectorySize);
+    const std::int64_t start = size - static_cast<std::int64_t>(kEndSize) - directory_size;
+    std::string directory(start < 0 ? 0 : directory_size, '\0');
+    file.seekg(start).read(directory.data(), static_cast<std::streamsize>(directory.size()));
+    return file ? directory : std::string();
+}
+
+std::string search_archive(const std::string& path, const ShadowSearch::Names& modules) {
+    const std::string directory = archive_directory(path);
+    std::string_view rest = directory;
+    while (rest.size() > kEntrySize) {
+        const std::size_t name_size = number_at<std::uint16_t>(rest, kEntryName);
+        const std::string_view name = rest.substr(kEntrySize, name_size);
+        const std::size_t slash = name.find('/');
+        if (is_module(name.substr(0, slash), slash != std::string_view::npos, modules))
+            return path + "/" + std::string(name);
+        rest.remove_prefix(std::min(
+            rest.size(), kEntrySize + name_size + number_at<std::uint16_t>(rest, kEntryExtra) +
+                             number_at<std::uint16_t>(rest, kEntryComment)));
     }
     return {};
 }
@@ -58,7 +103,8 @@ std::string ShadowSearch::find(const std::string& directory, pid_t image, const 
             return known->second.found;
     }
     const std::int64_t began = now();
-    std::string found = search(directory, modules);
+    std::string found = S_ISDIR(status.st_mode) ? search_directory(directory, modules)
+                                                : search_archive(directory, modules);
     const std::lock_guard lock(mutex_);
     if (known_.size() >= kMostKnown) known_.clear();
     if (changed < began - kTooRecent)
@@ -71,7 +117,9 @@ std::string ShadowSearch::find(const std::string& directory, pid_t image, const 
 std::string import_directory(const std::string& base, const std::string& script) {
     std::error_code error;
     const fs::path path = fs::path(base) / script;
-    if (fs::is_directory(path, error)) return path;
+    if (fs::is_directory(path, error) ||
+        (!script.ends_with(".py") && !archive_directory(path).empty()))
+        return path;
     const fs::path real = fs::weakly_canonical(path, error);
     return error ? path.parent_path() : real.parent_path();
 }

@@ -17,8 +17,9 @@ class ShadowSearch {
   public:
     using Names = std::set<std::string, std::less<>>;
 
-    /// The file's path, or empty: there is none. `image`: which one, with its modules. Remembers
-    /// what it found for as long as the directory is unchanged. Thread safe.
+    /// `directory`: or a zip file. The file's path, or empty: there is none. `image`: which one,
+    /// with its modules. Remembers what it found for as long as the directory is unchanged. Thread
+    /// safe.
     [[nodiscard]] std::string find(const std::string& directory, pid_t image, const Names& modules);
 
   private:
@@ -33,8 +34,8 @@ class ShadowSearch {
 };
 
 /// The directory that a script's interpreter puts first on its import path: the script's own, links
-/// resolved, or the script itself if it is a directory. `base`: the child's directory; empty: this
-/// process's.
+/// resolved, or the script itself if it is a directory or a zip file. `base`: the child's
+/// directory; empty: this process's.
 [[nodiscard]] std::string import_directory(const std::string& base, const std::string& script);
 
 }  // namespace warmfork

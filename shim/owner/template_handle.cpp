@@ -230,8 +230,7 @@ ColdReason TemplateHandle::select(const Request& request, PythonCommand& ret_com
     ret_command = parse_python_command(request.arguments());
     ret_selection.options = ret_command.options;
     ret_selection.is_isolated = ret_command.is_isolated();
-    return find_python_reason(ret_command, request.environment(),
-                              std::string(request.contents().directory), request.source_of(0));
+    return find_python_reason(ret_command, request.environment(), request.source_of(0));
 }
 
 /// Why a request cannot be served from an image that fits it otherwise.

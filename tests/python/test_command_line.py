@@ -52,6 +52,26 @@ class Run(TestCase):
         self.assertIn("no_such_module", done.stderr)
 
 
+class Explain(TestCase):
+    def explain(self, *args, **options):
+        return run("explain", "--preload", "json", *args, **options)
+
+    def test_what_would_be_warm_and_what_not(self):
+        done = self.explain("--", PYTHON, "-c", "print('never run')")
+        self.assertEqual((done.returncode, done.stdout), (0, "warm\n"))
+        done = self.explain("--", PYTHON, "-v", "-c", "pass")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("cold: the option -v", done.stdout)
+        done = self.explain("--", PYTHON, "-O", "-c", "pass")
+        self.assertIn("cold: -O is only read at the interpreter's start", done.stdout)
+        folder = self.folder({"json.py": "", "s.py": ""})
+        done = self.explain("--json", "--", PYTHON, "s.py", cwd=folder)
+        self.assertEqual(json.loads(done.stdout)["reason_code"], "shadowed", done.stdout)
+
+    def test_a_template_that_does_not_start(self):
+        self.assertEqual(run("explain", "--preload", "no_such_module", "--", PYTHON, "x.py").returncode, 1)
+
+
 class Doctor(TestCase):
     def test_report(self):
         done = run("doctor", "--python", PYTHON, "--preload", "json,csv")

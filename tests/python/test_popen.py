@@ -241,8 +241,11 @@ class Programs(TestCase):
         archive = os.path.join(self.folder, "app.zip")
         with zipfile.ZipFile(archive, "w") as file:
             file.writestr("__main__.py", self.STATE)
-        with self.assertRaisesRegex(warmfork.Error, "archive"):
-            self.same(archive, "x")
+        self.same(archive, "x")
+        with zipfile.ZipFile(archive, "a") as file:
+            file.writestr("json/__init__.py", "")
+        with self.assertRaisesRegex(warmfork.Error, "json/__init__.py would be imported"):
+            self.warm.run([PYTHON, archive])
 
     def test_a_script_that_does_not_exist_is_pythons_own_message(self):
         self.assertEqual(self.same("/no/such/script.py").returncode, 2)

@@ -63,7 +63,7 @@ TEST_CASE("A Python command line is taken apart as the interpreter does it") {
 
 TEST_CASE("What only a cold interpreter can do has an obstacle") {
     for (const char* option :
-         {"-i", "-v", "-d", "-x", "-V", "-h", "-?", "--version", "--check-hash-based-pycs",
+         {"-i", "-v", "-d", "-x", "-V", "-h", "-?", "--version", "--check-hash-based-pycs", "-R",
           "-Ximporttime", "-Xtracemalloc=3", "-J", "-k", "-c", "-m", "-W", ""})
         CHECK_FALSE(parse({option}).obstacle.empty());
     for (const char* option : {"-O", "-OO", "-I", "-E", "-s", "-S", "-u", "-B", "-bb", "-q", "-P"})
@@ -73,12 +73,11 @@ TEST_CASE("What only a cold interpreter can do has an obstacle") {
 TEST_CASE("Standard input is a program unless it is a terminal or closed") {
     std::vector<std::string> none;
     const int file = ::open("/dev/null", O_RDONLY);
-    CHECK(find_python_reason(parse({}), pointers(none), "", file).reason == WARMFORK_REASON_NONE);
+    CHECK(find_python_reason(parse({}), pointers(none), file).reason == WARMFORK_REASON_NONE);
     ::close(file);
-    CHECK(find_python_reason(parse({}), pointers(none), "", -1).reason ==
-          WARMFORK_REASON_COMMAND_LINE);
+    CHECK(find_python_reason(parse({}), pointers(none), -1).reason == WARMFORK_REASON_COMMAND_LINE);
     std::vector<std::string> inspect{"PYTHONINSPECT=1"};
-    CHECK(find_python_reason(parse({"-c", "1"}), pointers(inspect), "", -1).reason ==
+    CHECK(find_python_reason(parse({"-c", "1"}), pointers(inspect), -1).reason ==
           WARMFORK_REASON_COMMAND_LINE);
 }
 

@@ -138,6 +138,8 @@ class Popen(subprocess.Popen):
 
         if isinstance(args, (str, bytes, os.PathLike)):
             args = [args]
+        else:
+            args = list(args)
         program = args[0] if executable is None else executable
         sys.audit("subprocess.Popen", program, args, cwd, env)
         # (source, target), flat; what is not named of 0, 1 and 2 is inherited.

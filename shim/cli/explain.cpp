@@ -1,0 +1,39 @@
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.hpp"
+#include "warmfork.hpp"
+
+namespace warmfork::cli {
+
+int explain(const ExplainOptions& options) {
+    try {
+        const std::string& python =
+            options.python.empty() ? options.command.front() : options.python;
+        Template python_template = Template::python(python, options.preload, 0);
+        python_template.wait_ready();
+        const auto arguments = detail::pointers(options.command);
+        warmfork_request request;
+        warmfork_request_init(&request);
+        request.arguments = arguments.data();
+        const Explanation explanation = python_template.explain(request);
+        const bool is_warm = explanation.reason == WARMFORK_REASON_NONE;
+        if (options.json)
+            fmt::print("{}\n",
+                       nlohmann::json{{"backend", is_warm ? "warm" : "cold"},
+                                      {"reason_code", warmfork_reason_name(explanation.reason)},
+                                      {"reason", explanation.text}}
+                           .dump(1));
+        else
+            fmt::print("{}{}{}\n", is_warm ? "warm" : "cold", is_warm ? "" : ": ",
+                       explanation.text);
+        return is_warm ? 0 : 2;
+    } catch (const Error& error) {
+        fmt::print(stderr, "warmfork: {}\n", error.what());
+        return 1;
+    }
+}
+
+}  // namespace warmfork::cli

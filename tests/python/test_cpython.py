@@ -1,0 +1,47 @@
+"""What of CPython's own tests passes with cold interpreters passes with warm ones."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import unittest
+
+MODULES = ("test_cmd_line", "test_cmd_line_script", "test_runpy", "test_signal", "test_faulthandler", "test_atexit")
+# The salt of hash() is one image's: the documented exception.
+EXCEPTIONS = ("test.test_cmd_line.CmdLineTest.test_hash_randomization",)
+RUNNER = os.path.join(os.path.dirname(__file__), "cpython_run.py")
+
+
+def has_suite():
+    try:
+        return importlib.util.find_spec("test.test_cmd_line") is not None
+    except ImportError:
+        return False
+
+
+def start(backend, times):
+    env = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
+    command = [sys.executable, RUNNER, backend, str(times), *MODULES]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=env)
+
+
+@unittest.skipUnless(has_suite(), "CPython's own tests are not installed")
+class CPython(unittest.TestCase):
+    def test_what_passes_cold_passes_warm(self):
+        # At once: they sleep most of the time.
+        with start("cold", 1) as cold_run, start("warm", 2) as warm_run:
+            (cold,), warm = json.load(cold_run.stdout), json.load(warm_run.stdout)
+        passed = [test for test, (outcome, _) in cold["tests"].items() if outcome == "passed" and test not in EXCEPTIONS]
+        self.assertGreater(len(passed), 100)
+        for number, outcomes in enumerate(warm):
+            for test in passed:
+                with self.subTest(test, run=number):
+                    self.assertEqual(outcomes["tests"][test][0], "passed", outcomes["tests"][test][1])
+        served = warm[1]["interpreters"]
+        print(f"second run: {served['warm']} warm, {served['cold']} cold", file=sys.stderr)
+        self.assertGreaterEqual(served["warm"] / (served["warm"] + served["cold"]), 0.8, served)
+
+
+if __name__ == "__main__":
+    unittest.main()
