@@ -19,6 +19,7 @@ ROWS = (
     ("cold", "subprocess, imports and all"),
     ("warm", "template without spares: a fork on command"),
     ("warm-spare", "template with a parked spare"),
+    ("warm-spare-unchecked", "the same without the checks of environment, files and names"),
     ("mp-forkserver", "multiprocessing forkserver, same preload"),
     ("mp-fork", "multiprocessing fork of a process with the imports"),
     ("mp-spawn", "multiprocessing spawn, then the imports"),
@@ -42,10 +43,14 @@ def import_and_report(names, write_end):
 class Serial:
     """One object a run; each row is a method that spawns once and returns the three times."""
 
-    def __init__(self, preload):
+    def __init__(self, preload, unchecked):
         self.preload = preload
+        self.unchecked = None
         self.without = warmfork.Template(preload, spares=0, backend="warm")
         self.with_spares = warmfork.Template(preload, backend="warm")
+        if unchecked:
+            self.unchecked = warmfork.Template(preload, backend="warm")
+            warmfork._native.leave_unchecked(self.unchecked._handle)
         self.forkserver = multiprocessing.get_context("forkserver")
         self.forkserver.set_forkserver_preload([*preload, "warmfork.bench.serial"])
         self.spawner = multiprocessing.get_context("spawn")
@@ -60,6 +65,8 @@ class Serial:
         )
 
     def wait_ready(self):
+        if self.unchecked:
+            self.unchecked.wait_ready()
         self.without.wait_ready()
         self.with_spares.wait_ready()
         for image in self.images.values():
@@ -69,6 +76,8 @@ class Serial:
     def close(self):
         self.without.close()
         self.with_spares.close()
+        if self.unchecked:
+            self.unchecked.close()
         for image in self.images.values():
             image.stdin.close()
             image.wait()
@@ -80,6 +89,8 @@ class Serial:
         method = getattr(self, "_" + row.replace("-", "_"))
         if row == "warm-spare":
             common.wait_for_spare(self.with_spares)
+        elif row == "warm-spare-unchecked":
+            common.wait_for_spare(self.unchecked)
         else:
             common.wait_for_spare(None)
         return method()
@@ -106,6 +117,9 @@ class Serial:
 
     def _warm_spare(self):
         return self._popen(self.with_spares, "warm")
+
+    def _warm_spare_unchecked(self):
+        return self._popen(self.unchecked, "warm")
 
     def _multiprocessing(self, context):
         read_end, write_end = context.Pipe(duplex=False)
@@ -163,17 +177,18 @@ class Serial:
         return tuple(int(number) for number in answer.split())
 
 
-def run(preload, count, slow_count):
+def run(preload, count, slow_count, unchecked):
     """Measures every row `count` times (the slow ones `slow_count` times), in turn."""
-    serial = Serial(preload)
-    times = {row: ([], [], []) for row, _ in ROWS}
+    serial = Serial(preload, unchecked)
+    names = [row for row, _ in ROWS if unchecked or row != "warm-spare-unchecked"]
+    times = {row: ([], [], []) for row in names}
     slow = {"cold", "mp-spawn"}
     try:
         serial.wait_ready()
-        for row, _ in ROWS:
+        for row in names:
             serial.measure(row)  # once for whatever happens at a first time
         progress = common.Progress("serial spawns", count)
-        order = [row for row, _ in ROWS]
+        order = names[:]
         for turn in range(count):
             # Nobody always comes right behind a cold start, which leaves the caches to the next.
             random.Random(turn).shuffle(order)
@@ -203,12 +218,16 @@ def ratios(rows):
     def p50(row, what="started_us"):
         return rows[row][what]["p50"]
 
+    checks = []
+    if "warm-spare-unchecked" in rows:
+        checks = [("warm-spare started / unchecked", p50("warm-spare") / p50("warm-spare-unchecked"), "1.2")]
     return [
         ("warm-spare started / mp-forkserver started", p50("warm-spare") / p50("mp-forkserver"), "1/20"),
         ("warm-spare started / posix-spawn-true reaped",
          p50("warm-spare") / p50("posix-spawn-true", "reaped_us"), "1/2"),
         ("warm-spare started / handoff-image started", p50("warm-spare") / p50("handoff-image"), "3"),
         ("warm started / os-fork-setup started", p50("warm") / p50("os-fork-setup"), "1.25"),
+        *checks,
     ]
 
 
@@ -244,12 +263,14 @@ def main(arguments=None):
                         help="modules to preload (default: numpy and a dozen of the standard library)")
     parser.add_argument("--count", type=int, default=200, help="spawns of each kind (default: 200)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--unchecked", action="store_true",
+                        help="also a row without the checks of environment, files and shadowing names")
     options = parser.parse_args(arguments)
     if options.count < 1:
         parser.error("--count must be at least 1")
     preload = [name for name in options.preload.split(",") if name]
     result = {
-        "rows": run(preload, options.count, max(1, options.count // 10)),
+        "rows": run(preload, options.count, max(1, options.count // 10), options.unchecked),
         "preload": preload,
         "machine": common.machine(),
     }

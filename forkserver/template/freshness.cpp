@@ -252,11 +252,12 @@ bool Freshness::check() {
         return compare_files() && compare_places();
     }
     pollfd polled{mounts_.get(), POLLPRI, 0};
-    const bool mounts_changed = ::poll(&polled, 1, 0) > 0 && (polled.revents & POLLPRI);
-    if (word_.load() == kFreshnessFresh && !mounts_changed && !events_wait(inotify_)) return true;
+    if (::poll(&polled, 1, 0) > 0 && (polled.revents & POLLPRI)) note_mounts();
+    if (word_.load() == kFreshnessFresh && !mounts_changed_ && !events_wait(inotify_)) return true;
     word_.store(kFreshnessChecking);
     if (!take_events()) return false;
-    if (mounts_changed && !compare_files()) return false;
+    if (mounts_changed_ && !compare_files()) return false;
+    mounts_changed_ = false;
     word_.store(kFreshnessFresh);
     return true;
 }

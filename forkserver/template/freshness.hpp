@@ -32,6 +32,9 @@ class Freshness {
     /// good.
     bool check();
 
+    /// To be called when `mounts` has shown a change: it shows each but once.
+    void note_mounts() { mounts_changed_ = true; }
+
     /// What has changed; empty while nothing has.
     const std::string& change() const { return change_; }
     /// A change of mounts shows as POLLPRI; -1: cannot be seen.
@@ -70,6 +73,7 @@ class Freshness {
     int inotify_;
     std::atomic<std::uint32_t>& word_;
     Descriptor mounts_;
+    bool mounts_changed_ = false;  ///< since the files were compared last
     std::string change_;
     std::string obstacle_;
     std::map<std::string, FileStamp> stamps_;

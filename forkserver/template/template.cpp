@@ -463,7 +463,8 @@ void Template::wait() {
     if (polled[2].revents & (POLLHUP | POLLERR)) note_channel_end();
     for (std::size_t i = 0; i < children_.size(); ++i)
         if (polled[i + children_at].revents) children_[i].ended = true;
-    if (polled[3].revents || (polled[4].revents & POLLPRI)) static_cast<void>(is_fresh());
+    if (polled[4].revents & POLLPRI) freshness_.note_mounts();
+    if (polled[3].revents || polled[4].revents) static_cast<void>(is_fresh());
 }
 
 // How the template ends.

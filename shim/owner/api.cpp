@@ -10,6 +10,7 @@
 #include <new>
 
 #include "child/setup.hpp"
+#include "owner/benchmark.hpp"
 #include "owner/companions.hpp"
 #include "owner/keeping.hpp"
 #include "owner/template_handle.hpp"
@@ -42,6 +43,10 @@ struct warmfork_process {
     int status = 0;
     rusage usage{};
 };
+
+void warmfork_leave_unchecked(warmfork_template* self) {
+    self->handle.leave_unchecked();
+}
 
 namespace {
 

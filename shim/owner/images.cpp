@@ -122,6 +122,7 @@ void ImageSet::learn(Image& image, TemplateProcess& process) {
 
 bool ImageSet::fits(Image& image, const Selection& selection) {
     if (image.options != selection.options) return false;
+    if (is_unchecked_) return true;
     if (!image.fitting.empty() && is_same_environment(image.fitting, selection.environment))
         return true;
     const auto& first = *images_.front();

@@ -67,6 +67,9 @@ class ImageSet {
     /// An image whose process is of no use any more: the next request starts another.
     void forget(const Process& process);
 
+    /// For the benchmark: the environment does not count.
+    void leave_unchecked() { is_unchecked_ = true; }
+
     [[nodiscard]] Process first();
     [[nodiscard]] std::uint32_t parked();
     [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
@@ -108,6 +111,7 @@ class ImageSet {
     static void discard(Process& process, Discarded& discarded);
 
     const pid_t owner_;
+    bool is_unchecked_ = false;
     Definition definition_;
     std::mutex mutex_;
     std::vector<ImagePointer> images_;  ///< [0]: the first

@@ -58,7 +58,10 @@ class TemplateHandle {
     void counts(warmfork_counts& ret_counts) const;
 
     /// For the benchmark: what the checks of environment, freshness and shadowing cost.
-    void leave_unchecked() { is_unchecked_ = true; }
+    void leave_unchecked() {
+        is_unchecked_ = true;
+        images_.leave_unchecked();
+    }
 
   private:
     using Process = ImageSet::Process;

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "owner/benchmark.hpp"
 #include "python_child.hpp"
 #include "python_objects.hpp"
 #include "warmfork.h"
@@ -220,6 +221,14 @@ PyObject* keep(PyObject*, PyObject* number) {
     Py_RETURN_NONE;
 }
 
+/// leave_unchecked(template): see owner/benchmark.hpp.
+PyObject* leave_unchecked(PyObject*, PyObject* capsule) {
+    warmfork_template* self = template_of(capsule);
+    if (!self) return nullptr;
+    warmfork_leave_unchecked(self);
+    Py_RETURN_NONE;
+}
+
 /// wait(pid, options, list): os.waitpid, whose result is in the list when this returns, also when
 /// it returns with the exception of a signal's handler: then the status is not lost.
 PyObject* wait(PyObject*, PyObject* tuple) {
@@ -328,6 +337,7 @@ PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
                          {"close", close, METH_O, nullptr},
                          {"keep", keep, METH_O, nullptr},
                          {"spawn", spawn, METH_VARARGS, nullptr},
+                         {"leave_unchecked", leave_unchecked, METH_O, nullptr},
                          {"wait", wait, METH_VARARGS, nullptr},
                          {"wait_ready", wait_ready, METH_VARARGS, nullptr},
                          {"wait_parked", wait_parked, METH_VARARGS, nullptr},

@@ -206,6 +206,18 @@ class Freshness(TestCase):
         self.project.write_in_place()
         self.assertEqual(self.project.value(template)[0], "1")
 
+    @unittest.skipIf(os.geteuid(), "mounting needs root")
+    def test_a_mount_over_a_directory(self):
+        other = self.folder({"subject.py": "VALUE = 'mounted'\n"})
+        template = self.parked()
+        if subprocess.run(["mount", "--bind", other, self.project.path], stderr=-3).returncode:
+            self.skipTest("cannot mount here")
+        try:
+            value, process = self.project.value(template)
+        finally:
+            subprocess.run(["umount", os.path.realpath(self.project.path)], check=True)
+        self.assertEqual((value, process.reason_code), ("mounted", "stale"))
+
     def test_without_an_inotify_instance_files_are_compared(self):
         libc = ctypes.CDLL(None, use_errno=True)
         taken = []

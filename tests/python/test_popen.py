@@ -363,6 +363,31 @@ class Templates(TestCase):
             finally:
                 sys.path.remove(folder)
 
+    def test_modules_that_kept_the_streams_write_in_order(self):
+        folder = self.folder({"keeper.py": "import sys\nOUT, ERR, IN, RAW = sys.stdout, sys.stderr, sys.stdin, sys.stdout.buffer\n"})
+        sys.path.insert(0, folder)
+        self.addCleanup(sys.path.remove, folder)
+        template = self.template(["keeper", "logging"], backend="warm")
+        program = (
+            "import keeper, sys\nprint(1); keeper.OUT.write('2\\n'); print(3); keeper.OUT.flush(); keeper.RAW.write(b'4\\n'); keeper.RAW.flush()\n"
+            "print(5, keeper.IN.read()); keeper.ERR.write('to stderr'); print(keeper.OUT is sys.stdout is sys.__stdout__)"
+        )
+        env = {**os.environ, "PYTHONPATH": folder + ":" + os.environ["PYTHONPATH"]}
+        for number in range(2):
+            done = template.run([PYTHON, "-c", program], input=b"in", capture_output=True, env=env)
+            self.assertEqual((done.stdout, done.stderr), (b"1\n2\n3\n4\n5 in\nTrue\n", b"to stderr"))
+
+    def test_every_source_of_random_numbers_is_the_childs_own(self):
+        template = self.template(["ssl", "uuid", "random", "secrets"], backend="warm", spares=3)
+        template.wait_parked(3)
+        program = (
+            "import ssl, uuid, random, secrets, os; print(ssl.RAND_bytes(8).hex(), uuid.uuid1(), uuid.uuid4(),"
+            " random.getrandbits(64), random.Random().random(), secrets.token_hex(), os.urandom(8).hex())"
+        )
+        lines = [template.run([PYTHON, "-c", program], capture_output=True).stdout.split() for _ in range(6)]
+        for column in zip(*lines):
+            self.assertEqual(len(set(column)), 6, column)
+
     def test_numpy_computes_in_children_and_draws_its_own_numbers(self):
         try:
             import numpy  # noqa: F401
