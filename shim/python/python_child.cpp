@@ -185,15 +185,16 @@ const char* name_of(PythonCommand::Kind kind) {
 
 /// Brings the interpreter into the state in which a fresh one begins this command line; what it
 /// returns is for `run_prepared`.
-Reference prepare(PyObject* child, const ChildCommand& command) {
+Reference prepare(PyObject* child, const ChildCommand& command, bool is_rehearsal) {
     const PythonCommand parsed = parse_python_command(command.arguments);
     Reference arguments = list_of_strings(command.arguments);
     Reference operand(PyUnicode_DecodeFSDefault(parsed.operand.c_str()));
     if (!arguments || !operand || !renew_environment(child)) return Reference(nullptr);
-    return Reference(PyObject_CallMethod(
-        child, "prepare", "OsnOKI", arguments.get(), name_of(parsed.kind),
-        static_cast<Py_ssize_t>(parsed.program), operand.get(),
-        static_cast<unsigned long long>(command.signals_ignored), standard_pipes()));
+    return Reference(PyObject_CallMethod(child, "prepare", "OsnOKIi", arguments.get(),
+                                         name_of(parsed.kind),
+                                         static_cast<Py_ssize_t>(parsed.program), operand.get(),
+                                         static_cast<unsigned long long>(command.signals_ignored),
+                                         standard_pipes(), int{is_rehearsal}));
 }
 
 /// Calls `add` with each of a sequence's bytes objects. False with an exception set.
@@ -311,7 +312,7 @@ void PythonHost::run_and_forget(char* source) {
     char* arguments[] = {program, option, source};
     ChildCommand command{};
     command.arguments = arguments;
-    Reference prepared = prepare(child_, command);
+    Reference prepared = prepare(child_, command, true);
     end_unless(prepared && run_prepared(prepared.get()) == End::done);
     Reference ready(PyObject_CallMethod(child_, "make_ready", nullptr));
 }
@@ -328,9 +329,7 @@ void PythonHost::run_and_forget(char* source) {
 }
 
 [[noreturn]] void run_child(PythonHost& host, const ChildCommand& command) {
-    Reference prepared = prepare(host.child(), command);
-    Reference let_go(prepared ? PyObject_CallMethod(host.child(), "let_go", nullptr) : nullptr);
-    if (!let_go) prepared = Reference(nullptr);
+    Reference prepared = prepare(host.child(), command, false);
     // Not before Python knows which signals are ignored.
     set_signal_mask(command.signal_mask);
     const End end = prepared ? run_prepared(prepared.get()) : fail_with_traceback();

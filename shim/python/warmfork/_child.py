@@ -200,9 +200,9 @@ def make_ready():
     _main = _make_main()
 
 
-def let_go():
-    """After the last preparation: what is user code's alone must not be kept alive by us, or it would be
-    finalized later than python3 does it (output written by destructors would be lost)."""
+def _let_go():
+    """What is user code's alone must not be kept alive by us, or it would be finalized later than python3
+    does it (output written by destructors would be lost)."""
     global _streams, _main, _in_child
     _streams = ()
     _main = _in_child = None
@@ -263,7 +263,7 @@ def _prepare_script(program, script):
     return "file", path, program
 
 
-def prepare(arguments, kind, index, operand, ignored, pipes):
+def prepare(arguments, kind, index, operand, ignored, pipes, is_rehearsal):
     """Brings the interpreter into the state in which python3 begins its command line; the environment is
     set already. kind: of the program, as PythonCommand has it, with the index of its argument and the
     operand. ignored: signals, bit n-1 is signal n. pipes: bit n, descriptor n is a pipe or socket.
@@ -297,6 +297,8 @@ def prepare(arguments, kind, index, operand, ignored, pipes):
         prepared = "stdin", None
     else:
         prepared = _prepare_script(arguments[0], operand)
-    if _in_child is not None:
-        _in_child()
+    if not is_rehearsal:
+        if _in_child is not None:
+            _in_child()
+        _let_go()
     return prepared
