@@ -100,6 +100,7 @@ struct warmfork_template_options {
     const char *python;
     const char *const *preload;
     const char *const *python_path; /* directories to look for them first; null: the current one */
+    const char *const *python_options; /* of the interpreter, for the first image ("-B"); null: none */
     const char *const *environment; /* of the template; null: the owner's, at each start */
     const char *directory;          /* of the template while preloading; null: the owner's */
     int32_t spares;                 /* parked children to keep, at most 4096, or ADAPTIVE; default -1 */

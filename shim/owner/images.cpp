@@ -37,6 +37,11 @@ std::vector<std::string> copy(std::span<char* const> strings) {
 ImageSet::ImageSet(Definition definition) : owner_(::getpid()), definition_(std::move(definition)) {
     images_.push_back(std::make_shared<Image>());
     images_.front()->environment = definition_.environment;
+    std::vector<char*> command{definition_.program.data()};
+    for (std::string& option : definition_.options) command.push_back(option.data());
+    const PythonCommand parsed = parse_python_command(command);
+    images_.front()->options = parsed.options;
+    images_.front()->is_isolated = parsed.is_isolated();
 }
 
 ImageSet::~ImageSet() {
@@ -45,6 +50,11 @@ ImageSet::~ImageSet() {
     for (const ImagePointer& image : images_)
         for (const Process& process : {image->process, image->next})
             if (process) process->shut_down();
+}
+
+Selection ImageSet::plain_selection(std::span<char* const> environment) {
+    const std::lock_guard lock(mutex_);
+    return {images_.front()->options, images_.front()->is_isolated, environment};
 }
 
 LaunchPlan ImageSet::plan_for(const Image& image) const {
@@ -167,8 +177,10 @@ ColdReason ImageSet::difference(const Selection& selection) {
     const Image& first = *images_.front();
     if (selection.options != first.options)
         return {WARMFORK_REASON_COMMAND_LINE,
-                fmt::format("{} is only read at the interpreter's start",
-                            fmt::join(selection.options, " "))};
+                selection.options.empty()
+                    ? "the template's interpreter has options, and this one has none"
+                    : fmt::format("{} is only read at the interpreter's start",
+                                  fmt::join(selection.options, " "))};
     const std::string name =
         differing_variable(first.started_with, selection.environment,
                            first.read.value_or(ReadVariables()), definition_.is_python);

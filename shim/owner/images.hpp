@@ -32,6 +32,7 @@ class ImageSet {
         std::vector<std::string> arguments;  ///< native: behind the program
         std::string package;                 ///< Python: where the package warmfork lies
         std::vector<std::string> python_path, preload;
+        std::vector<std::string> options;   ///< Python: of the first image
         std::string before_fork, in_child;  ///< hooks, "module:function"; empty: none
         std::optional<std::vector<std::string>>
             environment;  ///< nothing: the owner's at each start
@@ -45,7 +46,8 @@ class ImageSet {
     /// Tells all of them to end, and waits until they have.
     ~ImageSet();
 
-    const Definition& definition() const { return definition_; }
+    /// What the first image was started for.
+    [[nodiscard]] Selection plain_selection(std::span<char* const> environment);
 
     /// Starts the first image unless it runs.
     [[nodiscard]] Outcome start();

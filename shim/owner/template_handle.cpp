@@ -136,7 +136,7 @@ Outcome TemplateHandle::ready_image(Deadline deadline, Process& ret_process) {
     std::vector<char*> environment;
     for (char** variable = environ; variable && *variable; ++variable)
         environment.push_back(*variable);
-    const Selection selection{{}, false, environment};
+    const Selection selection = images_.plain_selection(environment);
     ColdReason reason;
     Outcome failure = images_.choose(selection, true, deadline, ret_process, reason);
     if (!failure && !ret_process)

@@ -53,24 +53,25 @@ bool optional_text(PyObject* object, const char*& ret_text) {
     return true;
 }
 
-/// open(python, preload, path, environment or None, directory or None, spares, backend, allow,
-/// on_stale, variants, before_fork or None, in_child or None) -> template
+/// open(python, preload, path, environment or None, directory or None, spares, backend, allow, on_stale,
+/// variants, before_fork or None, in_child or None, options) -> template
 PyObject* open(PyObject*, PyObject* arguments) {
     const char* python;
     PyObject *preload_list, *path_list, *environment_list, *allow_list;
-    PyObject *directory_bytes, *before_fork_bytes, *in_child_bytes;
+    PyObject *directory_bytes, *before_fork_bytes, *in_child_bytes, *options_list;
     int spares, backend, on_stale;
     unsigned int variants;
-    if (!PyArg_ParseTuple(arguments, "yOOOOiiOiIOO", &python, &preload_list, &path_list,
+    if (!PyArg_ParseTuple(arguments, "yOOOOiiOiIOOO", &python, &preload_list, &path_list,
                           &environment_list, &directory_bytes, &spares, &backend, &allow_list,
-                          &on_stale, &variants, &before_fork_bytes, &in_child_bytes))
+                          &on_stale, &variants, &before_fork_bytes, &in_child_bytes, &options_list))
         return nullptr;
-    StringArray preload, path, environment, allow;
+    StringArray preload, path, environment, allow, python_options;
     const char *directory, *before_fork, *in_child;
     if (!optional_text(directory_bytes, directory) ||
         !optional_text(before_fork_bytes, before_fork) ||
         !optional_text(in_child_bytes, in_child) || !preload.read(preload_list) ||
-        !path.read(path_list) || !environment.read(environment_list) || !allow.read(allow_list))
+        !path.read(path_list) || !environment.read(environment_list) || !allow.read(allow_list) ||
+        !python_options.read(options_list))
         return nullptr;
     warmfork_template_options options;
     warmfork_template_options_init(&options);
@@ -82,6 +83,7 @@ PyObject* open(PyObject*, PyObject* arguments) {
     options.spares = spares;
     options.backend = static_cast<warmfork_backend>(backend);
     options.allow = allow.get();
+    options.python_options = python_options.get();
     options.on_stale = static_cast<warmfork_on_stale>(on_stale);
     options.variants = variants;
     options.before_fork = before_fork;

@@ -33,6 +33,12 @@ def descriptors():
     return found
 
 
+def tracker_of_shared_resources():
+    """multiprocessing's, which lives as long as the process."""
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    return module and module._resource_tracker._pid
+
+
 class TestCase(unittest.TestCase):
     """A test that leaves a child or a descriptor behind has failed."""
 
@@ -44,6 +50,8 @@ class TestCase(unittest.TestCase):
         left = {number: target for number, target in descriptors().items() if number not in self._before}
         self.assertEqual(left, {}, "descriptors were left open")
         for pid in children():
+            if pid == tracker_of_shared_resources():
+                continue
             with open(f"/proc/{pid}/comm") as file:
                 name = file.read().strip()
             os.kill(pid, signal.SIGKILL)

@@ -16,21 +16,27 @@ _HOMES = {
     "Popen": "_owner",
     "Error": "_errors",
     "TemplateError": "_errors",
+    "get_context": "multiprocessing",
 }
+
+# Modules of their own, for who uses what they extend.
+_MODULES = ("aio", "multiprocessing")
 
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name):
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
     value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__():
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_MODULES})

@@ -95,7 +95,7 @@ def remember_image(preloaded, start_environment, c_environment, in_child):
     global _image_path, _image_ignored, _streams, _numpy_random, _image_executable, _in_child
     global _preloaded, _multiprocessing, _threading
     global _written_by_python, _written_by_c
-    _preloaded = tuple(preloaded)
+    _preloaded = tuple(name for name in preloaded if "=" not in name)
     _in_child = in_child
     _image_path = sys.path[:]
     _image_executable = sys.executable

@@ -251,12 +251,14 @@ class Template:
     before_fork, in_child: hooks, "module:function", called in the template before each fork, and in each
     child right before its program.
 
+    options: of the interpreter, for the first image: what most command lines have ("-B").
+
     A context manager; close() ends the template and leaves its children alone.
     """
 
     def __init__(
         self, preload=(), *, python=None, spares=-1, env=None, cwd=None, backend=None, allow=(),
-        on_stale="cold", variants=4, before_fork=None, in_child=None,
+        on_stale="cold", variants=4, before_fork=None, in_child=None, options=(),
     ):
         if on_stale not in _ON_STALE:
             raise ValueError(f"on_stale must be one of {', '.join(_ON_STALE)}, not {on_stale!r}")
@@ -276,6 +278,7 @@ class Template:
             variants,
             None if before_fork is None else os.fsencode(before_fork),
             None if in_child is None else os.fsencode(in_child),
+            [os.fsencode(option) for option in options],
         )
 
     def popen(self, args, *positional, **keywords):

@@ -55,23 +55,50 @@ def _import_all(names):
     times = []
     for name in names:
         began = time.perf_counter()
-        import_module(name)
+        kind, separator, main = name.partition("=")
+        if separator:
+            _import_main(kind, main)
+        else:
+            import_module(name)
         times.append((name, time.perf_counter() - began))
     return times
 
 
+def _import_main(kind, main):
+    """The owner's main module under the name that multiprocessing's children know it by, as their own
+    set-up would import it. Where it fails they are left to it, and to the traceback."""
+    from multiprocessing import process, spawn
+
+    own = sys.modules["__main__"]
+    process.current_process()._inheriting = True
+    try:
+        getattr(spawn, f"_fixup_{kind[5:]}")(main)
+    except BaseException:
+        sys.modules.pop("__mp_main__", None)
+    finally:
+        del process.current_process()._inheriting
+        del spawn.old_main_modules[:]
+        sys.modules["__main__"] = own
+
+
 def _report(times):
     # By hand: importing json would show in every child.
-    imports = ", ".join(f'{{"module": "{name}", "seconds": {seconds:.6f}}}' for name, seconds in times)
+    quoted = [(name.replace("\\", "\\\\").replace('"', '\\"'), seconds) for name, seconds in times]
+    imports = ", ".join(f'{{"module": "{name}", "seconds": {seconds:.6f}}}' for name, seconds in quoted)
     version = sys.version.split()[0]
     return f'{{"python": "{version}", "imports": [{imports}]}}'
 
 
-def _leave_no_trace(package):
-    """A child that imports warmfork finds it, or does not find it, as a cold one would."""
-    for directory in (package, os.path.join(package, "warmfork")):
-        sys.path_importer_cache.pop(directory, None)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "warmfork"]:
+def _leave_no_trace(package, names):
+    """A child that imports warmfork finds it, or does not find it, as a cold one would; except where it is
+    to be preloaded itself."""
+    own = [name for name in sys.modules if name.partition(".")[0] == "warmfork"]
+    if any(name.startswith("warmfork.") for name in names):
+        own = [f"warmfork.{name}" for name in ("_template", "_child")]
+    else:
+        for directory in (package, os.path.join(package, "warmfork")):
+            sys.path_importer_cache.pop(directory, None)
+    for name in own:
         del sys.modules[name]
 
 
@@ -143,7 +170,7 @@ def main(start):
     times = _import_all(names)
     before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
     variables.stop()
-    _leave_no_trace(package)
+    _leave_no_trace(package, names)
     sources, places, shadowable = _describe(start, sys.path)
     sys.path[:] = own_path
     _child.remember_image(names, start_environment, _native.current_environment(), in_child)

@@ -1,0 +1,64 @@
+"""Children for asyncio, from a template.
+
+    process = await warmfork.aio.create_subprocess_exec(
+        sys.executable, "script.py", template=template, stdout=asyncio.subprocess.PIPE)
+
+What comes back is asyncio's own Process. Its end is noticed through a pidfd: no thread, no child watcher, in
+any thread's loop.
+"""
+
+import asyncio
+import os
+from asyncio import base_subprocess
+from asyncio.subprocess import Process, SubprocessStreamProtocol
+
+from ._owner import Popen
+
+__all__ = ["create_subprocess_exec"]
+
+_LIMIT = 2**16  # of a stream's buffer, in bytes: asyncio's
+
+
+class _Transport(base_subprocess.BaseSubprocessTransport):
+    """asyncio's transport over a warmfork.Popen."""
+
+    def _start(self, args, shell, stdin, stdout, stderr, bufsize, **options):
+        self._proc = Popen(
+            args, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **options
+        )
+        self._pidfd = os.pidfd_open(self._proc.pid)
+        self._loop.add_reader(self._pidfd, self._child_ended)
+
+    def _child_ended(self):
+        self._stop_watching()
+        self._process_exited(self._proc.wait())
+
+    def _stop_watching(self):
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    _pidfd = None
+
+
+async def create_subprocess_exec(
+    program, *args, stdin=None, stdout=None, stderr=None, limit=_LIMIT, **options
+):
+    """As asyncio.create_subprocess_exec, with the parameters of warmfork.Popen beside those of
+    subprocess.Popen: template, backend, lifetime and so on.
+
+    Returns an asyncio.subprocess.Process. Raises what asyncio's raises, and warmfork.Error."""
+    loop = asyncio.get_running_loop()
+    protocol = SubprocessStreamProtocol(limit=limit, loop=loop)
+    waiter = loop.create_future()
+    transport = _Transport(
+        loop, protocol, (program, *args), False, stdin, stdout, stderr, 0, waiter=waiter, **options
+    )
+    try:
+        await waiter
+    except BaseException:
+        transport.close()
+        await transport._wait()
+        raise
+    return Process(transport, protocol, loop)

@@ -1,0 +1,267 @@
+"""The start method "warmfork" of multiprocessing: processes that begin with their imports behind them.
+
+    ctx = warmfork.get_context(preload=["numpy"])
+    with ctx.Pool(8) as pool: ...
+
+or, for code that asks multiprocessing itself:
+
+    import warmfork.multiprocessing
+    multiprocessing.set_start_method("warmfork")
+
+A child is started as by the method "spawn": its target and arguments are pickled, it inherits nothing but
+what it is given, and environment, directory and standard streams are those of the moment of start(). But it
+comes from a template, in which multiprocessing, the modules of `preload` and the program's __main__ have been
+imported already. What cannot be warm is started cold, as "spawn" would; `process.backend` and `process.reason`
+say so.
+
+Importing this module adds the method.
+"""
+
+import io
+import os
+import select
+import sys
+from multiprocessing import context, popen_fork, process, reduction, resource_tracker, spawn, util
+
+from . import _native
+from ._owner import Template
+
+__all__ = ["get_context", "install", "set_preload", "WarmforkContext", "WarmforkProcess"]
+
+_CHILD = "import warmfork.multiprocessing as m; m.run_child({}, {}, {})"
+
+# What children come to need of multiprocessing: connections, queues and locks as arguments, pools.
+_MODULES = ("spawn", "connection", "queues", "synchronize", "pool", "managers")
+
+
+class _StartMethod(str):
+    """The method's name. Unpickling it in a child of any method imports this module, which adds it there."""
+
+    def __reduce__(self):
+        return _start_method, ()
+
+
+def _start_method():
+    return _NAME
+
+
+_NAME = _StartMethod("warmfork")
+
+
+class _InheritedDescriptor:
+    """A descriptor that the child has under the same number."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def detach(self):
+        return self.number
+
+
+class _Popen(popen_fork.Popen):
+    """One child: what Process keeps of it."""
+
+    method = "warmfork"
+    DupFd = _InheritedDescriptor
+
+    def __init__(self, process_object):
+        self._descriptors = []
+        super().__init__(process_object)
+
+    def duplicate_for_child(self, number):
+        self._descriptors.append(number)
+        return number
+
+    def _launch(self, process_object):
+        # multiprocessing.Process itself has none: the method's own.
+        warm_context = getattr(process_object, "_warm_context", _default)
+        data = self._pickle(process_object)
+        tracker = _tracker()
+        # Of each pipe the one end is this process's, the other the child's: its end of file is a death.
+        sentinel, of_child = os.pipe()
+        parent, own = os.pipe()
+        try:
+            kept = [*self._descriptors, data, tracker, of_child, parent]
+            text = _CHILD.format(data, parent, tracker)
+            template = warm_context.template
+            options = warm_context.interpreter_options
+            executable = os.fsdecode(spawn.get_executable())
+            self.pid, backend, _, self.reason = _native.spawn(
+                template._handle,
+                [os.fsencode(arg) for arg in (executable, *options, "-c", text, "--multiprocessing-fork")],
+                None, None, None,
+                [number for number in kept for number in (number, number)],
+                0, 0, 0, 0, 0, 0, None, [],
+            )
+        except BaseException:
+            util.close_fds(sentinel, own)
+            raise
+        finally:
+            util.close_fds(data, of_child, parent)
+        self.backend = "warm" if backend == 2 else "cold"
+        warm_context.counts[self.backend] += 1
+        self.sentinel = sentinel
+        self.finalizer = util.Finalize(self, util.close_fds, (sentinel, own))
+
+    def _pickle(self, process_object):
+        """A file with what the child unpickles: it finds it there and need not be woken again."""
+        pickled = io.BytesIO()
+        context.set_spawning_popen(self)
+        try:
+            reduction.dump(spawn.get_preparation_data(process_object._name), pickled)
+            reduction.dump(process_object, pickled)
+        finally:
+            context.set_spawning_popen(None)
+        data = os.memfd_create("warmfork-process")
+        with open(data, "wb", closefd=False, buffering=0) as file:
+            view = pickled.getbuffer()
+            while view:
+                view = view[file.write(view):]
+        os.lseek(data, 0, os.SEEK_SET)
+        return data
+
+
+def _tracker():
+    """The descriptor of the resource tracker, started if it does not run. Its own way of asking wakes it
+    up, for nothing."""
+    descriptor = resource_tracker._resource_tracker._fd
+    if descriptor is not None:
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        if not poll.poll(0):
+            return descriptor
+    return resource_tracker.getfd()
+
+
+def run_child(data, parent, tracker):
+    """The program of a child."""
+    # The program's main module, imported in the template: not run again.
+    main = sys.modules.get("__mp_main__")
+    if main is not None:
+        sys.modules["__main__"] = main
+    resource_tracker._resource_tracker._fd = tracker
+    sys.exit(spawn._main(data, parent))
+
+
+class WarmforkProcess(process.BaseProcess):
+    """A multiprocessing.Process of this method."""
+
+    _start_method = _NAME
+    _warm_context = None  # the method's own, set below
+
+    @staticmethod
+    def _Popen(process_object):
+        return _Popen(process_object)
+
+    @staticmethod
+    def _after_fork():
+        """Nothing of a parent's state is here."""
+
+    @property
+    def backend(self):
+        """"warm" or "cold"; None before start()."""
+        return getattr(self._popen, "backend", None)
+
+    @property
+    def reason(self):
+        """Why it is cold; "" if it is warm."""
+        return getattr(self._popen, "reason", "")
+
+
+def _rebuild_process(state):
+    rebuilt = WarmforkProcess.__new__(WarmforkProcess)
+    rebuilt.__dict__.update(state)
+    return rebuilt
+
+
+class WarmforkContext(context.BaseContext):
+    """A context whose processes come from a template of its own.
+
+    preload: modules that its children begin with. The other options are those of warmfork.Template.
+    """
+
+    _name = _NAME
+
+    def __init__(self, preload=(), **options):
+        self._preload = list(preload)
+        self._options = options
+        self._template = None
+        self._owner = None
+        self.counts = {"warm": 0, "cold": 0}
+        self.interpreter_options = []
+
+        class Process(WarmforkProcess):
+            _warm_context = self
+
+            def __reduce__(self):
+                # For a child, whose context is its own; subclasses are found by their own names.
+                if type(self) is Process:
+                    return _rebuild_process, (self.__dict__,)
+                return super().__reduce__()
+
+        Process.__qualname__ = "Process"
+        self.Process = Process
+
+    def get_start_method(self, allow_none=False):
+        return self._name
+
+    def set_preload(self, preload):
+        """Changes which modules are preloaded; to be called before the first process is started."""
+        if self._template is not None:
+            raise RuntimeError("the template has been started already")
+        self._preload = list(preload)
+
+    @property
+    def template(self):
+        """The template; the first use opens it. `template.wait_ready()` waits for its imports."""
+        if self._template is None or self._owner != os.getpid():
+            self.interpreter_options = util._args_from_interpreter_flags()
+            modules = [f"multiprocessing.{name}" for name in _MODULES]
+            self._template = Template(
+                [*modules, "warmfork.multiprocessing", *self._preload, *_main_module()],
+                options=self.interpreter_options,
+                **self._options,
+            )
+            self._owner = os.getpid()
+            # After multiprocessing has joined what still runs.
+            util.Finalize(self, self._template.close, exitpriority=-100)
+        return self._template
+
+
+def _main_module():
+    """What the template imports as __mp_main__, so that children need not: see _template.py."""
+    data = spawn.get_preparation_data("")
+    for key in ("init_main_from_name", "init_main_from_path"):
+        if key in data:
+            return [f"{key}={data[key]}"]
+    return []
+
+
+_default = WarmforkContext()
+WarmforkProcess._warm_context = _default
+# By this name children unpickle what was made by the method itself, and subclasses find it.
+_default.Process = WarmforkProcess
+
+_contexts = {}
+
+
+def get_context(preload=(), **options):
+    """A multiprocessing context of the method "warmfork": everything that
+    multiprocessing.get_context("spawn") has. Equal arguments give the same context, with one template."""
+    key = (tuple(preload), repr(sorted(options.items())))
+    if key not in _contexts:
+        _contexts[key] = WarmforkContext(preload, **options)
+    return _contexts[key]
+
+
+def set_preload(preload):
+    """Modules that the children of the method "warmfork" begin with; before the first of them is started."""
+    _default.set_preload(preload)
+
+
+def install():
+    """Adds the start method "warmfork" to multiprocessing. Importing this module does it."""
+    context._concrete_contexts[str(_NAME)] = _default
+
+
+install()

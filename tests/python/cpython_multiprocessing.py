@@ -1,0 +1,33 @@
+"""CPython's own tests of multiprocessing with a start method.
+
+usage: METHOD=warmfork cpython_multiprocessing.py [TEST...]
+
+Prints JSON: the outcome of each test, and how many processes were warm.
+"""
+
+import io
+import json
+import os
+import sys
+import unittest
+
+import test._test_multiprocessing
+
+import warmfork.multiprocessing
+from cpython_run import Outcomes
+
+# Children import this module too, and find the tests' classes in it.
+test._test_multiprocessing.install_tests_in_module_dict(globals(), os.environ["METHOD"])
+
+if __name__ == "__main__":
+    output = sys.stdout
+    sys.stdout = sys.stderr = io.TextIOWrapper(open("/dev/null", "wb"))
+    outcomes = Outcomes()
+    loader = unittest.defaultTestLoader
+    if sys.argv[1:]:
+        suite = unittest.TestSuite(loader.loadTestsFromNames(sys.argv[1:], sys.modules["__main__"]))
+    else:
+        suite = loader.loadTestsFromModule(sys.modules["__main__"])
+    suite.run(outcomes)
+    json.dump({"tests": outcomes.seen, "processes": warmfork.multiprocessing._default.counts}, output)
+    output.flush()

@@ -1,0 +1,208 @@
+"""The start method "warmfork": a context with everything that multiprocessing's have."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import unittest
+from concurrent.futures import ProcessPoolExecutor
+
+import warmfork
+import warmfork.multiprocessing
+from support import PYTHON, TestCase
+
+
+def square(number):
+    return number * number
+
+
+def parents(_):
+    return os.getpid(), os.getppid()
+
+
+def put_state(queue):
+    queue.put((os.getcwd(), os.environ.get("WARMFORK_TEST_MP"), os.getppid(), sys.modules["__main__"].__name__))
+
+
+def hold(lock, value):
+    for _ in range(100):
+        with lock:
+            value.value += 1
+
+
+def sleep():
+    time.sleep(100)
+
+
+def start_one_of_its_own(connection):
+    child = multiprocessing.get_context("warmfork").Process(target=connection.send, args=("from below",))
+    child.start()
+    child.join()
+    connection.send(child.exitcode)
+
+
+def fail():
+    raise ValueError("on purpose")
+
+
+class Context(TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.context = warmfork.multiprocessing.WarmforkContext(["json"])
+
+    def setUp(self):
+        # What lives as long as the method: the template, and the tracker of shared resources.
+        self.context.template.wait_ready()
+        multiprocessing.resource_tracker.ensure_running()
+        super().setUp()
+
+    def _check_leaks(self):
+        """Processes of the context are joined by the tests themselves."""
+        self.assertEqual(multiprocessing.active_children(), [])
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.context.template.close()
+
+    def start(self, target, *args, **options):
+        process = self.context.Process(target=target, args=args, **options)
+        process.start()
+        self.addCleanup(process.join)
+        return process
+
+    def test_a_process_is_warm_and_the_callers_own_child(self):
+        queue = self.context.Queue()
+        os.environ["WARMFORK_TEST_MP"] = "of this moment"
+        self.addCleanup(os.environ.pop, "WARMFORK_TEST_MP")
+        before = os.getcwd()
+        os.chdir("/")
+        try:
+            process = self.start(put_state, queue)
+        finally:
+            os.chdir(before)
+        self.assertEqual(queue.get(timeout=30)[:3], ("/", "of this moment", os.getpid()))
+        process.join()
+        self.assertEqual((process.exitcode, process.backend, process.reason), (0, "warm", ""))
+
+    def test_pools(self):
+        with self.context.Pool(3) as pool:
+            self.assertEqual(pool.map(square, range(10)), [n * n for n in range(10)])
+            self.assertEqual({parent for _, parent in pool.map(parents, range(10))}, {os.getpid()})
+            pool.close()
+            pool.join()
+
+    def test_executors(self):
+        with ProcessPoolExecutor(2, mp_context=self.context) as executor:
+            self.assertEqual(list(executor.map(square, range(5))), [0, 1, 4, 9, 16])
+
+    def test_locks_and_shared_values(self):
+        lock, value = self.context.Lock(), self.context.Value("i", 0)
+        processes = [self.start(hold, lock, value) for _ in range(3)]
+        for process in processes:
+            process.join()
+        self.assertEqual(value.value, 300)
+
+    def test_managers(self):
+        with self.context.Manager() as manager:
+            self.assertEqual(list(manager.list([1, 2])), [1, 2])
+
+    def test_signals_and_sentinels(self):
+        process = self.start(sleep, daemon=True)
+        self.assertEqual(multiprocessing.connection.wait([process.sentinel], 0), [])
+        process.terminate()
+        self.assertEqual(multiprocessing.connection.wait([process.sentinel], 30), [process.sentinel])
+        process.join()
+        self.assertEqual(process.exitcode, -signal.SIGTERM)
+
+    def test_an_exception_ends_with_status_one(self):
+        process = self.start(fail)
+        process.join()
+        self.assertEqual(process.exitcode, 1)
+
+    def test_children_of_children(self):
+        near, far = self.context.Pipe()
+        process = self.start(start_one_of_its_own, far)
+        self.assertTrue(near.poll(30))
+        self.assertEqual([near.recv(), near.recv()], ["from below", 0])
+        process.join()
+        near.close()
+        far.close()
+
+    def test_a_target_that_cannot_be_pickled(self):
+        with self.assertRaises((pickle.PicklingError, AttributeError)):
+            self.context.Process(target=lambda: None).start()
+
+    def test_a_module_that_cannot_be_imported_is_named(self):
+        other = warmfork.multiprocessing.WarmforkContext(["no_such_module_anywhere"])
+        with self.assertRaisesRegex(warmfork.TemplateError, "no_such_module_anywhere"):
+            other.Process(target=square, args=(1,)).start()
+        other.template.close()
+
+    def test_a_template_that_dies_comes_back(self):
+        with self.context.Pool(2, maxtasksperchild=1) as pool:
+            results = [pool.apply_async(square, (number,)) for number in range(10)]
+            os.kill(self.context.template.pid, signal.SIGKILL)
+            self.assertEqual([result.get(30) for result in results], [n * n for n in range(10)])
+            pool.close()
+            pool.join()
+
+    def test_equal_arguments_give_the_same_context(self):
+        self.assertIs(warmfork.get_context(["json"]), warmfork.get_context(["json"]))
+        self.assertIsNot(warmfork.get_context(["json"]), warmfork.get_context(["csv"]))
+        self.assertEqual(warmfork.get_context(["json"]).get_start_method(), "warmfork")
+
+
+PROGRAM = """
+import multiprocessing, os, sys, warmfork.multiprocessing
+print("imported as", __name__, flush=True)
+class Own(multiprocessing.Process):
+    def run(self):
+        print("own", os.getppid() == int(sys.argv[1]) if len(sys.argv) > 1 else "", multiprocessing.get_start_method(), flush=True)
+if __name__ == "__main__":
+    multiprocessing.set_start_method("warmfork")
+    for _ in range(2):
+        child = Own(); child.start(); child.join(); print(child.exitcode, flush=True)
+    child = multiprocessing.get_context("spawn").Process(target=print, args=("spawned",)); child.start(); child.join()
+    print(multiprocessing.get_start_method(), child.exitcode, warmfork.multiprocessing._default.counts)
+"""
+
+
+class Method(TestCase):
+    def run_program(self, text):
+        folder = self.folder({"program.py": text})
+        done = subprocess.run([PYTHON, "program.py"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+        return done.stdout.splitlines()
+
+    def test_main_is_imported_once_in_the_template_and_the_name_reaches_other_methods(self):
+        self.assertEqual(
+            self.run_program(PROGRAM),
+            ["imported as __main__", "own  warmfork", "0", "own  warmfork", "0",
+             "imported as __mp_main__", "spawned", "warmfork 0 {'warm': 2, 'cold': 0}"],
+        )
+
+    def test_a_main_module_that_raises_when_it_is_imported(self):
+        output = self.run_program(
+            "import multiprocessing, os, warmfork.multiprocessing as m\n"
+            "if __name__ == '__mp_main__': raise RuntimeError('not importable')\n"
+            "if __name__ == '__main__':\n"
+            "    p = multiprocessing.get_context('warmfork').Process(target=print, args=('never',))\n"
+            "    p.start(); p.join(); print(p.exitcode)\n"
+        )
+        self.assertIn("RuntimeError: not importable", output)
+        self.assertEqual(output[-1], "1")
+
+    def test_a_main_module_without_a_guard_is_told_so(self):
+        output = self.run_program(
+            "import multiprocessing, warmfork.multiprocessing\n"
+            "p = multiprocessing.get_context('warmfork').Process(target=print, args=('x',))\n"
+            "p.start(); p.join(); print(p.exitcode)\n"
+        )
+        self.assertTrue(any("bootstrapping phase" in line for line in output), output)
+        self.assertEqual(output[-1], "1")
+
+
+if __name__ == "__main__":
+    unittest.main()
