@@ -72,7 +72,7 @@ enum class FrameKind : std::uint16_t {
     reported = 21,  ///< id: request; payload: JSON text
     variables =
         22,  ///< read while preloading; values: 1, all of them; payload: strings, before ready
-    shadowable = 23,  ///< payload: names of modules, before ready
+    shadowable = 23,  ///< payload: "module=file" each, before ready
     stale = 24,       ///< payload: text: what has changed
 };
 

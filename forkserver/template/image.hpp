@@ -25,7 +25,7 @@ struct FileStamp {
 struct ImageFacts {
     std::set<std::string> variables;  ///< of the environment, read while preloading
     bool reads_all_variables = false;
-    /// Modules that a file beside the script would have been imported instead of.
+    /// Modules that a file beside the script would have been imported instead of: "name=its own file".
     std::set<std::string> shadowable;
     /// Files that were opened for reading or asked about, as they were then.
     std::map<std::string, FileStamp> opened;

@@ -3,6 +3,6 @@
 
 #include "warmfork.h"
 
-/// From now on spawns are served from the first image whatever their environment, whether its files have
-/// changed, and whatever lies beside the script: to measure what looking costs.
+/// From now on spawns are served from the first image whatever their environment, whether its files
+/// have changed, and whatever lies beside the script: to measure what looking costs.
 void warmfork_leave_unchecked(warmfork_template* self);

@@ -28,18 +28,31 @@ std::int64_t now() {
     return nanoseconds(time);
 }
 
-bool is_module(std::string_view name, bool is_directory, const ShadowSearch::Names& modules) {
-    if (!modules.count(name.substr(0, name.find('.')))) return false;
+/// The module that `name` could be imported as; the end of `modules`: none of them.
+ModuleFiles::const_iterator module_of(std::string_view name, bool is_directory,
+                                      const ModuleFiles& modules) {
+    const auto module = modules.find(name.substr(0, name.find('.')));
     const fs::path suffix = fs::path(name).extension();
-    return suffix == ".py" || suffix == ".pyc" || suffix == ".so" ||
-           (suffix.empty() && is_directory);
+    const bool can_be =
+        suffix == ".py" || suffix == ".pyc" || suffix == ".so" || (suffix.empty() && is_directory);
+    return can_be ? module : modules.end();
 }
 
-std::string search_directory(const std::string& directory, const ShadowSearch::Names& modules) {
+/// Is the entry what the module itself came from: the file, or the directory of a package?
+bool is_origin(const fs::directory_entry& entry, bool is_directory, const std::string& file) {
     std::error_code error;
-    for (const fs::directory_entry& entry : fs::directory_iterator(directory, error))
-        if (is_module(entry.path().filename().string(), entry.is_directory(error), modules))
+    const fs::path origin = is_directory ? fs::path(file).parent_path() : fs::path(file);
+    return fs::equivalent(entry.path(), origin, error);
+}
+
+std::string search_directory(const std::string& directory, const ModuleFiles& modules) {
+    std::error_code error;
+    for (const fs::directory_entry& entry : fs::directory_iterator(directory, error)) {
+        const bool is_directory = entry.is_directory(error);
+        const auto module = module_of(entry.path().filename().string(), is_directory, modules);
+        if (module != modules.end() && !is_origin(entry, is_directory, module->second))
             return entry.path();
+    }
     return {};
 }
 
@@ -72,14 +85,16 @@ std::string archive_directory(const std::string& path) {
     return file ? directory : std::string();
 }
 
-std::string search_archive(const std::string& path, const ShadowSearch::Names& modules) {
+std::string search_archive(const std::string& path, const ModuleFiles& modules) {
     const std::string directory = archive_directory(path);
     std::string_view rest = directory;
     while (rest.size() > kEntrySize) {
         const std::size_t name_size = number_at<std::uint16_t>(rest, kEntryName);
         const std::string_view name = rest.substr(kEntrySize, name_size);
         const std::size_t slash = name.find('/');
-        if (is_module(name.substr(0, slash), slash != std::string_view::npos, modules))
+        const auto module =
+            module_of(name.substr(0, slash), slash != std::string_view::npos, modules);
+        if (module != modules.end() && !module->second.starts_with(path + "/"))
             return path + "/" + std::string(name);
         rest.remove_prefix(std::min(
             rest.size(), kEntrySize + name_size + number_at<std::uint16_t>(rest, kEntryExtra) +
@@ -90,7 +105,8 @@ std::string search_archive(const std::string& path, const ShadowSearch::Names& m
 
 }  // namespace
 
-std::string ShadowSearch::find(const std::string& directory, pid_t image, const Names& modules) {
+std::string ShadowSearch::find(const std::string& directory, pid_t image,
+                               const ModuleFiles& modules) {
     struct stat status;
     if (::stat(directory.c_str(), &status) < 0) return {};
     const std::int64_t changed = nanoseconds(status.st_ctim);

@@ -8,19 +8,20 @@
 #include <functional>
 #include <map>
 #include <mutex>
-#include <set>
 #include <string>
 
 namespace warmfork {
 
+/// Modules by name, each with the file that it came from.
+using ModuleFiles = std::map<std::string, std::string, std::less<>>;
+
 class ShadowSearch {
   public:
-    using Names = std::set<std::string, std::less<>>;
-
     /// `directory`: or a zip file. The file's path, or empty: there is none. `image`: which one,
     /// with its modules. Remembers what it found for as long as the directory is unchanged. Thread
     /// safe.
-    [[nodiscard]] std::string find(const std::string& directory, pid_t image, const Names& modules);
+    [[nodiscard]] std::string find(const std::string& directory, pid_t image,
+                                   const ModuleFiles& modules);
 
   private:
     struct Entry {

@@ -397,12 +397,15 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
 }
 
 void TemplateProcess::take_strings(const FrameHeader& header) {
-    auto& strings = header.kind == FrameKind::variables ? variables_.names : shadowable_;
     if (header.kind == FrameKind::variables && header.values[0]) variables_.all = true;
     std::string_view text(reinterpret_cast<const char*>(payload_.data()), payload_.size());
     while (!text.empty()) {
         const std::string_view string = text.substr(0, text.find('\0'));
-        strings.emplace(string);
+        const std::size_t equals = string.find('=');
+        if (header.kind == FrameKind::variables)
+            variables_.names.emplace(string);
+        else if (equals != std::string_view::npos)
+            shadowable_.emplace(string.substr(0, equals), string.substr(equals + 1));
         text.remove_prefix(std::min(text.size(), string.size() + 1));
     }
 }

@@ -19,6 +19,7 @@
 #include "owner/kept_descriptor.hpp"
 #include "owner/owned_sockets.hpp"
 #include "owner/owner_state.hpp"
+#include "owner/shadowing.hpp"
 
 namespace warmfork {
 
@@ -89,9 +90,7 @@ class TemplateProcess {
     [[nodiscard]] ReadVariables variables();
     /// Top-level modules that a file beside a script would be imported instead of. Known once
     /// ready, and the same from then on.
-    [[nodiscard]] const std::set<std::string, std::less<>>& shadowable() const {
-        return shadowable_;
-    }
+    [[nodiscard]] const ModuleFiles& shadowable() const { return shadowable_; }
     [[nodiscard]] Freshness freshness();
     /// What has changed, where it is stale.
     [[nodiscard]] std::string change();
@@ -185,7 +184,7 @@ class TemplateProcess {
     std::string refusal_;
     std::vector<int> image_descriptors_;
     ReadVariables variables_;
-    std::set<std::string, std::less<>> shadowable_;
+    ModuleFiles shadowable_;
     std::string change_;
     std::optional<RingWriter> commands_;
     std::optional<RingReader> completions_;

@@ -20,10 +20,13 @@ def has_suite():
         return False
 
 
+def environment():
+    return {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
+
+
 def start(backend, times):
-    env = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
     command = [sys.executable, RUNNER, backend, str(times), *MODULES]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, env=env)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment())
 
 
 @unittest.skipUnless(has_suite(), "CPython's own tests are not installed")
@@ -41,6 +44,28 @@ class CPython(unittest.TestCase):
         served = warm[1]["interpreters"]
         print(f"second run: {served['warm']} warm, {served['cold']} cold", file=sys.stderr)
         self.assertGreaterEqual(served["warm"] / (served["warm"] + served["cold"]), 0.8, served)
+
+
+    def test_multiprocessing_passes_what_passes_with_forkserver(self):
+        runs = {}
+        for method in ("forkserver", "warmfork"):
+            runs[method] = subprocess.Popen(
+                [sys.executable, os.path.join(os.path.dirname(__file__), "cpython_multiprocessing.py")],
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**environment(), "METHOD": method},
+            )
+        results = {}
+        for method, process in runs.items():
+            with process:
+                results[method] = json.load(process.stdout)
+        passed = [test for test, (outcome, _) in results["forkserver"]["tests"].items() if outcome == "passed"]
+        self.assertGreater(len(passed), 200)
+        for test in passed:
+            with self.subTest(test):
+                outcome = results["warmfork"]["tests"][test]
+                self.assertIn(outcome[0], ("passed", "skipped"), outcome[1])
+        processes = results["warmfork"]["processes"]
+        print(f"multiprocessing: {processes}", file=sys.stderr)
+        self.assertGreaterEqual(processes["warm"] / sum(processes.values()), 0.95)
 
 
 if __name__ == "__main__":

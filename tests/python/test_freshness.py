@@ -291,6 +291,22 @@ class Shadows(TestCase):
         process = template.popen([PYTHON, "-I", "-c", "import colorsys"], cwd=folder, backend="warm")
         self.assertEqual((process.wait(), process.backend), (0, "warm"))
 
+    def test_a_preloaded_module_does_not_shadow_itself(self):
+        folder = self.folder({
+            "beside.py": "VALUE = 3", "pack/__init__.py": "", "script.py": "import beside, pack; print(beside.VALUE)",
+        })
+        sys.path.insert(0, folder)
+        self.addCleanup(sys.path.remove, folder)
+        template = self.template(["beside", "pack"])
+        template.wait_ready()
+        process = template.popen([PYTHON, "script.py"], stdout=-1, cwd=folder)
+        self.assertEqual((process.communicate()[0], process.backend), (b"3\n", "warm"), process.reason)
+        with open(os.path.join(folder, "beside.so"), "w"):
+            pass  # comes before beside.py
+        process = template.popen([PYTHON, "script.py"], stdout=-1, stderr=-3, cwd=folder)
+        process.communicate()
+        self.assertEqual(process.backend, "cold")
+
     def test_modules_that_every_interpreter_has_loaded_are_not_shadowed(self):
         folder = self.folder({"os.py": "1/0", "script.py": "import os; print(os.sep)"})
         process = self.template(["json"]).popen(

@@ -121,7 +121,7 @@ def _describe(start, path):
         sources.update(os.path.abspath(file) for file in _files_of(module))
         parent, _, leaf = name.rpartition(".")
         if not parent and name not in start:
-            shadowable.add(name)
+            shadowable.add(f"{name}={os.path.abspath(getattr(module, '__file__', None) or '')}")
         entries = getattr(sys.modules.get(parent), "__path__", ()) if parent else path
         for entry in list(entries):
             if isinstance(entry, str):
