@@ -19,7 +19,8 @@ struct AtforkHandlers {
     void* library;  ///< the dso handle given at registration
 };
 
-/// A regular file that was opened for reading or asked about, as it was when that happened first.
+/// A regular file that was opened for reading or asked about, as it was when that happened first;
+/// without an inode: there was none.
 /// Times in nanoseconds.
 struct OpenedFile {
     const char* path;  ///< absolute
@@ -33,7 +34,7 @@ struct RecordedReads {
     std::size_t variable_count;
     const OpenedFile* files;
     std::size_t file_count;
-    bool is_complete;  ///< false: there was more than could be recorded
+    bool has_all_variables, has_all_files;  ///< false: there were more than could be recorded
 };
 
 struct PreloadInterface {

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <cerrno>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -28,23 +29,37 @@ void note_open_file(int directory, const char* path, int descriptor) {
     if (!real) real = next<int (*)(int, struct stat*)>("fstat");
     struct stat status;
     if (recorder::is_recording() && real(descriptor, &status) == 0)
-        recorder::note_file(directory, path, status);
+        recorder::note_file(directory, path, &status);
+}
+
+void note_absent_file(int directory, const char* path) {
+    if (path && path[0] && errno == ENOENT && recorder::is_recording())
+        recorder::note_file(directory, path, nullptr);
 }
 
 int noted(int directory, const char* path, int flags, int descriptor) {
-    if (descriptor >= 0 && is_read_only(flags)) note_open_file(directory, path, descriptor);
+    if (!is_read_only(flags)) return descriptor;
+    if (descriptor >= 0)
+        note_open_file(directory, path, descriptor);
+    else
+        note_absent_file(directory, path);
     return descriptor;
 }
 
 FILE* noted(const char* path, const char* mode, FILE* file) {
-    if (file && mode[0] == 'r' && !std::strchr(mode, '+'))
+    if (mode[0] != 'r' || std::strchr(mode, '+')) return file;
+    if (file)
         note_open_file(AT_FDCWD, path, ::fileno(file));
+    else
+        note_absent_file(AT_FDCWD, path);
     return file;
 }
 
 int noted(int directory, const char* path, const struct stat* status, int result) {
-    if (result == 0 && path[0] && recorder::is_recording())
-        recorder::note_file(directory, path, *status);
+    if (result < 0)
+        note_absent_file(directory, path);
+    else if (path && path[0] && recorder::is_recording())
+        recorder::note_file(directory, path, status);
     return result;
 }
 
@@ -63,6 +78,15 @@ mode_t mode_of(int flags, va_list arguments) {
         if (!real) real = next<char* (*)(const char*)>(#name);           \
         if (recorder::is_recording()) recorder::note_variable(variable); \
         return real(variable);                                           \
+    }
+
+// Who writes a variable depends on it too: what was there before is gone.
+#define INTERPOSE_WRITE(name, parameters, arguments, variable)           \
+    EXPORT int name parameters noexcept {                                \
+        static int(*real) parameters;                                    \
+        if (!real) real = next<int(*) parameters>(#name);                \
+        if (recorder::is_recording()) recorder::note_variable(variable); \
+        return real arguments;                                           \
     }
 
 #define INTERPOSE_OPEN(name)                                           \
@@ -123,6 +147,9 @@ extern "C" {
 
 INTERPOSE_GETENV(getenv)
 INTERPOSE_GETENV(secure_getenv)
+INTERPOSE_WRITE(setenv, (const char* name, const char* value, int overwrite),
+                (name, value, overwrite), name)
+INTERPOSE_WRITE(unsetenv, (const char* name), (name), name)
 INTERPOSE_OPEN(open)
 INTERPOSE_OPEN(open64)
 INTERPOSE_OPENAT(openat)

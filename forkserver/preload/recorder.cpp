@@ -15,23 +15,24 @@ namespace warmfork::recorder {
 namespace {
 
 // Address space; only what is written to takes memory.
-constexpr std::size_t kArenaSize = 16u << 20;
+constexpr std::size_t kArenaSize = 64u << 20;
 constexpr std::size_t kMostVariables = 4096;
-constexpr std::size_t kMostFiles = 16384;
+constexpr std::size_t kMostFiles = 1u << 17;
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 pid_t recording_process = 0;
 char* arena = nullptr;
 std::size_t arena_used = 0;
-bool is_complete = true;
+bool has_all_variables = true;
+bool has_all_files = true;
 
 const char* variables[kMostVariables];
 OpenedFile files[kMostFiles];
 std::size_t variable_count = 0;
 std::size_t file_count = 0;
 // Hash tables of numbers into the two lists, from 1 on; twice the size, so never full.
-std::uint16_t variable_slots[2 * kMostVariables];
-std::uint16_t file_slots[2 * kMostFiles];
+std::uint32_t variable_slots[2 * kMostVariables];
+std::uint32_t file_slots[2 * kMostFiles];
 
 std::size_t hash(const char* text) {
     std::uint64_t value = 14695981039346656037u;  // FNV-1a
@@ -51,7 +52,7 @@ const char* keep(const char* text) {
 
 /// The number of `text` in a list; 0 with `ret_slot` set: it is not there.
 template <typename PathOf>
-std::size_t find(const char* text, const std::uint16_t* slots, std::size_t slot_count,
+std::size_t find(const char* text, const std::uint32_t* slots, std::size_t slot_count,
                  PathOf path_of, std::size_t& ret_slot) {
     std::size_t slot = hash(text) % slot_count;
     for (; slots[slot] != 0; slot = (slot + 1) % slot_count)
@@ -96,7 +97,7 @@ void add_file(const char* path, const struct stat& status) {
         return;
     const char* kept = file_count < kMostFiles ? keep(path) : nullptr;
     if (!kept) {
-        is_complete = false;
+        has_all_files = false;
         return;
     }
     files[file_count++] = {kept,
@@ -105,7 +106,7 @@ void add_file(const char* path, const struct stat& status) {
                            status.st_size,
                            nanoseconds(status.st_mtim),
                            nanoseconds(status.st_ctim)};
-    file_slots[slot] = static_cast<std::uint16_t>(file_count);
+    file_slots[slot] = static_cast<std::uint32_t>(file_count);
 }
 
 }  // namespace
@@ -121,7 +122,7 @@ RecordedReads stop() {
     ::pthread_mutex_lock(&lock);
     recording_process = 0;
     ::pthread_mutex_unlock(&lock);
-    return {variables, variable_count, files, file_count, is_complete};
+    return {variables, variable_count, files, file_count, has_all_variables, has_all_files};
 }
 
 bool is_recording() {
@@ -137,21 +138,22 @@ void note_variable(const char* name) {
         const char* kept = variable_count < kMostVariables ? keep(name) : nullptr;
         if (kept) {
             variables[variable_count++] = kept;
-            variable_slots[slot] = static_cast<std::uint16_t>(variable_count);
+            variable_slots[slot] = static_cast<std::uint32_t>(variable_count);
         } else {
-            is_complete = false;
+            has_all_variables = false;
         }
     }
     ::pthread_mutex_unlock(&lock);
 }
 
-void note_file(int directory, const char* path, const struct stat& status) {
+void note_file(int directory, const char* path, const struct stat* status) {
     const int error = errno;
+    const struct stat absent {};
     char absolute[4096];
-    if (S_ISREG(status.st_mode) && make_absolute(directory, path, absolute) &&
+    if ((!status || S_ISREG(status->st_mode)) && make_absolute(directory, path, absolute) &&
         !is_of_the_kernel(absolute)) {
         ::pthread_mutex_lock(&lock);
-        add_file(absolute, status);
+        add_file(absolute, status ? *status : absent);
         ::pthread_mutex_unlock(&lock);
     }
     errno = error;

@@ -17,7 +17,7 @@ RecordedReads stop();
 bool is_recording();
 void note_variable(const char* name);
 /// A file that was opened, or asked about before its content was taken by a way that cannot be
-/// seen. `directory`: as of openat. Keeps errno.
-void note_file(int directory, const char* path, const struct stat& status);
+/// seen. `directory`: as of openat. `status`: null: there is no such file. Keeps errno.
+void note_file(int directory, const char* path, const struct stat* status);
 
 }  // namespace warmfork::recorder

@@ -36,10 +36,6 @@ constexpr std::array<long, 8> kUnwatchable{
     NFS_SUPER_MAGIC,       SMB_SUPER_MAGIC,       V9FS_MAGIC,       AFS_SUPER_MAGIC,
     0xff534d42 /* CIFS */, 0xfe534d42 /* SMB2 */, FUSE_SUPER_MAGIC, 0x00c36400 /* Ceph */};
 
-bool is_cache(const std::string& path) {
-    return path.find("/__pycache__/") != std::string::npos;
-}
-
 bool can_be_imported(const std::string& name) {
     const std::size_t dot = name.find('.');
     if (dot == std::string::npos) return true;  // a package
@@ -128,7 +124,8 @@ void Freshness::add_way(const std::string& path) {
 void Freshness::watch(const ImageFacts& facts) {
     word_.store(kFreshnessChecking);
     for (const auto& [path, stamp] : facts.opened) add_way(path);
-    for (const std::string& path : facts.sources) add_way(path);
+    for (const auto* paths : {&facts.absent, &facts.sources, &facts.caches})
+        for (const std::string& path : *paths) add_way(path);
     for (const auto& [path, modules] : facts.places) {
         add_way(path);
         std::error_code error;
@@ -154,22 +151,28 @@ void Freshness::watch(const ImageFacts& facts) {
 
 /// Compares what is there now with what the image took in.
 void Freshness::note_sources(const ImageFacts& facts) {
+    const auto is_changed = [this](const std::string& path) {
+        become_stale(path + " was changed while it was preloaded");
+    };
+    if (!facts.has_all_files) become_stale("more files were read than can be watched");
+    for (const std::string& path : facts.absent)
+        if (!facts.caches.count(path) && !path.ends_with(".pyc") && stamp_of(path))
+            is_changed(path);
+    const std::int64_t made_since = process_start_time() - kTick;
+    for (const std::string& path : facts.sources) {
+        const std::optional<FileStamp> now = stamp_of(path);
+        if (now) stamps_.emplace(path, *now);
+        if (!now || (!facts.opened.count(path) && now->changed >= made_since)) is_changed(path);
+    }
     for (const auto& [path, opened] : facts.opened) {
         const std::optional<FileStamp> now = stamp_of(path);
         if (!now) continue;  // a temporary file; what is missed of the others is a source
         stamps_.emplace(path, *now);
         // A cache that was out of date has been written anew from the source, which is watched too.
-        if (*now != opened && !is_cache(path))
-            become_stale(path + " was changed while it was preloaded");
+        if (*now != opened && !facts.caches.count(path)) is_changed(path);
     }
-    const std::int64_t made_since = process_start_time() - kTick;
-    for (const std::string& path : facts.sources) {
-        const std::optional<FileStamp> now = stamp_of(path);
-        if (!now && !is_cache(path)) become_stale(path + " is no longer there");
-        if (!now || !stamps_.emplace(path, *now).second) continue;
-        if (!is_cache(path) && now->changed >= made_since)
-            become_stale(path + " was changed while it was preloaded");
-    }
+    for (const std::string& path : facts.caches)
+        if (const std::optional<FileStamp> now = stamp_of(path)) stamps_.emplace(path, *now);
 }
 
 void Freshness::arm() {
@@ -193,6 +196,8 @@ bool Freshness::matters(const Directory& directory, std::uint32_t mask,
     if (directory.files.count(name)) return true;
     if (!(mask & kNamesMask)) return false;
     if (directory.links.count(name)) return true;
+    // Read by every interpreter, where it lies in a directory of packages.
+    if (!directory.modules.empty() && name.ends_with(".pth")) return true;
     return is_module_of(directory.modules, name);
 }
 
@@ -256,7 +261,7 @@ bool Freshness::check() {
     if (word_.load() == kFreshnessFresh && !mounts_changed_ && !events_wait(inotify_)) return true;
     word_.store(kFreshnessChecking);
     if (!take_events()) return false;
-    if (mounts_changed_ && !compare_files()) return false;
+    if (mounts_changed_ && (!compare_files() || !compare_places())) return false;
     mounts_changed_ = false;
     word_.store(kFreshnessFresh);
     return true;

@@ -1,5 +1,6 @@
 #include "template/image.hpp"
 
+#include <link.h>
 #include <sys/stat.h>
 
 #include <time.h>
@@ -54,13 +55,25 @@ void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts) {
     const RecordedReads reads = preload.stop_recording();
     for (std::size_t i = 0; i < reads.variable_count; ++i)
         facts.variables.insert(reads.variables[i]);
-    if (!reads.is_complete) facts.reads_all_variables = true;
+    if (!reads.has_all_variables) facts.reads_all_variables = true;
+    facts.has_all_files = reads.has_all_files;
     for (std::size_t i = 0; i < reads.file_count; ++i) {
         const OpenedFile& file = reads.files[i];
-        facts.opened[file.path] =
-            FileStamp{file.device, file.inode, file.size, file.modified, file.changed};
+        if (file.inode == 0)
+            facts.absent.insert(file.path);
+        else
+            facts.opened[file.path] =
+                FileStamp{file.device, file.inode, file.size, file.modified, file.changed};
     }
     add_mapped_files(facts);
+    // By the names that they were found under as well, which may be symbolic links.
+    ::dl_iterate_phdr(
+        [](dl_phdr_info* library, std::size_t, void* facts_) {
+            if (library->dlpi_name && library->dlpi_name[0] == '/')
+                static_cast<ImageFacts*>(facts_)->sources.insert(library->dlpi_name);
+            return 0;
+        },
+        &facts);
 }
 
 }  // namespace warmfork

@@ -25,12 +25,19 @@ struct FileStamp {
 struct ImageFacts {
     std::set<std::string> variables;  ///< of the environment, read while preloading
     bool reads_all_variables = false;
-    /// Modules that a file beside the script would have been imported instead of: "name=its own file".
+    /// Modules that a file beside the script would have been imported instead of: "name=its own
+    /// file".
     std::set<std::string> shadowable;
     /// Files that were opened for reading or asked about, as they were then.
     std::map<std::string, FileStamp> opened;
+    /// Files that were looked for and not there.
+    std::set<std::string> absent;
     /// Mapped files, and what modules were made from.
     std::set<std::string> sources;
+    /// Compiled from the sources by whoever comes first: perhaps by this process, perhaps not
+    /// there.
+    std::set<std::string> caches;
+    bool has_all_files = true;
     /// Where modules are looked for, and the names of those that were found there or further on: a
     /// new file of that name would be found first.
     std::map<std::string, std::set<std::string>> places;

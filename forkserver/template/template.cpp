@@ -109,6 +109,10 @@ void Template::describe_image() {
             text.clear();
         };
         for (const std::string& string : strings) {
+            if (string.size() >= kStringsFrameSize) {
+                flag = true;
+                continue;
+            }
             if (text.size() + string.size() >= kStringsFrameSize) send();
             text.append(string.c_str(), string.size() + 1);
         }

@@ -25,8 +25,16 @@ constexpr int kChoices = 4;
 /// Where the package lies is inserted for its import only; the modules follow as arguments. What
 /// the interpreter has loaded by itself is told apart from what preloading adds.
 constexpr const char* kPythonBoot =
-    "import sys; start = frozenset(sys.modules); sys.path.insert(0, sys.argv[1]); "
+    "import sys; start = frozenset(sys.modules); "
+    "sys.path[:sys.path[:1] == ['']] = [sys.argv[1]]; "
     "import warmfork._template; warmfork._template.main(start)";
+
+// So many selections are remembered that no image gave way to.
+constexpr std::size_t kMostRefused = 64;
+
+void add_to_hash(std::size_t& hash, std::string_view text) {
+    hash = hash * 31 + std::hash<std::string_view>()(text);
+}
 
 std::vector<std::string> copy(std::span<char* const> strings) {
     return {strings.begin(), strings.end()};
@@ -52,9 +60,16 @@ ImageSet::~ImageSet() {
             if (process) process->shut_down();
 }
 
-Selection ImageSet::plain_selection(std::span<char* const> environment) {
+Selection ImageSet::plain_selection() {
     const std::lock_guard lock(mutex_);
-    return {images_.front()->options, images_.front()->is_isolated, environment};
+    plain_environment_.clear();
+    if (definition_.environment)
+        for (std::string& variable : *definition_.environment)
+            plain_environment_.push_back(variable.data());
+    else
+        for (char** variable = environ; variable && *variable; ++variable)
+            plain_environment_.push_back(*variable);
+    return {images_.front()->options, images_.front()->is_isolated, plain_environment_};
 }
 
 LaunchPlan ImageSet::plan_for(const Image& image) const {
@@ -86,6 +101,8 @@ Outcome ImageSet::start_process(Image& image, Process& ret_process) {
     if (Outcome failure = TemplateProcess::start(plan_for(image), ret_process)) return failure;
     ++starts_;
     image.started_with = ret_process->environment_at_start();
+    image.fitting.clear();
+    image.has_learned = false;
     image.failure.reset();
     return {};
 }
@@ -104,6 +121,8 @@ Outcome ImageSet::run(Image& image, Discarded& discarded) {
         if (!failure) {
             discard(image.process, discarded);
             image.process = std::move(image.next);
+            image.fitting.clear();
+            image.has_learned = false;
             image.restarting = {};
         } else if (failure->error_number != ETIMEDOUT) {
             discard(image.next, discarded);
@@ -125,9 +144,15 @@ Outcome ImageSet::start() {
 }
 
 void ImageSet::learn(Image& image, TemplateProcess& process) {
+    if (image.has_learned) return;
     image.started_with = process.environment_at_start();
     image.read = process.variables();
+    image.has_learned = true;
     image.restarting = {};
+}
+
+bool ImageSet::is_starting(const Image& image) {
+    return image.process && !image.has_learned;
 }
 
 bool ImageSet::fits(Image& image, const Selection& selection) {
@@ -144,7 +169,7 @@ bool ImageSet::fits(Image& image, const Selection& selection) {
     if (!differing_variable(image.started_with, selection.environment, *read, definition_.is_python)
              .empty())
         return false;
-    if (image.read) image.fitting = copy(selection.environment);
+    if (image.has_learned) image.fitting = copy(selection.environment);
     return true;
 }
 
@@ -154,12 +179,26 @@ ImageSet::ImagePointer ImageSet::find(const Selection& selection) {
     return nullptr;
 }
 
-ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, Discarded& discarded) {
+/// Null: there is none to be had for it now. A selection that comes for the first time does not
+/// drive out another's image: perhaps it never comes again (a directory of its own for each child).
+ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, bool insists,
+                                             Discarded& discarded) {
     if (definition_.variants_most == 0) return nullptr;
     if (images_.size() > definition_.variants_most) {
+        std::size_t hash = 0;
+        for (const std::string& option : selection.options) add_to_hash(hash, option);
+        for (const char* variable : selection.environment) add_to_hash(hash, variable);
+        const auto before = std::find(refused_.begin(), refused_.end(), hash);
         const auto oldest = std::min_element(
-            images_.begin() + 1, images_.end(),
-            [](const auto& one, const auto& other) { return one->last_use < other->last_use; });
+            images_.begin() + 1, images_.end(), [](const auto& one, const auto& other) {
+                return std::pair(is_starting(*one), one->last_use) <
+                       std::pair(is_starting(*other), other->last_use);
+            });
+        if (!insists && (before == refused_.end() || is_starting(**oldest))) {
+            if (before == refused_.end()) refused_.push_back(hash);
+            if (refused_.size() > kMostRefused) refused_.pop_front();
+            return nullptr;
+        }
         discard((*oldest)->process, discarded);
         discard((*oldest)->next, discarded);
         images_.erase(oldest);
@@ -213,7 +252,7 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
         std::unique_lock lock(mutex_);
         ImagePointer image = find(selection);
         const bool is_new = !image;
-        if (!image) image = add_variant(selection, discarded);
+        if (!image) image = add_variant(selection, may_wait, discarded);
         if (!image) {
             ret_cold = difference(selection);
             return {};
@@ -244,6 +283,7 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
         Outcome failure = process->wait_ready(waits ? deadline : Deadline(Clock::now()));
         lock.lock();
         if (!failure) {
+            if (image->process != process) continue;  // renewed meanwhile
             learn(*image, *process);
             if (!fits(*image, selection)) continue;  // it has read what differs
             ret_process = process;

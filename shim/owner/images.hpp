@@ -2,6 +2,7 @@
 // of the interpreter or other values of the variables that preloading reads.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -46,8 +47,8 @@ class ImageSet {
     /// Tells all of them to end, and waits until they have.
     ~ImageSet();
 
-    /// What the first image was started for.
-    [[nodiscard]] Selection plain_selection(std::span<char* const> environment);
+    /// What the first image is started for. Good until the environment is changed.
+    [[nodiscard]] Selection plain_selection();
 
     /// Starts the first image unless it runs.
     [[nodiscard]] Outcome start();
@@ -89,8 +90,9 @@ class ImageSet {
         std::optional<Failure> failure;  ///< a variant that could not be preloaded
         Clock::time_point failed_at{};
         std::vector<std::string> started_with;
-        std::vector<std::string> fitting;  ///< the last environment that was found to fit
-        std::optional<ReadVariables> read;
+        std::vector<std::string> fitting;   ///< the last environment that was found to fit
+        std::optional<ReadVariables> read;  ///< of the last process that was ready
+        bool has_learned = false;           ///< `read` is of this process
         Clock::time_point renewed_at{}, not_before{};
         Clock::duration delay{};
         std::uint64_t last_use = 0;
@@ -103,9 +105,11 @@ class ImageSet {
     [[nodiscard]] LaunchPlan plan_for(const Image& image) const;
     [[nodiscard]] Outcome start_process(Image& image, Process& ret_process);
     [[nodiscard]] Outcome run(Image& image, Discarded& discarded);
+    [[nodiscard]] static bool is_starting(const Image& image);
     [[nodiscard]] bool fits(Image& image, const Selection& selection);
     [[nodiscard]] ImagePointer find(const Selection& selection);
-    [[nodiscard]] ImagePointer add_variant(const Selection& selection, Discarded& discarded);
+    [[nodiscard]] ImagePointer add_variant(const Selection& selection, bool insists,
+                                           Discarded& discarded);
     [[nodiscard]] ColdReason difference(const Selection& selection);
     [[nodiscard]] ColdReason reason_to_wait(const Image& image, const Selection& selection);
     [[nodiscard]] Image* image_of(const Process& process);
@@ -118,6 +122,8 @@ class ImageSet {
     std::mutex mutex_;
     std::vector<ImagePointer> images_;  ///< [0]: the first
     std::uint64_t uses_ = 0;
+    std::deque<std::size_t> refused_;       ///< selections that no image gave way to, hashed
+    std::vector<char*> plain_environment_;  ///< pointers into the definition's, or the owner's
     std::atomic<std::uint64_t> starts_{0};
 };
 

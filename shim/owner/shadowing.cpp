@@ -45,13 +45,21 @@ bool is_origin(const fs::directory_entry& entry, bool is_directory, const std::s
     return fs::equivalent(entry.path(), origin, error);
 }
 
+bool has_initialization(const fs::path& package) {
+    std::error_code error;
+    for (const fs::directory_entry& entry : fs::directory_iterator(package, error))
+        if (entry.path().stem().string().starts_with("__init__")) return true;
+    return false;
+}
+
 std::string search_directory(const std::string& directory, const ModuleFiles& modules) {
     std::error_code error;
     for (const fs::directory_entry& entry : fs::directory_iterator(directory, error)) {
         const bool is_directory = entry.is_directory(error);
         const auto module = module_of(entry.path().filename().string(), is_directory, modules);
-        if (module != modules.end() && !is_origin(entry, is_directory, module->second))
-            return entry.path();
+        if (module == modules.end() || is_origin(entry, is_directory, module->second)) continue;
+        // Without __init__ it is part of a namespace, which comes after every module.
+        if (!is_directory || has_initialization(entry.path())) return entry.path();
     }
     return {};
 }
@@ -59,6 +67,7 @@ std::string search_directory(const std::string& directory, const ModuleFiles& mo
 // The records at the end of a zip file, of APPNOTE.TXT 4.3: little-endian, as all machines this is
 // for.
 constexpr std::size_t kEndSize = 22, kEndDirectorySize = 12;
+constexpr std::int64_t kMostEnd = kEndSize + 65535;  // with a comment of any length
 constexpr std::size_t kEntrySize = 46, kEntryName = 28, kEntryExtra = 30, kEntryComment = 32;
 
 template <typename Number>
@@ -68,19 +77,20 @@ Number number_at(std::string_view bytes, std::size_t at) {
     return number;
 }
 
-/// The directory of a zip file without a comment; empty: it is no such file.
+/// The directory of a zip file; empty: it is no such file.
 std::string archive_directory(const std::string& path) {
     std::ifstream file(path, std::ios::binary | std::ios::ate);
     const auto size = static_cast<std::int64_t>(file.tellg());
-    std::string end(kEndSize, '\0');
-    if (!file || size < static_cast<std::int64_t>(kEndSize) ||
-        !file.seekg(-static_cast<std::int64_t>(kEndSize), std::ios::end)
-             .read(end.data(), kEndSize) ||
-        !end.starts_with("PK\5\6"))
-        return {};
-    const auto directory_size = number_at<std::uint32_t>(end, kEndDirectorySize);
-    const std::int64_t start = size - static_cast<std::int64_t>(kEndSize) - directory_size;
-    std::string directory(start < 0 ? 0 : directory_size, '\0');
+    if (!file || size < static_cast<std::int64_t>(kEndSize)) return {};
+    const std::int64_t tail_start = std::max<std::int64_t>(0, size - kMostEnd);
+    std::string tail(static_cast<std::size_t>(size - tail_start), '\0');
+    file.seekg(tail_start).read(tail.data(), static_cast<std::streamsize>(tail.size()));
+    const std::size_t end = tail.rfind("PK\5\6");
+    if (!file || end == std::string::npos) return {};
+    const auto directory_size = number_at<std::uint32_t>(tail, end + kEndDirectorySize);
+    const std::int64_t start = tail_start + static_cast<std::int64_t>(end) - directory_size;
+    if (start < 0) return {};
+    std::string directory(directory_size, '\0');
     file.seekg(start).read(directory.data(), static_cast<std::streamsize>(directory.size()));
     return file ? directory : std::string();
 }
@@ -133,9 +143,7 @@ std::string ShadowSearch::find(const std::string& directory, pid_t image,
 std::string import_directory(const std::string& base, const std::string& script) {
     std::error_code error;
     const fs::path path = fs::path(base) / script;
-    if (fs::is_directory(path, error) ||
-        (!script.ends_with(".py") && !archive_directory(path).empty()))
-        return path;
+    if (fs::is_directory(path, error) || !archive_directory(path).empty()) return path;
     const fs::path real = fs::weakly_canonical(path, error);
     return error ? path.parent_path() : real.parent_path();
 }

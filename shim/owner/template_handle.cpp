@@ -21,6 +21,9 @@ namespace {
 // die it is the record that kills them.
 constexpr int kHandOffTries = 4;
 
+// A template may end, or its image give way to another variant, between choice and command.
+constexpr int kMostLostTemplates = 8;
+
 // Who waits for a fresh image while its files are written over and over is served cold after this
 // many.
 constexpr int kMostRenewals = 5;
@@ -133,10 +136,7 @@ TemplateHandle::TemplateHandle(Definition definition)
 
 /// The image that a plain spawn of this moment would come from.
 Outcome TemplateHandle::ready_image(Deadline deadline, Process& ret_process) {
-    std::vector<char*> environment;
-    for (char** variable = environ; variable && *variable; ++variable)
-        environment.push_back(*variable);
-    const Selection selection = images_.plain_selection(environment);
+    const Selection selection = images_.plain_selection();
     ColdReason reason;
     Outcome failure = images_.choose(selection, true, deadline, ret_process, reason);
     if (!failure && !ret_process)
@@ -299,7 +299,7 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
             return failure;
         }
         if (failure->stage == Stage::hand_off && failure->error_number == EPIPE &&
-            lost_templates++ == 0) {
+            lost_templates++ < kMostLostTemplates) {
             images_.forget(process);
             continue;
         }
@@ -358,6 +358,7 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
         }
     }
 
+    const std::uint64_t mount_changes = process.mount_changes();
     std::uint64_t id;
     std::vector<Born> born;
     if (Outcome failure = process.fork_on_command(record, descriptors, count,
@@ -382,6 +383,7 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
             process.finish_command(id, count, is_unexplained, spawned_pids(spawned)))
         failure = std::move(explanation);
     if (spawned.size() == count) {
+        process.mounts_checked(mount_changes);
         process.remember_children(spawned_pids(spawned), request.lifetime());
         forked_ += count;
         ret_spawned = std::move(spawned);

@@ -127,6 +127,7 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     if (!command_bell_ || !completion_bell_) return failed("cannot make doorbells");
     // Without (there are 128 for a user) the template compares its files at each fork.
     inotify_ = KeptDescriptor(Descriptor(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)));
+    has_inotify_ = bool(inotify_);
     mounts_ = KeptDescriptor(Descriptor(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)));
     Descriptor memfd;
     if (int error = Segment::create(segment_, memfd))
@@ -477,7 +478,12 @@ bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::funct
         reap_ended_spares();
         if (done()) return true;
         if (ended_ || state_ == State::broken) return false;
-        if (deadline && Clock::now() >= *deadline) return false;
+        if (deadline && Clock::now() >= *deadline) {
+            // Also who does not wait has to learn that it has ended.
+            if (somebody_polls_ || !has_ended()) return false;
+            settle_after_end();
+            continue;
+        }
         poll_channel(lock, deadline);
     }
 }
@@ -592,9 +598,13 @@ ReadVariables TemplateProcess::variables() {
 
 TemplateProcess::Freshness TemplateProcess::freshness() {
     // The events first, and then the word: template/freshness.hpp says why.
+    if (has_inotify_ && !inotify_) return Freshness::unknown;  // closed by somebody
     pollfd polled[2] = {{inotify_.get(), POLLIN, 0}, {mounts_.get(), POLLPRI, 0}};
-    const bool something_changed = ::poll(polled, 2, 0) != 0 &&
-                                   ((polled[0].revents & POLLIN) || (polled[1].revents & POLLPRI));
+    ::poll(polled, 2, 0);
+    // Each open file tells of a change once, and this may be another spawn's look at it.
+    if (polled[1].revents & POLLPRI) ++mount_changes_;
+    const bool something_changed =
+        (polled[0].revents & POLLIN) || mount_changes_ != mount_changes_checked_;
     switch (segment_.layout().freshness.load()) {
         case kFreshnessStale:
             return Freshness::stale;

@@ -1,6 +1,7 @@
 // One running template, seen from its owner: its channel, its parked children, its end.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -92,6 +93,15 @@ class TemplateProcess {
     /// ready, and the same from then on.
     [[nodiscard]] const ModuleFiles& shadowable() const { return shadowable_; }
     [[nodiscard]] Freshness freshness();
+    /// Changes of mounts that have been seen here. The template has looked at them all when it has
+    /// forked for a command that was given after: then `mounts_checked` is told the number of
+    /// before.
+    [[nodiscard]] std::uint64_t mount_changes() const { return mount_changes_; }
+    void mounts_checked(std::uint64_t changes) {
+        std::uint64_t before = mount_changes_checked_;
+        while (before < changes && !mount_changes_checked_.compare_exchange_weak(before, changes)) {
+        }
+    }
     /// What has changed, where it is stale.
     [[nodiscard]] std::string change();
 
@@ -166,7 +176,9 @@ class TemplateProcess {
     Segment segment_;
     KeptDescriptor command_bell_, completion_bell_;
     KeptDescriptor inotify_;  ///< the template watches with it, this side looks whether events wait
-    KeptDescriptor mounts_;   ///< of this side's own: each open file tells of a change once
+    std::atomic<std::uint64_t> mount_changes_{0}, mount_changes_checked_{0};
+    bool has_inotify_ = false;
+    KeptDescriptor mounts_;  ///< of this side's own: each open file tells of a change once
     OwnerState state_at_start_;
     bool could_compare_ = false;
     bool opened_by_main_thread_ = false;

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "owner/benchmark.hpp"
 #include "python_child.hpp"
@@ -30,20 +31,51 @@ PyObject* raise(const warmfork_failure& failure) {
     return nullptr;
 }
 
-void close_template(PyObject* capsule) {
-    auto* self = static_cast<warmfork_template*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
-    if (PyCapsule_GetContext(capsule) == nullptr) warmfork_template_close(self);
+/// What a capsule holds. Touched with the GIL held only. A template that is closed while other
+/// threads use it is freed by the last of them.
+struct Handle {
+    warmfork_template* self;
+    int users = 0;
+    bool is_closed = false;
+};
+
+void free_template(Handle& handle) {
+    Py_BEGIN_ALLOW_THREADS warmfork_template_close(handle.self);
+    Py_END_ALLOW_THREADS handle.self = nullptr;
 }
 
-/// Null with an exception set if it is not a template, or closed.
-warmfork_template* template_of(PyObject* capsule) {
-    auto* self = static_cast<warmfork_template*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
-    if (self && PyCapsule_GetContext(capsule) != nullptr) {
-        PyErr_SetString(PyExc_ValueError, "the template is closed");
-        return nullptr;
-    }
-    return self;
+void delete_handle(PyObject* capsule) {
+    auto* handle = static_cast<Handle*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
+    if (handle->self) free_template(*handle);
+    delete handle;
 }
+
+/// The template of a capsule, for as long as this lives; null with an exception set if it is none,
+/// or closed.
+class InUse {
+  public:
+    explicit InUse(PyObject* capsule) {
+        auto* handle = static_cast<Handle*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
+        if (!handle) return;
+        if (handle->is_closed) {
+            PyErr_SetString(PyExc_ValueError, "the template is closed");
+            return;
+        }
+        handle_ = handle;
+        ++handle_->users;
+    }
+    InUse(const InUse&) = delete;
+    InUse& operator=(const InUse&) = delete;
+    ~InUse() {
+        if (handle_ && --handle_->users == 0 && handle_->is_closed) free_template(*handle_);
+    }
+
+    warmfork_template* get() const { return handle_ ? handle_->self : nullptr; }
+    explicit operator bool() const { return handle_ != nullptr; }
+
+  private:
+    Handle* handle_ = nullptr;
+};
 
 /// Bytes or None, as text that lives as long as the object. False with an exception set.
 bool optional_text(PyObject* object, const char*& ret_text) {
@@ -53,8 +85,8 @@ bool optional_text(PyObject* object, const char*& ret_text) {
     return true;
 }
 
-/// open(python, preload, path, environment or None, directory or None, spares, backend, allow, on_stale,
-/// variants, before_fork or None, in_child or None, options) -> template
+/// open(python, preload, path, environment or None, directory or None, spares, backend, allow,
+/// on_stale, variants, before_fork or None, in_child or None, options) -> template
 PyObject* open(PyObject*, PyObject* arguments) {
     const char* python;
     PyObject *preload_list, *path_list, *environment_list, *allow_list;
@@ -92,19 +124,18 @@ PyObject* open(PyObject*, PyObject* arguments) {
     warmfork_failure failure;
     int error;
     Py_BEGIN_ALLOW_THREADS error = warmfork_template_open(&options, &self, &failure);
-    Py_END_ALLOW_THREADS return error ? raise(failure)
-                                      : PyCapsule_New(self, kTemplateCapsule, close_template);
+    Py_END_ALLOW_THREADS return error
+        ? raise(failure)
+        : PyCapsule_New(new Handle{self}, kTemplateCapsule, delete_handle);
 }
 
 /// close(template): ends it; again is fine.
 PyObject* close(PyObject*, PyObject* capsule) {
-    auto* self = static_cast<warmfork_template*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
-    if (!self) return nullptr;
-    if (PyCapsule_GetContext(capsule) == nullptr) {
-        PyCapsule_SetContext(capsule, self);  // any value that is not null: closed
-        Py_BEGIN_ALLOW_THREADS warmfork_template_close(self);
-        Py_END_ALLOW_THREADS
-    }
+    auto* handle = static_cast<Handle*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
+    if (!handle) return nullptr;
+    const bool is_first = !handle->is_closed;
+    handle->is_closed = true;
+    if (is_first && handle->users == 0) free_template(*handle);
     Py_RETURN_NONE;
 }
 
@@ -162,8 +193,8 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
                           &given.file_mode_mask, &given.signals_default, &given.nice,
                           &given.affinity, &given.limits))
         return nullptr;
-    warmfork_template* self = nullptr;
-    if (given.capsule != Py_None && !(self = template_of(given.capsule))) return nullptr;
+    std::optional<InUse> self;
+    if (given.capsule != Py_None && !self.emplace(given.capsule)) return nullptr;
     StringArray arguments, environment;
     const char *executable, *directory;
     std::vector<warmfork_descriptor> descriptors;
@@ -201,7 +232,8 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
     warmfork_process* process;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS error = warmfork_spawn(self, &request, &process, &failure);
+    Py_BEGIN_ALLOW_THREADS error =
+        warmfork_spawn(self ? self->get() : nullptr, &request, &process, &failure);
     Py_END_ALLOW_THREADS if (error) return raise(failure);
     const char* text;
     const warmfork_reason reason = warmfork_process_reason(process, &text);
@@ -225,9 +257,9 @@ PyObject* keep(PyObject*, PyObject* number) {
 
 /// leave_unchecked(template): see owner/benchmark.hpp.
 PyObject* leave_unchecked(PyObject*, PyObject* capsule) {
-    warmfork_template* self = template_of(capsule);
+    const InUse self(capsule);
     if (!self) return nullptr;
-    warmfork_leave_unchecked(self);
+    warmfork_leave_unchecked(self.get());
     Py_RETURN_NONE;
 }
 
@@ -255,11 +287,11 @@ PyObject* wait_ready(PyObject*, PyObject* tuple) {
     PyObject* capsule;
     int timeout;
     if (!PyArg_ParseTuple(tuple, "Oi", &capsule, &timeout)) return nullptr;
-    warmfork_template* self = template_of(capsule);
+    const InUse self(capsule);
     if (!self) return nullptr;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS error = warmfork_template_wait_ready(self, timeout, &failure);
+    Py_BEGIN_ALLOW_THREADS error = warmfork_template_wait_ready(self.get(), timeout, &failure);
     Py_END_ALLOW_THREADS if (error) return raise(failure);
     Py_RETURN_NONE;
 }
@@ -270,11 +302,12 @@ PyObject* wait_parked(PyObject*, PyObject* tuple) {
     unsigned int count;
     int timeout;
     if (!PyArg_ParseTuple(tuple, "OIi", &capsule, &count, &timeout)) return nullptr;
-    warmfork_template* self = template_of(capsule);
+    const InUse self(capsule);
     if (!self) return nullptr;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS error = warmfork_template_wait_parked(self, count, timeout, &failure);
+    Py_BEGIN_ALLOW_THREADS error =
+        warmfork_template_wait_parked(self.get(), count, timeout, &failure);
     Py_END_ALLOW_THREADS if (error) return raise(failure);
     Py_RETURN_NONE;
 }
@@ -283,9 +316,9 @@ PyObject* set_spares(PyObject*, PyObject* tuple) {
     PyObject* capsule;
     int spares;
     if (!PyArg_ParseTuple(tuple, "Oi", &capsule, &spares)) return nullptr;
-    warmfork_template* self = template_of(capsule);
+    const InUse self(capsule);
     if (!self) return nullptr;
-    const int error = warmfork_template_set_spares(self, spares);
+    const int error = warmfork_template_set_spares(self.get(), spares);
     if (error) {
         errno = -error;
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -294,22 +327,22 @@ PyObject* set_spares(PyObject*, PyObject* tuple) {
 }
 
 PyObject* pid(PyObject*, PyObject* capsule) {
-    warmfork_template* self = template_of(capsule);
-    return self ? PyLong_FromLong(warmfork_template_pid(self)) : nullptr;
+    const InUse self(capsule);
+    return self ? PyLong_FromLong(warmfork_template_pid(self.get())) : nullptr;
 }
 
 PyObject* parked(PyObject*, PyObject* capsule) {
-    warmfork_template* self = template_of(capsule);
-    return self ? PyLong_FromUnsignedLong(warmfork_template_parked(self)) : nullptr;
+    const InUse self(capsule);
+    return self ? PyLong_FromUnsignedLong(warmfork_template_parked(self.get())) : nullptr;
 }
 
 PyObject* report(PyObject*, PyObject* capsule) {
-    warmfork_template* self = template_of(capsule);
+    const InUse self(capsule);
     if (!self) return nullptr;
     char* json;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS error = warmfork_template_report(self, &json, &failure);
+    Py_BEGIN_ALLOW_THREADS error = warmfork_template_report(self.get(), &json, &failure);
     Py_END_ALLOW_THREADS if (error) return raise(failure);
     PyObject* text = PyUnicode_FromString(json);
     std::free(json);
@@ -317,11 +350,11 @@ PyObject* report(PyObject*, PyObject* capsule) {
 }
 
 PyObject* counts(PyObject*, PyObject* capsule) {
-    warmfork_template* self = template_of(capsule);
+    const InUse self(capsule);
     if (!self) return nullptr;
     warmfork_counts counts{};
     counts.size = sizeof counts;
-    warmfork_template_counts(self, &counts);
+    warmfork_template_counts(self.get(), &counts);
     Reference reasons(PyDict_New());
     for (int reason = 0; reasons && reason < WARMFORK_REASON_COUNT; ++reason) {
         if (counts.cold_by_reason[reason] == 0) continue;

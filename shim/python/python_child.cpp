@@ -208,9 +208,10 @@ bool for_each_text(PyObject* sequence, Add add) {
 
 /// What warmfork._template says of the image: see its `_describe`.
 bool read_facts(PyObject* tuple, ImageFacts& facts) {
-    PyObject *variables, *sources, *places, *shadowable;
+    PyObject *variables, *sources, *caches, *places, *shadowable;
     int reads_all;
-    if (!PyArg_ParseTuple(tuple, "OpOOO", &variables, &reads_all, &sources, &places, &shadowable))
+    if (!PyArg_ParseTuple(tuple, "OpOOOO", &variables, &reads_all, &sources, &caches, &places,
+                          &shadowable))
         return false;
     facts.reads_all_variables = reads_all;
     const auto into = [](std::set<std::string>& set) {
@@ -218,6 +219,7 @@ bool read_facts(PyObject* tuple, ImageFacts& facts) {
     };
     if (!for_each_text(variables, into(facts.variables)) ||
         !for_each_text(sources, into(facts.sources)) ||
+        !for_each_text(caches, into(facts.caches)) ||
         !for_each_text(shadowable, into(facts.shadowable)))
         return false;
     for (Py_ssize_t i = 0; i < PySequence_Size(places); ++i) {
@@ -253,6 +255,7 @@ class PythonHost : public Host {
         facts.variables.merge(facts_.variables);
         facts.reads_all_variables |= facts_.reads_all_variables;
         facts.sources.merge(facts_.sources);
+        facts.caches = facts_.caches;
         facts.places = facts_.places;
         facts.shadowable = facts_.shadowable;
     }
@@ -366,6 +369,7 @@ PyObject* start_environment(PyObject*, PyObject*) {
     std::ifstream file("/proc/self/environ", std::ios::binary);
     std::string text((std::istreambuf_iterator<char>(file)), {});
     std::vector<char*> variables;
+    if (!text.ends_with('\0')) text += '\0';
     for (std::size_t at = 0; at < text.size(); at = text.find('\0', at) + 1)
         variables.push_back(text.data() + at);
     variables.push_back(nullptr);

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import unittest
 
 import warmfork
@@ -100,6 +101,7 @@ class Environment(TestCase):
             self.assertEqual(self.value(insisting, SETTING=setting)[0], setting)
         self.assertEqual(template.counts["template_starts"], 4)
         self.assertEqual(self.value(template, SETTING="1")[1].backend, "warm")
+        self.assertEqual(self.value(template, SETTING="3")[1].backend, "warm")
         self.assertEqual(self.value(template, SETTING="2")[1].backend, "cold")
 
     def test_without_variants_it_is_cold_and_never_preloaded(self):
@@ -122,6 +124,35 @@ class Environment(TestCase):
             self.assertEqual((process.backend, process.wait()), ("cold", 0))
             self.assertIn("could not be preloaded", process.reason)
         self.assertEqual(self.value(template)[1].backend, "warm")
+
+    def test_a_variable_that_preloading_wrote_counts_too(self):
+        os.environ["SETTING"] = "3"
+        self.addCleanup(os.environ.pop, "SETTING", None)
+        template = self.reading("import os\nos.environ['SETTING'] = '3'")
+        template.wait_ready()
+        _, process = self.value(template, "import os", SETTING="7")
+        self.assertEqual((process.backend, process.reason_code), ("cold", "environment"))
+        seen, _ = self.value(self.insisting(template), "import os; print(os.environ['SETTING'])", SETTING="7")
+        self.assertEqual(seen, "3")
+
+    def test_what_fitted_an_image_before_is_asked_again_of_the_next(self):
+        os.environ["SETTING"] = "1"
+        self.addCleanup(os.environ.pop, "SETTING", None)
+        template = self.reading("import os\nVALUE = os.environ.get('SETTING')")
+        self.assertEqual(self.value(template, SETTING="1")[0], "1")
+        os.environ["SETTING"] = "2"
+        os.kill(template.pid, 9)
+        self.assertEqual(self.value(self.insisting(template), SETTING="2")[0], "2")
+        self.assertEqual(self.value(self.insisting(template), SETTING="1")[0], "1")
+
+    def test_a_value_that_never_comes_again_drives_no_image_out(self):
+        template = self.reading("import os\nVALUE = os.environ.get('SETTING')", variants=2)
+        for setting in ("1", "2"):
+            self.value(self.insisting(template), SETTING=setting)
+        for number in range(20):
+            self.assertEqual(self.value(template, "pass", SETTING=f"once {number}")[1].backend, "cold")
+        self.assertEqual(template.counts["template_starts"], 3)
+        self.assertEqual(self.value(template, SETTING="1")[1].backend, "warm")
 
     def test_the_time_zone_counts_as_read(self):
         template = self.template()
@@ -162,6 +193,61 @@ class Options(TestCase):
         outputs = {template.run(program, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True).stdout for _ in range(2)}
         outputs.add(warmfork.Popen(program, env={**os.environ, "PYTHONHASHSEED": "7"}, stdout=-1).communicate()[0])
         self.assertEqual(len(outputs), 1)
+
+
+class OddImages(TestCase):
+    def preloading(self, files, *names):
+        folder = self.folder(files)
+        sys.path.insert(0, folder)
+        self.addCleanup(sys.path.remove, folder)
+        return self.template(list(names))
+
+    def test_modules_that_are_not_what_they_seem(self):
+        template = self.preloading(
+            {
+                "odd.py": "import sys, types\n"
+                "class Lazy(types.ModuleType):\n    def __getattr__(self, name): raise ImportError(name)\n"
+                "sys.modules['odd.lazy'] = Lazy('odd.lazy')\n"
+                "m = types.ModuleType('odd.file'); m.__file__ = '_file.py'; sys.modules['odd.file'] = m\n"
+                "m = types.ModuleType('odd_path'); m.__path__ = None; sys.modules['odd_path'] = m\n"
+                "sys.modules['odd_path.below'] = m\nsys.modules['odd_none'] = None\n"
+            },
+            "odd",
+        )
+        process = template.popen([PYTHON, "-c", "pass"])
+        self.assertEqual((process.wait(), process.backend), (0, "warm"), process.reason)
+
+    def test_a_file_in_the_owners_directory_is_not_imported_by_the_template(self):
+        before = os.getcwd()
+        os.chdir(self.folder({"enum.py": "1/0", "runpy.py": "1/0"}))
+        try:
+            template = self.template(["json"])
+            template.wait_ready()
+        finally:
+            os.chdir(before)
+
+    def test_closing_while_other_threads_spawn(self):
+        for _ in range(10):
+            template = self.template(["json"], spares=1)
+            template.wait_ready()
+            ended = []
+
+            def spawn():
+                try:
+                    while True:
+                        ended.append(template.run([PYTHON, "-c", "pass"]).returncode)
+                except (ValueError, OSError):
+                    pass
+
+            threads = [threading.Thread(target=spawn) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            while not ended:
+                threads[0].join(0.001)
+            template.close()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(set(ended), {0})
 
 
 class Hooks(TestCase):

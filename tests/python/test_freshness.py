@@ -204,7 +204,35 @@ class Freshness(TestCase):
         output, process = self.project.value(template)
         self.assertEqual((process.backend, process.reason_code), ("cold", "stale"))
         self.project.write_in_place()
-        self.assertEqual(self.project.value(template)[0], "1")
+        process = None
+        while not process or process.backend == "cold":  # it is noticed without anybody waiting
+            value, process = self.project.value(template)
+            self.assertEqual(value, "1")
+
+    def test_what_was_looked_for_and_not_there(self):
+        with open(self.project.module, "w") as file:
+            file.write(
+                "import os\nhere = os.path.dirname(__file__)\n"
+                "VALUE = [os.path.exists(os.path.join(here, 'settings'))]\n"
+                "try:\n    import optional\nexcept ImportError: VALUE.append('without')\n"
+                "else: VALUE.append('with')\n"
+            )
+        for name, expected in (("settings", "[True, 'without']"), ("optional.py", "[True, 'with']")):
+            template = self.parked()
+            self.assertEqual(self.project.value(template)[1].backend, "warm")
+            with open(os.path.join(self.project.path, name), "w"):
+                pass
+            value, process = self.project.value(template)
+            self.assertEqual((value, process.reason_code), (expected, "stale"))
+            template.close()
+
+    def test_an_optional_module_beside_the_script(self):
+        with open(self.project.module, "w") as file:
+            file.write("try:\n    import optional\nexcept ImportError: VALUE = 'without'\nelse: VALUE = 'with'\n")
+        template = self.parked()
+        folder = self.folder({"script.py": "import subject; print(subject.VALUE)", "optional.py": ""})
+        process = template.popen([PYTHON, os.path.join(folder, "script.py")], stdout=-1)
+        self.assertEqual((process.communicate()[0], process.reason_code), (b"with\n", "shadowed"))
 
     @unittest.skipIf(os.geteuid(), "mounting needs root")
     def test_a_mount_over_a_directory(self):

@@ -28,6 +28,15 @@ class _ReadVariables:
                     pass  # of a wrong type: it is told so below
                 return environ_type.__getitem__(self, key)
 
+            # What was there before is gone for who writes.
+            def __setitem__(self, key, value):
+                environ_type.__setitem__(self, key, value)
+                recorder.names.add(self.encodekey(key))
+
+            def __delitem__(self, key):
+                recorder.names.add(self.encodekey(key))
+                environ_type.__delitem__(self, key)
+
             def __iter__(self):
                 recorder.all = True
                 return environ_type.__iter__(self)
@@ -102,32 +111,62 @@ def _leave_no_trace(package, names):
         del sys.modules[name]
 
 
-def _files_of(module):
-    archive = getattr(getattr(module, "__loader__", None), "archive", None)
-    if isinstance(archive, str):
-        return [archive]
-    files = (getattr(module, "__file__", None), getattr(module, "__cached__", None))
-    return [file for file in files if isinstance(file, str)]
+class _MissedModules:
+    """The last of the finders: notes what none of the others has found."""
+
+    def __init__(self):
+        self.names = set()
+
+    def find_spec(self, name, path=None, target=None):
+        self.names.add(name)
+        return None
 
 
-def _describe(start, path):
+def _attributes(module):
+    """Of a module; never what it computes when it is asked."""
+    try:
+        return object.__getattribute__(module, "__dict__")
+    except AttributeError:
+        return {}
+
+
+def _sources_of(attributes):
+    """The file, and the cache, that a module comes from."""
+    archive = getattr(attributes.get("__loader__"), "archive", None)
+    file = archive if isinstance(archive, str) else attributes.get("__file__")
+    cache = attributes.get("__cached__")
+    # Some modules name a file that never was.
+    has_file = isinstance(file, str) and os.path.exists(file)
+    return os.path.abspath(file) if has_file else "", os.path.abspath(cache) if isinstance(cache, str) else ""
+
+
+def _describe(start, path, missed):
     """Of what is imported: its files, where it was looked for, and which modules a file beside a script
-    would come before. start: the modules that every interpreter has from the beginning."""
-    sources, places, shadowable = set(), {}, set()
-    for name, module in list(sys.modules.items()):
-        origin = getattr(getattr(module, "__spec__", None), "origin", None)
+    would come before. start: the modules that every interpreter has from the beginning. missed: names that
+    were looked for and not found; a file that is new might be."""
+    sources, caches, places, shadowable = set(), set(), {}, set()
+    looked_for = {name: {} for name in (*missed, "sitecustomize", "usercustomize")}
+    looked_for.update((name, _attributes(module)) for name, module in list(sys.modules.items()))
+    for name, attributes in looked_for.items():
+        origin = getattr(attributes.get("__spec__"), "origin", None)
         if name == "__main__" or origin in ("built-in", "frozen"):
             continue
-        sources.update(os.path.abspath(file) for file in _files_of(module))
+        file, cache = _sources_of(attributes)
+        sources.add(file)
+        caches.add(cache)
         parent, _, leaf = name.rpartition(".")
-        if not parent and name not in start:
-            shadowable.add(f"{name}={os.path.abspath(getattr(module, '__file__', None) or '')}")
-        entries = getattr(sys.modules.get(parent), "__path__", ()) if parent else path
-        for entry in list(entries):
+        if not parent and name not in start and name not in ("sitecustomize", "usercustomize"):
+            shadowable.add(f"{name}={file}")
+        try:
+            entries = list(_attributes(sys.modules.get(parent)).get("__path__", ())) if parent else path
+        except TypeError:
+            continue  # a module that only looks like a package
+        for entry in entries:
             if isinstance(entry, str):
                 places.setdefault(os.path.abspath(entry), set()).add(leaf)
     return (
-        [os.fsencode(file) for file in sources],
+        [os.fsencode(file) for file in sources if file],
+        [os.fsencode(cache) for cache in caches if cache],
         [(os.fsencode(place), [os.fsencode(name) for name in names]) for place, names in places.items()],
         [os.fsencode(name) for name in shadowable],
     )
@@ -162,16 +201,16 @@ def main(start):
     path, names = sys.argv[5 : 5 + count], sys.argv[5 + count :]
     start_environment = _started_with(_native.start_environment())
     sys.path.remove(package)
-    if not _child.has_safe_path():
-        del sys.path[0]  # of -c; a child puts its own there
     own_path = sys.path[:]
     sys.path[:] = path + [entry for entry in own_path if entry not in path]
-    variables = _ReadVariables()
+    variables, missed = _ReadVariables(), _MissedModules()
+    sys.meta_path.append(missed)
     times = _import_all(names)
     before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
+    sys.meta_path.remove(missed)
     variables.stop()
     _leave_no_trace(package, names)
-    sources, places, shadowable = _describe(start, sys.path)
+    description = _describe(start, sys.path, missed.names)
     sys.path[:] = own_path
     _child.remember_image(names, start_environment, _native.current_environment(), in_child)
     sys.stdout.flush()
@@ -182,5 +221,5 @@ def main(start):
         _child,
         before_fork,
         _report(times),
-        (list(variables.names), variables.all, sources, places, shadowable),
+        (list(variables.names), variables.all, *description),
     )
