@@ -1,0 +1,114 @@
+"""Children for trio, from a template.
+
+    process = await warmfork.trio.open_process([sys.executable, "script.py"], template=template)
+    done = await warmfork.trio.run_process([sys.executable, "-c", "print(1)"], template=template, capture_stdout=True)
+
+What comes back is trio's own Process, and subprocess.CompletedProcess. The options are those of warmfork.Popen.
+"""
+
+import os
+import subprocess
+from contextlib import ExitStack
+from functools import partial
+
+import trio
+
+from ._owner import Popen
+
+__all__ = ["open_process", "run_process"]
+
+_TEXT_OPTIONS = ("universal_newlines", "text", "encoding", "errors", "bufsize")
+# How long a cancelled child has between SIGTERM and SIGKILL, in seconds: trio's.
+_PATIENCE = 5
+
+
+class _Pipe:
+    """A pipe of which one end is a stream of trio's."""
+
+    def __init__(self, is_input, keep):
+        read_end, write_end = os.pipe()
+        self.child_end, own_end = (read_end, write_end) if is_input else (write_end, read_end)
+        keep.callback(os.close, self.child_end)
+        self.stream = trio.lowlevel.FdStream(own_end)
+
+
+async def open_process(command, *, stdin=None, stdout=None, stderr=None, **options):
+    """As trio.lowlevel.open_process. Raises what it raises, and warmfork.Error."""
+    for name in _TEXT_OPTIONS:
+        if options.get(name):
+            raise TypeError(f"trio's processes have unbuffered byte streams only; {name!r} cannot be given")
+    wanted = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+    streams = dict.fromkeys(wanted)
+    # The other ends are their streams', and close with them also when there is no child to be had.
+    with ExitStack() as child_ends:
+        for name, value in wanted.items():
+            if value == subprocess.PIPE:
+                pipe = _Pipe(name == "stdin", child_ends)
+                wanted[name], streams[name] = pipe.child_end, pipe.stream
+        if stderr == subprocess.STDOUT and stdout is not None:
+            wanted["stderr"] = wanted["stdout"]
+        # In a thread, as trio does it: a spawn may wait for the template.
+        child = await trio.to_thread.run_sync(partial(Popen, command, **wanted, **options))
+    return trio.Process._create(child, streams["stdin"], streams["stdout"], streams["stderr"])
+
+
+async def _end(process):
+    """What a cancelled child gets: SIGTERM, and SIGKILL if that does not end it."""
+    process.terminate()
+    with trio.move_on_after(_PATIENCE):
+        await process.wait()
+        return
+    process.kill()
+
+
+async def _feed(stream, data):
+    async with stream:
+        try:
+            await stream.send_all(data)
+        except trio.BrokenResourceError:
+            pass  # it ended, or does not read
+
+
+async def _collect(stream, chunks):
+    async with stream:
+        async for chunk in stream:
+            chunks.append(chunk)
+
+
+async def run_process(
+    command, *, stdin=b"", capture_stdout=False, capture_stderr=False, check=True, deliver_cancel=_end,
+    task_status=trio.TASK_STATUS_IGNORED, **options,
+):
+    """As trio.run_process: waits for the end, ends the child when it is cancelled."""
+    data = None
+    if isinstance(stdin, (bytes, bytearray, memoryview)):
+        data, stdin = stdin, subprocess.PIPE
+    captured = {}
+    for name, is_captured in (("stdout", capture_stdout), ("stderr", capture_stderr)):
+        if is_captured:
+            if name in options:
+                raise ValueError(f"{name} and capture_{name} are given")
+            options[name], captured[name] = subprocess.PIPE, []
+
+    async with trio.open_nursery() as nursery:
+        process = await open_process(command, stdin=stdin, **options)
+        try:
+            if data is not None:
+                nursery.start_soon(_feed, process.stdin, data)
+                process.stdin = None
+            for name, chunks in captured.items():
+                nursery.start_soon(_collect, getattr(process, name), chunks)
+            task_status.started(process)
+            await process.wait()
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await deliver_cancel(process)
+                await process.wait()
+            raise
+    outputs = {name: b"".join(chunks) for name, chunks in captured.items()}
+    completed = subprocess.CompletedProcess(
+        process.args, process.returncode, outputs.get("stdout"), outputs.get("stderr")
+    )
+    if check:
+        completed.check_returncode()
+    return completed
