@@ -401,6 +401,24 @@ class Templates(TestCase):
         self.assertEqual({output[0] for output in outputs}, {b"27000000"})
         self.assertEqual(len({output[1] for output in outputs}), 4)
 
+    def test_a_signal_interrupts_the_wait_for_the_first_image(self):
+        folder = self.folder({"slow.py": "import time; time.sleep(60)"})
+        sys.path.insert(0, folder)
+        self.addCleanup(sys.path.remove, folder)
+        template = self.template(["slow"])
+
+        def interrupt(*_):
+            raise InterruptedError
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            with self.assertRaises(InterruptedError):
+                template.popen([PYTHON, "-c", "pass"])
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
     def test_threads_spawn_at_once(self):
         template = self.template(backend="warm")
         statuses = {}

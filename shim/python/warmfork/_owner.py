@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 from . import _native
-from ._errors import Error
+from ._errors import Error, TemplateError
 
 _BACKENDS = {"auto": 1, "warm": 2, "cold": 3}
 _ON_STALE = {"cold": 0, "wait": 1, "serve": 2}
@@ -20,6 +21,9 @@ _SIGNALS_DEFAULT = 1 << 3
 _UMASK = 1 << 5
 _NICE = 1 << 6
 _DETACHED = 1 << 7
+
+# Signals are handled between two waits of so many seconds.
+_SLICE = 0.1
 
 _LIFETIMES = {"owner": 0, "detached": _DETACHED}
 
@@ -136,6 +140,8 @@ class Popen(subprocess.Popen):
                 _native.keep(self.pid)
             return
 
+        if self._template and self._chosen_backend() != "cold":
+            self._template._wait_first()
         if isinstance(args, (str, bytes, os.PathLike)):
             args = [args]
         else:
@@ -264,6 +270,7 @@ class Template:
             raise ValueError(f"on_stale must be one of {', '.join(_ON_STALE)}, not {on_stale!r}")
         self.backend = backend
         self.preload = list(preload)
+        self._has_waited = False
         self._python = python or sys.executable
         self._handle = _native.open(
             os.fsencode(self._python),
@@ -314,8 +321,28 @@ class Template:
         return completed
 
     def wait_ready(self, timeout=None):
-        """Waits, seconds, until the modules are imported. Raises TemplateError where they cannot be."""
-        _native.wait_ready(self._handle, _milliseconds(timeout))
+        """Waits, seconds, until the modules are imported. Raises TemplateError where they cannot be.
+        Signals are handled meanwhile."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _SLICE if deadline is None else min(_SLICE, deadline - time.monotonic())
+            try:
+                return _native.wait_ready(self._handle, _milliseconds(left))
+            except TemplateError as error:
+                is_late = deadline is not None and time.monotonic() >= deadline
+                if error.errno != errno.ETIMEDOUT or is_late:
+                    raise
+
+    def _wait_first(self):
+        """Ahead of the first spawn, which would wait too, but not be interrupted by Ctrl-C."""
+        if self._has_waited:
+            return
+        try:
+            self.wait_ready()
+        except TemplateError as error:
+            if error.stage != "gate":  # cold, then, if it may be
+                raise
+        self._has_waited = True
 
     def wait_parked(self, count=1, timeout=None):
         """Waits, seconds, until so many children are parked and the template sleeps."""

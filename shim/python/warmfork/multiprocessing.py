@@ -84,6 +84,7 @@ class _Popen(popen_fork.Popen):
             kept = [*self._descriptors, data, tracker, of_child, parent]
             text = _CHILD.format(data, parent, tracker)
             template = warm_context.template
+            template._wait_first()
             options = warm_context.interpreter_options
             executable = os.fsdecode(spawn.get_executable())
             self.pid, backend, _, self.reason = _native.spawn(
