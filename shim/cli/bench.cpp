@@ -10,7 +10,7 @@
 
 namespace warmfork::cli {
 
-int start_benchmark(std::vector<std::string> arguments) {
+int start_python(const std::vector<std::string>& program, std::vector<std::string> arguments) {
     std::string python = "python3";
     if (arguments.size() >= 2 && arguments[0] == "--python") {
         python = arguments[1];
@@ -21,8 +21,9 @@ int start_benchmark(std::vector<std::string> arguments) {
         fmt::print(stderr, "warmfork: cannot find the Python package of warmfork\n");
         return 1;
     }
-    // As a script, which is how programs that use multiprocessing are started.
-    std::vector<std::string> command{python, path + "/warmfork/bench/__main__.py"};
+    std::vector<std::string> command{python};
+    for (const std::string& word : program)
+        command.push_back(word.starts_with('/') ? path + word : word);
     command.insert(command.end(), arguments.begin(), arguments.end());
     const char* inherited = std::getenv("PYTHONPATH");
     ::setenv("PYTHONPATH", inherited ? (path + ":" + inherited).c_str() : path.c_str(), 1);

@@ -36,7 +36,9 @@ int run_one(const RunOptions& options);
 /// Opens a template and prints its report.
 int examine(const DoctorOptions& options);
 
-/// Replaces this process by the benchmark program; returns only if that fails.
-int start_benchmark(std::vector<std::string> arguments);
+/// Replaces this process by a Python program; returns only if that fails. `program`: what stands
+/// behind the interpreter; with a slash in front, a file below the directory of the package. Its
+/// interpreter can be given by `--python FILE`, first.
+int start_python(const std::vector<std::string>& program, std::vector<std::string> arguments);
 
 }  // namespace warmfork::cli

@@ -71,9 +71,19 @@ int main(int argc, char** argv) {
         "warmfork bench resident [--count N] [--json]\n"
         "--python FILE, first: the interpreter to measure with (default: python3)");
 
+    CLI::App* profile_command = app.add_subcommand(
+        "profile", "Show what imports cost: time, memory, forks; what is worth preloading");
+    profile_command->prefix_command();
+    profile_command->footer(
+        "warmfork profile --preload M,... [--json] [--svg FILE] [--least MS]\n"
+        "--python FILE, first: the interpreter (default: python3)");
+
     CLI11_PARSE(app, argc, argv);
     if (*run_command) return run_one(run);
     if (*explain_command) return explain(question);
     if (*doctor_command) return examine(doctor);
-    return start_benchmark(bench_command->remaining());
+    if (*profile_command)
+        return start_python({"-m", "warmfork.profile"}, profile_command->remaining());
+    // As a script, which is how programs that use multiprocessing are started.
+    return start_python({"/warmfork/bench/__main__.py"}, bench_command->remaining());
 }

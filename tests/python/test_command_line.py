@@ -65,7 +65,7 @@ class Explain(TestCase):
         done = self.explain("--", PYTHON, "-O", "-c", "pass")
         self.assertIn("cold: -O is only read at the interpreter's start", done.stdout)
         folder = self.folder({"json.py": "", "s.py": ""})
-        done = self.explain("--json", "--", PYTHON, "s.py", cwd=folder)
+        done = self.explain("--json", "--", PYTHON, os.path.join(folder, "s.py"))
         self.assertEqual(json.loads(done.stdout)["reason_code"], "shadowed", done.stdout)
 
     def test_a_template_that_does_not_start(self):
@@ -84,6 +84,33 @@ class Doctor(TestCase):
         self.assertGreater(report["resident_kb"], 1000)
         failed = run("doctor", "--python", PYTHON, "--preload", "nope", "--json")
         self.assertEqual((failed.returncode, json.loads(failed.stdout)["stage"]), (1, "launch"))
+
+
+class Profile(TestCase):
+    def profile(self, *args):
+        return run("profile", "--python", PYTHON, "--preload", "json,csv", *args)
+
+    def test_a_tree_with_advice(self):
+        done = self.profile()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for word in ("import json", "import csv", "a fork", "altogether"):
+            self.assertIn(word, done.stdout)
+
+    def test_json_and_a_flame_graph(self):
+        import xml.etree.ElementTree
+
+        file = os.path.join(self.folder({}), "graph.svg")
+        done = self.profile("--json", "--svg", file)
+        root = json.loads(done.stdout)
+        self.assertEqual([node["module"] for node in root["imports"]], ["import json", "import csv"])
+        self.assertIn("csv", [node["module"] for node in root["imports"][1]["imports"]])
+        graph = xml.etree.ElementTree.parse(file).getroot()
+        self.assertGreater(len(list(graph)), 3)
+
+    def test_a_module_that_does_not_exist(self):
+        done = run("profile", "--python", PYTHON, "--preload", "no_such_module")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("no_such_module", done.stderr)
 
 
 class Bench(TestCase):

@@ -1,0 +1,189 @@
+"""warmfork profile: what importing modules costs, and what a template of them would save.
+
+Imports the modules one after the other in this process, and notes of each module that is loaded on the way its
+time, the memory that it makes resident, and of each that was asked for what a fork costs after it.
+"""
+
+import argparse
+import html
+import importlib
+import json
+import os
+import sys
+import time
+from importlib.machinery import PathFinder
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_FORKS = 5
+_SAVES_LITTLE = 0.001  # seconds
+_COSTS_MUCH = 0.1  # of what it saves, in what each fork takes longer
+
+
+def _resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * _PAGE
+
+
+def _fork_seconds():
+    """The median time until a child that ends at once is reaped."""
+    times = []
+    for _ in range(_FORKS):
+        began = time.perf_counter()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        times.append(time.perf_counter() - began)
+    return sorted(times)[_FORKS // 2]
+
+
+class _Loader:
+    """Loads as another loader does, and takes its time."""
+
+    def __init__(self, loader, profile):
+        self._loader = loader
+        self._profile = profile
+        self._created = 0.0
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+    def create_module(self, spec):
+        """Where the library of an extension module is mapped."""
+        began = time.perf_counter()
+        try:
+            return self._loader.create_module(spec)
+        finally:
+            self._created = time.perf_counter() - began
+
+    def exec_module(self, module):
+        with self._profile.measured(module.__name__, self._created):
+            self._loader.exec_module(module)
+
+
+class _Measure:
+    def __init__(self, profile, node):
+        self._profile = profile
+        self._node = node
+
+    def __enter__(self):
+        self._profile.stack[-1]["imports"].append(self._node)
+        self._profile.stack.append(self._node)
+        self._began, self._resident = time.perf_counter(), _resident()
+
+    def __exit__(self, *_):
+        self._node["seconds"] += time.perf_counter() - self._began
+        self._node["bytes"] = max(0, _resident() - self._resident)
+        self._profile.stack.pop()
+
+
+class Profile:
+    """The first of the finders while it measures."""
+
+    def __init__(self):
+        self.root = {"module": "", "imports": [], "seconds": 0.0, "bytes": 0}
+        self.stack = [self.root]
+
+    def measured(self, name, seconds=0.0):
+        """seconds: what it took already."""
+        return _Measure(self, {"module": name, "imports": [], "seconds": seconds, "bytes": 0})
+
+    def find_spec(self, name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader, self)
+        return spec
+
+    def run(self, names):
+        sys.meta_path.insert(0, self)
+        fork = _fork_seconds()
+        for name in names:
+            with self.measured(f"import {name}"):
+                importlib.import_module(name)
+            node = self.root["imports"][-1]
+            after = _fork_seconds()
+            node["fork_seconds"], fork = after - fork, after
+        sys.meta_path.remove(self)
+        for key in ("seconds", "bytes"):
+            self.root[key] = sum(node[key] for node in self.root["imports"])
+        self.root["fork_seconds"] = fork
+        return self.root
+
+
+def _advice(node):
+    if node["seconds"] < _SAVES_LITTLE:
+        return "saves next to nothing"
+    if node["fork_seconds"] > _COSTS_MUCH * node["seconds"]:
+        return "makes forks dearer: worth making lazy"
+    return "worth preloading"
+
+
+def _print_tree(node, least, depth=0):
+    for child in sorted(node["imports"], key=lambda each: -each["seconds"]) if depth else node["imports"]:
+        if child["seconds"] < least and depth:
+            continue
+        line = f"{child['seconds'] * 1000:9.1f} ms {child['bytes'] / 1e6:8.1f} MB  {'  ' * depth}{child['module']}"
+        if depth == 0:
+            line += f"   ({child['fork_seconds'] * 1e6:+.0f} µs a fork; {_advice(child)})"
+        print(line)
+        _print_tree(child, least, depth + 1)
+
+
+_WIDTH, _ROW = 1200, 18
+
+
+def flame_graph(root):
+    """The tree as an SVG that opens in a browser: width is time, and each box tells its module."""
+    boxes, deepest = [], 0
+
+    def add(node, left, depth):
+        nonlocal deepest
+        deepest = max(deepest, depth)
+        width = node["seconds"] / (root["seconds"] or 1) * _WIDTH
+        if width < 0.5:
+            return
+        name = node["module"] or "all"
+        title = f"{name}: {node['seconds'] * 1000:.1f} ms, {node['bytes'] / 1e6:.1f} MB"
+        text = html.escape(name) if width > 7 * len(name) else ""
+        boxes.append(
+            f'<g><title>{html.escape(title)}</title><rect x="{left:.1f}" y="{depth * _ROW}" width="{width:.1f}"'
+            f' height="{_ROW - 1}" fill="hsl({30 - min(node["seconds"] / (root["seconds"] or 1), 1) * 30:.0f},80%,65%)"/>'
+            f'<text x="{left + 3:.1f}" y="{depth * _ROW + 13}">{text}</text></g>'
+        )
+        for child in node["imports"]:
+            add(child, left, depth + 1)
+            left += child["seconds"] / (root["seconds"] or 1) * _WIDTH
+
+    add(root, 0.0, 0)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {(deepest + 1) * _ROW}"'
+        ' font-family="sans-serif" font-size="11">' + "".join(boxes) + "</svg>\n"
+    )
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="warmfork profile", description="What importing modules costs.")
+    parser.add_argument("--preload", required=True, metavar="M,...", help="modules to import, in this order")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a tree")
+    parser.add_argument("--svg", metavar="FILE", help="write a flame graph that a browser shows")
+    parser.add_argument("--least", type=float, default=1.0, metavar="MS", help="leave out what took less (default: 1)")
+    options = parser.parse_args(arguments)
+    try:
+        root = Profile().run([name for name in options.preload.split(",") if name])
+    except ImportError as error:
+        parser.exit(1, f"warmfork profile: {error}\n")
+    if options.svg:
+        with open(options.svg, "w") as file:
+            file.write(flame_graph(root))
+    if options.json:
+        json.dump(root, sys.stdout, indent=1)
+        print()
+    else:
+        print(f"{'time':>12} {'memory':>11}  module")
+        _print_tree(root, options.least / 1000)
+        print(f"{root['seconds'] * 1000:9.1f} ms {root['bytes'] / 1e6:8.1f} MB  altogether; "
+              f"a fork of it {root['fork_seconds'] * 1e6:.0f} µs")
+
+
+if __name__ == "__main__":
+    main()
