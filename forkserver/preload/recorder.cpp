@@ -11,6 +11,8 @@
 #include <cstring>
 #include <initializer_list>
 
+#include "protocol/files.hpp"
+
 namespace warmfork::recorder {
 namespace {
 
@@ -59,10 +61,6 @@ std::size_t find(const char* text, const std::uint32_t* slots, std::size_t slot_
         if (std::strcmp(path_of(slots[slot] - 1u), text) == 0) return slots[slot];
     ret_slot = slot;
     return 0;
-}
-
-std::int64_t nanoseconds(const timespec& time) {
-    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
 /// False: it does not fit.

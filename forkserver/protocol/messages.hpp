@@ -18,8 +18,8 @@ inline constexpr std::uint32_t kMailboxMagic = 0x786f624d;  // "Mbox"
 inline constexpr const char* kChannelVariable = "WARMFORK_CHANNEL";
 
 /// Owner's hello, queued on the control socket before the template is started; with it, in this
-/// order: segment, command doorbell, completion doorbell, pidfd of the owner, and the inotify
-/// instance that the template is to watch with, if kHelloInotify.
+/// order: segment, command doorbell, completion doorbell, pidfd of the owner, and, unless none
+/// was to be had, the inotify instance that the template is to watch with.
 struct OwnerHello {
     std::uint32_t magic;
     std::uint16_t version;
@@ -34,8 +34,6 @@ inline constexpr std::size_t kHelloDescriptors = 4;
 /// The owner's main thread opened the template: a parent-death signal then fires at the owner's
 /// death and not earlier (it follows the thread that made the template).
 inline constexpr std::uint16_t kHelloFromMainThread = 1;
-/// A fifth descriptor is an inotify instance.
-inline constexpr std::uint16_t kHelloInotify = 2;
 
 /// The template's answer, the first message in the other direction.
 struct TemplateHello {

@@ -44,6 +44,18 @@ void close_template_descriptors(const ChildPlan& plan, int mailbox) {
     close_all_but(std::span(kept).first(count));
 }
 
+/// From now on `exit` in this process runs only what was registered since: the exit handlers of the
+/// image belong to the template and must not run once a child.
+void leave_before_image_handlers() {
+    // Handlers run last registered first: this one before any that the image registered.
+    ::on_exit(
+        [](int status, void*) {
+            std::fflush(nullptr);
+            ::_exit(status);
+        },
+        nullptr);
+}
+
 void leave_template_state(const ChildPlan& plan) {
     reset_dispositions();
     stack_t none{};
@@ -211,16 +223,6 @@ ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_desc
     plan.host->install_signals(command.signals_ignored);
     tell_started(mailbox);
     return command;
-}
-
-void leave_before_image_handlers() {
-    // Handlers run last registered first: this one before any that the image registered.
-    ::on_exit(
-        [](int status, void*) {
-            std::fflush(nullptr);
-            ::_exit(status);
-        },
-        nullptr);
 }
 
 }  // namespace warmfork

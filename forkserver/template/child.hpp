@@ -43,8 +43,4 @@ struct ChildCommand {
 /// 127) or when there is nobody left to wait for (status 0).
 [[nodiscard]] ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox);
 
-/// From now on `exit` in this process runs only what was registered since: the exit handlers of the
-/// image belong to the template and must not run once a child.
-void leave_before_image_handlers();
-
 }  // namespace warmfork

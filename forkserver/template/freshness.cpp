@@ -11,9 +11,10 @@
 #include <unistd.h>
 
 #include <array>
-#include <climits>
 #include <cstring>
 #include <filesystem>
+
+#include "protocol/files.hpp"
 
 namespace warmfork {
 namespace {
@@ -37,10 +38,8 @@ constexpr std::array<long, 8> kUnwatchable{
     0xff534d42 /* CIFS */, 0xfe534d42 /* SMB2 */, FUSE_SUPER_MAGIC, 0x00c36400 /* Ceph */};
 
 bool can_be_imported(const std::string& name) {
-    const std::size_t dot = name.find('.');
-    if (dot == std::string::npos) return true;  // a package
-    const std::string suffix = name.substr(name.rfind('.'));
-    return suffix == ".py" || suffix == ".pyc" || suffix == ".so";
+    const bool may_be_package = name.find('.') == std::string::npos;
+    return may_be_package || has_module_suffix(name);
 }
 
 bool is_on_unwatchable_file_system(const std::string& path) {

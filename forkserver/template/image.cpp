@@ -9,12 +9,10 @@
 #include <fstream>
 #include <sstream>
 
+#include "protocol/files.hpp"
+
 namespace warmfork {
 namespace {
-
-std::int64_t nanoseconds(const timespec& time) {
-    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
-}
 
 void add_mapped_files(ImageFacts& facts) {
     std::ifstream maps("/proc/self/maps");

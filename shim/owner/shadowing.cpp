@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "protocol/files.hpp"
+
 namespace warmfork {
 namespace {
 
@@ -17,10 +19,6 @@ constexpr std::size_t kMostKnown = 64;
 // A directory that changed this recently may change again without showing: its time is that of the
 // kernel's last tick.
 constexpr std::int64_t kTooRecent = 100'000'000;
-
-std::int64_t nanoseconds(const timespec& time) {
-    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
-}
 
 std::int64_t now() {
     timespec time;
@@ -32,10 +30,8 @@ std::int64_t now() {
 ModuleFiles::const_iterator module_of(std::string_view name, bool is_directory,
                                       const ModuleFiles& modules) {
     const auto module = modules.find(name.substr(0, name.find('.')));
-    const fs::path suffix = fs::path(name).extension();
-    const bool can_be =
-        suffix == ".py" || suffix == ".pyc" || suffix == ".so" || (suffix.empty() && is_directory);
-    return can_be ? module : modules.end();
+    const bool is_package = is_directory && name.find('.') == std::string_view::npos;
+    return has_module_suffix(name) || is_package ? module : modules.end();
 }
 
 /// Is the entry what the module itself came from: the file, or the directory of a package?
