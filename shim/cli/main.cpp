@@ -3,6 +3,20 @@
 
 #include "cli/commands.hpp"
 
+namespace {
+
+void add_template_options(CLI::App& command, std::vector<std::string>& preload,
+                          std::string& python) {
+    command.add_option("--preload", preload, "Modules to import in the template")
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->type_name("M,...");
+    command.add_option("--python", python,
+                       "The template's interpreter (default: the command's own, or python3)");
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
     using namespace warmfork::cli;
     CLI::App app("Starts processes from a template that has its start-up behind it.", "warmfork");
@@ -18,12 +32,7 @@ int main(int argc, char** argv) {
     RunOptions run;
     CLI::App* run_command = app.add_subcommand(
         "run", "Open a template, spawn one command from it, end as the command ends");
-    run_command->add_option("--preload", run.preload, "Modules to import in the template")
-        ->delimiter(',')
-        ->allow_extra_args(false)
-        ->type_name("M,...");
-    run_command->add_option("--python", run.python,
-                            "The template's interpreter (default: the command's own)");
+    add_template_options(*run_command, run.preload, run.python);
     run_command->add_option("--backend", run.backend, "auto, warm or cold")
         ->check(CLI::IsMember({"auto", "warm", "cold"}));
     run_command->add_flag("--explain", run.explain,
@@ -37,12 +46,7 @@ int main(int argc, char** argv) {
     ExplainOptions question;
     CLI::App* explain_command = app.add_subcommand(
         "explain", "Say whether a command would be warm, and if not why, without starting it");
-    explain_command->add_option("--preload", question.preload, "Modules to import in the template")
-        ->delimiter(',')
-        ->allow_extra_args(false)
-        ->type_name("M,...");
-    explain_command->add_option("--python", question.python,
-                                "The template's interpreter (default: the command's own)");
+    add_template_options(*explain_command, question.preload, question.python);
     explain_command->add_flag("--json", question.json, "Print JSON");
     explain_command
         ->add_option("command", question.command, "The command: -- python3 script.py ...")
@@ -55,11 +59,7 @@ int main(int argc, char** argv) {
     DoctorOptions doctor;
     CLI::App* doctor_command = app.add_subcommand(
         "doctor", "Show what the fork-safety gate sees of a template, and what its imports cost");
-    doctor_command->add_option("--preload", doctor.preload, "Modules to import in the template")
-        ->delimiter(',')
-        ->allow_extra_args(false)
-        ->type_name("M,...");
-    doctor_command->add_option("--python", doctor.python, "The interpreter (default: python3)");
+    add_template_options(*doctor_command, doctor.preload, doctor.python);
     doctor_command->add_flag("--json", doctor.json, "Print JSON");
 
     CLI::App* bench_command = app.add_subcommand(

@@ -97,50 +97,67 @@ LaunchPlan ImageSet::plan_for(const Image& image) const {
     return plan;
 }
 
-Outcome ImageSet::start_process(Image& image, Process& ret_process) {
+Outcome ImageSet::start_process(const Image& image, Process& ret_process) {
     if (Outcome failure = TemplateProcess::start(plan_for(image), ret_process)) return failure;
     ++starts_;
-    image.started_with = ret_process->environment_at_start();
-    image.fitting.clear();
-    image.has_learned = false;
-    image.failure.reset();
     return {};
 }
 
-void ImageSet::discard(Process& process, Discarded& discarded) {
+/// The process of the image from now on.
+void ImageSet::adopt(Image& image, Process process) {
+    discard(image.process);
+    image.started_with = process->environment_at_start();
+    image.process = std::move(process);
+    image.fitting.clear();
+    image.has_learned = false;
+    image.failure.reset();
+}
+
+Outcome ImageSet::restart(Image& image) {
+    Process process;
+    if (Outcome failure = start_process(image, process)) return failure;
+    adopt(image, std::move(process));
+    return {};
+}
+
+/// Tells a template to end. Nobody waits for it: what a spawn waits for is its successor.
+void ImageSet::discard(Process& process) {
     if (!process) return;
     process->shut_down();
-    discarded.push_back(std::move(process));
+    ending_.push_back(std::move(process));
     process.reset();
 }
 
+/// Lets go of those of the discarded that need not be waited for: of one that was killed the
+/// children are left to a keeper only now.
+void ImageSet::bury() {
+    std::erase_if(ending_, [](const Process& process) { return process->is_over(); });
+}
+
 /// Sees to it that the image has a process, unless it is to wait for its time.
-Outcome ImageSet::run(Image& image, Discarded& discarded) {
+Outcome ImageSet::run(Image& image) {
     if (image.next) {
         Outcome failure = image.next->wait_ready(Clock::now());
         if (!failure) {
-            discard(image.process, discarded);
-            image.process = std::move(image.next);
-            image.fitting.clear();
-            image.has_learned = false;
+            adopt(image, std::move(image.next));
+            image.next.reset();
             image.restarting = {};
         } else if (failure->error_number != ETIMEDOUT) {
-            discard(image.next, discarded);
+            discard(image.next);
         }
     }
     if (image.process && image.process->is_lost()) {
-        discarded.push_back(std::move(image.process));
-        image.process.reset();
+        discard(image.process);
         image.restarting = {};
     }
+    bury();
     if (image.process || Clock::now() < image.not_before) return {};
-    return start_process(image, image.process);
+    return restart(image);
 }
 
 Outcome ImageSet::start() {
-    Discarded discarded;
     const std::lock_guard lock(mutex_);
-    return run(*images_.front(), discarded);
+    return run(*images_.front());
 }
 
 void ImageSet::learn(Image& image, TemplateProcess& process) {
@@ -181,8 +198,7 @@ ImageSet::ImagePointer ImageSet::find(const Selection& selection) {
 
 /// Null: there is none to be had for it now. A selection that comes for the first time does not
 /// drive out another's image: perhaps it never comes again (a directory of its own for each child).
-ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, bool insists,
-                                             Discarded& discarded) {
+ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, bool insists) {
     if (definition_.variants_most == 0) return nullptr;
     if (images_.size() > definition_.variants_most) {
         std::size_t hash = 0;
@@ -199,8 +215,8 @@ ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, bool in
             if (refused_.size() > kMostRefused) refused_.pop_front();
             return nullptr;
         }
-        discard((*oldest)->process, discarded);
-        discard((*oldest)->next, discarded);
+        discard((*oldest)->process);
+        discard((*oldest)->next);
         images_.erase(oldest);
     }
     auto variant = std::make_shared<Image>();
@@ -248,11 +264,10 @@ ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selecti
 Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline deadline,
                          Process& ret_process, ColdReason& ret_cold) {
     for (int choice = 0; choice < kChoices; ++choice) {
-        Discarded discarded;
         std::unique_lock lock(mutex_);
         ImagePointer image = find(selection);
         const bool is_new = !image;
-        if (!image) image = add_variant(selection, may_wait, discarded);
+        if (!image) image = add_variant(selection, may_wait);
         if (!image) {
             ret_cold = difference(selection);
             return {};
@@ -263,7 +278,7 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
             ret_cold = reason_to_wait(*image, selection);
             return {};
         }
-        if (Outcome failure = run(*image, discarded)) {
+        if (Outcome failure = run(*image)) {
             if (!is_first) std::erase(images_, image);
             return failure;
         }
@@ -302,7 +317,7 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
         if (!is_late) {
             image->failure = failure;
             image->failed_at = Clock::now();
-            if (image->process == process) discard(image->process, discarded);
+            if (image->process == process) discard(image->process);
         }
         ret_cold = reason_to_wait(*image, selection);
         return is_late ? Outcome() : failure;
@@ -312,7 +327,6 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
 }
 
 ColdReason ImageSet::explain(const Selection& selection) {
-    Discarded discarded;
     const std::lock_guard lock(mutex_);
     const ImagePointer image = find(selection);
     if (!image) return difference(selection);
@@ -327,18 +341,16 @@ ImageSet::Image* ImageSet::image_of(const Process& process) {
 }
 
 void ImageSet::replace(const Process& process, const ColdReason& reason) {
-    Discarded discarded;
     const std::lock_guard lock(mutex_);
     Image* image = image_of(process);
     if (!image) return;
-    discard(image->process, discarded);
+    discard(image->process);
     image->restarting = reason;
     // Where it cannot be started now the next request tries, and says so.
-    if (start_process(*image, image->process)) image->restarting = {};
+    if (restart(*image)) image->restarting = {};
 }
 
 void ImageSet::renew(const Process& process, const std::string& change, bool serves_on) {
-    Discarded discarded;
     const std::lock_guard lock(mutex_);
     Image* image = image_of(process);
     if (!image || image->next) return;
@@ -351,16 +363,15 @@ void ImageSet::renew(const Process& process, const std::string& change, bool ser
     image->renewed_at = now;
     image->not_before = now + image->delay;
     image->restarting = {WARMFORK_REASON_STALE, change};
-    if (!serves_on) discard(image->process, discarded);
+    if (!serves_on) discard(image->process);
     if (now < image->not_before) return;
     // Where it cannot be started now the next request tries, and says so.
-    static_cast<void>(start_process(*image, serves_on ? image->next : image->process));
+    static_cast<void>(serves_on ? start_process(*image, image->next) : restart(*image));
 }
 
 void ImageSet::forget(const Process& process) {
-    Discarded discarded;
     const std::lock_guard lock(mutex_);
-    if (Image* image = image_of(process)) discarded.push_back(std::move(image->process));
+    if (Image* image = image_of(process)) discard(image->process);
 }
 
 ImageSet::Process ImageSet::first() {

@@ -98,29 +98,30 @@ class ImageSet {
         std::uint64_t last_use = 0;
     };
     using ImagePointer = std::shared_ptr<Image>;
-    /// Processes to be let go of without the mutex: that waits until they have ended.
-    using Discarded = std::vector<Process>;
 
     // With the mutex held:
     [[nodiscard]] LaunchPlan plan_for(const Image& image) const;
-    [[nodiscard]] Outcome start_process(Image& image, Process& ret_process);
-    [[nodiscard]] Outcome run(Image& image, Discarded& discarded);
+    [[nodiscard]] Outcome start_process(const Image& image, Process& ret_process);
+    void adopt(Image& image, Process process);
+    [[nodiscard]] Outcome restart(Image& image);
+    [[nodiscard]] Outcome run(Image& image);
     [[nodiscard]] static bool is_starting(const Image& image);
     [[nodiscard]] bool fits(Image& image, const Selection& selection);
     [[nodiscard]] ImagePointer find(const Selection& selection);
-    [[nodiscard]] ImagePointer add_variant(const Selection& selection, bool insists,
-                                           Discarded& discarded);
+    [[nodiscard]] ImagePointer add_variant(const Selection& selection, bool insists);
     [[nodiscard]] ColdReason difference(const Selection& selection);
     [[nodiscard]] ColdReason reason_to_wait(const Image& image, const Selection& selection);
     [[nodiscard]] Image* image_of(const Process& process);
     void learn(Image& image, TemplateProcess& process);
-    static void discard(Process& process, Discarded& discarded);
+    void discard(Process& process);
+    void bury();
 
     const pid_t owner_;
     bool is_unchecked_ = false;
     Definition definition_;
     std::mutex mutex_;
     std::vector<ImagePointer> images_;  ///< [0]: the first
+    std::vector<Process> ending_;       ///< told to end; let go of once they have
     std::uint64_t uses_ = 0;
     std::deque<std::size_t> refused_;       ///< selections that no image gave way to, hashed
     std::vector<char*> plain_environment_;  ///< pointers into the definition's, or the owner's

@@ -283,13 +283,13 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
             ret_cold = {WARMFORK_REASON_OWNER_CHANGED, change};
             return {};
         }
-        failure = process->freshness() == TemplateProcess::Freshness::stale && !is_unchecked_ &&
-                          on_stale_ != WARMFORK_STALE_SERVE
-                      ? Outcome(Failure{Stage::stale, ESTALE, 0, process->change()})
-                      : spawn_in(*process, state, request, count, ret_spawned);
-        if (on_stale_ == WARMFORK_STALE_SERVE &&
-            process->freshness() == TemplateProcess::Freshness::stale)
+        const Freshness freshness = is_unchecked_ ? Freshness::fresh : process->freshness();
+        const bool is_stale = freshness == Freshness::stale;
+        if (is_stale && on_stale_ == WARMFORK_STALE_SERVE)
             images_.renew(process, process->change(), true);
+        failure = is_stale && on_stale_ != WARMFORK_STALE_SERVE
+                      ? Outcome(Failure{Stage::stale, ESTALE, 0, process->change()})
+                      : spawn_in(*process, freshness, state, request, count, ret_spawned);
         if (!failure) return {};
         if (failure->stage == Stage::stale) {
             images_.renew(process, failure->text, false);
@@ -322,9 +322,9 @@ ColdReason TemplateHandle::explain(const Request& request) {
     return process ? find_image_reason(request, command, *process) : ColdReason();
 }
 
-Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& state,
-                                 const Request& request, std::uint32_t count,
-                                 std::vector<Spawned>& ret_spawned) {
+Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
+                                 const OwnerState& state, const Request& request,
+                                 std::uint32_t count, std::vector<Spawned>& ret_spawned) {
     RecordContents contents = request.contents();
     add_differences(process.state_at_start(), state, contents);
     contents.header.owner_pid = owner_;
@@ -346,7 +346,7 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, const OwnerState& sta
         return make_failure(Stage::record, error, "the request does not fit into a record");
 
     const bool serves_stale = is_unchecked_ || on_stale_ == WARMFORK_STALE_SERVE;
-    if (count == 1 && (serves_stale || process.freshness() == TemplateProcess::Freshness::fresh)) {
+    if (count == 1 && (serves_stale || freshness == Freshness::fresh)) {
         Spawned spawned{0, true, {}};
         bool done = false;
         Outcome failure =

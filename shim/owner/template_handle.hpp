@@ -65,6 +65,7 @@ class TemplateHandle {
 
   private:
     using Process = ImageSet::Process;
+    using Freshness = TemplateProcess::Freshness;
 
     [[nodiscard]] Outcome ready_image(Deadline deadline, Process& ret_process);
     [[nodiscard]] warmfork_backend choose_backend(const Request& request) const;
@@ -75,9 +76,9 @@ class TemplateHandle {
     [[nodiscard]] Outcome spawn_warm(const Request& request, std::uint32_t count,
                                      warmfork_backend backend, ColdReason& ret_cold,
                                      std::vector<Spawned>& ret_spawned);
-    [[nodiscard]] Outcome spawn_in(TemplateProcess& process, const OwnerState& state,
-                                   const Request& request, std::uint32_t count,
-                                   std::vector<Spawned>& ret_spawned);
+    [[nodiscard]] Outcome spawn_in(TemplateProcess& process, Freshness freshness,
+                                   const OwnerState& state, const Request& request,
+                                   std::uint32_t count, std::vector<Spawned>& ret_spawned);
     [[nodiscard]] Outcome spawn_by_hand_off(TemplateProcess& process,
                                             std::span<const std::byte> record,
                                             std::span<const int> descriptors, Lifetime lifetime,

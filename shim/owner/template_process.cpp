@@ -2,71 +2,17 @@
 
 #include <poll.h>
 #include <signal.h>
-#include <sys/inotify.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <algorithm>
-#include <array>
-#include <filesystem>
-#include <iterator>
 
 #include "channel/doorbell.hpp"
-#include "owner/cold.hpp"
-#include "owner/companions.hpp"
 #include "owner/keeping.hpp"
 #include "protocol/messages.hpp"
 
 namespace warmfork {
 namespace {
-
-constexpr int kChannelNumber = 3;  // the template's control socket, as it is started
-// How long a spare of a template that has ended may take to say that it exists, in milliseconds.
-constexpr int kUnsettledPatience = 1000;
-constexpr std::size_t kLastLinesSize = 3072;
-// How long a template may take to end after it was told to.
-constexpr auto kShutDownPatience = std::chrono::seconds(5);
-
-bool is_main_thread() {
-    return ::gettid() == ::getpid();
-}
-
-std::vector<std::string> current_environment() {
-    std::vector<std::string> environment;
-    for (char** variable = environ; variable && *variable; ++variable)
-        environment.emplace_back(*variable);
-    return environment;
-}
-
-/// The template's environment: with the preload library in front, and the channel.
-std::vector<std::string> launch_environment(std::vector<std::string> environment,
-                                            const std::string& preload_library) {
-    const std::string key = "LD_PRELOAD=";
-    std::string preload = key + preload_library;
-    std::erase_if(environment, [&](const std::string& variable) {
-        if (!variable.starts_with(key)) return false;
-        if (variable.size() > key.size()) preload += ":" + variable.substr(key.size());
-        return true;
-    });
-    environment.push_back(preload);
-    environment.push_back(std::string(kChannelVariable) + "=" + std::to_string(kChannelNumber));
-    return environment;
-}
-
-std::vector<const char*> pointers_to(const std::vector<std::string>& strings) {
-    std::vector<const char*> pointers;
-    for (const std::string& string : strings) pointers.push_back(string.c_str());
-    return pointers;
-}
-
-int poll_timeout(TemplateProcess::Deadline deadline) {
-    if (!deadline) return -1;
-    const auto left =
-        std::chrono::ceil<std::chrono::milliseconds>(*deadline - TemplateProcess::Clock::now());
-    return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000'000));
-}
 
 Failure failure_of(const FrameHeader& not_born, const std::string& text) {
     const auto stage = static_cast<Stage>(not_born.values[0]);
@@ -81,226 +27,11 @@ Failure timed_out(const char* what) {
 
 }  // namespace
 
-Outcome TemplateProcess::start(const LaunchPlan& plan,
-                               std::shared_ptr<TemplateProcess>& ret_process) {
-    std::shared_ptr<TemplateProcess> process(new TemplateProcess);
-    if (Outcome failure = process->launch(plan)) return failure;
-    ret_process = std::move(process);
-    return {};
-}
-
-/// Writes the hello into the control socket before the template exists; it reads it when it serves.
-Outcome TemplateProcess::queue_hello(const LaunchPlan& plan, const Descriptor& segment) {
-    const Descriptor owner = open_pidfd(::getpid());
-    if (!owner) return make_failure(Stage::launch, errno, "cannot open a pidfd of this process");
-    OwnerHello hello{};
-    hello.magic = kHelloMagic;
-    hello.version = kProtocolVersion;
-    opened_by_main_thread_ = is_main_thread();
-    hello.flags = opened_by_main_thread_ ? kHelloFromMainThread : 0;
-    if (inotify_) hello.flags |= kHelloInotify;
-    hello.owner_pid = ::getpid();
-    hello.spares_least = plan.spares_least;
-    hello.spares_most = plan.spares_most;
-    std::string strings = find_companion("warmfork-keeper");
-    for (const std::string& entry : plan.allowed) strings += '\0' + entry;
-    std::vector<int> descriptors{segment.get(), command_bell_.get(), completion_bell_.get(),
-                                 owner.get()};
-    if (inotify_) descriptors.push_back(inotify_.get());
-    if (int error = send_message(control_.get(), bytes_of(hello), std::as_bytes(std::span(strings)),
-                                 descriptors, MSG_DONTWAIT))
-        return make_failure(Stage::launch, error, "cannot greet the template");
-    return {};
-}
-
-Outcome TemplateProcess::launch(const LaunchPlan& plan) {
-    const auto failed = [](const char* what) { return make_failure(Stage::launch, errno, what); };
-    const std::string preload_library = find_companion("libwarmfork-preload.so");
-    if (preload_library.empty())
-        return make_failure(Stage::launch, ENOENT, "cannot find libwarmfork-preload.so");
-    owner_ = ::getpid();
-    log_ = KeptDescriptor(Descriptor(::memfd_create("warmfork-template-output", MFD_CLOEXEC)));
-    if (!log_ || ::fcntl(log_.get(), F_SETFL, O_APPEND) < 0)
-        return failed("cannot make a file for the template's output");
-    command_bell_ = KeptDescriptor(make_doorbell());
-    completion_bell_ = KeptDescriptor(make_doorbell());
-    if (!command_bell_ || !completion_bell_) return failed("cannot make doorbells");
-    // Without (there are 128 for a user) the template compares its files at each fork.
-    inotify_ = KeptDescriptor(Descriptor(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)));
-    has_inotify_ = bool(inotify_);
-    mounts_ = KeptDescriptor(Descriptor(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)));
-    Descriptor memfd;
-    if (int error = Segment::create(segment_, memfd))
-        return make_failure(Stage::launch, error, "cannot make the shared segment");
-    OwnedSocket far;
-    if (int error = make_owned_pair(control_, far))
-        return make_failure(Stage::launch, error, "cannot make the control socket");
-    if (Outcome failure = queue_hello(plan, memfd)) return failure;
-
-    // While it preloads the template cannot watch its owner. Its end of the control socket raises
-    // SIGKILL for it when this end is closed, however that happens; nothing is sent meanwhile. It
-    // takes that back when it begins to serve.
-    ::fcntl(far.get(), F_SETSIG, SIGKILL);
-    ::fcntl(far.get(), F_SETFL, O_ASYNC);
-
-    std::error_code unknown;
-    directory_ = std::filesystem::absolute(plan.directory.empty() ? "." : plan.directory, unknown);
-    environment_ = plan.environment ? *plan.environment : current_environment();
-    const std::vector<std::string> environment = launch_environment(environment_, preload_library);
-    const std::vector<const char*> argument_pointers = pointers_to(plan.arguments);
-    const std::vector<const char*> environment_pointers = pointers_to(environment);
-    const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-    if (!null) return failed("cannot open /dev/null");
-
-    RecordContents contents;
-    contents.header.flags = kRecordProcessGroup;    // a group of its own: Ctrl-C does not reach it
-    contents.header.lifetime = Lifetime::detached;  // it watches its owner itself
-    contents.descriptor_targets = {0, 1, 2, kChannelNumber};
-    contents.arguments = argument_pointers;
-    contents.environment = environment_pointers;
-    contents.directory = plan.directory;
-    std::vector<std::byte> bytes;
-    ColdPlan cold;
-    if (int error = encode_record(contents, bytes))
-        return make_failure(Stage::launch, error, "cannot describe the template's command");
-    if (const char* error = decode_record(bytes, cold.record))
-        return make_failure(Stage::launch, EINVAL, error);
-    cold.sources = {null.get(), log_.get(), log_.get(), far.get()};
-    cold.lifeline = far.get();
-    cold.candidates = executable_candidates(
-        plan.arguments[0], std::span(const_cast<char* const*>(environment_pointers.data()),
-                                     environment_pointers.size()));
-    SegmentLayout& layout = segment_.layout();
-    commands_.emplace(layout.command_ring, std::span<std::byte>(layout.command_bytes));
-    completions_.emplace(layout.completion_ring, std::span<std::byte>(layout.completion_bytes));
-    state_at_start_ = read_owner_state();
-    pid_t pid = 0;
-    if (Outcome failure = spawn_cold(cold, pid)) {
-        failure->stage = Stage::launch;
-        failure->text = "the template did not start: " + failure->text;
-        return failure;
-    }
-    pidfd_ = KeptDescriptor(open_pidfd(pid));
-    if (!pidfd_) {
-        Failure failure = failed("cannot open a pidfd of the template");
-        end_child(pid);
-        return failure;
-    }
-    pid_ = pid;
-    could_compare_ = can_compare_with(pid_);
-    return {};
-}
-
-void end_child(pid_t pid) {
-    siginfo_t info{};
-    if (pid <= 0 || ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG) < 0)
-        return;
-    ::kill(pid, SIGKILL);
-    while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
-    }
-}
-
-TemplateProcess::~TemplateProcess() {
-    if (owner_ != ::getpid() || pid_ <= 0) return;  // a forked copy, or never started
-    if (!end_template()) leave_children_to_keeper();
-    // By now all that it has forked is known, or says so itself: nobody else has the mailboxes.
-    settle_after_end();
-    for (Born& spare : unsettled_spares_) {
-        // It says its pid when it parks; a closed mailbox says that there is no such child.
-        pollfd polled{spare.mailbox.get(), POLLIN, 0};
-        MailboxReply reply{};
-        ReceivedMessage received;
-        if (::poll(&polled, 1, kUnsettledPatience) == 1 &&
-            receive_message(spare.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)), {},
-                            MSG_DONTWAIT, received) == 0 &&
-            received.size == sizeof reply)
-            ending_spares_.push_back(reply.pid);
-    }
-    for (Born& spare : spares_) ending_spares_.push_back(spare.pid);
-    for (pid_t spare : ending_spares_) end_child(spare);
-}
-
-/// Tells the template to end, waits until it has, and reaps it. False: it did not end in good
-/// order, and nobody looks after its children any more.
-bool TemplateProcess::end_template() {
-    shut_down();
-    pollfd polled{pidfd_.get(), POLLIN, 0};
-    const auto patience = std::chrono::milliseconds(kShutDownPatience).count();
-    if (state_ == State::starting || state_ == State::broken ||
-        ::poll(&polled, 1, static_cast<int>(patience)) == 0)
-        signal_pidfd(pidfd_.get(), SIGKILL);  // it is preloading, or does not listen
-    int status = -1;
-    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-    }
-    return status == 0;
-}
-
-void TemplateProcess::leave_children_to_keeper() {
-    for (pid_t child : running_children_) {
-        siginfo_t info{};
-        const bool runs =
-            ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
-            info.si_pid == 0;
-        // Nothing more can be done where there is no keeper either: the next spawn will say so.
-        if (runs) static_cast<void>(keep_child(child));
-    }
-}
-
-void TemplateProcess::remember_children(const std::vector<pid_t>& pids, Lifetime lifetime) {
-    if (lifetime != Lifetime::owner) return;
-    const std::lock_guard lock(mutex_);
-    running_children_.insert(running_children_.end(), pids.begin(), pids.end());
-    if (running_children_.size() < prune_at_) return;
-    std::erase_if(running_children_, [](pid_t child) {
-        siginfo_t info{};
-        return ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT | WNOHANG) < 0 ||
-               info.si_pid != 0;
-    });
-    prune_at_ = std::max<std::size_t>(64, 2 * running_children_.size());
-}
-
-bool TemplateProcess::has_ended() const {
-    pollfd polled{pidfd_.get(), POLLIN, 0};
-    return ::poll(&polled, 1, 0) > 0;
-}
-
-bool TemplateProcess::is_lost() {
-    {
-        const std::lock_guard lock(mutex_);
-        if (state_ == State::broken || is_closing_ || !control_.is_intact() || !pidfd_) return true;
-        // One that ended before it was ready still has to say why, and the gate will not think
-        // better.
-        if (state_ == State::starting || state_ == State::refused) return false;
-    }
-    return has_ended();
-}
-
-std::string TemplateProcess::last_lines() const {
-    struct stat status;
-    if (::fstat(log_.get(), &status) < 0) return {};
-    const auto size = static_cast<std::size_t>(status.st_size);
-    const std::size_t taken = std::min(size, kLastLinesSize);
-    std::string text(taken, '\0');
-    const ssize_t got = ::pread(log_.get(), text.data(), taken, static_cast<off_t>(size - taken));
-    text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-    if (taken < size) text.erase(0, text.find('\n') + 1);
-    while (text.ends_with('\n')) text.pop_back();
-    return text;
-}
-
-/// Why a template that has ended did not serve.
-Failure TemplateProcess::end_failure() {
-    siginfo_t info{};
-    std::string how = "ended";
-    if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
-        info.si_pid == pid_)
-        how = info.si_code == CLD_EXITED
-                  ? "exited with status " + std::to_string(info.si_status)
-                  : std::string("was killed by ") + ::strsignal(info.si_status);
-    const std::string lines = last_lines();
-    return {Stage::launch, ECHILD, 0,
-            "the template " + how + " before it was ready" +
-                (lines.empty() ? "; it wrote nothing" : "; it wrote last:\n" + lines)};
+int poll_timeout(TemplateProcess::Deadline deadline) {
+    if (!deadline) return -1;
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(*deadline - TemplateProcess::Clock::now());
+    return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000'000));
 }
 
 // What comes from the template.
@@ -452,22 +183,6 @@ void TemplateProcess::reap_ended_spares() {
         const pid_t reaped = ::waitpid(pid, nullptr, WNOHANG);
         return reaped == pid || (reaped < 0 && errno == ECHILD);
     });
-}
-
-/// The template has ended: whatever it still said is in the ring and in the socket. A spare whose
-/// mailbox came but not its birth may exist: it will say so itself, or its mailbox is closed
-/// already.
-void TemplateProcess::settle_after_end() {
-    ended_ = true;
-    receive_mailboxes();
-    drain();
-    for (auto& [id, mailbox] : mailboxes_) {
-        Born spare;
-        spare.id = id;
-        spare.mailbox = std::move(mailbox);
-        unsettled_spares_.push_back(std::move(spare));
-    }
-    mailboxes_.clear();
 }
 
 // Waiting.
@@ -763,14 +478,6 @@ Outcome TemplateProcess::report(std::string& ret_json) {
     pending_.erase(id);
     if (ret_json.empty()) return Failure{Stage::launch, EPIPE, 0, "the template has ended"};
     return {};
-}
-
-void TemplateProcess::shut_down() {
-    const std::lock_guard lock(mutex_);
-    drain();
-    is_closing_ = true;
-    // A ring without room belongs to a template that does not answer: it is killed in the end.
-    if (commands_->push(make_frame(FrameKind::shut_down), {}) == 0) ring(command_bell_.get());
 }
 
 }  // namespace warmfork

@@ -131,8 +131,11 @@ class TemplateProcess {
     [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
     [[nodiscard]] Outcome report(std::string& ret_json);
 
-    /// Tells the template to end in good order; children that run are left to a keeper.
+    /// Tells the template to end in good order; children that run are left to a keeper. One that
+    /// does not listen (preloads, is broken) is killed. Does not wait for its end.
     void shut_down();
+    /// Told to end, and has, or has had its time: the destructor will not wait for it.
+    [[nodiscard]] bool is_over() const;
 
   private:
     enum class State { starting, ready, refused, broken };
@@ -193,6 +196,7 @@ class TemplateProcess {
     bool said_hello_ = false;
     bool ended_ = false;
     bool is_closing_ = false;  ///< told to end: nothing new is asked of it
+    std::atomic<Clock::time_point> patience_ends_{Clock::time_point::max()};  ///< once told to end
     std::string refusal_;
     std::vector<int> image_descriptors_;
     ReadVariables variables_;
@@ -212,5 +216,8 @@ class TemplateProcess {
         64;  ///< when so many are remembered, those that have ended are forgotten
     std::uint64_t last_id_ = 0;
 };
+
+/// For poll(2), in milliseconds.
+[[nodiscard]] int poll_timeout(TemplateProcess::Deadline deadline);
 
 }  // namespace warmfork

@@ -55,7 +55,6 @@ class CPython(unittest.TestCase):
         print(f"second run: {served['warm']} warm, {served['cold']} cold", file=sys.stderr)
         self.assertGreaterEqual(served["warm"] / (served["warm"] + served["cold"]), 0.8, served)
 
-
     def test_multiprocessing_passes_what_passes_with_forkserver(self):
         runs = {}
         for method in ("forkserver", "warmfork"):

@@ -75,13 +75,19 @@ class _Popen(popen_fork.Popen):
     def _launch(self, process_object):
         # multiprocessing.Process itself has none: the method's own.
         warm_context = getattr(process_object, "_warm_context", _default)
-        data = self._pickle(process_object)
-        tracker = _tracker()
-        # Of each pipe the one end is this process's, the other the child's: its end of file is a death.
-        sentinel, of_child = os.pipe()
-        parent, own = os.pipe()
+        ours, childs = [], []
         try:
-            kept = [*self._descriptors, data, tracker, of_child, parent]
+            data = self._pickle(process_object)
+            childs.append(data)
+            tracker = _tracker()
+            # Of each pipe the one end is this process's, the other the child's: its end of file is a death.
+            sentinel, of_child = os.pipe()
+            ours.append(sentinel)
+            childs.append(of_child)
+            parent, own = os.pipe()
+            ours.append(own)
+            childs.append(parent)
+            kept = [*self._descriptors, tracker, *childs]
             text = _CHILD.format(data, parent, tracker)
             template = warm_context.template
             template._wait_first()
@@ -95,10 +101,10 @@ class _Popen(popen_fork.Popen):
                 0, 0, 0, 0, 0, 0, None, [],
             )
         except BaseException:
-            util.close_fds(sentinel, own)
+            util.close_fds(*ours)
             raise
         finally:
-            util.close_fds(data, of_child, parent)
+            util.close_fds(*childs)
         self.backend = "warm" if backend == 2 else "cold"
         warm_context.counts[self.backend] += 1
         self.sentinel = sentinel

@@ -1,0 +1,168 @@
+// How a template ends: told to, or by itself; and what becomes of its children then.
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+
+#include "channel/doorbell.hpp"
+#include "owner/cold.hpp"
+#include "owner/keeping.hpp"
+#include "owner/template_process.hpp"
+#include "protocol/messages.hpp"
+
+namespace warmfork {
+namespace {
+
+// How long a spare of a template that has ended may take to say that it exists, in milliseconds.
+constexpr int kUnsettledPatience = 1000;
+constexpr std::size_t kLastLinesSize = 3072;
+// How long a template may take to end after it was told to.
+constexpr auto kShutDownPatience = std::chrono::seconds(5);
+
+}  // namespace
+
+void end_child(pid_t pid) {
+    siginfo_t info{};
+    if (pid <= 0 || ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG) < 0)
+        return;
+    ::kill(pid, SIGKILL);
+    while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+    }
+}
+
+void TemplateProcess::shut_down() {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(is_closing_, true)) return;
+    patience_ends_ = Clock::now() + kShutDownPatience;
+    drain();
+    if (state_ == State::starting || state_ == State::broken) signal_pidfd(pidfd_.get(), SIGKILL);
+    // A ring without room belongs to a template that does not answer: it is killed in the end.
+    else if (commands_->push(make_frame(FrameKind::shut_down), {}) == 0)
+        ring(command_bell_.get());
+}
+
+bool TemplateProcess::is_over() const {
+    return has_ended() || Clock::now() >= patience_ends_.load();
+}
+
+TemplateProcess::~TemplateProcess() {
+    if (owner_ != ::getpid() || pid_ <= 0) return;  // a forked copy, or never started
+    if (!end_template()) leave_children_to_keeper();
+    // By now all that it has forked is known, or says so itself: nobody else has the mailboxes.
+    settle_after_end();
+    for (Born& spare : unsettled_spares_) {
+        // It says its pid when it parks; a closed mailbox says that there is no such child.
+        pollfd polled{spare.mailbox.get(), POLLIN, 0};
+        MailboxReply reply{};
+        ReceivedMessage received;
+        if (::poll(&polled, 1, kUnsettledPatience) == 1 &&
+            receive_message(spare.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)), {},
+                            MSG_DONTWAIT, received) == 0 &&
+            received.size == sizeof reply)
+            ending_spares_.push_back(reply.pid);
+    }
+    for (Born& spare : spares_) ending_spares_.push_back(spare.pid);
+    for (pid_t spare : ending_spares_) end_child(spare);
+}
+
+/// Tells the template to end, waits until it has, and reaps it. False: it did not end in good
+/// order, and nobody looks after its children any more.
+bool TemplateProcess::end_template() {
+    shut_down();
+    pollfd polled{pidfd_.get(), POLLIN, 0};
+    if (::poll(&polled, 1, poll_timeout(patience_ends_.load())) == 0)
+        signal_pidfd(pidfd_.get(), SIGKILL);
+    int status = -1;
+    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+    }
+    return status == 0;
+}
+
+/// The template has ended: whatever it still said is in the ring and in the socket. A spare whose
+/// mailbox came but not its birth may exist: it will say so itself, or its mailbox is closed
+/// already.
+void TemplateProcess::settle_after_end() {
+    ended_ = true;
+    receive_mailboxes();
+    drain();
+    for (auto& [id, mailbox] : mailboxes_) {
+        Born spare;
+        spare.id = id;
+        spare.mailbox = std::move(mailbox);
+        unsettled_spares_.push_back(std::move(spare));
+    }
+    mailboxes_.clear();
+}
+
+void TemplateProcess::leave_children_to_keeper() {
+    for (pid_t child : running_children_) {
+        siginfo_t info{};
+        const bool runs =
+            ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+            info.si_pid == 0;
+        // Nothing more can be done where there is no keeper either: the next spawn will say so.
+        if (runs) static_cast<void>(keep_child(child));
+    }
+}
+
+void TemplateProcess::remember_children(const std::vector<pid_t>& pids, Lifetime lifetime) {
+    if (lifetime != Lifetime::owner) return;
+    const std::lock_guard lock(mutex_);
+    running_children_.insert(running_children_.end(), pids.begin(), pids.end());
+    if (running_children_.size() < prune_at_) return;
+    std::erase_if(running_children_, [](pid_t child) {
+        siginfo_t info{};
+        return ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT | WNOHANG) < 0 ||
+               info.si_pid != 0;
+    });
+    prune_at_ = std::max<std::size_t>(64, 2 * running_children_.size());
+}
+
+bool TemplateProcess::has_ended() const {
+    pollfd polled{pidfd_.get(), POLLIN, 0};
+    return ::poll(&polled, 1, 0) > 0;
+}
+
+bool TemplateProcess::is_lost() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (state_ == State::broken || is_closing_ || !control_.is_intact() || !pidfd_) return true;
+        // One that ended before it was ready still has to say why, and the gate will not think
+        // better.
+        if (state_ == State::starting || state_ == State::refused) return false;
+    }
+    return has_ended();
+}
+
+std::string TemplateProcess::last_lines() const {
+    struct stat status;
+    if (::fstat(log_.get(), &status) < 0) return {};
+    const auto size = static_cast<std::size_t>(status.st_size);
+    const std::size_t taken = std::min(size, kLastLinesSize);
+    std::string text(taken, '\0');
+    const ssize_t got = ::pread(log_.get(), text.data(), taken, static_cast<off_t>(size - taken));
+    text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+    if (taken < size) text.erase(0, text.find('\n') + 1);
+    while (text.ends_with('\n')) text.pop_back();
+    return text;
+}
+
+/// Why a template that has ended did not serve.
+Failure TemplateProcess::end_failure() {
+    siginfo_t info{};
+    std::string how = "ended";
+    if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+        info.si_pid == pid_)
+        how = info.si_code == CLD_EXITED
+                  ? "exited with status " + std::to_string(info.si_status)
+                  : std::string("was killed by ") + ::strsignal(info.si_status);
+    const std::string lines = last_lines();
+    return {Stage::launch, ECHILD, 0,
+            "the template " + how + " before it was ready" +
+                (lines.empty() ? "; it wrote nothing" : "; it wrote last:\n" + lines)};
+}
+
+}  // namespace warmfork

@@ -1,0 +1,163 @@
+// How a template is started: its channel, its environment, its hello.
+#include <signal.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include <filesystem>
+
+#include "channel/doorbell.hpp"
+#include "owner/cold.hpp"
+#include "owner/companions.hpp"
+#include "owner/template_process.hpp"
+#include "protocol/messages.hpp"
+
+namespace warmfork {
+namespace {
+
+constexpr int kChannelNumber = 3;  // the template's control socket, as it is started
+
+bool is_main_thread() {
+    return ::gettid() == ::getpid();
+}
+
+std::vector<std::string> current_environment() {
+    std::vector<std::string> environment;
+    for (char** variable = environ; variable && *variable; ++variable)
+        environment.emplace_back(*variable);
+    return environment;
+}
+
+/// The template's environment: with the preload library in front, and the channel.
+std::vector<std::string> launch_environment(std::vector<std::string> environment,
+                                            const std::string& preload_library) {
+    const std::string key = "LD_PRELOAD=";
+    std::string preload = key + preload_library;
+    std::erase_if(environment, [&](const std::string& variable) {
+        if (!variable.starts_with(key)) return false;
+        if (variable.size() > key.size()) preload += ":" + variable.substr(key.size());
+        return true;
+    });
+    environment.push_back(preload);
+    environment.push_back(std::string(kChannelVariable) + "=" + std::to_string(kChannelNumber));
+    return environment;
+}
+
+std::vector<const char*> pointers_to(const std::vector<std::string>& strings) {
+    std::vector<const char*> pointers;
+    for (const std::string& string : strings) pointers.push_back(string.c_str());
+    return pointers;
+}
+
+}  // namespace
+
+Outcome TemplateProcess::start(const LaunchPlan& plan,
+                               std::shared_ptr<TemplateProcess>& ret_process) {
+    std::shared_ptr<TemplateProcess> process(new TemplateProcess);
+    if (Outcome failure = process->launch(plan)) return failure;
+    ret_process = std::move(process);
+    return {};
+}
+
+/// Writes the hello into the control socket before the template exists; it reads it when it serves.
+Outcome TemplateProcess::queue_hello(const LaunchPlan& plan, const Descriptor& segment) {
+    const Descriptor owner = open_pidfd(::getpid());
+    if (!owner) return make_failure(Stage::launch, errno, "cannot open a pidfd of this process");
+    OwnerHello hello{};
+    hello.magic = kHelloMagic;
+    hello.version = kProtocolVersion;
+    opened_by_main_thread_ = is_main_thread();
+    hello.flags = opened_by_main_thread_ ? kHelloFromMainThread : 0;
+    hello.owner_pid = ::getpid();
+    hello.spares_least = plan.spares_least;
+    hello.spares_most = plan.spares_most;
+    std::string strings = find_companion("warmfork-keeper");
+    for (const std::string& entry : plan.allowed) strings += '\0' + entry;
+    std::vector<int> descriptors{segment.get(), command_bell_.get(), completion_bell_.get(),
+                                 owner.get()};
+    if (inotify_) descriptors.push_back(inotify_.get());
+    if (int error = send_message(control_.get(), bytes_of(hello), std::as_bytes(std::span(strings)),
+                                 descriptors, MSG_DONTWAIT))
+        return make_failure(Stage::launch, error, "cannot greet the template");
+    return {};
+}
+
+Outcome TemplateProcess::launch(const LaunchPlan& plan) {
+    const auto failed = [](const char* what) { return make_failure(Stage::launch, errno, what); };
+    const std::string preload_library = find_companion("libwarmfork-preload.so");
+    if (preload_library.empty())
+        return make_failure(Stage::launch, ENOENT, "cannot find libwarmfork-preload.so");
+    owner_ = ::getpid();
+    log_ = KeptDescriptor(Descriptor(::memfd_create("warmfork-template-output", MFD_CLOEXEC)));
+    if (!log_ || ::fcntl(log_.get(), F_SETFL, O_APPEND) < 0)
+        return failed("cannot make a file for the template's output");
+    command_bell_ = KeptDescriptor(make_doorbell());
+    completion_bell_ = KeptDescriptor(make_doorbell());
+    if (!command_bell_ || !completion_bell_) return failed("cannot make doorbells");
+    // Without (there are 128 for a user) the template compares its files at each fork.
+    inotify_ = KeptDescriptor(Descriptor(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)));
+    has_inotify_ = bool(inotify_);
+    mounts_ = KeptDescriptor(Descriptor(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)));
+    Descriptor memfd;
+    if (int error = Segment::create(segment_, memfd))
+        return make_failure(Stage::launch, error, "cannot make the shared segment");
+    OwnedSocket far;
+    if (int error = make_owned_pair(control_, far))
+        return make_failure(Stage::launch, error, "cannot make the control socket");
+    if (Outcome failure = queue_hello(plan, memfd)) return failure;
+
+    // While it preloads the template cannot watch its owner. Its end of the control socket raises
+    // SIGKILL for it when this end is closed, however that happens; nothing is sent meanwhile. It
+    // takes that back when it begins to serve.
+    ::fcntl(far.get(), F_SETSIG, SIGKILL);
+    ::fcntl(far.get(), F_SETFL, O_ASYNC);
+
+    std::error_code unknown;
+    directory_ = std::filesystem::absolute(plan.directory.empty() ? "." : plan.directory, unknown);
+    environment_ = plan.environment ? *plan.environment : current_environment();
+    const std::vector<std::string> environment = launch_environment(environment_, preload_library);
+    const std::vector<const char*> argument_pointers = pointers_to(plan.arguments);
+    const std::vector<const char*> environment_pointers = pointers_to(environment);
+    const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    if (!null) return failed("cannot open /dev/null");
+
+    RecordContents contents;
+    contents.header.flags = kRecordProcessGroup;    // a group of its own: Ctrl-C does not reach it
+    contents.header.lifetime = Lifetime::detached;  // it watches its owner itself
+    contents.descriptor_targets = {0, 1, 2, kChannelNumber};
+    contents.arguments = argument_pointers;
+    contents.environment = environment_pointers;
+    contents.directory = plan.directory;
+    std::vector<std::byte> bytes;
+    ColdPlan cold;
+    if (int error = encode_record(contents, bytes))
+        return make_failure(Stage::launch, error, "cannot describe the template's command");
+    if (const char* error = decode_record(bytes, cold.record))
+        return make_failure(Stage::launch, EINVAL, error);
+    cold.sources = {null.get(), log_.get(), log_.get(), far.get()};
+    cold.lifeline = far.get();
+    cold.candidates = executable_candidates(
+        plan.arguments[0], std::span(const_cast<char* const*>(environment_pointers.data()),
+                                     environment_pointers.size()));
+    SegmentLayout& layout = segment_.layout();
+    commands_.emplace(layout.command_ring, std::span<std::byte>(layout.command_bytes));
+    completions_.emplace(layout.completion_ring, std::span<std::byte>(layout.completion_bytes));
+    state_at_start_ = read_owner_state();
+    pid_t pid = 0;
+    if (Outcome failure = spawn_cold(cold, pid)) {
+        failure->stage = Stage::launch;
+        failure->text = "the template did not start: " + failure->text;
+        return failure;
+    }
+    pidfd_ = KeptDescriptor(open_pidfd(pid));
+    if (!pidfd_) {
+        Failure failure = failed("cannot open a pidfd of the template");
+        end_child(pid);
+        return failure;
+    }
+    pid_ = pid;
+    could_compare_ = can_compare_with(pid_);
+    return {};
+}
+
+}  // namespace warmfork
