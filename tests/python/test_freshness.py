@@ -97,6 +97,8 @@ class Project:
 
 
 class Freshness(TestCase):
+    watching = True
+
     def setUp(self):
         super().setUp()
         self.project = Project(self)
@@ -125,6 +127,7 @@ class Freshness(TestCase):
         with self.parked() as template:
             value, process = self.project.value(template)
             self.assertEqual((value, process.backend), (str(self.project.count), "warm"), process.reason)
+            self.assertEqual(template.report()["freshness"]["not_watched_because"] == "", self.watching)
             template.wait_parked(1)
             change()
             value, process = self.project.value(template)
@@ -265,6 +268,25 @@ class Freshness(TestCase):
             value, process = self.project.value(template)
             self.assertEqual((value, process.reason_code), (str(self.project.count), "stale"))
             self.project.value(template, backend="warm")
+
+    def test_with_too_few_watches_files_are_compared(self):
+        """The same changes, in a user namespace that allows five watches."""
+        limit = "/proc/sys/user/max_inotify_watches"
+        names = ("test_every_kind_of_change", "test_a_file_that_comes_earlier_on_the_import_path")
+        program = (
+            "import sys, unittest\n"
+            f"with open({limit!r}, 'w') as file: file.write('5')\n"
+            "import test_freshness\n"
+            "test_freshness.Freshness.watching = False\n"
+            f"unittest.main(argv=['', *['test_freshness.Freshness.' + name for name in {names}]])\n"
+        )
+        confine = ["unshare", "--user", "--map-root-user"]
+        if subprocess.run([*confine, "sh", "-c", f"echo 5 > {limit}"], stderr=-3).returncode:
+            self.skipTest("user namespaces cannot be made here")
+        done = subprocess.run(
+            [*confine, PYTHON, "-c", program], capture_output=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        )
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
 
     def test_an_unreadable_file_on_the_way_is_no_reason_to_fail(self):
         unreadable = os.path.join(self.project.path, "data.txt")
