@@ -82,7 +82,8 @@ End end_of(const Reference& result) {
     return result ? End::done : fail_with_traceback();
 }
 
-End run_text(PyObject* source) {
+/// `child`: warmfork._child.
+End run_text(PyObject* child, PyObject* source) {
     static PyObject* compile = nullptr;
     if (!compile) {
         Reference builtins(PyImport_ImportModule("builtins"));
@@ -95,7 +96,9 @@ End run_text(PyObject* source) {
     }
     Reference code(PyObject_CallFunction(compile, "Ossii", source, "<string>", "exec", 0, 1));
     PyObject* main = PyImport_AddModule("__main__");  // borrowed
-    if (!code || !main) return fail_with_traceback();
+    if (!code || !main ||
+        !Reference(PyObject_CallMethod(child, "show_source", "OO", code.get(), source)))
+        return fail_with_traceback();
     PyObject* globals = PyModule_GetDict(main);  // borrowed
     return end_of(Reference(PyEval_EvalCode(code.get(), globals, globals)));
 }
@@ -130,13 +133,14 @@ End run_script(PyObject* path, PyObject* program) {
 }
 
 /// Runs what warmfork._child has prepared. No Python frame of warmfork's own lies below it.
-End run_prepared(PyObject* prepared) {
+End run_prepared(PyObject* child, PyObject* prepared) {
     Reference first(PySequence_GetItem(prepared, 0));
     Reference second(PySequence_GetItem(prepared, 1));
     if (!first || !second) return fail_with_traceback();
     if (PyCallable_Check(first.get()))
         return end_of(Reference(PyObject_CallObject(first.get(), second.get())));
-    if (PyUnicode_CompareWithASCIIString(first.get(), "text") == 0) return run_text(second.get());
+    if (PyUnicode_CompareWithASCIIString(first.get(), "text") == 0)
+        return run_text(child, second.get());
     if (PyUnicode_CompareWithASCIIString(first.get(), "file") == 0) {
         Reference program(PySequence_GetItem(prepared, 2));
         return program ? run_script(second.get(), program.get()) : fail_with_traceback();
@@ -316,7 +320,7 @@ void PythonHost::run_and_forget(char* source) {
     ChildCommand command{};
     command.arguments = arguments;
     Reference prepared = prepare(child_, command, true);
-    end_unless(prepared && run_prepared(prepared.get()) == End::done);
+    end_unless(prepared && run_prepared(child_, prepared.get()) == End::done);
     Reference ready(PyObject_CallMethod(child_, "make_ready", nullptr));
 }
 
@@ -335,7 +339,7 @@ void PythonHost::run_and_forget(char* source) {
     Reference prepared = prepare(host.child(), command, false);
     // Not before Python knows which signals are ignored.
     set_signal_mask(command.signal_mask);
-    const End end = prepared ? run_prepared(prepared.get()) : fail_with_traceback();
+    const End end = prepared ? run_prepared(host.child(), prepared.get()) : fail_with_traceback();
     leave(end == End::done ? 0 : kFailedStatus, end == End::interrupted);
 }
 

@@ -14,6 +14,9 @@ import signal
 import sys
 from _io import FileIO
 
+if sys.version_info >= (3, 13):
+    import linecache  # every `python3 -c` has it
+
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)  # of every fresh interpreter
 
 _SETTABLE_BITS = sum(1 << (number - 1) for number in signal.valid_signals())  # not the two of glibc
@@ -243,15 +246,15 @@ def _absolute(path):
         return path
 
 
-def _show_source(source):
+def show_source(code, source):
     """Since 3.13 tracebacks show the lines of -c. The import of linecache looks into the directory."""
     if sys.version_info < (3, 13):
         return
     if not has_safe_path():
         _bootstrap_external.PathFinder._path_importer_cache("")
-    linecache = sys.modules["linecache"]
-    lines = [line + "\n" for line in source.splitlines()]
-    linecache.cache["<string>"] = (len(source), None, lines, "<string>")
+    # 3.13.0 knows the text by the file's name, later ones by the code.
+    key = code if hasattr(linecache, "_interactive_cache") else "<string>"
+    linecache._register_code(key, source, "<string>")
 
 
 def _prepare_script(program, script):
@@ -284,7 +287,6 @@ def prepare(arguments, kind, index, operand, ignored, pipes, is_rehearsal):
         sys.argv[0] = "-c"
         _insert_path("")
         prepared = "text", operand + "\n"
-        _show_source(operand)
     elif kind == "module":
         sys.argv[0] = "-m"
         try:

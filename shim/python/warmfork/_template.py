@@ -7,9 +7,6 @@ import runpy  # noqa: F401  every `python3 -m` needs it
 import sys
 import time
 
-if sys.version_info >= (3, 13):
-    import linecache  # noqa: F401  every `python3 -c` has it
-
 
 class _ReadVariables:
     """Notes which variables are read from os.environ, and is taken out of the way again."""
