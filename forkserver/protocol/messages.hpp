@@ -17,6 +17,10 @@ inline constexpr std::uint32_t kMailboxMagic = 0x786f624d;  // "Mbox"
 /// preload library takes it out of the environment before any other code runs.
 inline constexpr const char* kChannelVariable = "WARMFORK_CHANNEL";
 
+/// What a template is about to preload it says in a line of its own on standard error, behind this
+/// mark.
+inline constexpr char kProgressMark = '\x1e';
+
 /// Owner's hello, queued on the control socket before the template is started; with it, in this
 /// order: segment, command doorbell, completion doorbell, pidfd of the owner, and, unless none
 /// was to be had, the inotify instance that the template is to watch with.

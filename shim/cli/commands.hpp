@@ -1,31 +1,44 @@
 // What warmfork(1) can do. Each function returns the exit status.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
+#include "warmfork.hpp"
+
 namespace warmfork::cli {
 
-struct RunOptions {
+struct TemplateOptions {
     std::vector<std::string> preload;
-    std::string python;   ///< empty: the command's first word
+    std::string python;  ///< empty: the command's first word
+    bool learn = false;
+};
+
+struct RunOptions {
+    TemplateOptions from;
     std::string backend;  ///< empty: the default
     bool explain = false;
     std::vector<std::string> command;
 };
 
 struct DoctorOptions {
-    std::vector<std::string> preload;
-    std::string python = "python3";
+    TemplateOptions of;
     bool json = false;
 };
 
 struct ExplainOptions {
-    std::vector<std::string> preload;
-    std::string python;  ///< empty: the command's first word
+    TemplateOptions from;
     bool json = false;
     std::vector<std::string> command;
 };
+
+/// Starts a template; throws Error.
+[[nodiscard]] Template open_template(const TemplateOptions& options, std::int32_t spares,
+                                     warmfork_backend backend = WARMFORK_BACKEND_DEFAULT);
+
+/// Blocks until it is ready, and on a terminal says meanwhile what is preloaded. Throws Error.
+void wait_with_progress(Template& waited_for);
 
 /// Says whether a command would be warm, without starting it. 0: warm; 2: cold.
 int explain(const ExplainOptions& options);

@@ -29,6 +29,25 @@ void print_imports(const Json& host) {
     fmt::print("  {:>8.1f} ms  altogether, which each cold start pays\n", sum * 1000);
 }
 
+void print_learned(const Json& host) {
+    if (!host.contains("learned")) return;
+    const Json& learned = host["learned"];
+    fmt::print(heading(), "\nlearned from {} children\n", learned["children"].get<int>());
+    double saved = 0;
+    for (const Json& module : learned["modules"]) {
+        const double seconds = module["seconds"];
+        saved += seconds;
+        fmt::print("  {:>8.1f} ms  {}\n", seconds * 1000, module["module"].get<std::string>());
+    }
+    fmt::print("  {:>8.1f} ms  that each child starts earlier\n", saved * 1000);
+    for (const Json& refused : learned["refused"])
+        fmt::print("  not preloadable: {}: {}\n", refused["module"].get<std::string>(),
+                   refused["reason"].get<std::string>());
+    if (const std::string error = learned["error"]; !error.empty())
+        fmt::print("  nothing can be remembered: {}\n", error);
+    fmt::print("  to forget it: rm -r {}\n", learned["folder"].get<std::string>());
+}
+
 void print_report(const Json& report) {
     fmt::print(heading(), "template {}: safe to fork\n", report["pid"].get<int>());
     fmt::print(
@@ -50,14 +69,20 @@ void print_report(const Json& report) {
         fmt::print("  {:>8}  {}{}\n", descriptor["number"].get<int>(),
                    descriptor["target"].get<std::string>(),
                    descriptor["hazardous"].get<bool>() ? "  (allowed)" : "");
-    if (report.contains("host") && report["host"].is_object()) print_imports(report["host"]);
+    if (report.contains("host") && report["host"].is_object()) {
+        print_imports(report["host"]);
+        print_learned(report["host"]);
+    }
 }
 
 }  // namespace
 
 int examine(const DoctorOptions& options) {
     try {
-        Template python_template = Template::python(options.python, options.preload);
+        TemplateOptions of = options.of;
+        if (of.python.empty()) of.python = "python3";
+        Template python_template = open_template(of, 1);
+        wait_with_progress(python_template);
         python_template.wait_parked(1);  // so that there is a fork to tell the time of
         warmfork_failure failure{};
         char* text = nullptr;

@@ -10,10 +10,10 @@ namespace warmfork::cli {
 
 int explain(const ExplainOptions& options) {
     try {
-        const std::string& python =
-            options.python.empty() ? options.command.front() : options.python;
-        Template python_template = Template::python(python, options.preload, 0);
-        python_template.wait_ready();
+        TemplateOptions from = options.from;
+        if (from.python.empty()) from.python = options.command.front();
+        Template python_template = open_template(from, 0);
+        wait_with_progress(python_template);
         const auto arguments = detail::pointers(options.command);
         warmfork_request request;
         warmfork_request_init(&request);

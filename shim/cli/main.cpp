@@ -3,22 +3,24 @@
 
 #include "cli/commands.hpp"
 
+using namespace warmfork::cli;
+
 namespace {
 
-void add_template_options(CLI::App& command, std::vector<std::string>& preload,
-                          std::string& python) {
-    command.add_option("--preload", preload, "Modules to import in the template")
+void add_template_options(CLI::App& command, TemplateOptions& options) {
+    command.add_option("--preload", options.preload, "Modules to import in the template")
         ->delimiter(',')
         ->allow_extra_args(false)
         ->type_name("M,...");
-    command.add_option("--python", python,
+    command.add_option("--python", options.python,
                        "The template's interpreter (default: the command's own, or python3)");
+    command.add_flag("--learn", options.learn,
+                     "Remember what children import, and preload what most of them do");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    using namespace warmfork::cli;
     CLI::App app("Starts processes from a template that has its start-up behind it.", "warmfork");
     app.set_version_flag("--version", WARMFORK_VERSION);
     app.require_subcommand(1);
@@ -32,7 +34,7 @@ int main(int argc, char** argv) {
     RunOptions run;
     CLI::App* run_command = app.add_subcommand(
         "run", "Open a template, spawn one command from it, end as the command ends");
-    add_template_options(*run_command, run.preload, run.python);
+    add_template_options(*run_command, run.from);
     run_command->add_option("--backend", run.backend, "auto, warm or cold")
         ->check(CLI::IsMember({"auto", "warm", "cold"}));
     run_command->add_flag("--explain", run.explain,
@@ -46,7 +48,7 @@ int main(int argc, char** argv) {
     ExplainOptions question;
     CLI::App* explain_command = app.add_subcommand(
         "explain", "Say whether a command would be warm, and if not why, without starting it");
-    add_template_options(*explain_command, question.preload, question.python);
+    add_template_options(*explain_command, question.from);
     explain_command->add_flag("--json", question.json, "Print JSON");
     explain_command
         ->add_option("command", question.command, "The command: -- python3 script.py ...")
@@ -59,7 +61,7 @@ int main(int argc, char** argv) {
     DoctorOptions doctor;
     CLI::App* doctor_command = app.add_subcommand(
         "doctor", "Show what the fork-safety gate sees of a template, and what its imports cost");
-    add_template_options(*doctor_command, doctor.preload, doctor.python);
+    add_template_options(*doctor_command, doctor.of);
     doctor_command->add_flag("--json", doctor.json, "Print JSON");
 
     CLI::App* bench_command = app.add_subcommand(

@@ -7,7 +7,7 @@
 #include <array>
 
 #include "cli/commands.hpp"
-#include "warmfork.hpp"
+#include "owner/template_handle.hpp"
 
 namespace warmfork::cli {
 namespace {
@@ -75,16 +75,12 @@ warmfork_backend backend_of(const std::string& name) {
     return WARMFORK_BACKEND_DEFAULT;
 }
 
-Template open_template(const RunOptions& options) {
-    warmfork_template_options template_options;
-    warmfork_template_options_init(&template_options);
-    const std::string& python = options.python.empty() ? options.command.front() : options.python;
-    const auto modules = detail::pointers(options.preload);
-    template_options.python = python.c_str();
-    template_options.preload = modules.data();
-    template_options.spares = 0;  // for one child a fork on command does
-    template_options.backend = backend_of(options.backend);
-    return Template(template_options);
+/// Where there is none to be had the spawn is cold, or says why.
+void wait_for_image(Template& python_template) {
+    try {
+        wait_with_progress(python_template);
+    } catch (const Error&) {
+    }
 }
 
 int wait_and_forward(Process& child, SignalQueue& signals) {
@@ -102,7 +98,13 @@ int wait_and_forward(Process& child, SignalQueue& signals) {
 int run_one(const RunOptions& options) {
     try {
         SignalQueue signals;
-        Template python_template = open_template(options);
+        TemplateOptions from = options.from;
+        if (from.python.empty()) from.python = options.command.front();
+        // For one child a fork on command does.
+        const warmfork_backend backend =
+            options.backend.empty() ? default_backend() : backend_of(options.backend);
+        Template python_template = open_template(from, 0, backend);
+        if (backend != WARMFORK_BACKEND_COLD) wait_for_image(python_template);
         const auto arguments = detail::pointers(options.command);
         warmfork_request request;
         warmfork_request_init(&request);

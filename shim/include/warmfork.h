@@ -113,6 +113,8 @@ struct warmfork_template_options {
     enum warmfork_on_stale on_stale;
     uint32_t variants; /* images kept beside the first, for other options of the interpreter or other
                           values of variables that preloading reads; default 4 */
+    uint32_t learn; /* Python, 0 or 1: children report at exit what they imported beyond the image, under
+                       $XDG_STATE_HOME/warmfork, and what most of them import is preloaded in the next */
 };
 
 /* The defaults, with `size` filled in. */
@@ -129,6 +131,10 @@ WARMFORK_EXPORT int warmfork_template_open(const struct warmfork_template_option
  * gate); others with stage launch. A template that has ended is started again. */
 WARMFORK_EXPORT int warmfork_template_wait_ready(warmfork_template *self, int timeout_ms,
                                                  struct warmfork_failure *ret_failure);
+
+/* What the template is about to preload, for who waits at a terminal: "3/12 numpy", or "" when it is ready
+ * or says nothing (native templates). Written to `text`, at most `size` bytes with the NUL. */
+WARMFORK_EXPORT void warmfork_template_progress(warmfork_template *self, char *text, size_t size);
 
 /* Waits until at least `count` children are parked and the template sleeps, so that a spawn right after
  * costs one wake-up. Errors: as wait_ready. */

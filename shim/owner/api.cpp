@@ -117,6 +117,7 @@ Outcome define_images(const warmfork_template_options& options, ImageSet::Defini
         images.options = copy_strings(options.python_options);
         if (options.before_fork) images.before_fork = options.before_fork;
         if (options.in_child) images.in_child = options.in_child;
+        images.learns = options.learn != 0;
     } else {
         images.arguments = copy_strings(options.program + 1);
     }
@@ -227,6 +228,12 @@ int warmfork_template_wait_ready(warmfork_template* self, int timeout_ms,
         Outcome failure = check_usable(self);
         return failure ? failure : self->handle.wait_ready(deadline_after(timeout_ms));
     });
+}
+
+void warmfork_template_progress(warmfork_template* self, char* text, size_t size) {
+    const std::string progress =
+        self && self->handle.is_usable() ? self->handle.progress() : std::string();
+    if (size > 0) text[progress.copy(text, size - 1)] = '\0';
 }
 
 int warmfork_template_wait_parked(warmfork_template* self, uint32_t count, int timeout_ms,

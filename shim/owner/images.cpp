@@ -82,7 +82,8 @@ LaunchPlan ImageSet::plan_for(const Image& image) const {
         for (const auto& part :
              {image.options,
               std::vector<std::string>{"-c", kPythonBoot, definition_.package,
-                                       definition_.before_fork, definition_.in_child},
+                                       definition_.before_fork, definition_.in_child,
+                                       definition_.learns ? "learn" : ""},
               std::vector<std::string>{fmt::format("{}", path.size())}, path, definition_.preload})
             plan.arguments.insert(plan.arguments.end(), part.begin(), part.end());
     } else {

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "channel/doorbell.hpp"
 #include "owner/cold.hpp"
@@ -137,7 +138,8 @@ bool TemplateProcess::is_lost() {
     return has_ended();
 }
 
-std::string TemplateProcess::last_lines() const {
+/// What it has written last, whole lines.
+std::string TemplateProcess::last_output() const {
     struct stat status;
     if (::fstat(log_.get(), &status) < 0) return {};
     const auto size = static_cast<std::size_t>(status.st_size);
@@ -146,6 +148,25 @@ std::string TemplateProcess::last_lines() const {
     const ssize_t got = ::pread(log_.get(), text.data(), taken, static_cast<off_t>(size - taken));
     text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
     if (taken < size) text.erase(0, text.find('\n') + 1);
+    return text;
+}
+
+std::string TemplateProcess::progress() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (state_ != State::starting) return {};
+    }
+    const std::string output = last_output();
+    const std::size_t mark = output.rfind(kProgressMark);
+    if (mark == std::string::npos) return {};
+    return output.substr(mark + 1, output.find('\n', mark) - mark - 1);
+}
+
+std::string TemplateProcess::last_lines() const {
+    std::string text;
+    std::istringstream output(last_output());
+    for (std::string line; std::getline(output, line);)
+        if (!line.starts_with(kProgressMark)) text += line + '\n';
     while (text.ends_with('\n')) text.pop_back();
     return text;
 }

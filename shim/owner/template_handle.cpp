@@ -160,6 +160,11 @@ pid_t TemplateHandle::pid() {
     return process && !process->has_ended() ? process->pid() : 0;
 }
 
+std::string TemplateHandle::progress() {
+    const Process process = images_.first();
+    return process ? process->progress() : std::string();
+}
+
 Outcome TemplateHandle::report(std::string& ret_json) {
     Process process;
     if (Outcome failure = ready_image({}, process)) return failure;

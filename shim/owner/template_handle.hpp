@@ -54,6 +54,8 @@ class TemplateHandle {
         return images_.set_spares(least, most);
     }
     pid_t pid();
+    /// Of the first image: see TemplateProcess::progress.
+    std::string progress();
     std::uint32_t parked() { return images_.parked(); }
     void counts(warmfork_counts& ret_counts) const;
 

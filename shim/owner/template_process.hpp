@@ -82,6 +82,8 @@ class TemplateProcess {
     [[nodiscard]] bool is_lost();
     /// Waits until it serves. ETIMEDOUT, or why it never will.
     [[nodiscard]] Outcome wait_ready(Deadline deadline);
+    /// What it is about to preload, "3/12 numpy"; empty: it says nothing, or is done.
+    [[nodiscard]] std::string progress();
     [[nodiscard]] Outcome wait_parked(std::uint32_t count, Deadline deadline);
 
     /// Opened by preloading, and kept by every child. Known once ready.
@@ -150,6 +152,7 @@ class TemplateProcess {
     TemplateProcess() = default;
     [[nodiscard]] Outcome launch(const LaunchPlan& plan);
     [[nodiscard]] Outcome queue_hello(const LaunchPlan& plan, const Descriptor& segment);
+    [[nodiscard]] std::string last_output() const;
     [[nodiscard]] std::string last_lines() const;
     [[nodiscard]] Failure end_failure();
 

@@ -17,6 +17,7 @@
 #include <string>
 
 #include "child/setup.hpp"
+#include "import_times.hpp"
 #include "owner/python_command.hpp"
 #include "python_objects.hpp"
 #include "template/serve.hpp"
@@ -240,8 +241,14 @@ bool read_facts(PyObject* tuple, ImageFacts& facts) {
 class PythonHost : public Host {
   public:
     /// `hook`: called before each fork; None: nothing.
-    PythonHost(PyObject* child, PyObject* hook, const char* report, ImageFacts facts)
-        : child_(child), hook_(hook), report_(report), facts_(std::move(facts)) {
+    /// `import_log`: the file where children report what they imported; empty: nowhere.
+    PythonHost(PyObject* child, PyObject* hook, const char* report, ImageFacts facts,
+               const char* import_log)
+        : child_(child),
+          hook_(hook),
+          report_(report),
+          facts_(std::move(facts)),
+          import_log_(import_log) {
         for (int signal = 1; signal <= kSignalCount; ++signal)
             ::sigaction(signal, nullptr, &dispositions_[signal - 1]);
         ::sigaltstack(nullptr, &signal_stack_);
@@ -277,6 +284,7 @@ class PythonHost : public Host {
     }
 
     PyObject* child() const { return child_; }
+    const std::string& import_log() const { return import_log_; }
 
   private:
     void call_hook();
@@ -286,6 +294,7 @@ class PythonHost : public Host {
     PyObject* hook_;
     std::string report_;
     ImageFacts facts_;
+    std::string import_log_;
     struct sigaction dispositions_[kSignalCount] {};
     stack_t signal_stack_{};
 };
@@ -336,6 +345,7 @@ void PythonHost::run_and_forget(char* source) {
 }
 
 [[noreturn]] void run_child(PythonHost& host, const ChildCommand& command) {
+    if (!host.import_log().empty()) report_imports_at_exit(host.import_log());
     Reference prepared = prepare(host.child(), command, false);
     // Not before Python knows which signals are ignored.
     set_signal_mask(command.signal_mask);
@@ -386,7 +396,7 @@ PyObject* current_environment(PyObject*, PyObject*) {
 
 PyObject* prepare_to_become_child(PyObject*, PyObject* child) {
     Py_INCREF(child);
-    stand_in_host = new PythonHost(child, Py_None, "", {});
+    stand_in_host = new PythonHost(child, Py_None, "", {}, "");
     stand_in_plan.host = stand_in_host;
     stand_in_plan.image = read_image_addresses();
     stand_in_plan.soft_descriptor_limit = stand_in_plan.hard_descriptor_limit = RLIM_INFINITY;
@@ -433,10 +443,10 @@ PyObject* become_child(PyObject*, PyObject* arguments) {
 
 PyObject* serve(PyObject*, PyObject* arguments) {
     PyObject *child, *hook, *description;
-    const char* report;
+    const char *report, *import_log;
     ImageFacts facts;
-    if (!PyArg_ParseTuple(arguments, "OOsO", &child, &hook, &report, &description) ||
-        !read_facts(description, facts))
+    if (!PyArg_ParseTuple(arguments, "OOsOy", &child, &hook, &report, &description, &import_log) ||
+        !read_facts(description, facts) || (import_log[0] && !time_imports()))
         return nullptr;
     if (!run_file_function() || !delete_thread_state_function()) {
         PyErr_SetString(
@@ -447,7 +457,7 @@ PyObject* serve(PyObject*, PyObject* arguments) {
     // Children use all of it until they end.
     Py_INCREF(child);
     Py_INCREF(hook);
-    auto* host = new PythonHost(child, hook, report, std::move(facts));
+    auto* host = new PythonHost(child, hook, report, std::move(facts), import_log);
     leave_python_frames(delete_thread_state_function());
     ServeResult result = warmfork::serve(*host);
     if (result.end == ServeResult::End::child) run_child(*host, result.command);

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import unittest
@@ -13,6 +14,30 @@ CLI = os.environ["WARMFORK_CLI"]
 
 def run(*args, **options):
     return subprocess.run([CLI, *args], capture_output=True, text=True, **options)
+
+
+class Progress(TestCase):
+    def test_a_person_at_a_terminal_is_told_what_is_preloaded(self):
+        folder = self.folder({"slow.py": "open('gate').read()"})
+        gate = os.path.join(folder, "gate")
+        os.mkfifo(gate)
+        terminal, theirs = pty.openpty()
+        command = [CLI, "run", "--preload", "json,slow", "--", PYTHON, "-c", "print('done')"]
+        with open(theirs, "wb") as error, open(terminal, "rb", buffering=0) as screen:
+            process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=error)
+            shown = b""
+            while b"preloading 2/2 slow" not in shown:
+                shown += screen.read(100)
+            with open(gate, "w"):
+                pass
+            self.assertEqual(process.communicate()[0], b"done\n")
+
+    def test_elsewhere_nothing_is_said(self):
+        folder = self.folder({"broken.py": "raise ValueError('x')"})
+        done = run("run", "--preload", "json,broken", "--", PYTHON, "-c", "pass", cwd=folder)
+        self.assertEqual(done.returncode, 125)
+        self.assertIn("ValueError: x", done.stderr)
+        self.assertNotIn("\x1e", done.stderr)
 
 
 class Run(TestCase):

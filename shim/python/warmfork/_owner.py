@@ -257,6 +257,10 @@ class Template:
     before_fork, in_child: hooks, "module:function", called in the template before each fork, and in each
     child right before its program.
 
+    learn: children report, when they end, which modules they imported that the image lacked; what most of
+    them import is preloaded in the next image (report()["host"]["learned"] tells). Remembered under
+    $XDG_STATE_HOME/warmfork.
+
     options: of the interpreter, for the first image: what most command lines have ("-B").
 
     A context manager; close() ends the template and leaves its children alone.
@@ -264,7 +268,7 @@ class Template:
 
     def __init__(
         self, preload=(), *, python=None, spares=-1, env=None, cwd=None, backend=None, allow=(),
-        on_stale="cold", variants=4, before_fork=None, in_child=None, options=(),
+        on_stale="cold", variants=4, before_fork=None, in_child=None, options=(), learn=False,
     ):
         if on_stale not in _ON_STALE:
             raise ValueError(f"on_stale must be one of {', '.join(_ON_STALE)}, not {on_stale!r}")
@@ -286,6 +290,7 @@ class Template:
             None if before_fork is None else os.fsencode(before_fork),
             None if in_child is None else os.fsencode(in_child),
             [os.fsencode(option) for option in options],
+            learn,
         )
 
     def popen(self, args, *positional, **keywords):

@@ -54,18 +54,27 @@ class _ReadVariables:
             environ.__class__ = self._type
 
 
-def _import_all(names):
-    """Imports the modules; returns how long each took, in seconds."""
+def _import_all(names, refuse=None):
+    """Imports the modules; returns how long each took, in seconds. refuse: called for one that cannot be
+    imported, with its name and the exception; without it that is raised."""
     from importlib import import_module
 
     times = []
-    for name in names:
+    for number, name in enumerate(names, 1):
+        # For who waits for it: see kProgressMark.
+        os.write(2, b"\x1e%d/%d %s\n" % (number, len(names), os.fsencode(name)))
         began = time.perf_counter()
         kind, separator, main = name.partition("=")
-        if separator:
-            _import_main(kind, main)
-        else:
-            import_module(name)
+        try:
+            if separator:
+                _import_main(kind, main)
+            else:
+                import_module(name)
+        except BaseException as error:
+            if refuse is None:
+                raise
+            refuse(name, error)
+            continue
         times.append((name, time.perf_counter() - began))
     return times
 
@@ -87,12 +96,50 @@ def _import_main(kind, main):
         sys.modules["__main__"] = own
 
 
-def _report(times):
+def _learning_folder(names):
+    from . import _learning
+
+    return _learning.folder_of(names)
+
+
+def _learn(folder, times):
+    """Preloads what children were seen to import, and adds it to the times."""
+    from . import _learning
+
+    learned = _learning.learn(folder)
+
+    def refuse(name, error):
+        learned.refuse(name, f"it could be imported once, and not again: {error!r}")
+
+    times += _import_all([name for name, *_ in learned.modules], refuse)
+    return learned
+
+
+def _quoted(text):
     # By hand: importing json would show in every child.
-    quoted = [(name.replace("\\", "\\\\").replace('"', '\\"'), seconds) for name, seconds in times]
-    imports = ", ".join(f'{{"module": "{name}", "seconds": {seconds:.6f}}}' for name, seconds in quoted)
-    version = sys.version.split()[0]
-    return f'{{"python": "{version}", "imports": [{imports}]}}'
+    plain = "".join(char if char >= " " else " " for char in text)
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"').encode(errors="replace").decode() + '"'
+
+
+def _report(times, learned):
+    imports = ", ".join(f'{{"module": {_quoted(name)}, "seconds": {seconds:.6f}}}' for name, seconds in times)
+    return f'{{"python": {_quoted(sys.version.split()[0])}, "imports": [{imports}]{_report_learned(learned)}}}'
+
+
+def _report_learned(learned):
+    if learned is None:
+        return ""
+    modules = ", ".join(
+        f'{{"module": {_quoted(name)}, "seconds": {seconds:.6f}, "kilobytes": {kilobytes}}}'
+        for name, seconds, kilobytes in learned.modules
+    )
+    refused = ", ".join(
+        f'{{"module": {_quoted(name)}, "reason": {_quoted(reason)}}}' for name, reason in learned.refused
+    )
+    return (
+        f', "learned": {{"folder": {_quoted(learned.folder)}, "children": {learned.children}, '
+        f'"modules": [{modules}], "refused": [{refused}], "error": {_quoted(learned.error)}}}'
+    )
 
 
 def _leave_no_trace(package, names):
@@ -100,7 +147,7 @@ def _leave_no_trace(package, names):
     to be preloaded itself."""
     own = [name for name in sys.modules if name.partition(".")[0] == "warmfork"]
     if any(name.startswith("warmfork.") for name in names):
-        own = [f"warmfork.{name}" for name in ("_template", "_child")]
+        own = [name for name in ("warmfork._template", "warmfork._child", "warmfork._learning") if name in own]
     else:
         for directory in (package, os.path.join(package, "warmfork")):
             sys.path_importer_cache.pop(directory, None)
@@ -190,12 +237,13 @@ def _find_hook(name):
 
 
 def main(start):
-    """sys.argv: -c, the package's directory, the two hooks, the number of search directories, these, the
-    modules. start: the names in sys.modules when the interpreter had started."""
+    """sys.argv: -c, the package's directory, the two hooks, "learn" or "", the number of search directories,
+    these, the modules. start: the names in sys.modules when the interpreter had started."""
     from . import _child, _native
 
-    package, before_fork, in_child, count = *sys.argv[1:4], int(sys.argv[4])
-    path, names = sys.argv[5 : 5 + count], sys.argv[5 + count :]
+    package, before_fork, in_child, learns, count = *sys.argv[1:5], int(sys.argv[5])
+    path, names = sys.argv[6 : 6 + count], sys.argv[6 + count :]
+    folder = _learning_folder(names) if learns else ""
     start_environment = _started_with(_native.start_environment())
     sys.path.remove(package)
     own_path = sys.path[:]
@@ -203,6 +251,7 @@ def main(start):
     variables, missed = _ReadVariables(), _MissedModules()
     sys.meta_path.append(missed)
     times = _import_all(names)
+    learned = _learn(folder, times) if learns else None
     before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
     sys.meta_path.remove(missed)
     variables.stop()
@@ -217,6 +266,7 @@ def main(start):
     _native.serve(
         _child,
         before_fork,
-        _report(times),
+        _report(times, learned),
         (list(variables.names), variables.all, *description),
+        os.fsencode(learned.log) if learned else b"",
     )

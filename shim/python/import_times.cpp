@@ -1,0 +1,84 @@
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x03090000
+#include "import_times.hpp"
+
+#include <Python.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+
+#include "channel/descriptor.hpp"
+#include "python_objects.hpp"
+
+namespace warmfork::python {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// More is of no use: it is cut off at the end, where the dependants are.
+constexpr std::size_t kMostText = 64u << 10;
+
+pid_t reporter = 0;
+const char* log_path = nullptr;
+std::string imported;
+thread_local Clock::duration nested{};
+
+void note(PyObject* name, std::chrono::microseconds own) {
+    Reference encoded(PyUnicode_EncodeFSDefault(name));
+    const char* text = encoded ? PyBytes_AsString(encoded.get()) : nullptr;
+    PyErr_Clear();
+    if (!text || std::strpbrk(text, " =\n") || imported.size() > kMostText) return;
+    imported += ' ' + std::string(text) + '=' + std::to_string(own.count());
+}
+
+/// In place of importlib's own function, which loads a module that is not there yet. In C, so that
+/// no frame of it shows.
+PyObject* find_and_load(PyObject* original, PyObject* arguments) {
+    if (reporter == 0) return PyObject_CallObject(original, arguments);
+    const Clock::duration outer = std::exchange(nested, Clock::duration{});
+    const auto began = Clock::now();
+    Reference module(PyObject_CallObject(original, arguments));
+    const auto taken = Clock::now() - began;
+    const auto own = std::chrono::duration_cast<std::chrono::microseconds>(taken - nested);
+    nested = outer + taken;
+    if (module) note(PyTuple_GetItem(arguments, 0), own);
+    return module.release();
+}
+
+PyMethodDef definition{"_find_and_load_unlocked", find_and_load, METH_VARARGS, nullptr};
+
+void report() {
+    if (reporter != ::getpid()) return;
+    imported += '\n';
+    const Descriptor file(::open(log_path, O_WRONLY | O_APPEND | O_CLOEXEC));
+    // A limit on the size of files does not change how the child ends.
+    const auto before = ::signal(SIGXFSZ, SIG_IGN);
+    // In one piece, so that children do not write into each other's lines.
+    if (file && ::write(file.get(), imported.data(), imported.size()) < 0) imported.clear();
+    ::signal(SIGXFSZ, before);
+}
+
+}  // namespace
+
+bool time_imports() {
+    Reference importlib(PyImport_ImportModule("_frozen_importlib"));
+    if (!importlib) return false;
+    PyObject* original = PyObject_GetAttrString(importlib.get(), definition.ml_name);
+    if (!original) return false;
+    Reference timed(PyCFunction_New(&definition, original));  // keeps the original
+    Py_DECREF(original);
+    return timed && PyObject_SetAttrString(importlib.get(), definition.ml_name, timed.get()) == 0;
+}
+
+void report_imports_at_exit(const std::string& path) {
+    log_path = path.c_str();
+    reporter = ::getpid();
+    imported.clear();
+    std::atexit(report);
+}
+
+}  // namespace warmfork::python

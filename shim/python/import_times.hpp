@@ -1,0 +1,18 @@
+// What a child imports that its image lacked, for templates that learn.
+#pragma once
+
+#include <string>
+
+namespace warmfork::python {
+
+/// Has imports timed from here on, by this interpreter and those forked from it. Needs the GIL.
+/// False with an exception set.
+[[nodiscard]] bool time_imports();
+
+/// What was imported up to now does not count. When this process ends, by exit, a line is added to
+/// the file: of each module that was imported since, " name=microseconds", without the time of what
+/// it imported itself. Not by what this process forks. Where the line cannot be written the process
+/// ends as it would have. `path` is kept, and must be good until then.
+void report_imports_at_exit(const std::string& path);
+
+}  // namespace warmfork::python

@@ -1,0 +1,254 @@
+"""What children went on to import, preloaded in the next image: templates with learn=True.
+
+Under $XDG_STATE_HOME/warmfork/learned there is a folder for each interpreter with each list of modules:
+
+children  a line of each child that has ended, by import_times.cpp: " module=microseconds ..." of what its
+          image lacked
+modules   a line of each module that was tried: "ok NAME microseconds kilobytes size mtime_ns file", or
+          "no NAME reason"; the last one of a name counts
+
+To forget, remove the folder. All of it is read and tried in a process of its own, forked by the template while
+it preloads: the image does not come to depend on these files, and a module that fails spoils nothing.
+"""
+
+import os
+import signal
+import sys
+import time
+
+# So many children are asked; of twice as many the reports are kept.
+_CHILDREN = 500
+# A module is learned if more than this part of the children has imported it.
+_SHARE = 0.5
+# What all that is learned may add to an image: seconds of its start, kilobytes of its memory.
+_MOST_SECONDS = 5.0
+_MOST_KILOBYTES = 256 << 10
+# How long modules may be tried for, in seconds.
+_PATIENCE = 60
+
+
+def folder_of(preload):
+    """Where the template with these modules remembers. To be asked before reads are recorded."""
+    from _imp import source_hash
+
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    # What these options keep out cannot be imported: that is no verdict for the others.
+    options = "".join(str(getattr(sys.flags, name)) for name in ("isolated", "ignore_environment", "no_user_site", "no_site"))
+    key = "\0".join((sys.executable, sys.version, options, *preload))
+    return os.path.join(state, "warmfork", "learned", source_hash(0, key.encode(errors="surrogateescape")).hex())
+
+
+class Learned:
+    """What is known now. modules: (name, seconds, kilobytes) to be preloaded. refused: (name, reason).
+    children: how many have reported. error: why nothing can be remembered; "" if it can."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.modules, self.refused, self.children, self.error = [], [], 0, ""
+
+    @property
+    def log(self):
+        """The file that children write to; "" where there is none to be had."""
+        return "" if self.error else os.path.join(self.folder, "children")
+
+    def refuse(self, name, reason):
+        self.refused.append((name, reason))
+        try:
+            _remember(self.folder, f"no {name} {reason}")
+        except OSError as error:
+            self.error = str(error)
+
+
+def learn(folder):
+    """In the template, after its own modules: what is to be preloaded beyond them."""
+    learned = Learned(folder)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    read_end, write_end = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        _help(folder, write_end)
+    os.close(write_end)
+    trying = ""
+    with open(read_end, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            kind, _, rest = line.rstrip("\n").partition(" ")
+            if kind == "try":
+                trying = rest
+            elif kind == "ok":
+                name, microseconds, kilobytes = rest.split(" ")
+                learned.modules.append((name, int(microseconds) / 1e6, int(kilobytes)))
+            elif kind == "no":
+                learned.refused.append(tuple(rest.split(" ", 1)))
+            elif kind == "children":
+                learned.children = int(rest)
+            else:
+                learned.error = rest
+    _, status = os.waitpid(helper, 0)
+    if status:
+        how = f"signal {status & 127}" if status & 127 else f"exit status {status >> 8}"
+        if trying:
+            learned.refuse(trying, f"its import ended the process, {how}")
+        else:
+            learned.error = f"the helper ended with {how}"
+    return learned
+
+
+def _help(folder, write_end):
+    """Does the work, and says what comes of it."""
+    status = 1
+    try:
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)  # whose signal ends this process
+        silence = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(silence, number)
+        os.close(silence)
+        with open(write_end, "w", buffering=1, encoding="utf-8", errors="surrogateescape") as channel:
+            try:
+                _decide(folder, lambda *words: print(*words, file=channel, flush=True))
+                status = 0
+            except OSError as error:
+                print("error", error, file=channel, flush=True)
+                status = 0
+    finally:
+        os._exit(status)
+
+
+def _decide(folder, say):
+    os.makedirs(folder, 0o700, exist_ok=True)
+    children = _read_children(os.path.join(folder, "children"))
+    say("children", len(children))
+    known = _read_modules(os.path.join(folder, "modules"))
+    seconds = kilobytes = 0
+    for name in _wanted(children, known):
+        if not _is_known(known.get(name)):
+            say("try", name)
+            known[name] = _try(name)
+            _remember(folder, _line(name, known[name]))
+        verdict, *facts = known[name]
+        if verdict == "no":
+            say("no", name, *facts)
+            continue
+        if seconds + facts[0] / 1e6 > _MOST_SECONDS or kilobytes + facts[1] > _MOST_KILOBYTES:
+            say("no", name, "more than an image may learn: it takes too long to import, or too much memory")
+            continue
+        seconds += facts[0] / 1e6
+        kilobytes += facts[1]
+        say("ok", name, facts[0], facts[1])
+
+
+def _read_children(path):
+    """A dictionary {module: microseconds} of each of the last children, in order of import."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
+    with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
+        lines = file.readlines()
+    if len(lines) > 2 * _CHILDREN:
+        lines = lines[-_CHILDREN:]
+        # What is written meanwhile is lost: it is a statistic.
+        with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(lines)
+        os.rename(path + ".new", path)
+    return [dict(entry.rpartition("=")[::2] for entry in line.split()) for line in lines[-_CHILDREN:]]
+
+
+def _read_modules(path):
+    """What was tried: {name: (verdict, ...)} with microseconds, kilobytes and stamp, or the reason."""
+    known = {}
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return known
+    for line in lines:
+        verdict, name, rest = (*line.split(" ", 2), "", "")[:3]
+        if verdict == "ok":
+            microseconds, kilobytes, size, modified, file = rest.split(" ", 4)
+            known[name] = (verdict, int(microseconds), int(kilobytes), (int(size), int(modified)), file)
+        else:
+            known[name] = (verdict, rest)
+    return known
+
+
+def _line(name, judged):
+    verdict, *facts = judged
+    if verdict == "no":
+        return f"no {name} {facts[0]}"
+    microseconds, kilobytes, (size, modified), file = facts
+    return f"ok {name} {microseconds} {kilobytes} {size} {modified} {file}"
+
+
+def _is_known(judged):
+    """Was it tried as it is now?"""
+    if judged is None or judged[0] == "no":
+        return judged is not None
+    *_, stamp, file = judged
+    return _stamp(file) == stamp
+
+
+def _stamp(file):
+    try:
+        status = os.stat(file)
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _wanted(children, known):
+    """What is learned already, which children of newer images do not report any more; then what most of the
+    children have imported, what others need first."""
+    learned = [name for name, judged in known.items() if judged[0] == "ok"]
+    counts = {}
+    for child in children:
+        for name in child:
+            counts[name] = counts.get(name, 0) + 1
+    common = [name for name, count in counts.items() if count > _SHARE * len(children)]
+    return dict.fromkeys((*learned, *common))
+
+
+def _resident_kilobytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 10
+
+
+def _threads():
+    return os.listdir("/proc/self/task")
+
+
+def _descriptors():
+    return {name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+
+
+def _threads_after_fork():
+    """Fork handlers may end threads: OpenBLAS's do."""
+    if len(_threads()) > 1:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+    return _threads()
+
+
+def _try(name):
+    """Imports it here, where it does no harm."""
+    from importlib import import_module
+
+    # Those before it may have been refused, and have left theirs here.
+    threads, descriptors, resident = len(_threads()), _descriptors(), _resident_kilobytes()
+    began = time.perf_counter()
+    try:
+        module = import_module(name)
+    except BaseException as error:
+        return "no", f"it cannot be imported in a template: {type(error).__name__}: {error}".replace("\n", " ")
+    microseconds = round((time.perf_counter() - began) * 1e6)
+    kilobytes = max(0, _resident_kilobytes() - resident)
+    if len(_threads_after_fork()) > threads:
+        return "no", "it starts threads"
+    if _descriptors() - descriptors:
+        return "no", "it leaves descriptors open"
+    file = getattr(module, "__file__", None) or ""
+    return "ok", microseconds, kilobytes, _stamp(file), file
+
+
+def _remember(folder, line):
+    with open(os.path.join(folder, "modules"), "a", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(line.replace("\n", " ") + "\n")

@@ -1,0 +1,137 @@
+"""Templates that learn: what most children go on to import is preloaded in the next image."""
+
+import os
+import subprocess
+import sys
+import unittest
+import unittest.mock
+
+from support import PYTHON, TestCase
+
+
+class Learning(TestCase):
+    def setUp(self):
+        super().setUp()
+        environment = unittest.mock.patch.dict(os.environ)
+        environment.start()
+        self.addCleanup(environment.stop)
+        self.state = os.environ["XDG_STATE_HOME"] = self.folder({})
+
+    def on_the_path(self, files):
+        """For the template, and for its children."""
+        folder = self.folder(files)
+        sys.path.insert(0, folder)
+        self.addCleanup(sys.path.remove, folder)
+        os.environ["PYTHONPATH"] = folder
+        return folder
+
+    def children(self, *texts, **options):
+        """One run of an application: a template, and a child for each text. Returns what it had learned."""
+        with self.template(["json"], learn=True, backend="warm", **options) as template:
+            learned = template.report()["host"]["learned"]
+            for text in texts:
+                self.assertEqual(template.run([PYTHON, "-c", text]).returncode, 0)
+        self.assertEqual(learned["error"], "")
+        return learned
+
+    @staticmethod
+    def names(learned):
+        return [module["module"] for module in learned["modules"]]
+
+    def test_what_most_children_import_is_in_the_next_image(self):
+        first = self.children("import colorsys", "import colorsys, wave", "def f(): import colorsys\nf()")
+        self.assertEqual((first["children"], first["modules"]), (0, []))
+        second = self.children("import sys; assert 'colorsys' in sys.modules and 'wave' not in sys.modules")
+        self.assertEqual((second["children"], self.names(second)), (3, ["colorsys"]))
+        self.assertGreater(second["modules"][0]["seconds"], 0)
+        self.assertEqual(self.names(self.children()), ["colorsys"])  # though nobody imports it any more
+
+    def test_what_a_module_imports_is_reported_too(self):
+        self.children("import xml.dom.minidom", "import xml.dom.minidom")
+        self.assertIn("xml.dom", self.names(self.children()))
+
+    def test_a_running_image_learns_nothing(self):
+        with self.template(["json"], learn=True, backend="warm", spares=1) as template:
+            for _ in range(3):
+                text = "import sys; assert 'colorsys' not in sys.modules; import colorsys"
+                self.assertEqual(template.run([PYTHON, "-c", text]).returncode, 0)
+
+    def test_modules_that_cannot_be_preloaded_are_remembered_with_the_reason(self):
+        bad = {
+            "thread.py": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
+            "descriptor.py": "import os\nos.pipe()",
+            "fatal.py": "import os\nif 'CHILD' not in os.environ: os._exit(3)",
+            "failing.py": "import os\nos.environ['CHILD']",
+        }
+        self.on_the_path(bad)
+        self.children("import os; os.environ['CHILD'] = '1'; import thread, descriptor, failing, fatal")
+        for _ in range(2):  # in the first of them `fatal` ends the trial
+            refused = {entry["module"]: entry["reason"] for entry in self.children()["refused"]}
+        self.assertIn("threads", refused["thread"])
+        self.assertIn("descriptors", refused["descriptor"])
+        self.assertIn("KeyError", refused["failing"])
+        self.assertIn("exit status 3", refused["fatal"])
+
+    def test_a_module_that_has_changed_is_tried_again(self):
+        folder = self.on_the_path({"subject.py": "VALUE = 1"})
+        self.children("import subject")
+        self.assertEqual(self.names(self.children()), ["subject"])
+        with open(os.path.join(folder, "subject.py"), "w") as file:
+            file.write("import threading\nlock = threading.Event()\nthreading.Thread(target=lock.wait, daemon=True).start()")
+        learned = self.children()
+        self.assertEqual([entry["module"] for entry in learned["refused"]], ["subject"])
+
+    def test_children_see_no_trace(self):
+        text = (
+            "import os, sys\n"
+            "print(sorted(os.listdir('/proc/self/fd')), [type(f).__name__ for f in sys.meta_path], sorted(n for n in sys.modules if 'warm' in n))\n"
+            "try: import no_such_module\n"
+            "except ImportError as error:\n    import traceback; traceback.print_exc()\n"
+        )
+        outputs = []
+        for learn in (False, True):
+            with self.template(["json", "traceback"], learn=learn, backend="warm") as template:
+                outputs.append(template.run([PYTHON, "-c", text], capture_output=True))
+        plain, learning = outputs
+        self.assertEqual((plain.stdout, plain.stderr), (learning.stdout, learning.stderr))
+
+    def test_children_that_are_killed_or_fork_do_not_disturb_the_record(self):
+        self.children(
+            "import colorsys, os\nif os.fork() == 0: import wave; raise SystemExit(0)\nos.wait()",
+            "import colorsys",
+        )
+        with self.template(["json"], learn=True, backend="warm") as template:
+            process = template.popen([PYTHON, "-c", "import wave, time; time.sleep(60)"])
+            process.kill()
+            process.wait()
+        self.assertEqual(self.children()["children"], 2)
+        self.assertEqual(self.names(self.children()), ["colorsys"])
+
+    def test_without_a_place_to_remember_it_works_and_says_so(self):
+        os.environ["XDG_STATE_HOME"] = "/proc/no/such/place"
+        with self.template(["json"], learn=True, backend="warm") as template:
+            self.assertEqual(template.run([PYTHON, "-c", "import colorsys"]).returncode, 0)
+            self.assertIn("/proc/no", template.report()["host"]["learned"]["error"])
+
+    def test_a_log_that_grows_is_cut(self):
+        self.children("import colorsys")
+        (folder,) = os.listdir(os.path.join(self.state, "warmfork/learned"))
+        log = os.path.join(self.state, "warmfork/learned", folder, "children")
+        with open(log, "a") as file:
+            file.write(" wave=5\n" * 1500)
+        learned = self.children()
+        self.assertEqual((learned["children"], self.names(learned)[-1]), (500, "wave"))
+        with open(log) as file:
+            self.assertEqual(len(file.readlines()), 500)
+
+    def test_doctor_shows_what_was_learned(self):
+        self.children("import colorsys", "import colorsys")
+        command = [os.environ["WARMFORK_CLI"], "doctor", "--learn", "--python", PYTHON, "--preload", "json"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("learned from 2 children", done.stdout)
+        self.assertIn("colorsys", done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
