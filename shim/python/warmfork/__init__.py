@@ -20,7 +20,7 @@ _HOMES = {
 }
 
 # Modules of their own, for who uses what they extend.
-_MODULES = ("aio", "multiprocessing", "trio")
+_MODULES = ("aio", "multiprocessing", "tractor", "trio")
 
 __all__ = sorted(_HOMES)
 

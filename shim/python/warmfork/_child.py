@@ -31,6 +31,7 @@ _image_ignored = 0
 _main = None
 _streams = ()
 _numpy_random = None
+_trio_random = None
 _multiprocessing = None
 _threading = None
 _preloaded = ()
@@ -95,7 +96,7 @@ def _written(before, after):
 def remember_image(preloaded, start_environment, c_environment, in_child):
     """In the template, when preloading is done. start_environment: what the interpreter was
     started with. c_environment: what environ holds now. in_child: a function or None."""
-    global _image_path, _image_ignored, _streams, _numpy_random, _image_executable, _in_child
+    global _image_path, _image_ignored, _streams, _numpy_random, _trio_random, _image_executable, _in_child
     global _preloaded, _multiprocessing, _threading
     global _written_by_python, _written_by_c
     _preloaded = tuple(name for name in preloaded if "=" not in name)
@@ -116,6 +117,7 @@ def remember_image(preloaded, start_environment, c_environment, in_child):
         _Stream("stderr", 2, "wb"),
     )
     _numpy_random = sys.modules.get("numpy.random")
+    _trio_random = getattr(sys.modules.get("trio._core._run"), "_r", None)
     _multiprocessing = sys.modules.get("multiprocessing.process")
     _threading = sys.modules.get("threading")
 
@@ -147,6 +149,8 @@ def part_from_siblings():
     """What children of one image must not share. `random` sees to itself."""
     if _numpy_random is not None:
         _numpy_random.seed()
+    if _trio_random is not None:
+        _trio_random.seed()
     if _multiprocessing is not None:
         _multiprocessing.current_process().authkey = os.urandom(32)
     if _threading is not None:

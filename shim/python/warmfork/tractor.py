@@ -1,0 +1,149 @@
+"""The spawn method "warmfork" for tractor: actors that begin with their imports behind them.
+
+    import tractor, warmfork.tractor
+
+    warmfork.tractor.register()
+    async with tractor.open_nursery(start_method="warmfork") as nursery: ...
+
+or, with TRACTOR_SPAWN_METHOD=warmfork in the environment, nothing but the registration. Each actor is a child
+of its parent actor, from a template which has imported tractor and never run it, and which learns what actors
+go on to import. What cannot be warm is started cold.
+"""
+
+import sys
+from typing import Literal, get_args
+
+import tractor
+import trio
+from tractor import _root
+from tractor.devx import debug
+from tractor.msg.types import SpawnSpec
+from tractor.spawn import _spawn
+
+from ._owner import Template
+from .trio import open_process
+
+__all__ = ["register"]
+
+_METHOD = "warmfork"
+_MODULES = ("tractor", "tractor._child")
+
+_template = None
+_preload = _MODULES
+_options = {}
+
+
+def register(preload=(), **options):
+    """Makes start_method="warmfork" known to tractor. Again is fine: the last call counts for templates that
+    are not open yet.
+
+    preload: modules that actors begin with, beside tractor. The options are those of warmfork.Template.
+    """
+    global _preload, _options
+    _preload, _options = (*_MODULES, *preload), {"learn": True, **options}
+    if _METHOD in _spawn._methods:
+        return
+    _spawn._methods[_METHOD] = _run_actor
+    _spawn.SpawnMethodKey = Literal[(*get_args(_spawn.SpawnMethodKey), _METHOD)]
+    if (testing := sys.modules.get("tractor._testing.pytest")) is not None:
+        testing.SpawnMethodKey = _spawn.SpawnMethodKey
+    _root._DEBUG_COMPATIBLE_BACKENDS = (*_root._DEBUG_COMPATIBLE_BACKENDS, _METHOD)
+    known_only = _spawn.try_set_start_method
+
+    def try_set_start_method(key):
+        # To everything else an actor of this method is one of the method "trio".
+        context = known_only("trio" if key == _METHOD else key)
+        _spawn._spawn_method = key
+        return context
+
+    _spawn.try_set_start_method = try_set_start_method
+
+
+def _the_template():
+    global _template
+    if _template is None:
+        _template = Template(_preload, **_options)
+    return _template
+
+
+def _command(subactor, parent_addr, infect_asyncio):
+    # The child awaits its SpawnSpec only if it takes itself for one of the method "trio".
+    entry = (
+        "from tractor._child import _actor_child_main; "
+        f"_actor_child_main({tuple(subactor.aid.uid)!r}, {subactor.loglevel!r}, {parent_addr!r}, "
+        f"{bool(infect_asyncio)!r}, spawn_method='trio')"
+    )
+    return [sys.executable, "-c", entry]
+
+
+class _Ended(Exception):
+    """An actor's process has ended before it connected."""
+
+
+async def _connect(server, uid, command, options, ret_process):
+    """Starts a process and waits until it has connected. ret_process: a list, for who is cancelled."""
+    channels = []
+    async with trio.open_nursery() as nursery:
+
+        async def wait_for_peer():
+            _, channel = await server.wait_for_peer(uid)
+            channels.append(channel)
+            nursery.cancel_scope.cancel()
+
+        # Ahead of the spawn: a warm child connects before this task runs again.
+        nursery.start_soon(wait_for_peer)
+        await trio.lowlevel.checkpoint()
+        with trio.CancelScope(shield=True):  # or a child that is just born would be lost
+            ret_process.append(await open_process(command, template=_the_template(), **options))
+        await ret_process[0].wait()
+        nursery.cancel_scope.cancel()
+    if not channels:
+        raise _Ended(f"the actor {uid[0]} ended with status {ret_process[0].returncode} before it connected")
+    return channels[0]
+
+
+async def _run_actor(
+    name, actor_nursery, subactor, errors, bind_addrs, parent_addr, _runtime_vars, *, infect_asyncio=False,
+    task_status=trio.TASK_STATUS_IGNORED, proc_kwargs={},
+):
+    """One actor from its start to its end, as tractor's own methods do it."""
+    uid = subactor.aid.uid
+    process = []
+    try:
+        channel = await _connect(
+            actor_nursery._actor.ipc_server, uid, _command(subactor, parent_addr, infect_asyncio),
+            proc_kwargs, process,
+        )
+        portal = tractor.Portal(channel)
+        actor_nursery._children[uid] = (subactor, process[0], portal)
+        await channel.send(
+            SpawnSpec(
+                _parent_main_data=subactor._parent_main_data,
+                enable_modules=subactor.enable_modules,
+                reg_addrs=subactor.reg_addrs,
+                bind_addrs=bind_addrs,
+                _runtime_vars=_runtime_vars,
+            )
+        )
+        tractor.current_actor()._actoruid2nursery[uid] = actor_nursery
+        task_status.started(portal)
+
+        with trio.CancelScope(shield=True):
+            await actor_nursery._join_procs.wait()
+        async with trio.open_nursery() as nursery:
+            if portal in actor_nursery._cancel_after_result_on_exit:
+                nursery.start_soon(_spawn.cancel_on_completion, portal, subactor, errors)
+            await _spawn.soft_kill(process[0], trio.Process.wait, portal)
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await _end(process, bind_addrs, subactor, _runtime_vars)
+            actor_nursery._children.pop(uid, None)
+
+
+async def _end(process, bind_addrs, subactor, runtime_vars):
+    if not process:
+        return
+    if process[0].poll() is None:
+        await debug.maybe_wait_for_debugger(child_in_debug=runtime_vars.get("_debug_mode", False))
+        await _spawn.hard_kill(process[0], bind_addrs=bind_addrs, subactor=subactor)

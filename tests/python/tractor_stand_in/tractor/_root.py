@@ -1,0 +1,1 @@
+_DEBUG_COMPATIBLE_BACKENDS = ("trio",)
