@@ -1,0 +1,137 @@
+// The statistics board, as warmforkd writes it: a named shared memory object that anybody of the
+// daemon's own user may read at any time, at no cost to the daemon (board_reader.hpp;
+// protocol/README.md draws it).
+//
+// Passive: the daemon calls a setter when something has changed. A call is a few stores into mapped
+// memory: no system call, no lock, no allocation. One thread, the one that made the board. Nothing
+// is ever read back that could lead the daemon astray: whoever else of the same user scribbles on
+// the board spoils what is shown, and nothing else.
+//
+// A board that is not there (default constructed, or `create` failed) takes every call and shows
+// nothing, and so do the entries that come from it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <boost/interprocess/mapped_region.hpp>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "protocol/board_layout.hpp"
+#include "warmfork.h"
+
+namespace warmfork {
+
+/// A template's place on the board, move-only, given back when it is destroyed. Counts go on where
+/// they stood when a template of the same name gets a place again. Must not outlive the board.
+class TemplateEntry {
+  public:
+    TemplateEntry() = default;
+    TemplateEntry(TemplateEntry&& other) noexcept;
+    TemplateEntry& operator=(TemplateEntry&& other) noexcept;
+    ~TemplateEntry();
+
+    /// Anything but `free` and `failing`. Takes a back-off away; `ready` also the last error.
+    void set_state(TemplateState state);
+    /// It did not start, or ended, and is tried again after `back_off`. `last_line`: of what it
+    /// wrote; the first 256 bytes are kept.
+    void set_failing(std::chrono::milliseconds back_off, std::string_view last_line);
+
+    /// The pid of the first image (0: none), and how many images there are.
+    void set_images(pid_t pid, std::uint64_t count);
+    /// An image was started.
+    void count_start();
+    /// An image has become ready after this time.
+    void set_preload(std::chrono::milliseconds duration);
+    /// Spares that are parked and not leased, spares that clients hold, children alive.
+    void set_population(std::uint64_t spares, std::uint64_t leased, std::uint64_t children);
+    /// Resident and proportional memory of template and spares, kB; 0: not known.
+    void set_memory(std::uint64_t resident_kb, std::uint64_t proportional_kb);
+
+    /// A warm spawn; `latency`: from the request to `started`. Counts for the daemon as well.
+    void count_spawn(std::chrono::microseconds latency);
+    /// A spawn that was served cold. Counts for the daemon as well.
+    void count_cold(enum warmfork_reason reason);
+
+    /// False: the board is full (or not there) and only the daemon's totals show what is counted.
+    bool is_shown() const { return place_ != nullptr; }
+
+  private:
+    friend class Board;
+    TemplateEntry(BoardLayout* board, Published<BoardTemplate>* place)
+        : board_(board), place_(place) {}
+
+    BoardLayout* board_ = nullptr;
+    Published<BoardTemplate>* place_ = nullptr;
+};
+
+/// A client's place on the board, move-only, given back when it is destroyed. Must not outlive the
+/// board.
+class ClientEntry {
+  public:
+    ClientEntry() = default;
+    ClientEntry(ClientEntry&& other) noexcept;
+    ClientEntry& operator=(ClientEntry&& other) noexcept;
+    ~ClientEntry();
+
+    /// Children alive, spares that it holds, spawns since it connected.
+    void set_usage(std::uint64_t children, std::uint64_t leases, std::uint64_t spawns);
+    /// Of its children's cgroup, bytes; 0: not known.
+    void set_memory(std::uint64_t bytes);
+
+    /// As of TemplateEntry.
+    bool is_shown() const { return place_ != nullptr; }
+
+  private:
+    friend class Board;
+    ClientEntry(BoardLayout* board, Published<BoardClient>* place) : board_(board), place_(place) {}
+
+    BoardLayout* board_ = nullptr;
+    Published<BoardClient>* place_ = nullptr;
+};
+
+class Board {
+  public:
+    Board() = default;
+    Board(Board&& other) noexcept;
+    Board& operator=(Board&& other) noexcept;
+    /// Removes the name. A daemon that is about to exec itself leaves the board as it is.
+    ~Board();
+
+    /// Makes the board of this process's effective user, mode 0600; `instance`: empty for the
+    /// user's own daemon. What a dead daemon left is replaced. The board that this very process
+    /// made before it exec'd itself is taken over: totals, and counts of templates that ask for
+    /// their entry again by name, go on. All its memory is taken now, so that no later call can
+    /// fail.
+    ///
+    /// Returns 0 or errno: EEXIST (a live daemon's), EACCES (somebody else's object is in the way),
+    /// EINVAL (no name for an instance), ENOSPC and ENOMEM, EMFILE, ENFILE. The daemon can do
+    /// without a board.
+    [[nodiscard]] static int create(std::string_view instance, Board& ret_board);
+
+    /// An entry for a template (the first 64 bytes of its name count). One at a time for a name:
+    /// give the old one back first.
+    [[nodiscard]] TemplateEntry template_entry(std::string_view name);
+
+    /// An entry for a client that has connected; `command`: its comm.
+    [[nodiscard]] ClientEntry client_entry(pid_t pid, uid_t uid, std::string_view command);
+
+    /// Children alive, of all templates.
+    void set_children(std::uint64_t alive);
+
+    explicit operator bool() const { return layout_ != nullptr; }
+
+  private:
+    void take_over(boost::interprocess::mapped_region region);
+    [[nodiscard]] int make();
+    void map(boost::interprocess::mapped_region region);
+
+    std::string name_;
+    pid_t made_by_ = 0;  ///< a forked copy must not remove the name
+    boost::interprocess::mapped_region region_;
+    BoardLayout* layout_ = nullptr;
+};
+
+}  // namespace warmfork
