@@ -34,10 +34,8 @@ void add(std::uint64_t& word, std::uint64_t value) {
 template <std::size_t Bytes>
 void store(BoardText<Bytes>& text, std::string_view value) {
     for (std::uint64_t& word : text.words) {
-        const std::size_t size = std::min(value.size(), sizeof word);
         std::uint64_t part = 0;
-        std::memcpy(&part, value.data(), size);
-        value.remove_prefix(size);
+        value.remove_prefix(value.copy(reinterpret_cast<char*>(&part), sizeof part));
         store(word, part);
     }
 }

@@ -33,6 +33,18 @@ struct ExplainOptions {
     std::vector<std::string> command;
 };
 
+/// Which daemon.
+struct BoardOptions {
+    std::string user;      ///< name or number; empty: the caller's own
+    std::string instance;  ///< empty: the daemon without a name
+};
+
+struct StatusOptions {
+    BoardOptions of;
+    bool json = false;
+    bool metrics = false;
+};
+
 /// Starts a template; throws Error.
 [[nodiscard]] Template open_template(const TemplateOptions& options, std::int32_t spares,
                                      warmfork_backend backend = WARMFORK_BACKEND_DEFAULT);
@@ -48,6 +60,13 @@ int run_one(const RunOptions& options);
 
 /// Opens a template and prints its report.
 int examine(const DoctorOptions& options);
+
+/// Prints what the daemon's statistics board says. 0; 3: no daemon runs; 1: it cannot be read.
+int show_status(const StatusOptions& options);
+
+/// The board, redrawn each second until `q` or a signal; where that cannot be, printed once. As
+/// show_status.
+int show_top(const BoardOptions& options);
 
 /// Replaces this process by a Python program; returns only if that fails. `program`: what stands
 /// behind the interpreter; with a slash in front, a file below the directory of the package. Its

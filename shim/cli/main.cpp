@@ -18,6 +18,14 @@ void add_template_options(CLI::App& command, TemplateOptions& options) {
                      "Remember what children import, and preload what most of them do");
 }
 
+void add_board_options(CLI::App& command, BoardOptions& options) {
+    command.add_option("--user", options.user, "Whose daemon, name or number (default: yours)")
+        ->type_name("USER");
+    command.add_option("name", options.instance,
+                       "The daemon's name, as NAME of warmforkd@NAME.service (default: the one "
+                       "without)");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -28,7 +36,8 @@ int main(int argc, char** argv) {
         "Exit status: of `run` the child's own, 128+n if signal n ended it, 125 if it could not "
         "be\n"
         "started, 127 if its program was not found. Of the others 0, or 1 with a message.\n"
-        "`explain` ends with 2 where the command would be cold.\n"
+        "`explain` ends with 2 where the command would be cold, `status` and `top` with 3 where\n"
+        "no daemon runs.\n"
         "WARMFORK_BACKEND=auto|warm|cold selects the backend where no option does.");
 
     RunOptions run;
@@ -80,10 +89,38 @@ int main(int argc, char** argv) {
         "warmfork profile --preload M,... [--json] [--svg FILE] [--least MS]\n"
         "--python FILE, first: the interpreter (default: python3)");
 
+    StatusOptions status;
+    CLI::App* status_command =
+        app.add_subcommand("status", "Show the daemon, its templates and its clients, once");
+    add_board_options(*status_command, status.of);
+    auto* json = status_command->add_flag("--json", status.json, "Print JSON");
+    status_command->add_flag("--metrics", status.metrics, "Print the text format of Prometheus")
+        ->excludes(json);
+    status_command->footer(
+        "What is shown is read from the daemon's statistics board in shared memory: it costs the\n"
+        "daemon nothing, and works while the daemon is busy. Counts and percentiles are of the\n"
+        "time since the daemon started. A number that is not known is \"-\", in JSON null.\n"
+        "Exit status: 0; 3 no daemon runs (--json and --metrics say so on standard output too);\n"
+        "1 the board cannot be read.");
+
+    BoardOptions top;
+    CLI::App* top_command =
+        app.add_subcommand("top", "Show the templates, redrawn each second until q or Ctrl-C");
+    add_board_options(*top_command, top);
+    top_command->footer(
+        "A SECOND is of the last second, P50, P90 and P99 are of the warm spawns of the last ten:\n"
+        "from the request until the child has started. WHY counts the reasons of cold spawns, or\n"
+        "shows the last line of a template that does not start. A daemon that ends is waited for.\n"
+        "Where standard output is no terminal one plain table is printed, after a second; its\n"
+        "percentiles are of the time since the daemon started.\n"
+        "Exit status: 0; 3 no daemon runs; 1 the board cannot be read.");
+
     CLI11_PARSE(app, argc, argv);
     if (*run_command) return run_one(run);
     if (*explain_command) return explain(question);
     if (*doctor_command) return examine(doctor);
+    if (*status_command) return show_status(status);
+    if (*top_command) return show_top(top);
     if (*profile_command)
         return start_python({"-m", "warmfork.profile"}, profile_command->remaining());
     // As a script, which is how programs that use multiprocessing are started.
