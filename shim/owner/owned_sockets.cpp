@@ -1,12 +1,12 @@
 #include "owner/owned_sockets.hpp"
 
 #include <pthread.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <map>
 #include <mutex>
+
+#include "owner/kept_descriptor.hpp"
 
 namespace warmfork {
 namespace {
@@ -36,13 +36,6 @@ void register_fork_handlers() {
                      });
 }
 
-/// Above what programs count on to be free, below the limit.
-int lowest_number() {
-    rlimit limit{};
-    ::getrlimit(RLIMIT_NOFILE, &limit);
-    return static_cast<int>(std::min<rlim_t>(768, limit.rlim_cur / 4 * 3));
-}
-
 }  // namespace
 
 OwnedSocket::OwnedSocket(Descriptor socket) {
@@ -70,7 +63,7 @@ OwnedSocket::~OwnedSocket() {
 void OwnedSocket::adopt(Descriptor socket) {
     static const bool registered = (register_fork_handlers(), true);
     static_cast<void>(registered);
-    socket = moved_up(std::move(socket), lowest_number());
+    socket = moved_up(std::move(socket), lowest_kept_number());
     cookie_ = socket_cookie(socket.get());
     number_ = socket.release();
     registry().cookies[number_] = cookie_;
@@ -112,7 +105,7 @@ int receive_owned(int socket, std::span<std::byte> buffer, OwnedSocket& ret_sock
     if (ret_message.descriptor_count == 1) {
         // Where no high number is free the application's own are not taken instead.
         Descriptor low(number);
-        number = ::fcntl(low.get(), F_DUPFD_CLOEXEC, lowest_number());
+        number = ::fcntl(low.get(), F_DUPFD_CLOEXEC, lowest_kept_number());
         if (number < 0) return 0;
         OwnedSocket received;
         received.adopt(Descriptor(number));

@@ -23,12 +23,16 @@ constexpr std::size_t kLastLinesSize = 3072;
 // How long a template may take to end after it was told to.
 constexpr auto kShutDownPatience = std::chrono::seconds(5);
 
+/// Is there such a child of this process, running or ended?
+bool is_unreaped(pid_t pid) {
+    siginfo_t info{};
+    return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG) == 0;
+}
+
 }  // namespace
 
 void end_child(pid_t pid) {
-    siginfo_t info{};
-    if (pid <= 0 || ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG) < 0)
-        return;
+    if (pid <= 0 || !is_unreaped(pid)) return;
     ::kill(pid, SIGKILL);
     while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
     }
@@ -43,6 +47,8 @@ void TemplateProcess::shut_down() {
     // A ring without room belongs to a template that does not answer: it is killed in the end.
     else if (commands_->push(make_frame(FrameKind::shut_down), {}) == 0)
         ring(command_bell_.get());
+    // The application has closed the bell: the end of file wakes the template as well.
+    if (!command_bell_) control_.reset();
 }
 
 bool TemplateProcess::is_over() const {
@@ -72,6 +78,7 @@ TemplateProcess::~TemplateProcess() {
 /// Tells the template to end, waits until it has, and reaps it. False: it did not end in good
 /// order, and nobody looks after its children any more.
 bool TemplateProcess::end_template() {
+    if (!pidfd_ && is_unreaped(pid_)) pidfd_ = KeptDescriptor(open_pidfd(pid_));
     shut_down();
     pollfd polled{pidfd_.get(), POLLIN, 0};
     if (::poll(&polled, 1, poll_timeout(patience_ends_.load())) == 0)
@@ -130,7 +137,9 @@ bool TemplateProcess::has_ended() const {
 bool TemplateProcess::is_lost() {
     {
         const std::lock_guard lock(mutex_);
-        if (state_ == State::broken || is_closing_ || !control_.is_intact() || !pidfd_) return true;
+        if (state_ == State::broken || is_closing_ || !control_.is_intact() || !pidfd_ ||
+            !command_bell_ || !completion_bell_)
+            return true;
         // One that ended before it was ready still has to say why, and the gate will not think
         // better.
         if (state_ == State::starting || state_ == State::refused) return false;

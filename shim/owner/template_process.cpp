@@ -313,8 +313,9 @@ ReadVariables TemplateProcess::variables() {
 
 TemplateProcess::Freshness TemplateProcess::freshness() {
     // The events first, and then the word: template/freshness.hpp says why.
-    if (has_inotify_ && !inotify_) return Freshness::unknown;  // closed by somebody
     pollfd polled[2] = {{inotify_.get(), POLLIN, 0}, {mounts_.get(), POLLPRI, 0}};
+    // Closed by somebody: only the template still sees what happens.
+    if ((has_inotify_ && polled[0].fd < 0) || polled[1].fd < 0) return Freshness::unknown;
     ::poll(polled, 2, 0);
     // Each open file tells of a change once, and this may be another spawn's look at it.
     if (polled[1].revents & POLLPRI) ++mount_changes_;

@@ -1,6 +1,7 @@
 // What programs do with processes and descriptors that they did not open.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -11,6 +12,7 @@
 #include "support/catch.hpp"
 #include "support/processes.hpp"
 
+using warmfork::Descriptor;
 using warmfork::Error;
 
 TEST_CASE("A handle that is used in a forked copy of its owner answers ECHILD") {
@@ -90,6 +92,49 @@ TEST_CASE(
         CHECK(::recv(sockets[i], &byte, 1, MSG_DONTWAIT) <= 0);  // nothing came to the application
     }
     for (int socket : sockets) ::close(socket);
+}
+
+TEST_CASE("Doorbells of the application's own at the shim's numbers are not rung, read or closed") {
+    const auto is_bell = [](int number) {
+        char target[64]{};
+        const std::string link = "/proc/self/fd/" + std::to_string(number);
+        return ::readlink(link.c_str(), target, sizeof target - 1) > 0 &&
+               std::string(target) == "anon_inode:[eventfd]";
+    };
+    std::vector<int> bells;
+    {
+        warmfork::Template table = probe_template(2, {}, WARMFORK_BACKEND_WARM);
+        table.wait_parked(2);
+        for (int number = 3; number < 1024; ++number) {
+            if (!is_bell(number)) continue;
+            const Descriptor own(::eventfd(7, EFD_CLOEXEC | EFD_NONBLOCK));
+            ::dup3(own.get(), number, O_CLOEXEC);
+            bells.push_back(number);
+        }
+        REQUIRE_FALSE(bells.empty());
+        for (int turn = 0; turn < 3; ++turn) {
+            int status = 0;
+            output_of(table, {"exit", "7"}, &status);
+            CHECK(WEXITSTATUS(status) == 7);
+        }
+        CHECK(table.counts().template_starts == 2);
+    }
+    for (int number : bells) {
+        std::uint64_t count = 0;
+        CHECK(::read(number, &count, sizeof count) == sizeof count);
+        CHECK(count == 7);
+        ::close(number);
+    }
+}
+
+TEST_CASE("An owner that closes what lies low keeps its template") {
+    warmfork::Template table = probe_template(2, {}, WARMFORK_BACKEND_WARM);
+    table.wait_parked(2);
+    for (int number = 3; number < 256; ++number) ::close(number);
+    int status = 0;
+    output_of(table, {"exit", "7"}, &status);
+    CHECK(WEXITSTATUS(status) == 7);
+    CHECK(table.counts().template_starts == 1);
 }
 
 TEST_CASE("An owner that waits for any child may take a spare's or the template's status") {

@@ -1,0 +1,64 @@
+#include "owner/kept_descriptor.hpp"
+
+#include <linux/kcmp.h>
+#include <sys/resource.h>
+#include <sys/vfs.h>
+
+#include <algorithm>
+
+namespace warmfork {
+namespace {
+
+constexpr long kAnonymousInodes = 0x09041934;  // ANON_INODE_FS_MAGIC of linux/magic.h
+
+// So far above the first, where the limit allows it: a program that opens a file and duplicates it
+// gets neighbours.
+constexpr int kTwinDistance = 97;
+
+bool has_inode_of_its_own(int number) {
+    struct statfs status;
+    return ::fstatfs(number, &status) < 0 || status.f_type != kAnonymousInodes;
+}
+
+}  // namespace
+
+int lowest_kept_number() {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    return static_cast<int>(std::min<rlim_t>(768, limit.rlim_cur / 4 * 3));
+}
+
+KeptDescriptor::KeptDescriptor(Descriptor descriptor) {
+    if (!descriptor) return;
+    descriptor = moved_up(std::move(descriptor), lowest_kept_number());
+    struct stat status;
+    if (::fstat(descriptor.get(), &status) < 0) return;
+    device_ = status.st_dev;
+    inode_ = status.st_ino;
+    number_ = descriptor.release();
+    if (has_inode_of_its_own(number_)) return;
+    for (int lowest : {number_ + kTwinDistance, number_})
+        if (twin_ < 0) twin_ = ::fcntl(number_, F_DUPFD_CLOEXEC, lowest);
+}
+
+KeptDescriptor::~KeptDescriptor() {
+    if (!is_intact()) return;
+    ::close(number_);
+    if (twin_ >= 0) ::close(twin_);
+}
+
+bool KeptDescriptor::is_intact() const {
+    if (number_ < 0) return false;
+    if (twin_ < 0) return has_same_inode();
+    const pid_t self = ::getpid();
+    const long difference = ::syscall(SYS_kcmp, self, self, KCMP_FILE, number_, twin_);
+    if (difference >= 0) return difference == 0;
+    return errno != EBADF && has_same_inode();
+}
+
+bool KeptDescriptor::has_same_inode() const {
+    struct stat status;
+    return ::fstat(number_, &status) == 0 && status.st_dev == device_ && status.st_ino == inode_;
+}
+
+}  // namespace warmfork
