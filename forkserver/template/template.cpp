@@ -294,10 +294,12 @@ std::optional<ChildCommand> Template::spawn(const FrameHeader& header) {
         static_cast<std::uint32_t>(std::clamp<std::int64_t>(header.values[0], 1, kMaximumBatch));
     RecordView record{};
     const std::string error = receive_spawn(header, count, record);
+    // Also for who takes a stale image: the owner wants to know, and preload another.
+    const bool fresh = is_fresh();
     ForkFailure failure{};
     if (!error.empty())
         failure = {Stage::record, EBADMSG, "the spawn record is not valid: " + error};
-    else if (!(header.values[1] & kSpawnFromStaleImage) && !is_fresh())
+    else if (!fresh && !(header.values[1] & kSpawnFromStaleImage))
         failure = {Stage::stale, ESTALE, freshness_.change()};
     else
         plan_.record = payload_;

@@ -351,7 +351,8 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
         return make_failure(Stage::record, error, "the request does not fit into a record");
 
     const bool serves_stale = is_unchecked_ || on_stale_ == WARMFORK_STALE_SERVE;
-    if (count == 1 && (serves_stale || freshness == Freshness::fresh)) {
+    // Where nobody knows the template looks, at a fork.
+    if (count == 1 && freshness != Freshness::unknown) {
         Spawned spawned{0, true, {}};
         bool done = false;
         Outcome failure =
