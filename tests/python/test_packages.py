@@ -27,8 +27,9 @@ class Packages(TestCase):
         self.check(
             ["numpy"],
             "import numpy, os\n"
-            "a = numpy.random.rand(300, 300)\n"
-            "x = numpy.linalg.solve(a, a @ numpy.ones(300))\n"
+            "a = numpy.random.rand(600, 600)\n"
+            "a @ a\n"
+            "x = numpy.linalg.solve(a, a @ numpy.ones(600))\n"
             "has_threads = len(os.listdir('/proc/self/task')) > 1\n"
             "with open('/proc/self/maps') as maps: is_openblas = 'openblas' in maps.read()\n"
             "print(bool(abs(x - 1).max() < 1e-6), has_threads or not is_openblas or os.cpu_count() == 1)",

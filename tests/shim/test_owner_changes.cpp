@@ -111,7 +111,7 @@ TEST_CASE("A warm child follows its owner's limits downwards") {
           }) == "");
 }
 TEST_CASE("A warm child follows its owner's nice value upwards") {
-    CHECK(compare_after([] { ::setpriority(PRIO_PROCESS, 0, 5); }) == "");
+    CHECK(compare_after([] { ::nice(2); }) == "");
 }
 TEST_CASE("A warm child follows its owner's affinity") {
     CHECK(compare_after([] {
