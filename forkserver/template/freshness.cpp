@@ -27,15 +27,27 @@ constexpr std::uint32_t kContentMask = IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB;
 // What happens to the directory itself: its parent, which is watched too, has it by name.
 constexpr std::uint32_t kLostMask = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED;
 
-// The kernel stamps files with the time of its last tick; CONFIG_HZ is 100 at the least.
-constexpr std::int64_t kTick = 10'000'000;
 constexpr int kMostLinks = 40;  // as the kernel follows
 
 // Of linux/magic.h, and of file systems that it does not know: changes made on another machine, or
 // by a process behind the file system, raise no event.
-constexpr std::array<long, 8> kUnwatchable{
-    NFS_SUPER_MAGIC,       SMB_SUPER_MAGIC,       V9FS_MAGIC,       AFS_SUPER_MAGIC,
-    0xff534d42 /* CIFS */, 0xfe534d42 /* SMB2 */, FUSE_SUPER_MAGIC, 0x00c36400 /* Ceph */};
+constexpr std::array<long, 17> kUnwatchable{NFS_SUPER_MAGIC,
+                                            SMB_SUPER_MAGIC,
+                                            CIFS_SUPER_MAGIC,
+                                            SMB2_SUPER_MAGIC,
+                                            V9FS_MAGIC,
+                                            AFS_SUPER_MAGIC,
+                                            AFS_FS_MAGIC,
+                                            CODA_SUPER_MAGIC,
+                                            OCFS2_SUPER_MAGIC,
+                                            FUSE_SUPER_MAGIC,
+                                            HOSTFS_SUPER_MAGIC,
+                                            CEPH_SUPER_MAGIC,
+                                            0x01161970 /* GFS2 */,
+                                            0x47504653 /* GPFS */,
+                                            0x0bd00bd0 /* Lustre */,
+                                            0x786f4256 /* VirtualBox */,
+                                            0xbacbacbc /* VMware */};
 
 bool can_be_imported(const std::string& name) {
     const bool may_be_package = name.find('.') == std::string::npos;
@@ -54,15 +66,26 @@ bool is_module_of(const std::set<std::string>& modules, const std::string& name)
     return modules.count(name.substr(0, name.find('.'))) && can_be_imported(name);
 }
 
-/// What of a directory would be imported under one of these names.
-std::set<std::string> importable_names(const std::string& directory,
-                                       const std::set<std::string>& modules) {
+/// Would this entry of a directory of packages be imported under one of these names, or be read by
+/// every interpreter?
+bool is_read_from_place(const std::set<std::string>& modules, const std::string& name) {
+    return is_module_of(modules, name) || (!modules.empty() && name.ends_with(".pth"));
+}
+
+std::set<std::string> names_read_from_place(const std::string& directory,
+                                            const std::set<std::string>& modules) {
     std::set<std::string> names;
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(directory, error))
-        if (const std::string name = entry.path().filename(); is_module_of(modules, name))
+        if (const std::string name = entry.path().filename(); is_read_from_place(modules, name))
             names.insert(name);
     return names;
+}
+
+/// A stamp that an equal one can be relied on to mean an equal file; otherwise one that equals
+/// none.
+std::optional<FileStamp> settled(std::optional<FileStamp> stamp) {
+    return stamp && may_change_unseen(stamp->changed) ? FileStamp{} : stamp;
 }
 
 bool events_wait(int inotify) {
@@ -140,7 +163,7 @@ void Freshness::watch(const ImageFacts& facts) {
     // Only now, so that whatever changes from here on is seen.
     note_sources(facts);
     for (const auto& [path, modules] : facts.places)
-        places_[path] = {modules, stamp_of(path), importable_names(path, modules)};
+        places_[path] = {modules, settled(stamp_of(path)), names_read_from_place(path, modules)};
     if (mounts_) {
         pollfd polled{mounts_.get(), POLLPRI, 0};
         ::poll(&polled, 1, 0);  // the first look tells of every change before it
@@ -154,9 +177,11 @@ void Freshness::note_sources(const ImageFacts& facts) {
         become_stale(path + " was changed while it was preloaded");
     };
     if (!facts.has_all_files) become_stale("more files were read than can be watched");
-    for (const std::string& path : facts.absent)
-        if (!facts.caches.count(path) && !path.ends_with(".pyc") && stamp_of(path))
-            is_changed(path);
+    for (const std::string& path : facts.absent) {
+        if (facts.caches.count(path) || path.ends_with(".pyc")) continue;
+        absent_.insert(path);
+        if (stamp_of(path)) is_changed(path);
+    }
     const std::int64_t made_since = process_start_time() - kTick;
     for (const std::string& path : facts.sources) {
         const std::optional<FileStamp> now = stamp_of(path);
@@ -194,10 +219,7 @@ bool Freshness::matters(const Directory& directory, std::uint32_t mask,
                         const std::string& name) const {
     if (directory.files.count(name)) return true;
     if (!(mask & kNamesMask)) return false;
-    if (directory.links.count(name)) return true;
-    // Read by every interpreter, where it lies in a directory of packages.
-    if (!directory.modules.empty() && name.ends_with(".pth")) return true;
-    return is_module_of(directory.modules, name);
+    return directory.links.count(name) || is_read_from_place(directory.modules, name);
 }
 
 /// Takes away what waits. False: stale.
@@ -228,11 +250,14 @@ bool Freshness::take_events() {
 }
 
 bool Freshness::compare_files() {
+    const auto is_changed = [this](const std::string& path) {
+        become_stale(path + " has changed");
+        return false;
+    };
     for (const auto& [path, stamp] : stamps_)
-        if (stamp_of(path) != stamp) {
-            become_stale(path + " has changed");
-            return false;
-        }
+        if (stamp_of(path) != stamp) return is_changed(path);
+    for (const std::string& path : absent_)
+        if (stamp_of(path)) return is_changed(path);
     return true;
 }
 
@@ -240,11 +265,11 @@ bool Freshness::compare_places() {
     for (auto& [path, place] : places_) {
         const std::optional<FileStamp> now = stamp_of(path);
         if (now == place.stamp) continue;
-        if (importable_names(path, place.modules) != place.names) {
+        place.stamp = settled(now);
+        if (names_read_from_place(path, place.modules) != place.names) {
             become_stale(path + " holds other modules now");
             return false;
         }
-        place.stamp = now;
     }
     return true;
 }

@@ -56,7 +56,7 @@ class Freshness {
     struct Place {
         std::set<std::string> modules;
         std::optional<FileStamp> stamp;
-        std::set<std::string> names;  ///< entries that could be imported as one of these
+        std::set<std::string> names;  ///< entries that could be imported as one of these, or .pth
     };
 
     void add_way(const std::string& path);
@@ -76,6 +76,7 @@ class Freshness {
     std::string change_;
     std::string obstacle_;
     std::map<std::string, FileStamp> stamps_;
+    std::set<std::string> absent_;  ///< was looked for
     std::map<std::string, Directory> directories_;
     std::map<std::string, Place> places_;
     std::map<int, std::vector<const Directory*>> watched_;  ///< by watch descriptor

@@ -1,8 +1,9 @@
 #include "template/image.hpp"
 
+#include <fcntl.h>
 #include <link.h>
 #include <sys/stat.h>
-
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,6 +14,10 @@
 
 namespace warmfork {
 namespace {
+
+std::int64_t nanoseconds(const statx_timestamp& time) {
+    return warmfork::nanoseconds(timespec{time.tv_sec, time.tv_nsec});
+}
 
 void add_mapped_files(ImageFacts& facts) {
     std::ifstream maps("/proc/self/maps");
@@ -28,10 +33,12 @@ void add_mapped_files(ImageFacts& facts) {
 }  // namespace
 
 std::optional<FileStamp> stamp_of(const std::string& path) {
-    struct stat status;
-    if (::stat(path.c_str(), &status) < 0) return {};
-    return FileStamp{status.st_dev, status.st_ino, status.st_size, nanoseconds(status.st_mtim),
-                     nanoseconds(status.st_ctim)};
+    struct statx status;
+    if (::statx(AT_FDCWD, path.c_str(), AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &status) < 0)
+        return {};
+    return FileStamp{::makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_ino,
+                     static_cast<std::int64_t>(status.stx_size), nanoseconds(status.stx_mtime),
+                     nanoseconds(status.stx_ctime)};
 }
 
 std::int64_t process_start_time() {

@@ -13,8 +13,11 @@ from support import PYTHON, TestCase
 class Project:
     """A module on the owner's import path, in a place that can be changed in every way."""
 
-    def __init__(self, test):
-        self.root = os.path.realpath(test.folder({"releases/one/code/subject.py": "VALUE = 0\n"}))
+    def __init__(self, test, root):
+        self.root = os.path.realpath(root)
+        os.makedirs(os.path.join(self.root, "releases/one/code"))
+        with open(os.path.join(self.root, "releases/one/code/subject.py"), "w") as file:
+            file.write("VALUE = 0\n")
         os.symlink("one", os.path.join(self.root, "releases/current"))
         os.mkdir(os.path.join(self.root, "first"))
         self.first = os.path.join(self.root, "first")
@@ -99,9 +102,12 @@ class Project:
 class Freshness(TestCase):
     watching = True
 
+    def make_root(self):
+        return self.folder({})
+
     def setUp(self):
         super().setUp()
-        self.project = Project(self)
+        self.project = Project(self, self.make_root())
         # So that the images for the children's environment are the first ones.
         for name, value in (
             ("PYTHONPATH", os.pathsep.join([self.project.first, self.project.path])),
@@ -229,6 +235,13 @@ class Freshness(TestCase):
             self.assertEqual((value, process.reason_code), (expected, "stale"))
             template.close()
 
+    def test_a_pth_file_beside_packages(self):
+        template = self.parked()
+        self.assertEqual(self.project.value(template)[1].backend, "warm")
+        with open(os.path.join(self.project.path, "new.pth"), "w"):
+            pass
+        self.assertEqual(self.project.value(template)[1].reason_code, "stale")
+
     def test_an_optional_module_beside_the_script(self):
         with open(self.project.module, "w") as file:
             file.write("try:\n    import optional\nexcept ImportError: VALUE = 'without'\nelse: VALUE = 'with'\n")
@@ -272,7 +285,11 @@ class Freshness(TestCase):
     def test_with_too_few_watches_files_are_compared(self):
         """The same changes, in a user namespace that allows five watches."""
         limit = "/proc/sys/user/max_inotify_watches"
-        names = ("test_every_kind_of_change", "test_a_file_that_comes_earlier_on_the_import_path")
+        names = (
+            "test_every_kind_of_change", "test_a_file_that_comes_earlier_on_the_import_path",
+            "test_what_was_looked_for_and_not_there", "test_a_pth_file_beside_packages",
+            "test_wait_gives_the_new_image_and_serve_the_old_one",
+        )
         program = (
             "import sys, unittest\n"
             f"with open({limit!r}, 'w') as file: file.write('5')\n"
@@ -305,6 +322,51 @@ class Freshness(TestCase):
                     changes[(turn + edit) % len(changes)](self.project)
                     value, process = self.project.value(template)
                     self.assertEqual(value, str(self.project.count), (turn, edit, process.backend, process.reason))
+
+
+class FreshnessOnFuse(Freshness):
+    """All of it on a file system that inotify does not see everything of."""
+
+    watching = False
+    test_with_too_few_watches_files_are_compared = None
+    test_without_an_inotify_instance_files_are_compared = None
+    test_no_stale_child_in_a_thousand_edits = None  # a minute is enough
+
+    def make_root(self):
+        self.beneath, mount = self.folder({}), self.folder({})
+        if not shutil.which("bindfs"):
+            self.skipTest("bindfs is not installed")
+        done = subprocess.run(["bindfs", self.beneath, mount], capture_output=True)
+        if done.returncode:
+            self.skipTest(f"FUSE cannot be mounted here: {done.stderr.decode()}")
+        self.addCleanup(subprocess.run, ["fusermount3", "-u", mount], check=True)
+        return mount
+
+    def test_what_changes_behind_the_file_system(self):
+        module = os.path.join(self.beneath, "releases/one/code/subject.py")
+
+        def write_in_place():
+            with open(module, "w") as file:
+                file.write(self.project.next_text())
+
+        def rename_over():
+            with open(module + ".new", "w") as file:
+                file.write(self.project.next_text())
+            os.rename(module + ".new", module)
+
+        for change in (write_in_place, rename_over):
+            with self.subTest(change=change.__name__):
+                self.check(change)
+
+    def test_spawns_are_forked_and_the_doctor_says_why(self):
+        template = self.parked()
+        self.project.value(template)
+        self.assertEqual((template.counts["forked"], template.counts["handed_off"]), (1, 0))
+        done = subprocess.run(
+            [os.environ["WARMFORK_CLI"], "doctor", "--python", PYTHON, "--preload", "subject"],
+            capture_output=True, text=True,
+        )
+        self.assertRegex(done.stdout, r"compared at each fork: /\S+ is on a file system whose changes cannot be watched")
 
 
 class Shadows(TestCase):
