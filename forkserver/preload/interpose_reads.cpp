@@ -143,6 +143,34 @@ static_assert(sizeof(struct stat) == sizeof(struct stat64));
                      real(directory, path, status, flags));                                     \
     }
 
+// What programs built against glibc before 2.33 call in place of stat, lstat and fstatat.
+#define INTERPOSE_OLD_STAT(name, type)                                             \
+    EXPORT int name(int version, const char* path, struct type* status) noexcept { \
+        static int (*real)(int, const char*, struct type*);                        \
+        if (!real) real = next<int (*)(int, const char*, struct type*)>(#name);    \
+        return noted(AT_FDCWD, path, reinterpret_cast<struct stat*>(status),       \
+                     real(version, path, status));                                 \
+    }
+
+#define INTERPOSE_OLD_FSTATAT(name, type)                                                 \
+    EXPORT int name(int version, int directory, const char* path, struct type* status,    \
+                    int flags) noexcept {                                                 \
+        static int (*real)(int, int, const char*, struct type*, int);                     \
+        if (!real) real = next<int (*)(int, int, const char*, struct type*, int)>(#name); \
+        return noted(directory, path, reinterpret_cast<struct stat*>(status),             \
+                     real(version, directory, path, status, flags));                      \
+    }
+
+// Whether there is such a file, not what is in it.
+#define INTERPOSE_ACCESS(name)                                    \
+    EXPORT int name(const char* path, int mode) noexcept {        \
+        static int (*real)(const char*, int);                     \
+        if (!real) real = next<int (*)(const char*, int)>(#name); \
+        const int result = real(path, mode);                      \
+        if (result < 0) note_absent_file(AT_FDCWD, path);         \
+        return result;                                            \
+    }
+
 extern "C" {
 
 INTERPOSE_GETENV(getenv)
@@ -158,8 +186,28 @@ INTERPOSE_FORTIFIED_OPEN(__open_2)
 INTERPOSE_FORTIFIED_OPEN(__open64_2)
 INTERPOSE_STAT(stat, stat)
 INTERPOSE_STAT(stat64, stat64)
+INTERPOSE_STAT(lstat, stat)
+INTERPOSE_STAT(lstat64, stat64)
 INTERPOSE_FSTATAT(fstatat, stat)
 INTERPOSE_FSTATAT(fstatat64, stat64)
+INTERPOSE_OLD_STAT(__xstat, stat)
+INTERPOSE_OLD_STAT(__xstat64, stat64)
+INTERPOSE_OLD_STAT(__lxstat, stat)
+INTERPOSE_OLD_STAT(__lxstat64, stat64)
+INTERPOSE_OLD_FSTATAT(__fxstatat, stat)
+INTERPOSE_OLD_FSTATAT(__fxstatat64, stat64)
+INTERPOSE_ACCESS(access)
+INTERPOSE_ACCESS(eaccess)
+INTERPOSE_ACCESS(euidaccess)
+
+EXPORT int faccessat(int directory, const char* path, int mode, int flags) noexcept {
+    static int (*real)(int, const char*, int, int);
+    if (!real) real = next<int (*)(int, const char*, int, int)>("faccessat");
+    const int result = real(directory, path, mode, flags);
+    if (result < 0) note_absent_file(directory, path);
+    return result;
+}
+
 INTERPOSE_FOPEN(fopen)
 INTERPOSE_FOPEN(fopen64)
 

@@ -187,6 +187,16 @@ void misbehave(std::string_view option) {
         if (!library || ::dlclose(library) != 0) std::abort();
     } else if (option == "deepbind") {
         if (!::dlopen(TEST_ATFORK_LIBRARY, RTLD_NOW | RTLD_DEEPBIND)) std::abort();
+    } else if (option.starts_with("ask:")) {
+        // ask:FUNCTION:PATH
+        const std::string rest(option.substr(4));
+        const std::size_t colon = rest.find(':');
+        void* library = ::dlopen(TEST_READING_LIBRARY, RTLD_NOW);
+        using Ask = int (*)(const char*, const char*);
+        const auto ask =
+            library ? reinterpret_cast<Ask>(::dlsym(library, "ask_for_file")) : nullptr;
+        if (!ask) std::abort();
+        ask(rest.substr(0, colon).c_str(), rest.substr(colon + 1).c_str());
     } else if (option == "atfork") {
         ::pthread_atfork([] { ++prepare_runs; }, nullptr, [] { ++child_runs; });
     }
