@@ -341,10 +341,22 @@ ImageSet::Image* ImageSet::image_of(const Process& process) {
     return nullptr;
 }
 
+/// Sets `not_before`: at once, or later each time where this happens again and again.
+void ImageSet::put_off_next_start(Image& image) {
+    const auto now = Clock::now();
+    image.delay =
+        now - image.renewed_at < kRenewalPeriod + image.delay
+            ? std::clamp<Clock::duration>(image.delay * 2, kFirstRenewalDelay, kLongestRenewalDelay)
+            : Clock::duration::zero();
+    image.renewed_at = now;
+    image.not_before = now + image.delay;
+}
+
 void ImageSet::replace(const Process& process, const ColdReason& reason) {
     const std::lock_guard lock(mutex_);
     Image* image = image_of(process);
-    if (!image) return;
+    if (!image || Clock::now() < image->not_before) return;
+    put_off_next_start(*image);
     discard(image->process);
     image->restarting = reason;
     // Where it cannot be started now the next request tries, and says so.
@@ -355,17 +367,11 @@ void ImageSet::renew(const Process& process, const std::string& change, bool ser
     const std::lock_guard lock(mutex_);
     Image* image = image_of(process);
     if (!image || image->next) return;
-    const auto now = Clock::now();
-    if (serves_on && now < image->not_before) return;
-    image->delay = now - image->renewed_at < kRenewalPeriod + image->delay
-                       ? std::clamp<Clock::duration>(image->delay * 2, kFirstRenewalDelay,
-                                                     kLongestRenewalDelay)
-                       : Clock::duration::zero();
-    image->renewed_at = now;
-    image->not_before = now + image->delay;
+    if (serves_on && Clock::now() < image->not_before) return;
+    put_off_next_start(*image);
     image->restarting = {WARMFORK_REASON_STALE, change};
     if (!serves_on) discard(image->process);
-    if (now < image->not_before) return;
+    if (Clock::now() < image->not_before) return;
     // Where it cannot be started now the next request tries, and says so.
     static_cast<void>(serves_on ? start_process(*image, image->next) : restart(*image));
 }

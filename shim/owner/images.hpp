@@ -63,7 +63,8 @@ class ImageSet {
     /// What `choose` would find, nothing started or waited for. Reason NONE: an image that fits.
     [[nodiscard]] ColdReason explain(const Selection& selection);
 
-    /// An image that new children must not come from: another is begun.
+    /// An image that children of this moment's owner must not come from: another is begun, but not
+    /// endlessly often.
     void replace(const Process& process, const ColdReason& reason);
     /// An image that is out of date: another is begun, but not endlessly often. `serves_on`: the
     /// old one is kept until the new one is ready.
@@ -112,6 +113,7 @@ class ImageSet {
     [[nodiscard]] ImagePointer add_variant(const Selection& selection, bool insists);
     [[nodiscard]] ColdReason difference(const Selection& selection);
     [[nodiscard]] ColdReason reason_to_wait(const Image& image, const Selection& selection);
+    static void put_off_next_start(Image& image);
     [[nodiscard]] Image* image_of(const Process& process);
     void learn(Image& image, TemplateProcess& process);
     void discard(Process& process);

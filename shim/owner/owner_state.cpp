@@ -4,6 +4,7 @@
 #include <linux/ioprio.h>
 #include <linux/kcmp.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -60,7 +61,12 @@ const char* value_of(std::string_view text, std::string_view key) {
     return at == std::string_view::npos ? "" : text.data() + at + key.size();
 }
 
-void read_status(OwnerState& state, std::string_view status) {
+void read_status(OwnerState& state, const KeptDescriptor& file) {
+    std::array<char, 8192> buffer;
+    const std::string_view status = read_again(file, std::span(buffer).first(8191));
+    if (status.empty()) return;
+    buffer[status.size()] = '\0';
+    state.is_known = true;
     state.file_mode_mask =
         static_cast<std::uint32_t>(std::strtoul(value_of(status, "\nUmask:"), nullptr, 8));
     state.signals_ignored = std::strtoull(value_of(status, "\nSigIgn:"), nullptr, 16);
@@ -75,18 +81,49 @@ bool is_same(const rlimit& one, const rlimit& other) {
     return one.rlim_cur == other.rlim_cur && one.rlim_max == other.rlim_max;
 }
 
+constexpr const char* kSince = " since the template was started";
+
+std::string find_change_of_process(const OwnerState& then, const OwnerState& now) {
+    const std::string since = kSince;
+    if (then.session != now.session) return "the owner has moved to another session" + since;
+    if (then.root_mount != now.root_mount || then.root_device != now.root_device ||
+        then.root_inode != now.root_inode)
+        return "the owner's root directory or mount namespace has changed" + since;
+    if (then.cgroup != now.cgroup) return "the owner has moved to another cgroup" + since;
+    if (now.oom_score_adjust < then.oom_score_adjust)
+        return "the owner's oom_score_adj is lower than the template's";
+    for (int resource : {RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA})
+        if (!is_same(then.limits[resource], now.limits[resource]))
+            return "the owner's limit on stack, data or address space has changed" + since;
+    for (std::uint32_t resource = 0; resource < kResourceLimitCount; ++resource)
+        if (now.limits[resource].rlim_max > then.limits[resource].rlim_max)
+            return "the owner has a higher hard limit than the template";
+    return {};
+}
+
+std::string find_change_of_thread(const OwnerState& then, const OwnerState& now) {
+    const std::string since = kSince;
+    if (then.credentials != now.credentials)
+        return "the owner's ids, groups, capabilities or seccomp filters have changed" + since;
+    if (then.no_new_privileges && !now.no_new_privileges)
+        return "the calling thread has privileges that the template gave up";
+    if (then.scheduler != now.scheduler || then.io_priority != now.io_priority)
+        return "the owner's scheduling class or I/O priority has changed" + since;
+    if (then.personality != now.personality || then.secure_bits != now.secure_bits ||
+        then.timer_slack != now.timer_slack)
+        return "the owner's personality, securebits or timer slack has changed" + since;
+    if (now.nice < then.nice) return "the owner's nice value is lower than the template's";
+    return {};
+}
+
 }  // namespace
 
 OwnerState read_owner_state() {
     OwnerState state;
+    state.thread = ::gettid();
     const ProcFiles& files = proc_files();
+    read_status(state, files.status);
     std::array<char, 8192> buffer;
-    if (std::string_view status = read_again(files.status, std::span(buffer).first(8191));
-        !status.empty()) {
-        buffer[status.size()] = '\0';
-        read_status(state, status);
-        state.is_known = true;
-    }
     state.cgroup = read_again(files.cgroup, buffer);
     std::array<char, 32> number{};
     read_again(files.oom_score_adjust, std::span(number).first(31));
@@ -117,31 +154,20 @@ OwnerState read_owner_state() {
 
 std::string find_incompatible_change(const OwnerState& then, const OwnerState& now) {
     if (!then.is_known || !now.is_known) return "the owner's state cannot be read from /proc";
-    const std::string since = " since the template was started";
-    if (then.credentials != now.credentials)
-        return "the owner's ids, groups, capabilities or seccomp filters have changed" + since;
-    if (then.no_new_privileges && !now.no_new_privileges)
-        return "the calling thread has privileges that the template gave up";
-    if (then.session != now.session) return "the owner has moved to another session" + since;
-    if (then.root_mount != now.root_mount || then.root_device != now.root_device ||
-        then.root_inode != now.root_inode)
-        return "the owner's root directory or mount namespace has changed" + since;
-    if (then.cgroup != now.cgroup) return "the owner has moved to another cgroup" + since;
-    if (then.scheduler != now.scheduler || then.io_priority != now.io_priority)
-        return "the owner's scheduling class or I/O priority has changed" + since;
-    if (then.personality != now.personality || then.secure_bits != now.secure_bits ||
-        then.timer_slack != now.timer_slack)
-        return "the owner's personality, securebits or timer slack has changed" + since;
-    if (now.nice < then.nice) return "the owner's nice value is lower than the template's";
-    if (now.oom_score_adjust < then.oom_score_adjust)
-        return "the owner's oom_score_adj is lower than the template's";
-    for (int resource : {RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA})
-        if (!is_same(then.limits[resource], now.limits[resource]))
-            return "the owner's limit on stack, data or address space has changed" + since;
-    for (std::uint32_t resource = 0; resource < kResourceLimitCount; ++resource)
-        if (now.limits[resource].rlim_max > then.limits[resource].rlim_max)
-            return "the owner has a higher hard limit than the template";
-    return {};
+    std::string change = find_change_of_process(then, now);
+    return change.empty() ? find_change_of_thread(then, now) : change;
+}
+
+bool is_of_one_thread(const OwnerState& then, const OwnerState& now) {
+    if (now.thread == then.thread || ::tgkill(::getpid(), then.thread, 0) < 0 ||
+        !find_change_of_process(then, now).empty())
+        return false;
+    // By way of libc ids change in all threads.
+    const std::string path = "/proc/self/task/" + std::to_string(then.thread) + "/status";
+    OwnerState other;
+    read_status(other, KeptDescriptor(Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC))));
+    return other.is_known && other.credentials == then.credentials &&
+           other.no_new_privileges == then.no_new_privileges;
 }
 
 bool can_compare_with(pid_t template_pid) {

@@ -16,6 +16,7 @@ namespace warmfork {
 
 struct OwnerState {
     bool is_known = false;  ///< false: /proc could not be read (no descriptor was free, no /proc)
+    pid_t thread = 0;       ///< whose it is
 
     // A child can bring itself to these.
     std::uint64_t signals_ignored = 0;
@@ -46,6 +47,11 @@ struct OwnerState {
 /// Why a child of a template that was started under `then` cannot become what a cold child of `now`
 /// is, or an empty text.
 [[nodiscard]] std::string find_incompatible_change(const OwnerState& then, const OwnerState& now);
+
+/// Is it only the thread of `now` that differs, in what every thread has of its own, while the one
+/// of `then`, which started the template, is as it was? A template for the one would not fit the
+/// other.
+[[nodiscard]] bool is_of_one_thread(const OwnerState& then, const OwnerState& now);
 
 /// May this process look at its template? Where it could when the template was fresh and no longer
 /// can, it has entered a confinement that no other sign shows and that a warm child would not be

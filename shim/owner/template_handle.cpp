@@ -283,8 +283,11 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
         if (change.empty() && process->could_compare() && !can_compare_with(process->pid()))
             change = "the owner has been confined since the template was started";
         if (!change.empty()) {
-            images_.replace(process, {WARMFORK_REASON_RESTARTING, change});
-            if (may_wait && replacements++ == 0) continue;
+            // Threads that differ from each other would take turns in replacing it.
+            if (!is_of_one_thread(process->state_at_start(), state)) {
+                images_.replace(process, {WARMFORK_REASON_RESTARTING, change});
+                if (may_wait && replacements++ == 0) continue;
+            }
             ret_cold = {WARMFORK_REASON_OWNER_CHANGED, change};
             return {};
         }

@@ -14,6 +14,7 @@
 #include <functional>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "support/catch.hpp"
 #include "support/processes.hpp"
@@ -159,6 +160,51 @@ TEST_CASE("Another root directory or mount namespace makes it cold") {
                             }) != "")
         return;
     CHECK(cold_after([] { REQUIRE(::unshare(CLONE_NEWNS) == 0); }) == "");
+}
+
+TEST_CASE(
+    "Threads that differ do not replace each other's template: the other's children are cold") {
+    for (const auto& change :
+         std::vector<std::function<void()>>{[] { ::prctl(PR_SET_TIMERSLACK, 77'000, 0, 0, 0); },
+                                            [] {
+                                                const sched_param none{};
+                                                ::sched_setscheduler(0, SCHED_BATCH, &none);
+                                            },
+                                            install_seccomp_filter})
+        CHECK(in_an_owner([&]() -> std::string {
+                  warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+                  table.wait_parked(1);
+                  ProbeRequest request({"exit", "0"});
+                  const auto reason_of_spawn = [&] {
+                      warmfork::Process child = table.spawn(request.get());
+                      child.wait();
+                      return child.reason();
+                  };
+                  for (int turn = 0; turn < 3; ++turn) {
+                      warmfork_reason reason{};
+                      std::thread([&] {
+                          change();
+                          reason = reason_of_spawn();
+                      }).join();
+                      if (reason != WARMFORK_REASON_OWNER_CHANGED) return "not cold";
+                      if (reason_of_spawn() != WARMFORK_REASON_NONE) return "not warm";
+                  }
+                  return table.counts().template_starts == 1 ? "" : "started again";
+              }) == "");
+}
+
+TEST_CASE("An owner that changes all the time replaces its template a bounded number of times") {
+    CHECK(in_an_owner([]() -> std::string {
+              warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+              table.wait_parked(1);
+              ProbeRequest request({"exit", "0"});
+              for (unsigned turn = 0; turn < 100; ++turn) {
+                  ::prctl(PR_SET_TIMERSLACK, 60'000 + turn, 0, 0, 0);
+                  table.spawn(request.get()).wait();
+              }
+              const auto starts = table.counts().template_starts;
+              return starts < 15 ? "" : std::to_string(starts) + " starts";
+          }) == "");
 }
 
 TEST_CASE("With backend warm the spawn waits for a template that fits the owner") {
