@@ -142,7 +142,8 @@ PyObject* close(PyObject*, PyObject* capsule) {
     Py_RETURN_NONE;
 }
 
-/// The fields of a spawn's tuple, in order; see warmfork/_popen.py.
+/// The fields of a spawn's tuple, in order; see warmfork/_owner.py. Strings, paths and bytes are
+/// encoded as the file system's names are.
 struct SpawnArguments {
     PyObject* capsule;
     PyObject* arguments;
@@ -198,14 +199,14 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
         return nullptr;
     std::optional<InUse> self;
     if (given.capsule != Py_None && !self.emplace(given.capsule)) return nullptr;
-    StringArray arguments, environment;
+    EncodedStrings arguments, environment, paths;
     const char *executable, *directory;
     std::vector<warmfork_descriptor> descriptors;
     std::vector<warmfork_limit> limits;
-    if (!optional_text(given.executable, executable) ||
-        !optional_text(given.directory, directory) || !arguments.read(given.arguments) ||
-        !environment.read(given.environment) || !read_descriptors(given.descriptors, descriptors) ||
-        !read_limits(given.limits, limits))
+    if (!paths.add_optional(given.executable, executable) ||
+        !paths.add_optional(given.directory, directory) || !arguments.add_all(given.arguments) ||
+        !environment.add_variables(given.environment) ||
+        !read_descriptors(given.descriptors, descriptors) || !read_limits(given.limits, limits))
         return nullptr;
 
     warmfork_request request;

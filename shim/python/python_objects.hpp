@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -51,6 +52,62 @@ class StringArray {
     const char* const* get() const { return pointers_.empty() ? nullptr : pointers_.data(); }
 
   private:
+    std::vector<const char*> pointers_;
+};
+
+/// Strings, paths or bytes, encoded as os.fsencode does it, as the null-terminated array that C
+/// wants. Its functions return false with an exception set.
+class EncodedStrings {
+  public:
+    bool add(PyObject* text) {
+        PyObject* encoded = nullptr;
+        // An embedded null byte is a ValueError.
+        if (!PyUnicode_FSConverter(text, &encoded)) return false;
+        encoded_.emplace_back(encoded);
+        pointers_.push_back(PyBytes_AsString(encoded));
+        return true;
+    }
+    /// `ret_text`: null for None.
+    bool add_optional(PyObject* text, const char*& ret_text) {
+        ret_text = nullptr;
+        if (text == Py_None) return true;
+        if (!add(text)) return false;
+        ret_text = pointers_.back();
+        return true;
+    }
+    bool add_all(PyObject* list) {
+        const Py_ssize_t size = PyList_Size(list);
+        for (Py_ssize_t i = 0; i < size; ++i)
+            if (!add(PyList_GetItem(list, i))) return false;
+        pointers_.push_back(nullptr);
+        return size >= 0;
+    }
+    /// "name=value" of each entry of a mapping; None: there is no array.
+    bool add_variables(PyObject* mapping) {
+        if (mapping == Py_None) return true;
+        Reference items(PyMapping_Items(mapping));
+        const Py_ssize_t size = items ? PyList_Size(items.get()) : -1;
+        for (Py_ssize_t i = 0; i < size; ++i) {
+            EncodedStrings pair;
+            PyObject *name, *value;
+            if (!PyArg_ParseTuple(PyList_GetItem(items.get(), i), "OO", &name, &value) ||
+                !pair.add(name) || !pair.add(value))
+                return false;
+            if (std::strchr(pair.pointers_[0], '=')) {
+                PyErr_SetString(PyExc_ValueError, "illegal environment variable name");
+                return false;
+            }
+            Reference variable(PyBytes_FromFormat("%s=%s", pair.pointers_[0], pair.pointers_[1]));
+            if (!variable || !add(variable.get())) return false;
+        }
+        pointers_.push_back(nullptr);
+        return size >= 0;
+    }
+    /// Lives as long as this object.
+    const char* const* get() const { return pointers_.empty() ? nullptr : pointers_.data(); }
+
+  private:
+    std::vector<Reference> encoded_;
     std::vector<const char*> pointers_;
 };
 

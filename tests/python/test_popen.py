@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import unittest
+import unittest.mock
 
 import warmfork
 from support import PYTHON, TestCase, cold
@@ -80,6 +81,41 @@ class Backends(TestCase):
         template.close()
         with self.assertRaises(ValueError):
             template.popen([PYTHON, "-c", "pass"])
+
+
+class Failures(TestCase):
+    """The child may have started when subprocess finds that something is wrong."""
+
+    def setUp(self):
+        super().setUp()
+        self.warm = self.template(backend="warm")
+        self.folder_of_marks = self.folder({})
+
+    def refused(self, error, **options):
+        mark = os.path.join(self.folder_of_marks, "mark")
+        args = options.pop("args", [PYTHON, "-c", f"open({mark!r}, 'w')"])
+        # One pipe: with more of them subprocess itself forgets to close the others.
+        with self.assertRaises(error):
+            self.warm.popen(args, **{"stdin": subprocess.PIPE, **options})
+        # Nothing is left: the leak check of every test. Nor has it run.
+        self.assertFalse(os.path.exists(mark))
+
+    def test_options_of_text_that_are_wrong_start_no_child(self):
+        self.refused(LookupError, encoding="no-such-encoding")
+        self.refused(subprocess.SubprocessError, text=True, universal_newlines=False)
+        self.refused(TypeError, bufsize="large")
+        self.refused(TypeError, text=True, no_such_option=1)
+
+    def test_what_the_child_cannot_do_leaves_no_pipe(self):
+        self.refused(FileNotFoundError, cwd="/nowhere")
+        self.refused(TypeError, args=[PYTHON, 1])
+        self.refused(ValueError, args=[PYTHON, "a\0b"])
+        self.refused(ValueError, env={"a=b": "c"})
+        self.refused(AttributeError, stdin="no file")
+
+    def test_a_child_whose_popen_cannot_be_finished_is_ended(self):
+        with unittest.mock.patch("subprocess._cleanup", lambda: 1 / 0), self.assertRaises(ZeroDivisionError):
+            self.warm.popen([PYTHON, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 class Parameters(TestCase):

@@ -30,6 +30,10 @@ _LIFETIMES = {"owner": 0, "detached": _DETACHED}
 # What subprocess restores in a child with restore_signals=True: the signals that Python ignores.
 _PYTHON_IGNORES = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGXFSZ))
 
+# Parameters with which subprocess raises nothing once it has the pipes, whatever their values.
+_UNFAILING = {"executable", "stdin", "stdout", "stderr", "cwd", "env", "start_new_session", "text"}
+
+
 def _backend_number(backend):
     if backend is None:
         return 0
@@ -85,6 +89,9 @@ class Popen(subprocess.Popen):
     reason = ""
     reason_code = "none"
 
+    _spawned = None  # (pid, backend, reason code, reason)
+    _early_handles = None  # until subprocess asks for them
+
     def __init__(
         self,
         args,
@@ -110,7 +117,52 @@ class Popen(subprocess.Popen):
             for resource, (soft, hard) in (limits or {}).items()
             for number in (resource, soft, hard)
         ]
-        super().__init__(args, *positional, **keywords)
+        if positional or not template or not keywords.keys() <= _UNFAILING or self._is_altered():
+            super().__init__(args, *positional, **keywords)
+            return
+        # The child starts ahead of what subprocess does for this process alone.
+        self._spawn_early(args, **keywords)
+        try:
+            super().__init__(args, **keywords)
+        except BaseException:  # no memory, Ctrl-C
+            self._take_back()
+            raise
+
+    def _is_altered(self):
+        """Is this a subclass that has a say in what follows?"""
+        kind = type(self)
+        return kind._get_handles is not Popen._get_handles or kind._execute_child is not Popen._execute_child
+
+    def _spawn_early(
+        self, args, executable=None, stdin=None, stdout=None, stderr=None, cwd=None, env=None,
+        start_new_session=False, text=None,
+    ):
+        self.pipesize = -1  # as subprocess sets it
+        self._early_handles = handles = super()._get_handles(stdin, stdout, stderr)
+        try:
+            self._spawn(args, executable, cwd, env, handles, start_new_session=start_new_session)
+        except BaseException:
+            self._close_early_handles()
+            raise
+
+    def _close_early_handles(self):
+        handles, self._early_handles = self._early_handles, None
+        self._close_pipe_fds(*handles)
+        for number in (handles[1], handles[2], handles[4]):
+            if number != -1:
+                os.close(number)
+
+    def _take_back(self):
+        """Ends a child whose Popen could not be finished."""
+        if self._early_handles:
+            self._close_early_handles()
+        os.kill(self._spawned[0], signal.SIGKILL)
+        _native.wait(self._spawned[0], 0, [])
+        self._child_created = False
+
+    def _get_handles(self, stdin, stdout, stderr):
+        handles, self._early_handles = self._early_handles, None
+        return handles or super()._get_handles(stdin, stdout, stderr)
 
     # The parameters of subprocess's own, which passes them by position: alike from 3.9 on, the last one
     # since 3.11.
@@ -119,6 +171,7 @@ class Popen(subprocess.Popen):
         shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, restore_signals, gid, gids, uid,
         umask, start_new_session, *process_group,
     ):
+        handles = p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
         obstacle = ""
         if shell:
             obstacle = "shell=True runs a shell"
@@ -132,15 +185,31 @@ class Popen(subprocess.Popen):
             self._refuse_if_warm(obstacle)
             super()._execute_child(
                 args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
-                creationflags, shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite,
-                restore_signals, gid, gids, uid, umask, start_new_session, *process_group,
+                creationflags, shell, *handles, restore_signals, gid, gids, uid, umask,
+                start_new_session, *process_group,
             )
             self.backend, self.reason, self.reason_code = "cold", obstacle, "command-line"
             if not self._flags & _DETACHED:
                 _native.keep(self.pid)
             return
 
-        if self._template and self._chosen_backend() != "cold":
+        try:
+            if not self._spawned:
+                self._spawn(
+                    args, executable, cwd, env, handles, pass_fds, restore_signals, umask,
+                    start_new_session, *process_group,
+                )
+            self.pid, backend, self.reason_code, self.reason = self._spawned
+            self.backend = _BACKEND_NAMES[backend]
+            self._child_created = True
+        finally:
+            self._close_pipe_fds(*handles)
+
+    def _spawn(
+        self, args, executable, cwd, env, handles, pass_fds=(), restore_signals=True, umask=-1,
+        start_new_session=False, process_group=-1,
+    ):
+        if self._template and not self._template._has_waited and self._chosen_backend() != "cold":
             self._template._wait_first()
         if isinstance(args, (str, bytes, os.PathLike)):
             args = [args]
@@ -150,30 +219,29 @@ class Popen(subprocess.Popen):
         sys.audit("subprocess.Popen", program, args, cwd, env)
         # (source, target), flat; what is not named of 0, 1 and 2 is inherited.
         descriptors = [number for number in pass_fds if number > 2 for number in (number, number)]
-        for target, source in enumerate((p2cread, c2pwrite, errwrite)):
+        for target, source in enumerate((handles[0], handles[3], handles[5])):
             if source != -1:
                 descriptors += (source, target)
         flags = self._flags
         if start_new_session:
             flags |= _NEW_SESSION
-        group = process_group[0] if process_group else -1
-        if group >= 0:
+        if process_group >= 0:
             flags |= _PROCESS_GROUP
         if umask >= 0:
             flags |= _UMASK
         if restore_signals:
             flags |= _SIGNALS_DEFAULT
         try:
-            self.pid, backend, self.reason_code, self.reason = _native.spawn(
+            self._spawned = _native.spawn(
                 self._template._handle if self._template else None,
-                [os.fsencode(argument) for argument in args],
-                None if executable is None else os.fsencode(executable),
-                _environment_block(env),
-                None if cwd is None else os.fsencode(cwd),
+                args,
+                executable,
+                env,
+                cwd,
                 descriptors,
                 flags,
                 self._backend_number,
-                max(group, 0),
+                max(process_group, 0),
                 max(umask, 0),
                 _PYTHON_IGNORES,
                 self._nice,
@@ -182,10 +250,6 @@ class Popen(subprocess.Popen):
             )
         except Error as error:
             raise self._familiar_error(error, cwd, program) from None
-        finally:
-            self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
-        self.backend = _BACKEND_NAMES[backend]
-        self._child_created = True
 
     def _refuse_if_warm(self, obstacle):
         if self._chosen_backend() == "warm":
