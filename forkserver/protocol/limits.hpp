@@ -7,7 +7,7 @@
 namespace warmfork {
 
 /// Raised whenever the meaning or place of a byte in this folder changes; both hellos carry it.
-inline constexpr std::uint16_t kProtocolVersion = 2;
+inline constexpr std::uint16_t kProtocolVersion = 3;
 
 /// A spawn record, whole. Linux's own limit for arguments and environment together is 6 MiB.
 inline constexpr std::size_t kMaximumRecordSize = 2u << 20;
@@ -23,8 +23,9 @@ inline constexpr std::size_t kMaximumStringSize = 128u << 10;
 /// Descriptors of one message: SCM_MAX_FD of net/scm.h.
 inline constexpr std::size_t kMaximumMessageDescriptors = 253;
 
-/// Descriptors that a record may place: the message also carries the directory and the memfd.
-inline constexpr std::size_t kMaximumRecordDescriptors = kMaximumMessageDescriptors - 2;
+/// Descriptors that a record may place: the message also carries the directory, the memfd and the
+/// pipe for the reply.
+inline constexpr std::size_t kMaximumRecordDescriptors = kMaximumMessageDescriptors - 3;
 
 /// Children of one command: their mailboxes travel in one message.
 inline constexpr std::uint32_t kMaximumBatch = 250;

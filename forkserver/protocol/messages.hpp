@@ -64,10 +64,11 @@ struct MailboxMessage {
 };
 static_assert(sizeof(MailboxMessage) == 8);
 
-/// Owner to parked child, the record behind it.
+/// Owner to parked child, the record behind it. The message's first descriptor is the write end of
+/// a pipe for the reply.
 struct MailboxHeader {
     std::uint32_t magic;
-    std::uint32_t record_size;  ///< 0: the record is the message's first descriptor, a sealed memfd
+    std::uint32_t record_size;  ///< 0: the record is the message's next descriptor, a sealed memfd
 };
 static_assert(sizeof(MailboxHeader) == 8);
 

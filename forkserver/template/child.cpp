@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "channel/message_socket.hpp"
 #include "child/setup.hpp"
@@ -27,10 +28,14 @@ constexpr std::size_t kMessageSize = sizeof(MailboxHeader) + kInlineRecordSize;
 alignas(8) std::byte message_buffer[kMessageSize];
 std::array<char*, 2048> pointer_buffer;
 
-[[noreturn]] void fail(int mailbox, const ChildFailure& failure) {
-    const MailboxReply reply{ReplyKind::failed, failure.stage, failure.error_number, failure.detail,
-                             ::getpid()};
-    [[maybe_unused]] const int error = send_message(mailbox, bytes_of(reply), {}, {}, 0);
+/// False: nobody hears it. All signals are blocked, SIGPIPE too.
+bool say(int reply, ReplyKind kind, const ChildFailure& failure) {
+    const MailboxReply said{kind, failure.stage, failure.error_number, failure.detail, ::getpid()};
+    return ::write(reply, &said, sizeof said) == sizeof said;
+}
+
+[[noreturn]] void fail(int reply, const ChildFailure& failure) {
+    say(reply, ReplyKind::failed, failure);
     ::_exit(kFailedStatus);
 }
 
@@ -81,8 +86,8 @@ void wait_for_message(const ChildPlan& plan, int mailbox) {
 
 struct Delivery {
     std::span<std::byte> record;
-    std::array<int, kMaximumMessageDescriptors> descriptors;
-    std::size_t descriptor_count = 0;
+    std::span<int> descriptors;
+    std::array<int, kMaximumMessageDescriptors> numbers;
 };
 
 std::span<std::byte> map_large_record(int memfd, int mailbox) {
@@ -96,38 +101,42 @@ std::span<std::byte> map_large_record(int memfd, int mailbox) {
     return buffer.first(size);
 }
 
-void receive_record(int mailbox, Delivery& ret_delivery) {
+/// Takes the record out of the mailbox, and closes it. The mailbox is replaced by the descriptor
+/// for the reply.
+void receive_record(int& mailbox, Delivery& ret_delivery) {
     ReceivedMessage received;
-    while (int error =
-               receive_message(mailbox, message_buffer, ret_delivery.descriptors, 0, received))
+    while (int error = receive_message(mailbox, message_buffer, ret_delivery.numbers, 0, received))
         if (error != EINTR) ::_exit(0);
     if (received.size == 0) ::_exit(0);
-    ret_delivery.descriptor_count = received.descriptor_count;
     if (received.descriptors_truncated) fail(mailbox, {Stage::descriptors, EMFILE, 0});
+    std::span<int> descriptors = std::span(ret_delivery.numbers).first(received.descriptor_count);
     MailboxHeader header;
-    if (received.truncated || received.size < sizeof header)
+    if (received.truncated || received.size < sizeof header || descriptors.empty())
         fail(mailbox, {Stage::record, EBADMSG, 0});
     std::memcpy(&header, message_buffer, sizeof header);
     if (header.magic != kMailboxMagic) fail(mailbox, {Stage::record, EBADMSG, 0});
-    if (header.record_size == 0 && received.descriptor_count > 0) {
-        const int memfd = ret_delivery.descriptors[0];
-        ret_delivery.record = map_large_record(memfd, mailbox);
-        ::close(memfd);
-        std::copy(ret_delivery.descriptors.begin() + 1, ret_delivery.descriptors.end(),
-                  ret_delivery.descriptors.begin());
-        --ret_delivery.descriptor_count;
+    // Not after the reply: where descriptors of sockets are under way anywhere, the kernel looks
+    // for those that nobody can reach any more, on this processor, and then runs the owner instead
+    // of this child.
+    ::close(std::exchange(mailbox, descriptors.front()));
+    descriptors = descriptors.subspan(1);
+    if (header.record_size == 0 && !descriptors.empty()) {
+        ret_delivery.record = map_large_record(descriptors.front(), mailbox);
+        ::close(descriptors.front());
+        descriptors = descriptors.subspan(1);
     } else if (header.record_size == received.size - sizeof header) {
         ret_delivery.record = std::span(message_buffer).subspan(sizeof header, header.record_size);
     } else {
         fail(mailbox, {Stage::record, EBADMSG, 0});
     }
+    ret_delivery.descriptors = descriptors;
 }
 
 void take_record_of_plan(const ChildPlan& plan, Delivery& ret_delivery) {
     // The bytes lie in the template's memory, of which this is a private copy by now.
     ret_delivery.record = {const_cast<std::byte*>(plan.record.data()), plan.record.size()};
-    std::copy(plan.descriptors.begin(), plan.descriptors.end(), ret_delivery.descriptors.begin());
-    ret_delivery.descriptor_count = plan.descriptors.size();
+    std::copy(plan.descriptors.begin(), plan.descriptors.end(), ret_delivery.numbers.begin());
+    ret_delivery.descriptors = std::span(ret_delivery.numbers).first(plan.descriptors.size());
 }
 
 char** make_pointers(std::span<char> strings, std::size_t count, std::span<char*>& free_pointers) {
@@ -144,22 +153,23 @@ char** make_pointers(std::span<char> strings, std::size_t count, std::span<char*
     return pointers;
 }
 
-ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, int& mailbox) {
+/// `reply` may get another number.
+ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, int& reply) {
     RecordView record;
-    if (decode_record(delivery.record, record)) fail(mailbox, {Stage::record, EBADMSG, 0});
+    if (decode_record(delivery.record, record)) fail(reply, {Stage::record, EBADMSG, 0});
     const bool has_directory = record.header.flags & kRecordDirectoryDescriptor;
-    if (delivery.descriptor_count != record.descriptor_targets.size() + (has_directory ? 1 : 0))
-        fail(mailbox, {Stage::descriptors, EBADMSG, 0});
+    if (delivery.descriptors.size() != record.descriptor_targets.size() + (has_directory ? 1 : 0))
+        fail(reply, {Stage::descriptors, EBADMSG, 0});
 
     ChildDescriptors descriptors;
-    descriptors.sources = std::span(delivery.descriptors).first(record.descriptor_targets.size());
-    if (has_directory) descriptors.directory = delivery.descriptors[delivery.descriptor_count - 1];
-    descriptors.reply = mailbox;
+    descriptors.sources = delivery.descriptors.first(record.descriptor_targets.size());
+    if (has_directory) descriptors.directory = delivery.descriptors.back();
+    descriptors.reply = reply;
     descriptors.image = plan.image_descriptors;
     ChildFailure failure;
     const bool is_set_up = set_up_child(record, descriptors, failure);
-    mailbox = descriptors.reply;
-    if (!is_set_up) fail(mailbox, failure);
+    reply = descriptors.reply;
+    if (!is_set_up) fail(reply, failure);
 
     std::span<char*> pointers(pointer_buffer);
     char** arguments = make_pointers(record.arguments, record.header.argument_count, pointers);
@@ -172,11 +182,10 @@ ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, int& mailbo
             record.header.flags & kRecordSignalsIgnored ? record.header.signals_ignored : 0};
 }
 
-void tell_started(int mailbox) {
-    const MailboxReply reply{ReplyKind::started, Stage::none, 0, 0, ::getpid()};
+void tell_started(int reply) {
     // Nobody there: an owner that does not hear of its child must not have it.
-    if (send_message(mailbox, bytes_of(reply), {}, {}, 0)) ::_exit(kFailedStatus);
-    ::close(mailbox);
+    if (!say(reply, ReplyKind::started, {})) ::_exit(kFailedStatus);
+    ::close(reply);
 }
 
 /// What most children get as standard streams, so that a host can rehearse with it. Failure is
@@ -199,7 +208,7 @@ void touch_buffers() {
 }  // namespace
 
 ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_descriptor) {
-    int mailbox = mailbox_descriptor.release();
+    int mailbox = mailbox_descriptor.release();  // of a spare: later its pipe for the reply
     close_template_descriptors(plan, mailbox);
     leave_template_state(plan);
     Delivery delivery;
@@ -209,8 +218,7 @@ ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_desc
         plan.host->rehearse();
         touch_buffers();
         ::prctl(PR_SET_NAME, "warmfork-spare", 0, 0, 0);
-        const MailboxReply parked{ReplyKind::parked, Stage::none, 0, 0, ::getpid()};
-        if (send_message(mailbox, bytes_of(parked), {}, {}, 0)) ::_exit(0);
+        if (!say(mailbox, ReplyKind::parked, {})) ::_exit(0);
         wait_for_message(plan, mailbox);
         // Given up meanwhile: the owner finds the mailbox closed, and takes another one.
         if (!leave_parking_place(*plan.parking_place, kTaken)) ::_exit(0);

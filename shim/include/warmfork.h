@@ -203,7 +203,7 @@ struct warmfork_request {
     const char *directory;                  /* null: the owner's */
     /* 0, 1 and 2 are inherited unless the map names them; all others are closed in the child. */
     const struct warmfork_descriptor *descriptors;
-    size_t descriptor_count; /* at most 251 */
+    size_t descriptor_count; /* at most 250 */
     uint64_t signal_mask;    /* signals: bit n-1 is signal n */
     uint64_t signals_default;
     uint64_t signals_ignored;

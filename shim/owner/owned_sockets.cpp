@@ -5,15 +5,20 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "owner/kept_descriptor.hpp"
 
 namespace warmfork {
+
+void close_replies_in_forked_copy();
+
 namespace {
 
 struct Registry {
     std::mutex mutex;
     std::map<int, std::uint64_t> cookies;  ///< by descriptor number
+    std::set<ReplyPipe*> replies;          ///< of the calls in progress
 };
 
 Registry& registry() {
@@ -26,14 +31,20 @@ void close_if_intact(int number, std::uint64_t cookie) {
     if (socket_cookie(number) == cookie) ::close(number);
 }
 
+void close_in_forked_copy() {
+    for (const auto& [number, cookie] : registry().cookies) close_if_intact(number, cookie);
+    registry().cookies.clear();
+    close_replies_in_forked_copy();
+    registry().mutex.unlock();
+}
+
+/// With the registry's mutex held.
 void register_fork_handlers() {
-    ::pthread_atfork([] { registry().mutex.lock(); }, [] { registry().mutex.unlock(); },
-                     [] {
-                         for (const auto& [number, cookie] : registry().cookies)
-                             close_if_intact(number, cookie);
-                         registry().cookies.clear();
-                         registry().mutex.unlock();
-                     });
+    static const bool registered =
+        (::pthread_atfork([] { registry().mutex.lock(); }, [] { registry().mutex.unlock(); },
+                          close_in_forked_copy),
+         true);
+    static_cast<void>(registered);
 }
 
 }  // namespace
@@ -61,8 +72,7 @@ OwnedSocket::~OwnedSocket() {
 
 /// With the registry's mutex held.
 void OwnedSocket::adopt(Descriptor socket) {
-    static const bool registered = (register_fork_handlers(), true);
-    static_cast<void>(registered);
+    register_fork_handlers();
     socket = moved_up(std::move(socket), lowest_kept_number());
     cookie_ = socket_cookie(socket.get());
     number_ = socket.release();
@@ -79,6 +89,33 @@ void OwnedSocket::reset() {
         close_if_intact(number_, cookie_);
     }
     number_ = -1;
+}
+
+void close_replies_in_forked_copy() {
+    for (ReplyPipe* reply : registry().replies)
+        for (int& end : reply->ends_)
+            if (end >= 0) ::close(std::exchange(end, -1));
+    registry().replies.clear();
+}
+
+int ReplyPipe::open() {
+    const std::lock_guard lock(registry().mutex);
+    register_fork_handlers();
+    if (::pipe2(ends_, O_CLOEXEC) < 0) return errno;
+    registry().replies.insert(this);
+    return 0;
+}
+
+void ReplyPipe::close_write_end() {
+    const std::lock_guard lock(registry().mutex);
+    if (ends_[1] >= 0) ::close(std::exchange(ends_[1], -1));
+}
+
+ReplyPipe::~ReplyPipe() {
+    const std::lock_guard lock(registry().mutex);
+    for (int end : ends_)
+        if (end >= 0) ::close(end);
+    registry().replies.erase(this);
 }
 
 int make_owned_pair(OwnedSocket& ret_one, OwnedSocket& ret_other) {

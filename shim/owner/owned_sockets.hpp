@@ -1,5 +1,6 @@
-// The sockets whose end of file tells a template or a spare that its owner is gone. A forked copy
-// of the owner must not keep them open: they are closed there, by pthread_atfork.
+// The sockets whose end of file tells a template or a spare that its owner is gone, and the pipes
+// whose end of file tells the owner that a child has gone. A forked copy of the owner must not keep
+// them open: they are closed there, by pthread_atfork.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +37,26 @@ class OwnedSocket {
 
     int number_ = -1;
     std::uint64_t cookie_ = 0;
+};
+
+/// The pipe on which one child says that it has started or failed. It lives within one call.
+class ReplyPipe {
+  public:
+    ReplyPipe() = default;
+    ReplyPipe(const ReplyPipe&) = delete;
+    ReplyPipe& operator=(const ReplyPipe&) = delete;
+    ~ReplyPipe();
+
+    /// Once. Returns 0 or errno.
+    [[nodiscard]] int open();
+    int read_end() const { return ends_[0]; }
+    int write_end() const { return ends_[1]; }
+    /// When the child has its own: from then on the end of file is the child's.
+    void close_write_end();
+
+  private:
+    friend void close_replies_in_forked_copy();
+    int ends_[2] = {-1, -1};
 };
 
 /// A connected pair of which no forked copy of this process keeps an end. Returns 0 or errno.

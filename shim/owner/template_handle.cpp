@@ -28,30 +28,36 @@ constexpr int kMostLostTemplates = 8;
 // many.
 constexpr int kMostRenewals = 5;
 
+/// What the child behind a reply pipe or a mailbox has said last, before it closed it.
+Outcome read_reply(int descriptor, MailboxReply& ret_reply) {
+    do {
+        ssize_t size;
+        do size = ::read(descriptor, &ret_reply, sizeof ret_reply);
+        while (size < 0 && errno == EINTR);
+        if (size != sizeof ret_reply)
+            return Failure{Stage::hand_off, ECHILD, 0, "the child ended before it was set up"};
+    } while (ret_reply.kind == ReplyKind::parked);
+    if (ret_reply.kind == ReplyKind::started) return {};
+    return make_failure(ret_reply.stage, ret_reply.error_number, "the child cannot be set up",
+                        ret_reply.detail);
+}
+
 /// Waits until the child is set up, or has failed to be. `born.pid` is filled in where the template
-/// ended before it could tell.
-Outcome await_start(Born& born) {
-    // Not for the reply, but for the end of file behind it. A message on a socket wakes its reader
-    // on the sender's processor, where it would take the child's place in the moment of its start;
-    // a hang-up wakes it wherever a processor is idle.
-    pollfd hang_up{born.mailbox.get(), 0, 0};
+/// ended before it could tell. `reply`: where the child says so; its mailbox, unless it got a pipe.
+Outcome await_start(Born& born, int reply) {
+    // Not for the reply, but for the end of file behind it. A message wakes its reader on the
+    // sender's processor, where it would take the child's place in the moment of its start; a
+    // hang-up wakes it wherever a processor is idle.
+    pollfd hang_up{reply, 0, 0};
     while (::poll(&hang_up, 1, -1) < 0 && errno == EINTR) {
     }
-    MailboxReply reply{};
-    do {
-        ReceivedMessage received;
-        int error;
-        do
-            error = receive_message(born.mailbox.get(),
-                                    std::as_writable_bytes(std::span(&reply, 1)), {}, 0, received);
-        while (error == EINTR);
-        if (error || received.size != sizeof reply)
-            return Failure{Stage::hand_off, ECHILD, 0, "the child ended before it was set up"};
-        born.pid = reply.pid;
-    } while (reply.kind == ReplyKind::parked);
-    if (reply.kind == ReplyKind::started) return {};
-    return make_failure(reply.stage, reply.error_number, "the child cannot be set up",
-                        reply.detail);
+    MailboxReply said{};
+    Outcome failure = read_reply(reply, said);
+    // One that did not get the pipe says so in its mailbox.
+    if (failure && said.pid == 0 && reply != born.mailbox.get())
+        failure = read_reply(born.mailbox.get(), said);
+    if (said.pid != 0) born.pid = said.pid;
+    return failure;
 }
 
 std::string directory_of(const Request& request) {
@@ -378,7 +384,7 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
     Outcome failure;
     bool is_unexplained = false;
     for (Born& child : born) {
-        Outcome start_failure = await_start(child);
+        Outcome start_failure = await_start(child, child.mailbox.get());
         if (!start_failure) {
             spawned.push_back({child.pid, true, {}});
             continue;
@@ -411,12 +417,13 @@ Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process,
                                           std::span<const int> descriptors, Lifetime lifetime,
                                           bool& ret_done, Spawned& ret_spawned) {
     MailboxHeader header{kMailboxMagic, static_cast<std::uint32_t>(record.size())};
-    std::vector<int> sent(descriptors.begin(), descriptors.end());
+    std::vector<int> sent{-1};  // the reply pipe
+    sent.insert(sent.end(), descriptors.begin(), descriptors.end());
     Descriptor memfd;
     if (record.size() > kInlineRecordSize) {
         memfd = make_sealed_memfd(record);
         if (!memfd) return make_failure(Stage::record, errno, "cannot make a memfd for the record");
-        sent.insert(sent.begin(), memfd.get());
+        sent.insert(sent.begin() + 1, memfd.get());
         header.record_size = 0;
         record = {};
     }
@@ -424,6 +431,12 @@ Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process,
     for (int tries = 0; tries < kHandOffTries; ++tries) {
         std::optional<Born> spare = process.take_spare(lifetime);
         if (!spare) return {};
+        ReplyPipe reply;
+        if (int error = reply.open()) {
+            end_child(spare->pid);
+            return make_failure(Stage::hand_off, error, "cannot make a pipe for the reply");
+        }
+        sent.front() = reply.write_end();
         const int error = send_message(spare->mailbox.get(), bytes_of(header), record, sent, 0);
         if (error == EBADF || error == ETOOMANYREFS) {
             spare->mailbox.reset();
@@ -432,7 +445,8 @@ Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process,
                                 error == EBADF ? "a descriptor of the request is not open"
                                                : "too many descriptors are in flight");
         }
-        if (!error) failure = await_start(*spare);
+        reply.close_write_end();
+        if (!error) failure = await_start(*spare, reply.read_end());
         if (!error && !failure) {
             ret_spawned.pid = spare->pid;
             ret_done = true;

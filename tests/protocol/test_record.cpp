@@ -120,7 +120,7 @@ TEST_CASE("Values out of range are refused when a record is made") {
         CHECK(encode_record(contents, record) == EINVAL);
     }
     SECTION("too many descriptors") {
-        for (int number = 0; number < 252; ++number) contents.descriptor_targets.push_back(number);
+        for (int number = 0; number < 251; ++number) contents.descriptor_targets.push_back(number);
         CHECK(encode_record(contents, record) == E2BIG);
     }
     SECTION("a soft limit above the hard one") {
