@@ -83,6 +83,16 @@ End end_of(const Reference& result) {
     return result ? End::done : fail_with_traceback();
 }
 
+bool is_version_from(long hexversion) {
+    return PyLong_AsLong(PySys_GetObject("hexversion")) >= hexversion;
+}
+
+/// Do tracebacks show the lines of -c?
+bool shows_source() {
+    static const bool shows = is_version_from(0x030d0000);
+    return shows;
+}
+
 /// `child`: warmfork._child.
 End run_text(PyObject* child, PyObject* source) {
     static PyObject* compile = nullptr;
@@ -98,7 +108,8 @@ End run_text(PyObject* child, PyObject* source) {
     Reference code(PyObject_CallFunction(compile, "Ossii", source, "<string>", "exec", 0, 1));
     PyObject* main = PyImport_AddModule("__main__");  // borrowed
     if (!code || !main ||
-        !Reference(PyObject_CallMethod(child, "show_source", "OO", code.get(), source)))
+        (shows_source() &&
+         !Reference(PyObject_CallMethod(child, "show_source", "OO", code.get(), source))))
         return fail_with_traceback();
     PyObject* globals = PyModule_GetDict(main);  // borrowed
     return end_of(Reference(PyEval_EvalCode(code.get(), globals, globals)));
@@ -188,6 +199,49 @@ const char* name_of(PythonCommand::Kind kind) {
     return "";
 }
 
+/// What warmfork._child.make_ready has left to be done for a `python3 -c` over pipes.
+struct Readiness {
+    bool is_quick = false;       ///< nothing but argv and the like
+    bool inserts_path = false;   ///< "" comes in front of sys.path
+    unsigned long long ignored;  ///< signals that need not be looked at
+    std::string executable;
+};
+Readiness readiness;
+
+void read_readiness(PyObject* tuple) {
+    const char* executable;
+    int is_quick, inserts_path;
+    if (!PyArg_ParseTuple(tuple, "ppKy", &is_quick, &inserts_path, &readiness.ignored, &executable))
+        return;
+    readiness.is_quick = is_quick;
+    readiness.inserts_path = inserts_path;
+    readiness.executable = executable;
+}
+
+bool is_quick(const PythonCommand& parsed, const ChildCommand& command) {
+    return readiness.is_quick && parsed.kind == PythonCommand::Kind::text &&
+           (command.signals_ignored & ~readiness.ignored) == 0 &&
+           command.arguments[0] == readiness.executable && standard_pipes() == 0b111;
+}
+
+/// warmfork._child.prepare for the most usual command line.
+Reference prepare_quickly(PyObject* arguments, const PythonCommand& parsed, PyObject* operand) {
+    static PyObject *option = PyUnicode_FromString("-c"), *empty = PyUnicode_FromString("");
+    static PyObject *kind = PyUnicode_FromString("text"), *end = PyUnicode_FromString("\n");
+    const Py_ssize_t count = PyList_Size(arguments);
+    Reference rest(PyList_GetSlice(arguments, static_cast<Py_ssize_t>(parsed.program), count));
+    PyObject* path = PySys_GetObject("path");  // borrowed
+    Reference source(PyUnicode_Concat(operand, end));
+    if (!rest || !path || !source) return Reference(nullptr);
+    Py_INCREF(option);
+    if (PyList_SetItem(rest.get(), 0, option) < 0 ||
+        (PySys_GetObject("orig_argv") && PySys_SetObject("orig_argv", arguments) < 0) ||
+        PySys_SetObject("argv", rest.get()) < 0 ||
+        (readiness.inserts_path && PyList_Insert(path, 0, empty) < 0))
+        return Reference(nullptr);
+    return Reference(PyTuple_Pack(2, kind, source.get()));
+}
+
 /// Brings the interpreter into the state in which a fresh one begins this command line; what it
 /// returns is for `run_prepared`.
 Reference prepare(PyObject* child, const ChildCommand& command, bool is_rehearsal) {
@@ -195,6 +249,7 @@ Reference prepare(PyObject* child, const ChildCommand& command, bool is_rehearsa
     Reference arguments = list_of_strings(command.arguments);
     Reference operand(PyUnicode_DecodeFSDefault(parsed.operand.c_str()));
     if (!arguments || !operand || !renew_environment(child)) return Reference(nullptr);
+    if (is_quick(parsed, command)) return prepare_quickly(arguments.get(), parsed, operand.get());
     return Reference(PyObject_CallMethod(child, "prepare", "OsnOKIi", arguments.get(),
                                          name_of(parsed.kind),
                                          static_cast<Py_ssize_t>(parsed.program), operand.get(),
@@ -288,6 +343,7 @@ class PythonHost : public Host {
 
   private:
     void call_hook();
+    void make_ready();
     void run_and_forget(char* source);
 
     PyObject* child_;
@@ -313,24 +369,34 @@ void PythonHost::call_hook() {
 
 void PythonHost::part_from_siblings() {
     end_unless(bool(Reference(PyObject_CallMethod(child_, "part_from_siblings", nullptr))));
+    make_ready();
+}
+
+void PythonHost::make_ready() {
+    Reference ready(PyObject_CallMethod(child_, "make_ready", nullptr));
+    if (ready) read_readiness(ready.get());
+    end_unless(!PyErr_Occurred());
 }
 
 void PythonHost::rehearse() {
-    Reference source(PyObject_CallMethod(child_, "rehearsal", nullptr));
+    Reference source(PyObject_CallMethod(child_, "rehearsal", "I", standard_pipes()));
     Reference encoded(source ? PyUnicode_EncodeFSDefault(source.get()) : nullptr);
-    if (encoded) run_and_forget(PyBytes_AsString(encoded.get()));
-    end_unless(!PyErr_Occurred());
+    end_unless(bool(encoded));
+    make_ready();
+    run_and_forget(PyBytes_AsString(encoded.get()));
 }
 
 /// Runs a program as a command line would be, and makes a fresh start of it.
 void PythonHost::run_and_forget(char* source) {
-    char program[] = "python3", option[] = "-c";
-    char* arguments[] = {program, option, source};
+    char option[] = "-c";
+    std::string program = readiness.executable;
+    char* arguments[] = {program.data(), option, source};
     ChildCommand command{};
     command.arguments = arguments;
     Reference prepared = prepare(child_, command, true);
     end_unless(prepared && run_prepared(child_, prepared.get()) == End::done);
-    Reference ready(PyObject_CallMethod(child_, "make_ready", nullptr));
+    prepared = Reference(nullptr);
+    make_ready();
 }
 
 /// As python3 leaves: finalize, flush, and for Ctrl-C die by the signal so that a shell sees it.
@@ -364,8 +430,7 @@ DeleteThreadState delete_thread_state_function() {
 /// gets another thread state, as if it had just begun. There is no way back to them.
 void leave_python_frames(DeleteThreadState delete_current) {
     // Before 3.13 an interpreter without any thread state is taken for one that is ending.
-    if (PyLong_AsLong(PySys_GetObject("hexversion")) < 0x030d0000)
-        PyThreadState_New(PyInterpreterState_Get());
+    if (!is_version_from(0x030d0000)) PyThreadState_New(PyInterpreterState_Get());
     PyThreadState_Clear(PyThreadState_Get());
     delete_current();
     PyGILState_Ensure();

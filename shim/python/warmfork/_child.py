@@ -19,6 +19,7 @@ if sys.version_info >= (3, 13):
 
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)  # of every fresh interpreter
 
+_ALL_STREAMS = 0b111
 _SETTABLE_BITS = sum(1 << (number - 1) for number in signal.valid_signals())  # not the two of glibc
 _PYTHON_IGNORED_BITS = sum(1 << (number - 1) for number in _PYTHON_IGNORES)
 
@@ -28,8 +29,8 @@ _written_by_python = {}
 _written_by_c = {}
 _in_child = None
 _image_ignored = 0
-_main = None
 _streams = ()
+_are_all_on_pipes = False
 _numpy_random = None
 _trio_random = None
 _multiprocessing = None
@@ -38,29 +39,28 @@ _preloaded = ()
 
 
 class _Stream:
-    """A standard stream of the template, put on another file in every child."""
-
-    is_on_pipe = False  # made over a pipe, so that it fits any other pipe or socket as it is
+    """A standard stream of the template, put on another file in every child. Keeps nothing of it: what is
+    user code's alone must not be kept alive by us, or it would be finalized later than python3 does it
+    (output written by destructors would be lost)."""
 
     def __init__(self, name, number, mode):
-        self.text = getattr(sys, f"__{name}__")
+        text = getattr(sys, f"__{name}__")
         self.name = name
         self.number = number
         self.mode = mode
-        if self.text is None:
+        self.exists = text is not None
+        if not self.exists:
             return
-        self.buffer = self.text.buffer
-        self.encoding = self.text.encoding
-        self.errors = self.text.errors
-        self.write_through = getattr(self.text, "write_through", False)
-        self.is_buffered = hasattr(self.buffer, "raw")
+        self.encoding = text.encoding
+        self.errors = text.errors
+        self.write_through = getattr(text, "write_through", False)
+        self.is_buffered = hasattr(text.buffer, "raw")
 
-    def renew(self, is_pipe):
+    def renew(self):
         """The same objects, which modules may have kept, over a new file, as a fresh interpreter makes
         it. Nothing is buffered in them: the template flushed, and has not written since."""
-        if self.text is None or (is_pipe and self.is_on_pipe):
+        if not self.exists:
             return
-        self.is_on_pipe = is_pipe
         try:
             raw = FileIO(self.number, self.mode, closefd=False)
         except OSError:
@@ -68,17 +68,27 @@ class _Stream:
             setattr(sys, self.name, None)
             setattr(sys, f"__{self.name}__", None)
             return
+        text = getattr(sys, f"__{self.name}__")
+        buffer = text.buffer
         is_terminal = raw.isatty()
         raw.name = f"<{self.name}>"
         if self.is_buffered:
-            self.buffer.__init__(raw, max(raw._blksize, 1))
-            buffer = self.buffer
+            buffer.__init__(raw, max(raw._blksize, 1))
         else:
             buffer = raw
         line_buffering = not self.write_through and (self.number == 2 or is_terminal)
-        self.text.__init__(
+        text.__init__(
             buffer, self.encoding, self.errors, "\n", line_buffering, self.write_through
         )
+
+
+def _renew_streams(pipes):
+    """pipes: bit n, descriptor n is a pipe or socket. Streams made over pipes fit any others as they are."""
+    global _are_all_on_pipes
+    for stream in _streams:
+        if not (_are_all_on_pipes and pipes >> stream.number & 1):
+            stream.renew()
+    _are_all_on_pipes = pipes == _ALL_STREAMS
 
 
 def has_safe_path():
@@ -141,7 +151,9 @@ if __name__ == "__main__":
 """
 
 
-def rehearsal():
+def rehearsal(pipes):
+    """The program to rehearse with; the streams are put on the pipes before."""
+    _renew_streams(pipes)
     return _REHEARSAL.format(modules=", ".join(["builtins", *_preloaded]))
 
 
@@ -155,7 +167,6 @@ def part_from_siblings():
         _multiprocessing.current_process().authkey = os.urandom(32)
     if _threading is not None:
         _threading.main_thread()._set_native_id()
-    make_ready()
 
 
 def _write(dictionary, written):
@@ -203,16 +214,16 @@ def _make_main():
 def make_ready():
     """The last of what can be done before the command is known. In the child: what the template has made
     is frozen, and the garbage collector would not take __main__ apart at the end."""
-    global _main
-    _main = _make_main()
-
-
-def _let_go():
-    """What is user code's alone must not be kept alive by us, or it would be finalized later than python3
-    does it (output written by destructors would be lost)."""
-    global _streams, _main, _in_child
-    _streams = ()
-    _main = _in_child = None
+    sys.modules["__main__"] = _make_main()
+    sys.path[:] = _image_path
+    # For C, which does by itself what else a -c over pipes needs.
+    ignores_as_usual = _image_ignored == _PYTHON_IGNORED_BITS
+    return (
+        _are_all_on_pipes and ignores_as_usual and _in_child is None and type(sys.path) is list,
+        not has_safe_path(),
+        _PYTHON_IGNORED_BITS | ~_SETTABLE_BITS & (1 << 64) - 1,
+        os.fsencode(_image_executable or ""),
+    )
 
 
 def _importer_of(path):
@@ -252,8 +263,6 @@ def _absolute(path):
 
 def show_source(code, source):
     """Since 3.13 tracebacks show the lines of -c. The import of linecache looks into the directory."""
-    if sys.version_info < (3, 13):
-        return
     if not has_safe_path():
         _bootstrap_external.PathFinder._path_importer_cache("")
     # 3.13.0 knows the text by the file's name, later ones by the code.
@@ -270,18 +279,22 @@ def _prepare_script(program, script):
     return "file", path, program
 
 
+def _run_hook():
+    global _in_child
+    hook, _in_child = _in_child, None
+    hook()
+
+
 def prepare(arguments, kind, index, operand, ignored, pipes, is_rehearsal):
     """Brings the interpreter into the state in which python3 begins its command line; the environment is
     set already. kind: of the program, as PythonCommand has it, with the index of its argument and the
     operand. ignored: signals, bit n-1 is signal n. pipes: bit n, descriptor n is a pipe or socket.
     Returns ("text", source), ("file", path, program), ("stdin", None), or (function, arguments) to call."""
-    for stream in _streams:
-        stream.renew(pipes >> stream.number & 1)
+    if not (_are_all_on_pipes and pipes == _ALL_STREAMS):
+        _renew_streams(pipes)
     ignored &= _SETTABLE_BITS
     if ignored | _image_ignored != _PYTHON_IGNORED_BITS:
         _set_signals(ignored)
-    sys.modules["__main__"] = _main
-    sys.path[:] = _image_path
     if hasattr(sys, "orig_argv"):
         sys.orig_argv = arguments[:]
     is_image_executable = arguments[0] == _image_executable
@@ -303,8 +316,6 @@ def prepare(arguments, kind, index, operand, ignored, pipes, is_rehearsal):
         prepared = "stdin", None
     else:
         prepared = _prepare_script(arguments[0], operand)
-    if not is_rehearsal:
-        if _in_child is not None:
-            _in_child()
-        _let_go()
+    if _in_child is not None and not is_rehearsal:
+        _run_hook()
     return prepared
