@@ -1,13 +1,13 @@
-"""python3 .../warmfork/bench/__main__.py {serial,concurrent,resident} ..."""
+"""python3 .../warmfork/bench/__main__.py {serial,concurrent,resident,multiprocessing} ..."""
 
 import sys
 from importlib import import_module
 
-KINDS = ("serial", "concurrent", "resident")
+KINDS = ("serial", "concurrent", "resident", "multiprocessing")
 
 
 def main():
-    # Of a script, its own directory, where a module is called `concurrent`.
+    # Of a script, its own directory, where modules are called `concurrent` and `multiprocessing`.
     sys.path[:] = [entry for entry in sys.path if not entry.endswith("/warmfork/bench")]
     if len(sys.argv) < 2 or sys.argv[1] not in KINDS:
         sys.exit(f"usage: warmfork bench {{{','.join(KINDS)}}} [--help]")

@@ -74,12 +74,14 @@ int main(int argc, char** argv) {
     doctor_command->add_flag("--json", doctor.json, "Print JSON");
 
     CLI::App* bench_command = app.add_subcommand(
-        "bench", "Measure spawns: serial, concurrent or resident (each has --help)");
+        "bench",
+        "Measure spawns: serial, concurrent, resident or multiprocessing (each has --help)");
     bench_command->prefix_command();
     bench_command->footer(
         "warmfork bench serial [--preload M,...] [--count N] [--json]\n"
         "warmfork bench concurrent [--preload M,...] [--count N] [--json]\n"
         "warmfork bench resident [--count N] [--json]\n"
+        "warmfork bench multiprocessing [--preload M,...] [--count N] [--json]\n"
         "--python FILE, first: the interpreter to measure with (default: python3)");
 
     CLI::App* profile_command = app.add_subcommand(

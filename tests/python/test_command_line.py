@@ -158,6 +158,14 @@ class Bench(TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("warm-spare", json.loads(done.stdout)["rows"])
 
+    def test_the_benchmark_of_multiprocessing_prints_its_ratios(self):
+        options = ("--count", "1", "--width", "2", "--preload", "json")
+        done = run("bench", "--python", PYTHON, "multiprocessing", *options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.count("wanted: at most"), 3)
+        done = run("bench", "--python", PYTHON, "multiprocessing", *options, "--json")
+        self.assertEqual(set(json.loads(done.stdout)["rows"]), {"warmfork", "forkserver"})
+
 
 class Help(TestCase):
     def test_help_says_what_there_is(self):
