@@ -30,15 +30,21 @@ struct ProcFiles {
     bool are_intact() const { return status && cgroup && oom_score_adjust; }
 };
 
+ProcFiles open_proc_files() {
+    const auto open = [](const char* path) {
+        return KeptDescriptor(Descriptor(::open(path, O_RDONLY | O_CLOEXEC)));
+    };
+    return {::gettid(), open("/proc/thread-self/status"), open("/proc/thread-self/cgroup"),
+            open("/proc/thread-self/oom_score_adj")};
+}
+
 ProcFiles& proc_files() {
     thread_local ProcFiles files;
-    const pid_t thread = ::gettid();
-    if (files.thread != thread || !files.are_intact()) {
-        const auto open = [](const char* path) {
-            return KeptDescriptor(Descriptor(::open(path, O_RDONLY | O_CLOEXEC)));
-        };
-        files = {thread, open("/proc/thread-self/status"), open("/proc/thread-self/cgroup"),
-                 open("/proc/thread-self/oom_score_adj")};
+    if (files.thread != ::gettid() || !files.are_intact()) {
+        // Let go of first: the same file under the number that somebody has closed is the same
+        // file to KeptDescriptor, and would be closed with the old one.
+        files = ProcFiles();
+        files = open_proc_files();
     }
     return files;
 }

@@ -252,3 +252,30 @@ TEST_CASE("An idle template uses no processor time") {
     }
     CHECK(ticks() == before);
 }
+
+TEST_CASE("Files of /proc that the application has closed are opened again, and stay open") {
+    const pid_t copy = ::fork();
+    if (copy == 0) {
+        int right = 0;
+        {
+            warmfork::Template table = probe_template(1);  // warm, or an error
+            for (int round = 0; round < 3; ++round) {
+                int status = 0;
+                output_of(table, {"exit", "6"}, &status);
+                right += WEXITSTATUS(status) == 6;
+                for (int number = 3; number < 100; ++number) {
+                    char target[64] = {};
+                    const std::string link = "/proc/self/fd/" + std::to_string(number);
+                    if (::readlink(link.c_str(), target, sizeof target - 1) > 0 &&
+                        std::string_view(target).ends_with("/status"))
+                        ::close(number);
+                }
+            }
+            right += table.counts().template_starts == 1;
+        }
+        ::_exit(right);
+    }
+    int status;
+    ::waitpid(copy, &status, 0);
+    CHECK(WEXITSTATUS(status) == 4);
+}
