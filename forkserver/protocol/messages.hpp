@@ -16,6 +16,8 @@ inline constexpr std::uint32_t kMailboxMagic = 0x786f624d;  // "Mbox"
 /// The environment variable that tells a program which descriptor is its control socket. The
 /// preload library takes it out of the environment before any other code runs.
 inline constexpr const char* kChannelVariable = "WARMFORK_CHANNEL";
+/// The control socket of a template that is started: the number that stands in that variable.
+inline constexpr int kChannelNumber = 3;
 
 /// What a template is about to preload it says in a line of its own on standard error, behind this
 /// mark.
@@ -38,6 +40,24 @@ inline constexpr std::size_t kHelloDescriptors = 4;
 /// The owner's main thread opened the template: a parent-death signal then fires at the owner's
 /// death and not earlier (it follows the thread that made the template).
 inline constexpr std::uint16_t kHelloFromMainThread = 1;
+/// Each child is to have a twin of the template as its own child, parked.
+inline constexpr std::uint16_t kHelloNested = 2;
+
+/// Child to its parked twin, on the socket that becomes the control socket; with it, the file for
+/// the template's standard output and error.
+struct TwinGreeting {
+    std::uint32_t magic;
+};
+static_assert(sizeof(TwinGreeting) == 4);
+inline constexpr std::uint32_t kTwinMagic = 0x6e697754;  // "Twin"
+
+/// The answer, from the template that the twin has become by one more fork. The hello follows once
+/// the twin has been reaped: by then the template is a child of the child.
+struct TwinReply {
+    std::uint32_t magic;
+    std::int32_t template_pid;
+};
+static_assert(sizeof(TwinReply) == 8);
 
 /// The template's answer, the first message in the other direction.
 struct TemplateHello {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "channel/descriptor.hpp"
 
@@ -20,7 +21,13 @@ class CloneContext {
     /// ENOMEM).
     [[nodiscard]] int clone_sibling(Descriptor& ret_pidfd) const;
 
+    /// Makes a child of this process. Otherwise the same. `exit_signal`: SIGCHLD, or 0 for a child
+    /// that is not seen by any wait without __WALL and ends without a word to its parent.
+    [[nodiscard]] int clone_child(int exit_signal) const;
+
   private:
+    [[nodiscard]] int clone(std::uint64_t relation, int exit_signal, Descriptor& ret_pidfd) const;
+
     int* thread_id_ = nullptr;
     void* robust_list_ = nullptr;
     std::size_t robust_list_size_ = 0;

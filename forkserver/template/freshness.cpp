@@ -29,6 +29,9 @@ constexpr std::uint32_t kLostMask = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT |
 
 constexpr int kMostLinks = 40;  // as the kernel follows
 
+// Read by every interpreter, where it lies in a directory of packages.
+constexpr std::string_view kStartFile = ".pth";
+
 // Of linux/magic.h, and of file systems that it does not know: changes made on another machine, or
 // by a process behind the file system, raise no event.
 constexpr std::array<long, 17> kUnwatchable{NFS_SUPER_MAGIC,
@@ -69,17 +72,7 @@ bool is_module_of(const std::set<std::string>& modules, const std::string& name)
 /// Would this entry of a directory of packages be imported under one of these names, or be read by
 /// every interpreter?
 bool is_read_from_place(const std::set<std::string>& modules, const std::string& name) {
-    return is_module_of(modules, name) || (!modules.empty() && name.ends_with(".pth"));
-}
-
-std::set<std::string> names_read_from_place(const std::string& directory,
-                                            const std::set<std::string>& modules) {
-    std::set<std::string> names;
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator(directory, error))
-        if (const std::string name = entry.path().filename(); is_read_from_place(modules, name))
-            names.insert(name);
-    return names;
+    return is_module_of(modules, name) || (!modules.empty() && name.ends_with(kStartFile));
 }
 
 /// A stamp that an equal one can be relied on to mean an equal file; otherwise one that equals
@@ -94,6 +87,16 @@ bool events_wait(int inotify) {
 }
 
 }  // namespace
+
+std::set<std::string> importable_names(const std::string& directory,
+                                       const std::set<std::string>& modules) {
+    std::set<std::string> names;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(directory, error))
+        if (const std::string name = entry.path().filename(); is_read_from_place(modules, name))
+            names.insert(name);
+    return names;
+}
 
 Freshness::Freshness(int inotify, std::atomic<std::uint32_t>& word)
     : inotify_(inotify),
@@ -143,7 +146,7 @@ void Freshness::add_way(const std::string& path) {
     }
 }
 
-void Freshness::watch(const ImageFacts& facts) {
+void Freshness::watch(const ImageFacts& facts, const Freshness* before) {
     word_.store(kFreshnessChecking);
     for (const auto& [path, stamp] : facts.opened) add_way(path);
     for (const auto* paths : {&facts.absent, &facts.sources, &facts.caches})
@@ -163,7 +166,8 @@ void Freshness::watch(const ImageFacts& facts) {
     // Only now, so that whatever changes from here on is seen.
     note_sources(facts);
     for (const auto& [path, modules] : facts.places)
-        places_[path] = {modules, settled(stamp_of(path)), names_read_from_place(path, modules)};
+        places_[path] = {modules, settled(stamp_of(path)), importable_names(path, modules)};
+    if (before) compare_with(*before);
     if (mounts_) {
         pollfd polled{mounts_.get(), POLLPRI, 0};
         ::poll(&polled, 1, 0);  // the first look tells of every change before it
@@ -197,6 +201,17 @@ void Freshness::note_sources(const ImageFacts& facts) {
     }
     for (const std::string& path : facts.caches)
         if (const std::optional<FileStamp> now = stamp_of(path)) stamps_.emplace(path, *now);
+}
+
+/// What has changed since then nobody has watched for this process.
+void Freshness::compare_with(const Freshness& before) {
+    if (!before.change_.empty()) become_stale(before.change_);
+    for (const auto& [path, stamp] : before.stamps_) {
+        const auto now = stamps_.find(path);
+        if (now == stamps_.end() || now->second != stamp) become_stale(path + " has changed");
+    }
+    for (const auto& [path, place] : before.places_)
+        if (places_[path].names != place.names) become_stale(path + " holds other modules now");
 }
 
 void Freshness::arm() {
@@ -266,7 +281,7 @@ bool Freshness::compare_places() {
         const std::optional<FileStamp> now = stamp_of(path);
         if (now == place.stamp) continue;
         place.stamp = settled(now);
-        if (names_read_from_place(path, place.modules) != place.names) {
+        if (importable_names(path, place.modules) != place.names) {
             become_stale(path + " holds other modules now");
             return false;
         }

@@ -19,13 +19,19 @@
 
 namespace warmfork {
 
+/// What of a directory would be imported under one of these names, or is read by every interpreter.
+[[nodiscard]] std::set<std::string> importable_names(const std::string& directory,
+                                                     const std::set<std::string>& modules);
+
 class Freshness {
   public:
     /// `inotify`: the owner's instance, non-blocking; -1: it could not make one. Both are borrowed.
     Freshness(int inotify, std::atomic<std::uint32_t>& word);
 
     /// Begins to watch. What has changed since the image took it in makes it stale at once.
-    void watch(const ImageFacts& facts);
+    /// `before`: what the process that this one is a copy of had noted of the same image; null:
+    /// this one has made it.
+    void watch(const ImageFacts& facts, const Freshness* before);
 
     /// To be called when `inotify` or `mounts` is ready, and before each fork. False: stale, for
     /// good.
@@ -64,6 +70,7 @@ class Freshness {
     void arm();
     bool take_events();
     void note_sources(const ImageFacts& facts);
+    void compare_with(const Freshness& before);
     bool matters(const Directory& directory, std::uint32_t mask, const std::string& name) const;
     bool compare_files();
     bool compare_places();

@@ -2,8 +2,7 @@
 // program says nothing; the Python extension puts the interpreter right.
 #pragma once
 
-#include <span>
-
+#include "channel/descriptor.hpp"
 #include "template/image.hpp"
 
 namespace warmfork {
@@ -24,6 +23,12 @@ class Host {
     /// The host's signal dispositions, with the record's ignored signals known; all signals are
     /// blocked and have the default action, or are ignored as the record says.
     virtual void install_signals(std::uint64_t /*ignored*/) {}
+    /// In a newborn child of a nested template: the twin that is its own child now, the channel to
+    /// it, and what the image depends on, which stays. Returns the number under which the channel
+    /// is to stay open; -1: the twin is not wanted.
+    virtual int keep_twin(int /*pid*/, Descriptor /*channel*/, const ImageFacts& /*facts*/) {
+        return -1;
+    }
     /// Once, before the first fork: what the host alone knows of the image.
     virtual void describe(ImageFacts& /*facts*/) {}
     /// More for the report that `warmfork doctor` prints: a JSON object's text, or empty.

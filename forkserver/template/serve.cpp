@@ -79,9 +79,15 @@ ServeResult serve(Host& host) {
     const PreloadInterface* preload = find_preload();
     if (!preload || preload->channel < 0)
         return failed(ENOTCONN, "this program was not started as a warmfork template");
+    Descriptor control(preload->channel);
+    stop_dying_by_signal(control.get());
+    return serve_channel(std::move(control), *preload, host, nullptr);
+}
+
+ServeResult serve_channel(Descriptor control, const PreloadInterface& preload, Host& host,
+                          const Template* origin) {
     Connection connection;
-    connection.control = Descriptor(preload->channel);
-    stop_dying_by_signal(connection.control.get());
+    connection.control = std::move(control);
     const int error = receive_hello(connection);
     // The answer carries this side's version, so it goes out also where the versions differ.
     const int answer_error = answer_hello(connection);
@@ -93,7 +99,7 @@ ServeResult serve(Host& host) {
     std::fflush(nullptr);
     const std::uint64_t mask = signal_mask();
     set_signal_mask(kAllSignals);
-    auto served = std::make_unique<Template>(std::move(connection), *preload, host);
+    auto served = std::make_unique<Template>(std::move(connection), preload, host, origin);
     if (std::string obstacle = served->open_gate(); !obstacle.empty())
         return failed(EBUSY, std::move(obstacle));
     ServeResult result;

@@ -15,6 +15,7 @@
 #include "child/setup.hpp"
 #include "keeper/keeper.hpp"
 #include "template/report.hpp"
+#include "template/twin.hpp"
 
 namespace warmfork {
 namespace {
@@ -36,7 +37,8 @@ std::span<std::byte> ring_bytes(std::byte* bytes, std::size_t size) {
 
 }  // namespace
 
-Template::Template(Connection connection, const PreloadInterface& preload, Host& host)
+Template::Template(Connection connection, const PreloadInterface& preload, Host& host,
+                   const Template* origin)
     : connection_(std::move(connection)),
       commands_(connection_.segment.layout().command_ring,
                 ring_bytes(connection_.segment.layout().command_bytes, kCommandRingSize)),
@@ -46,6 +48,7 @@ Template::Template(Connection connection, const PreloadInterface& preload, Host&
               connection_.completion_bell),
       preload_(preload),
       host_(host),
+      origin_(origin),
       allowed_(connection_.allowed),
       freshness_(connection_.inotify.get(), connection_.segment.layout().freshness) {
     policy_.set_range(connection_.hello.spares_least, connection_.hello.spares_most);
@@ -98,9 +101,12 @@ std::string Template::open_gate() {
 
 /// Tells the owner what the image depends on, ahead of `ready`, and begins to watch it.
 void Template::describe_image() {
-    ImageFacts facts;
-    add_recorded_reads(preload_, facts);
-    host_.describe(facts);
+    if (origin_) {
+        facts_ = origin_->facts_;
+    } else {
+        add_recorded_reads(preload_, facts_);
+        host_.describe(facts_);
+    }
     const auto add_strings = [this](FrameKind kind, const std::set<std::string>& strings,
                                     bool flag) {
         std::string text;
@@ -118,9 +124,9 @@ void Template::describe_image() {
         }
         send();
     };
-    add_strings(FrameKind::variables, facts.variables, facts.reads_all_variables);
-    add_strings(FrameKind::shadowable, facts.shadowable, false);
-    freshness_.watch(facts);
+    add_strings(FrameKind::variables, facts_.variables, facts_.reads_all_variables);
+    add_strings(FrameKind::shadowable, facts_.shadowable, false);
+    freshness_.watch(facts_, origin_ ? &origin_->freshness_ : nullptr);
     static_cast<void>(is_fresh());
 }
 
@@ -371,8 +377,15 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
     const auto began = Clock::now();
     const int pid = obstacle.empty() ? clone_.clone_sibling(pidfd) : -ECANCELED;
     if (pid == 0) {
+        TwinBirth twin;
+        // Before the handlers, so that the twin is as little touched as the template itself.
+        if (connection_.hello.flags & kHelloNested) twin = leave_twin(clone_, plan_, mailbox);
         handlers.child();
         host_.after_fork_in_child();
+        if (twin.is_this_process) return serve_as_twin(std::move(twin.channel));
+        if (twin.channel)
+            plan_.image_descriptors.push_back(
+                host_.keep_twin(twin.pid, std::move(twin.channel), facts_));
         return live_until_user_code(plan_, std::move(mailbox));
     }
     fork_microseconds_ = std::chrono::duration<double, std::micro>(Clock::now() - began).count();
@@ -390,6 +403,17 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
     children_.push_back({id, pid, std::move(pidfd), state, lifetime});
     outbox_.add(make_frame(FrameKind::born, id, pid, static_cast<std::int64_t>(spawn_id)));
     return {};
+}
+
+/// In a twin that has been woken. Returns the command in each child, and never in the twin.
+std::optional<ChildCommand> Template::serve_as_twin(Descriptor control) {
+    const TwinReply reply{kTwinMagic, ::getpid()};
+    if (send_message(control.get(), bytes_of(reply), {}, {}, 0)) ::_exit(0);
+    const ServeResult result = serve_channel(std::move(control), preload_, host_, this);
+    if (result.end == ServeResult::End::child) return result.command;
+    // By no other way: what the program does behind `serve` is for the template's own end.
+    if (result.end == ServeResult::End::failed) fmt::print(stderr, "{}\n", result.error);
+    ::_exit(result.end == ServeResult::End::failed);
 }
 
 std::uint32_t Template::parked() const {

@@ -34,7 +34,9 @@ struct Connection {
 
 class Template {
   public:
-    Template(Connection connection, const PreloadInterface& preload, Host& host);
+    /// `origin`: the template whose twin this process was; null: it has made its image itself.
+    Template(Connection connection, const PreloadInterface& preload, Host& host,
+             const Template* origin);
 
     /// What has to be right before the first fork; tells the owner ready or refused. Returns what
     /// is in the way, or an empty text.
@@ -72,6 +74,7 @@ class Template {
     std::optional<ChildCommand> refill();
     std::optional<ChildCommand> give_birth(State state, std::uint64_t spawn_id, Lifetime lifetime,
                                            Descriptor mailbox, ForkFailure& ret_failure);
+    std::optional<ChildCommand> serve_as_twin(Descriptor control);
 
     int make_spare_mailbox(Descriptor& ret_child_end);
 
@@ -109,10 +112,12 @@ class Template {
     Outbox outbox_;
     const PreloadInterface& preload_;
     Host& host_;
+    const Template* origin_;
     CloneContext clone_;
     AllowList allowed_;
     SparePolicy policy_;
     ParkingLot parking_lot_;
+    ImageFacts facts_;
     Freshness freshness_;
     bool said_stale_ = false;
     ChildPlan plan_;
@@ -131,5 +136,10 @@ class Template {
     std::vector<Descriptor> spawn_descriptors_;
     std::vector<Descriptor> spawn_mailboxes_;
 };
+
+/// What `serve` does, by a control socket. `preload`: of the library that is loaded into this
+/// process.
+[[nodiscard]] ServeResult serve_channel(Descriptor control, const PreloadInterface& preload,
+                                        Host& host, const Template* origin);
 
 }  // namespace warmfork

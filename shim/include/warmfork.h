@@ -115,6 +115,8 @@ struct warmfork_template_options {
                           values of variables that preloading reads; default 4 */
     uint32_t learn; /* Python, 0 or 1: children report at exit what they imported beyond the image, under
                        $XDG_STATE_HOME/warmfork, and what most of them import is preloaded in the next */
+    uint32_t nested; /* 0 or 1: each child keeps a parked copy of the template, as its own child, and has
+                        it for the first template with the same definition that it opens itself */
 };
 
 /* The defaults, with `size` filled in. */

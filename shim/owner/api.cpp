@@ -14,6 +14,7 @@
 #include "owner/companions.hpp"
 #include "owner/keeping.hpp"
 #include "owner/template_handle.hpp"
+#include "owner/twin.hpp"
 #include "template/serve.hpp"
 #include "warmfork.h"
 
@@ -125,6 +126,7 @@ Outcome define_images(const warmfork_template_options& options, ImageSet::Defini
     if (options.directory) images.directory = options.directory;
     images.allowed = copy_strings(options.allow);
     images.variants_most = options.variants;
+    images.nested = options.nested != 0;
     return {};
 }
 
@@ -196,6 +198,13 @@ bool ask_kernel_for_status(int pidfd, int& ret_status) {
     ret_status = info.exit_code;
     return true;
 }
+
+class NativeHost : public warmfork::Host {
+  public:
+    int keep_twin(int pid, Descriptor channel, const warmfork::ImageFacts& facts) override {
+        return warmfork::keep_twin(pid, std::move(channel), facts);
+    }
+};
 
 }  // namespace
 
@@ -394,7 +403,7 @@ void warmfork_process_free(warmfork_process* self) {
 
 int warmfork_template_serve(struct warmfork_command* ret_command,
                             struct warmfork_failure* ret_failure) {
-    static warmfork::Host host;  // must outlive the call in every child
+    static NativeHost host;  // must outlive the call in every child
     warmfork::ServeResult result{};
     const int error = guarded(ret_failure, [&]() -> Outcome {
         result = warmfork::serve(host);

@@ -86,6 +86,8 @@ LaunchPlan ImageSet::plan_for(const Image& image) const {
                                        definition_.learns ? "learn" : ""},
               std::vector<std::string>{fmt::format("{}", path.size())}, path, definition_.preload})
             plan.arguments.insert(plan.arguments.end(), part.begin(), part.end());
+        plan.is_python = true;
+        plan.path_at = plan.arguments.size() - definition_.preload.size() - path.size() - 1;
     } else {
         plan.arguments.insert(plan.arguments.end(), definition_.arguments.begin(),
                               definition_.arguments.end());
@@ -95,6 +97,7 @@ LaunchPlan ImageSet::plan_for(const Image& image) const {
     plan.spares_least = definition_.spares_least;
     plan.spares_most = definition_.spares_most;
     plan.allowed = definition_.allowed;
+    plan.nested = definition_.nested;
     return plan;
 }
 

@@ -35,6 +35,7 @@ class ImageSet {
         std::vector<std::string> python_path, preload;
         std::vector<std::string> options;   ///< Python: of the first image
         std::string before_fork, in_child;  ///< hooks, "module:function"; empty: none
+        bool nested = false;                ///< each child keeps a twin of the template
         bool learns = false;                ///< preloads what children were seen to import
         std::optional<std::vector<std::string>>
             environment;  ///< nothing: the owner's at each start

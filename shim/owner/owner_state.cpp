@@ -122,12 +122,9 @@ std::string find_change_of_thread(const OwnerState& then, const OwnerState& now)
     return {};
 }
 
-}  // namespace
-
-OwnerState read_owner_state() {
+OwnerState read_state(const ProcFiles& files) {
     OwnerState state;
     state.thread = ::gettid();
-    const ProcFiles& files = proc_files();
     read_status(state, files.status);
     std::array<char, 8192> buffer;
     state.cgroup = read_again(files.cgroup, buffer);
@@ -156,6 +153,16 @@ OwnerState read_owner_state() {
     state.secure_bits = ::prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
     state.timer_slack = ::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
     return state;
+}
+
+}  // namespace
+
+OwnerState read_owner_state() {
+    return read_state(proc_files());
+}
+
+OwnerState read_owner_state_once() {
+    return read_state(open_proc_files());
 }
 
 std::string find_incompatible_change(const OwnerState& then, const OwnerState& now) {

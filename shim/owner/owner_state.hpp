@@ -44,6 +44,9 @@ struct OwnerState {
 /// open between calls. Thread safe.
 [[nodiscard]] OwnerState read_owner_state();
 
+/// The same, and no descriptor stays open.
+[[nodiscard]] OwnerState read_owner_state_once();
+
 /// Why a child of a template that was started under `then` cannot become what a cold child of `now`
 /// is, or an empty text.
 [[nodiscard]] std::string find_incompatible_change(const OwnerState& then, const OwnerState& now);

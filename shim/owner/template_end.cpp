@@ -26,7 +26,9 @@ constexpr auto kShutDownPatience = std::chrono::seconds(5);
 /// Is there such a child of this process, running or ended?
 bool is_unreaped(pid_t pid) {
     siginfo_t info{};
-    return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG) == 0;
+    // __WALL: also a parked twin, which no other wait sees.
+    return ::waitid(P_PID, static_cast<id_t>(pid), &info,
+                    WEXITED | WNOWAIT | WNOHANG | __WALL) == 0;
 }
 
 }  // namespace
@@ -34,7 +36,7 @@ bool is_unreaped(pid_t pid) {
 void end_child(pid_t pid) {
     if (pid <= 0 || !is_unreaped(pid)) return;
     ::kill(pid, SIGKILL);
-    while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+    while (::waitpid(pid, nullptr, __WALL) < 0 && errno == EINTR) {
     }
 }
 

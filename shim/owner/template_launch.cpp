@@ -9,13 +9,13 @@
 #include "channel/doorbell.hpp"
 #include "owner/cold.hpp"
 #include "owner/companions.hpp"
+#include "owner/launch_environment.hpp"
 #include "owner/template_process.hpp"
+#include "owner/twin.hpp"
 #include "protocol/messages.hpp"
 
 namespace warmfork {
 namespace {
-
-constexpr int kChannelNumber = 3;  // the template's control socket, as it is started
 
 bool is_main_thread() {
     return ::gettid() == ::getpid();
@@ -25,21 +25,6 @@ std::vector<std::string> current_environment() {
     std::vector<std::string> environment;
     for (char** variable = environ; variable && *variable; ++variable)
         environment.emplace_back(*variable);
-    return environment;
-}
-
-/// The template's environment: with the preload library in front, and the channel.
-std::vector<std::string> launch_environment(std::vector<std::string> environment,
-                                            const std::string& preload_library) {
-    const std::string key = "LD_PRELOAD=";
-    std::string preload = key + preload_library;
-    std::erase_if(environment, [&](const std::string& variable) {
-        if (!variable.starts_with(key)) return false;
-        if (variable.size() > key.size()) preload += ":" + variable.substr(key.size());
-        return true;
-    });
-    environment.push_back(preload);
-    environment.push_back(std::string(kChannelVariable) + "=" + std::to_string(kChannelNumber));
     return environment;
 }
 
@@ -68,6 +53,7 @@ Outcome TemplateProcess::queue_hello(const LaunchPlan& plan, const Descriptor& s
     hello.version = kProtocolVersion;
     opened_by_main_thread_ = is_main_thread();
     hello.flags = opened_by_main_thread_ ? kHelloFromMainThread : 0;
+    if (plan.nested) hello.flags |= kHelloNested;
     hello.owner_pid = ::getpid();
     hello.spares_least = plan.spares_least;
     hello.spares_most = plan.spares_most;
@@ -83,11 +69,18 @@ Outcome TemplateProcess::queue_hello(const LaunchPlan& plan, const Descriptor& s
 }
 
 Outcome TemplateProcess::launch(const LaunchPlan& plan) {
-    const auto failed = [](const char* what) { return make_failure(Stage::launch, errno, what); };
-    const std::string preload_library = find_companion("libwarmfork-preload.so");
-    if (preload_library.empty())
-        return make_failure(Stage::launch, ENOENT, "cannot find libwarmfork-preload.so");
     owner_ = ::getpid();
+    Descriptor memfd;
+    if (Outcome failure = make_channel_files(memfd)) return failure;
+    state_at_start_ = read_owner_state();
+    if (!take_over_twin(plan, memfd))
+        if (Outcome failure = start_program(plan, memfd)) return failure;
+    could_compare_ = can_compare_with(pid_);
+    return {};
+}
+
+Outcome TemplateProcess::make_channel_files(Descriptor& ret_memfd) {
+    const auto failed = [](const char* what) { return make_failure(Stage::launch, errno, what); };
     log_ = KeptDescriptor(Descriptor(::memfd_create("warmfork-template-output", MFD_CLOEXEC)));
     if (!log_ || ::fcntl(log_.get(), F_SETFL, O_APPEND) < 0)
         return failed("cannot make a file for the template's output");
@@ -98,13 +91,43 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     inotify_ = KeptDescriptor(Descriptor(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)));
     has_inotify_ = bool(inotify_);
     mounts_ = KeptDescriptor(Descriptor(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)));
-    Descriptor memfd;
-    if (int error = Segment::create(segment_, memfd))
+    if (int error = Segment::create(segment_, ret_memfd))
         return make_failure(Stage::launch, error, "cannot make the shared segment");
+    SegmentLayout& layout = segment_.layout();
+    commands_.emplace(layout.command_ring, std::span<std::byte>(layout.command_bytes));
+    completions_.emplace(layout.completion_ring, std::span<std::byte>(layout.completion_bytes));
+    return {};
+}
+
+/// Where this process is the child of a nested template, and this is to be one of the same
+/// definition: its twin becomes it. False: there is none, or it has gone.
+bool TemplateProcess::take_over_twin(const LaunchPlan& plan, const Descriptor& segment) {
+    std::optional<KeptTwin> twin = take_twin(plan);
+    if (!twin) return false;
+    const pid_t pid = wake_twin(*twin, log_.get());
+    if (pid == 0) return false;
+    control_ = std::move(twin->channel);
+    pidfd_ = KeptDescriptor(open_pidfd(pid));
+    if (!pidfd_ || queue_hello(plan, segment)) {
+        control_.reset();
+        end_child(pid);
+        return false;
+    }
+    pid_ = pid;
+    directory_ = std::move(twin->directory);
+    environment_ = std::move(twin->environment);
+    state_at_start_ = std::move(twin->state);
+    return true;
+}
+
+Outcome TemplateProcess::start_program(const LaunchPlan& plan, const Descriptor& segment) {
+    const std::string preload_library = find_companion("libwarmfork-preload.so");
+    if (preload_library.empty())
+        return make_failure(Stage::launch, ENOENT, "cannot find libwarmfork-preload.so");
     OwnedSocket far;
     if (int error = make_owned_pair(control_, far))
         return make_failure(Stage::launch, error, "cannot make the control socket");
-    if (Outcome failure = queue_hello(plan, memfd)) return failure;
+    if (Outcome failure = queue_hello(plan, segment)) return failure;
 
     // While it preloads the template cannot watch its owner. Its end of the control socket raises
     // SIGKILL for it when this end is closed, however that happens; nothing is sent meanwhile. It
@@ -115,11 +138,11 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     std::error_code unknown;
     directory_ = std::filesystem::absolute(plan.directory.empty() ? "." : plan.directory, unknown);
     environment_ = plan.environment ? *plan.environment : current_environment();
-    const std::vector<std::string> environment = launch_environment(environment_, preload_library);
+    const std::vector<std::string> environment = with_launch(environment_, preload_library);
     const std::vector<const char*> argument_pointers = pointers_to(plan.arguments);
     const std::vector<const char*> environment_pointers = pointers_to(environment);
     const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-    if (!null) return failed("cannot open /dev/null");
+    if (!null) return make_failure(Stage::launch, errno, "cannot open /dev/null");
 
     RecordContents contents;
     contents.header.flags = kRecordProcessGroup;    // a group of its own: Ctrl-C does not reach it
@@ -139,10 +162,6 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     cold.candidates = executable_candidates(
         plan.arguments[0], std::span(const_cast<char* const*>(environment_pointers.data()),
                                      environment_pointers.size()));
-    SegmentLayout& layout = segment_.layout();
-    commands_.emplace(layout.command_ring, std::span<std::byte>(layout.command_bytes));
-    completions_.emplace(layout.completion_ring, std::span<std::byte>(layout.completion_bytes));
-    state_at_start_ = read_owner_state();
     pid_t pid = 0;
     if (Outcome failure = spawn_cold(cold, pid)) {
         failure->stage = Stage::launch;
@@ -151,12 +170,11 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     }
     pidfd_ = KeptDescriptor(open_pidfd(pid));
     if (!pidfd_) {
-        Failure failure = failed("cannot open a pidfd of the template");
+        Failure failure = make_failure(Stage::launch, errno, "cannot open a pidfd of the template");
         end_child(pid);
         return failure;
     }
     pid_ = pid;
-    could_compare_ = can_compare_with(pid_);
     return {};
 }
 

@@ -31,6 +31,9 @@ struct LaunchPlan {
     std::string directory;                                ///< empty: the owner's
     std::uint32_t spares_least = 1, spares_most = 8;
     std::vector<std::string> allowed;
+    bool is_python = false;
+    std::size_t path_at = 0;  ///< Python: which argument is the number of search directories
+    bool nested = false;      ///< each child keeps a twin of the template
 };
 
 /// A child that the template made, and the owner's end of its mailbox.
@@ -151,6 +154,9 @@ class TemplateProcess {
 
     TemplateProcess() = default;
     [[nodiscard]] Outcome launch(const LaunchPlan& plan);
+    [[nodiscard]] Outcome make_channel_files(Descriptor& ret_memfd);
+    [[nodiscard]] bool take_over_twin(const LaunchPlan& plan, const Descriptor& segment);
+    [[nodiscard]] Outcome start_program(const LaunchPlan& plan, const Descriptor& segment);
     [[nodiscard]] Outcome queue_hello(const LaunchPlan& plan, const Descriptor& segment);
     [[nodiscard]] std::string last_output() const;
     [[nodiscard]] std::string last_lines() const;

@@ -7,6 +7,15 @@
 //   wait             sleeps until a signal ends it; `stubborn`: ignores SIGTERM
 //   payload          prints the payload
 //   fork-handlers    prints how often the prepare and child handlers of `atfork` have run
+//   nest N           prints who it is, its parent and who has made its image; with N > 0, opens its
+//   own
+//                    template and spawns nest N-1 from it
+//   own              opens its own template, spawns a child that waits, has another parked, prints
+//   the
+//                    pids of the template and the child and sleeps
+//   wait-for-any     prints what a wait for any child says: its errno
+//   exec             becomes another program
+//   cue WORD…        reads a line first
 //
 // Options of serve are the words of `misbehave`.
 #include <dlfcn.h>
@@ -30,7 +39,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
-#include "warmfork.h"
+#include "warmfork.hpp"
 
 /// In the sanitizer build: no signal handlers of the sanitizer's own, which a child would show.
 extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
@@ -115,6 +124,45 @@ Json view(int argc, char** argv) {
 
 int prepare_runs = 0, child_runs = 0;
 
+pid_t image_maker = 0;                      ///< who has run main
+std::vector<std::string> template_command;  ///< and with which arguments
+
+warmfork::Template open_own_template() {
+    const auto program = warmfork::detail::pointers(template_command);
+    warmfork_template_options options;
+    warmfork_template_options_init(&options);
+    options.program = program.data();
+    options.backend = WARMFORK_BACKEND_WARM;
+    options.spares = 1;
+    options.nested = 1;
+    return warmfork::Template(options);
+}
+
+int nest(int depth) {
+    std::printf("%d %d %d\n", ::getpid(), ::getppid(), image_maker);
+    std::fflush(stdout);
+    if (depth == 0) return 0;
+    warmfork::Template table = open_own_template();
+    return WEXITSTATUS(
+        table.spawn({template_command[0], "nest", std::to_string(depth - 1)}).wait());
+}
+
+[[noreturn]] void own() {
+    warmfork::Template table = open_own_template();
+    const char* const arguments[] = {template_command[0].c_str(), "wait", nullptr};
+    const warmfork_descriptor silence{-1, 1};
+    warmfork_request request;
+    warmfork_request_init(&request);
+    request.arguments = arguments;
+    request.descriptors = &silence;
+    request.descriptor_count = 1;
+    warmfork::Process child = table.spawn(request);
+    table.wait_parked(1);
+    std::printf("%d %d\n", warmfork_template_pid(table.handle()), child.pid());
+    std::fflush(stdout);
+    while (true) ::pause();
+}
+
 int act(int argc, char** argv, std::string_view payload) {
     const std::string_view word = argc > 1 ? argv[1] : "";
     if (word == "view") {
@@ -127,6 +175,18 @@ int act(int argc, char** argv, std::string_view payload) {
         std::printf("%d %d\n", prepare_runs > 0, child_runs);
     } else if (word == "payload") {
         std::printf("%.*s", static_cast<int>(payload.size()), payload.data());
+    } else if (word == "nest") {
+        return nest(std::atoi(argv[2]));
+    } else if (word == "own") {
+        own();
+    } else if (word == "wait-for-any") {
+        const bool has_none = ::waitpid(-1, nullptr, WNOHANG) < 0;
+        std::printf("%d\n", has_none ? errno : 0);
+    } else if (word == "exec") {
+        ::execl("/bin/sleep", "sleep", "1000", nullptr);
+    } else if (word == "cue") {
+        std::getchar();
+        return act(argc - 1, argv + 1, payload);
     } else if (word == "wait" || word == "stubborn") {
         if (word == "stubborn") ::signal(SIGTERM, SIG_IGN);
         std::printf("%d\n", ::getpid());
@@ -206,6 +266,8 @@ void misbehave(std::string_view option) {
 
 int main(int argc, char** argv) {
     if (argc < 2 || std::string_view(argv[1]) != "serve") return act(argc, argv, "");
+    image_maker = ::getpid();
+    template_command.assign(argv, argv + argc);
     for (int i = 2; i < argc; ++i) misbehave(argv[i]);
     warmfork_command command{};
     command.size = sizeof command;

@@ -78,7 +78,7 @@ std::string Pipe::read_all() {
 }
 
 warmfork::Template probe_template(int spares, std::vector<std::string> options,
-                                  warmfork_backend backend) {
+                                  warmfork_backend backend, bool nested) {
     std::vector<std::string> program{WARMFORK_PROBE, "serve"};
     program.insert(program.end(), options.begin(), options.end());
     const auto pointers = warmfork::detail::pointers(program);
@@ -87,6 +87,7 @@ warmfork::Template probe_template(int spares, std::vector<std::string> options,
     template_options.program = pointers.data();
     template_options.spares = spares;
     template_options.backend = backend;
+    template_options.nested = nested;
     return warmfork::Template(template_options);
 }
 

@@ -37,7 +37,8 @@ struct Pipe {
 /// A template of warmfork-probe.
 warmfork::Template probe_template(int spares = WARMFORK_SPARES_ADAPTIVE,
                                   std::vector<std::string> options = {},
-                                  warmfork_backend backend = WARMFORK_BACKEND_WARM);
+                                  warmfork_backend backend = WARMFORK_BACKEND_WARM,
+                                  bool nested = false);
 
 /// A request with everything it borrows, for warmfork-probe with these arguments.
 struct ProbeRequest {

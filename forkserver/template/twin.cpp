@@ -1,0 +1,79 @@
+#include "template/twin.hpp"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include <array>
+
+#include "channel/message_socket.hpp"
+#include "child/setup.hpp"
+#include "protocol/messages.hpp"
+
+namespace warmfork {
+namespace {
+
+void close_all_but_image(const ChildPlan& plan, int channel) {
+    std::array<int, 600> kept;
+    std::size_t count = 0;
+    for (int number : {0, 1, 2, channel}) kept[count++] = number;
+    for (int number : plan.image_descriptors) kept[count++] = number;
+    close_all_but(std::span(kept).first(count));
+}
+
+/// Returns the file that comes with the greeting. All signals are blocked: only SIGKILL and the end
+/// of the child end this.
+Descriptor wait_for_greeting(int channel) {
+    TwinGreeting greeting{};
+    ReceivedMessage received;
+    int number = -1;
+    int error;
+    do
+        error = receive_message(channel, std::as_writable_bytes(std::span(&greeting, 1)),
+                                std::span(&number, 1), 0, received);
+    while (error == EINTR);
+    // The child has gone, has become another program, or does not want a twin.
+    if (error || received.size != sizeof greeting || greeting.magic != kTwinMagic || number < 0)
+        ::_exit(0);
+    return Descriptor(number);
+}
+
+void put_on_standard_output(const Descriptor& log) {
+    for (int number : {1, 2}) ::dup2(log.get(), number);
+}
+
+}  // namespace
+
+TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan, Descriptor& mailbox) {
+    TwinBirth birth;
+    Descriptor far;
+    if (make_message_pair(birth.channel, far)) return {};
+    const int child = ::getpid();
+    birth.pid = clone.clone_child(0);
+    if (birth.pid < 0) return {};
+    if (birth.pid > 0) return birth;
+
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != child) ::_exit(0);
+    mailbox.reset();
+    birth.channel = std::move(far);
+    close_all_but_image(plan, birth.channel.get());
+    plan.parking_lot->unmap();
+    std::array<char, 16> name{};
+    ::prctl(PR_GET_NAME, name.data());
+    ::prctl(PR_SET_NAME, "warmfork-twin");
+
+    const Descriptor log = wait_for_greeting(birth.channel.get());
+    // The children of a process that no wait sees would not be seen either: a second one, which the
+    // child takes over when this one ends.
+    if (const int pid = clone.clone_child(SIGCHLD); pid != 0) ::_exit(pid < 0);
+    put_on_standard_output(log);
+    ::prctl(PR_SET_NAME, name.data());
+    ::setpgid(0, 0);  // as every template: Ctrl-C does not reach it
+    const rlimit limit{plan.soft_descriptor_limit, plan.hard_descriptor_limit};
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    birth.is_this_process = true;
+    return birth;
+}
+
+}  // namespace warmfork

@@ -1,0 +1,24 @@
+// A copy of the template that a child keeps as a child of its own, frozen in the moment of the
+// child's birth. When the child becomes an owner it is woken and goes on as that owner's template.
+#pragma once
+
+#include "channel/descriptor.hpp"
+#include "template/child.hpp"
+#include "template/clone.hpp"
+
+namespace warmfork {
+
+struct TwinBirth {
+    int pid = 0;         ///< in the child: of the twin; 0: it could not be made
+    Descriptor channel;  ///< in the child: to the twin; in the twin: its control socket to be
+    bool is_this_process = false;  ///< this is the twin, woken: a template without handlers run yet
+};
+
+/// To be called in a newborn child before any fork handler. Returns at once in the child, and in
+/// the twin when it is woken, by then a child that every wait sees. Until then none does without
+/// __WALL, and it ends with the child: at its death, or when it closes the channel. `mailbox`,
+/// which is the child's alone, is closed in the twin.
+[[nodiscard]] TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan,
+                                   Descriptor& mailbox);
+
+}  // namespace warmfork

@@ -1,0 +1,191 @@
+#include "owner/twin.hpp"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+
+#include "owner/companions.hpp"
+#include "owner/eligibility.hpp"
+#include "owner/launch_environment.hpp"
+#include "owner/template_process.hpp"
+#include "protocol/messages.hpp"
+#include "template/freshness.hpp"
+
+namespace warmfork {
+namespace {
+
+namespace fs = std::filesystem;
+
+// For one fork, in milliseconds: one that takes longer has been stopped.
+constexpr int kWakePatience = 5000;
+
+struct Keeping {
+    std::mutex mutex;
+    pid_t owner = 0;
+    std::optional<KeptTwin> twin;
+};
+
+Keeping& keeping() {
+    // Never destroyed: a thread may open a template until the very end.
+    static auto* instance = new Keeping;
+    return *instance;
+}
+
+/// The strings of a file of /proc, each of which a null byte ends.
+std::vector<std::string> strings_of(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    std::vector<std::string> strings;
+    for (std::string string; std::getline(file, string, '\0');) strings.push_back(string);
+    return strings;
+}
+
+/// A template's command line, without the directories in which it looks for modules.
+struct Command {
+    std::vector<std::string> arguments, path;
+};
+
+Command take_apart(std::vector<std::string> arguments, std::size_t path_at) {
+    Command command{std::move(arguments), {}};
+    if (path_at == 0 || path_at >= command.arguments.size()) return command;
+    const auto count = command.arguments.begin() + static_cast<std::ptrdiff_t>(path_at);
+    const auto size = std::strtol(count->c_str(), nullptr, 10);
+    const auto path = count + 1;
+    const auto end = path + std::clamp<std::ptrdiff_t>(size, 0, command.arguments.end() - path);
+    command.path.assign(path, end);
+    command.arguments.erase(count, end);
+    return command;
+}
+
+/// Would an import look at anything there, for one of the modules?
+bool may_hold(const std::string& entry, const std::set<std::string>& modules) {
+    std::error_code error;
+    const bool is_directory = fs::is_directory(entry, error);
+    return is_directory ? !importable_names(entry, modules).empty() : fs::exists(entry, error);
+}
+
+/// Are the modules, with those that were looked for in vain, found in the same places by both? What
+/// is only in one of the paths holds none of them, and the rest comes in the same order.
+bool is_same_search(const std::vector<std::string>& one, const std::vector<std::string>& other,
+                    const ImageFacts& facts) {
+    if (one == other) return true;
+    std::set<std::string> modules;
+    for (const std::string& entry : one)
+        if (const auto place = facts.places.find(entry); place != facts.places.end())
+            modules.insert(place->second.begin(), place->second.end());
+    const auto what_counts = [&](const std::vector<std::string>& path) {
+        std::vector<std::string> counts;
+        std::copy_if(path.begin(), path.end(), std::back_inserter(counts),
+                     [&](const std::string& entry) { return may_hold(entry, modules); });
+        return counts;
+    };
+    return what_counts(one) == what_counts(other);
+}
+
+bool is_as_planned(const KeptTwin& twin, const LaunchPlan& plan) {
+    const std::string directory = fmt::format("/proc/{}/", twin.pid);
+    const Command own = take_apart(strings_of(directory + "cmdline"), plan.path_at);
+    const Command wanted = take_apart(plan.arguments, plan.path_at);
+    if (own.arguments != wanted.arguments) return false;
+    if (!plan.directory.empty() && !is_same_file(plan.directory, twin.directory)) return false;
+    std::vector<char*> environment;
+    if (plan.environment)
+        for (const std::string& variable : *plan.environment)
+            environment.push_back(const_cast<char*>(variable.c_str()));
+    else
+        for (char** variable = environ; variable && *variable; ++variable)
+            environment.push_back(*variable);
+    ReadVariables read{{}, twin.facts->reads_all_variables};
+    read.names.insert(twin.facts->variables.begin(), twin.facts->variables.end());
+    return differing_variable(twin.environment, environment, read, plan.is_python).empty() &&
+           is_same_search(own.path, wanted.path, *twin.facts);
+}
+
+/// While this lives, a child whose parent ends becomes this process's own, if that descends from
+/// it.
+class Adoption {
+  public:
+    Adoption() {
+        ::prctl(PR_GET_CHILD_SUBREAPER, &before_);
+        ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+    }
+    Adoption(const Adoption&) = delete;
+    Adoption& operator=(const Adoption&) = delete;
+    ~Adoption() { ::prctl(PR_SET_CHILD_SUBREAPER, before_); }
+
+  private:
+    int before_ = 0;
+};
+
+/// The pid of the template that the twin has made of itself; 0: there is none.
+pid_t receive_reply(int channel) {
+    pollfd polled{channel, POLLIN, 0};
+    while (::poll(&polled, 1, kWakePatience) < 0 && errno == EINTR) {
+    }
+    TwinReply reply{};
+    ReceivedMessage received;
+    if (receive_message(channel, std::as_writable_bytes(std::span(&reply, 1)), {}, MSG_DONTWAIT,
+                        received) ||
+        received.size != sizeof reply || reply.magic != kTwinMagic)
+        return 0;
+    return reply.template_pid;
+}
+
+bool is_own_child(pid_t pid) {
+    siginfo_t info{};
+    return pid > 0 &&
+           ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG) == 0;
+}
+
+}  // namespace
+
+int keep_twin(pid_t pid, Descriptor channel, const ImageFacts& facts) {
+    KeptTwin twin;
+    twin.pid = pid;
+    twin.channel = OwnedSocket(std::move(channel));
+    twin.state = read_owner_state_once();
+    twin.facts = &facts;
+    const int number = twin.channel.get();
+    const std::lock_guard lock(keeping().mutex);
+    keeping().owner = ::getpid();
+    keeping().twin = std::move(twin);
+    return number;
+}
+
+std::optional<KeptTwin> take_twin(const LaunchPlan& plan) {
+    const std::lock_guard lock(keeping().mutex);
+    std::optional<KeptTwin>& twin = keeping().twin;
+    if (!twin || keeping().owner != ::getpid() || !twin->channel.is_intact()) return {};
+    const std::string directory = fmt::format("/proc/{}/", twin->pid);
+    std::error_code error;
+    twin->directory = fs::read_symlink(directory + "cwd", error);
+    twin->environment =
+        without_launch(strings_of(directory + "environ"), find_companion("libwarmfork-preload.so"));
+    if (!is_as_planned(*twin, plan)) return {};
+    return std::exchange(twin, std::nullopt);
+}
+
+pid_t wake_twin(const KeptTwin& twin, int log) {
+    pid_t pid = 0;
+    {
+        const Adoption adoption;
+        const TwinGreeting greeting{kTwinMagic};
+        if (send_message(twin.channel.get(), bytes_of(greeting), {}, std::span(&log, 1),
+                         MSG_DONTWAIT) == 0)
+            pid = receive_reply(twin.channel.get());
+        end_child(twin.pid);
+        // Perhaps it was made in the moment in which the patience ended.
+        if (pid == 0) pid = receive_reply(twin.channel.get());
+    }
+    return is_own_child(pid) ? pid : 0;
+}
+
+}  // namespace warmfork
