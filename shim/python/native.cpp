@@ -86,18 +86,18 @@ bool optional_text(PyObject* object, const char*& ret_text) {
 }
 
 /// open(python, preload, path, environment or None, directory or None, spares, backend, allow,
-/// on_stale, variants, before_fork or None, in_child or None, options, learn) -> template
+/// on_stale, variants, before_fork or None, in_child or None, options, learn, nested) -> template
 PyObject* open(PyObject*, PyObject* arguments) {
     const char* python;
     PyObject *preload_list, *path_list, *environment_list, *allow_list;
     PyObject *directory_bytes, *before_fork_bytes, *in_child_bytes, *options_list;
     int spares, backend, on_stale;
     unsigned int variants;
-    int learn;
-    if (!PyArg_ParseTuple(arguments, "yOOOOiiOiIOOOp", &python, &preload_list, &path_list,
+    int learn, nested;
+    if (!PyArg_ParseTuple(arguments, "yOOOOiiOiIOOOpp", &python, &preload_list, &path_list,
                           &environment_list, &directory_bytes, &spares, &backend, &allow_list,
                           &on_stale, &variants, &before_fork_bytes, &in_child_bytes, &options_list,
-                          &learn))
+                          &learn, &nested))
         return nullptr;
     StringArray preload, path, environment, allow, python_options;
     const char *directory, *before_fork, *in_child;
@@ -123,6 +123,7 @@ PyObject* open(PyObject*, PyObject* arguments) {
     options.before_fork = before_fork;
     options.in_child = in_child;
     options.learn = static_cast<std::uint32_t>(learn);
+    options.nested = static_cast<std::uint32_t>(nested);
     warmfork_template* self;
     warmfork_failure failure;
     int error;

@@ -19,6 +19,7 @@
 #include "child/setup.hpp"
 #include "import_times.hpp"
 #include "owner/python_command.hpp"
+#include "owner/twin.hpp"
 #include "python_objects.hpp"
 #include "template/serve.hpp"
 
@@ -315,6 +316,9 @@ class PythonHost : public Host {
     }
     void after_fork_in_template() override { PyOS_AfterFork_Parent(); }
     void after_fork_in_child() override { PyOS_AfterFork_Child(); }
+    int keep_twin(int pid, Descriptor channel, const ImageFacts& facts) override {
+        return warmfork::keep_twin(pid, std::move(channel), facts);
+    }
     void part_from_siblings() override;
     void rehearse() override;
     void describe(ImageFacts& facts) override {

@@ -325,6 +325,9 @@ class Template:
     them import is preloaded in the next image (report()["host"]["learned"] tells). Remembered under
     $XDG_STATE_HOME/warmfork.
 
+    nested: each child keeps a parked copy of the template, as a child of its own; the first template that
+    it opens with the same arguments needs no preloading.
+
     options: of the interpreter, for the first image: what most command lines have ("-B").
 
     A context manager; close() ends the template and leaves its children alone.
@@ -333,6 +336,7 @@ class Template:
     def __init__(
         self, preload=(), *, python=None, spares=-1, env=None, cwd=None, backend=None, allow=(),
         on_stale="cold", variants=4, before_fork=None, in_child=None, options=(), learn=False,
+        nested=False,
     ):
         if on_stale not in _ON_STALE:
             raise ValueError(f"on_stale must be one of {', '.join(_ON_STALE)}, not {on_stale!r}")
@@ -355,6 +359,7 @@ class Template:
             None if in_child is None else os.fsencode(in_child),
             [os.fsencode(option) for option in options],
             learn,
+            nested,
         )
 
     def popen(self, args, *positional, **keywords):

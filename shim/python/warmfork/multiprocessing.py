@@ -77,7 +77,7 @@ class _Popen(popen_fork.Popen):
         warm_context = getattr(process_object, "_warm_context", _default)
         ours, childs = [], []
         try:
-            data = self._pickle(process_object)
+            data = self._pickle(process_object, warm_context)
             childs.append(data)
             tracker = _tracker()
             # Of each pipe the one end is this process's, the other the child's: its end of file is a death.
@@ -91,7 +91,7 @@ class _Popen(popen_fork.Popen):
             text = _CHILD.format(data, parent, tracker)
             template = warm_context.template
             template._wait_first()
-            options = warm_context.interpreter_options
+            options = util._args_from_interpreter_flags()
             executable = os.fsdecode(spawn.get_executable())
             self.pid, backend, _, self.reason = _native.spawn(
                 template._handle,
@@ -110,12 +110,14 @@ class _Popen(popen_fork.Popen):
         self.sentinel = sentinel
         self.finalizer = util.Finalize(self, util.close_fds, (sentinel, own))
 
-    def _pickle(self, process_object):
+    def _pickle(self, process_object, warm_context):
         """A file with what the child unpickles: it finds it there and need not be woken again."""
         pickled = io.BytesIO()
         context.set_spawning_popen(self)
         try:
-            reduction.dump(spawn.get_preparation_data(process_object._name), pickled)
+            data = _Preparation(spawn.get_preparation_data(process_object._name))
+            data.definition = warm_context.definition
+            reduction.dump(data, pickled)
             reduction.dump(process_object, pickled)
         finally:
             context.set_spawning_popen(None)
@@ -126,6 +128,21 @@ class _Popen(popen_fork.Popen):
                 view = view[file.write(view):]
         os.lseek(data, 0, os.SEEK_SET)
         return data
+
+
+class _Preparation(dict):
+    """What a child prepares with. Unpickling it makes the child's own processes like this one."""
+
+    definition = ()
+
+    def __reduce__(self):
+        return _prepare_like, (self.definition, dict(self))
+
+
+def _prepare_like(definition, data):
+    # One template for both: what main has made by these arguments, and the method itself.
+    _default._follow(_contexts.setdefault(_key(*definition), _default), *definition)
+    return data
 
 
 def _tracker():
@@ -194,8 +211,8 @@ class WarmforkContext(context.BaseContext):
         self._options = options
         self._template = None
         self._owner = None
+        self._followed = None
         self.counts = {"warm": 0, "cold": 0}
-        self.interpreter_options = []
 
         class Process(WarmforkProcess):
             _warm_context = self
@@ -217,16 +234,28 @@ class WarmforkContext(context.BaseContext):
         if self._template is not None:
             raise RuntimeError("the template has been started already")
         self._preload = list(preload)
+        self._followed = None
+
+    @property
+    def definition(self):
+        """What makes two contexts alike: their modules, and the options of their templates."""
+        return self._preload, self._options
+
+    def _follow(self, other, preload, options):
+        """From now on as the other one, which has this definition."""
+        self._followed = None if other is self else other
+        self._preload, self._options = preload, options
 
     @property
     def template(self):
         """The template; the first use opens it. `template.wait_ready()` waits for its imports."""
+        if self._followed is not None:
+            return self._followed.template
         if self._template is None or self._owner != os.getpid():
-            self.interpreter_options = util._args_from_interpreter_flags()
             modules = [f"multiprocessing.{name}" for name in _MODULES]
             self._template = Template(
                 [*modules, "warmfork.multiprocessing", *self._preload, *_main_module()],
-                options=self.interpreter_options,
+                options=util._args_from_interpreter_flags(),
                 **self._options,
             )
             self._owner = os.getpid()
@@ -239,7 +268,8 @@ def _main_module():
     """What the template imports as __mp_main__, so that children need not: see _template.py."""
     data = spawn.get_preparation_data("")
     for key in ("init_main_from_name", "init_main_from_path"):
-        if key in data:
+        # That of a package is left alone by multiprocessing too.
+        if key in data and not data[key].endswith(".__main__"):
             return [f"{key}={data[key]}"]
     return []
 
@@ -252,10 +282,14 @@ _default.Process = WarmforkProcess
 _contexts = {}
 
 
+def _key(preload, options):
+    return tuple(preload), repr(sorted(options.items()))
+
+
 def get_context(preload=(), **options):
     """A multiprocessing context of the method "warmfork": everything that
     multiprocessing.get_context("spawn") has. Equal arguments give the same context, with one template."""
-    key = (tuple(preload), repr(sorted(options.items())))
+    key = _key(preload, options)
     if key not in _contexts:
         _contexts[key] = WarmforkContext(preload, **options)
     return _contexts[key]
