@@ -48,6 +48,26 @@ def fail():
     raise ValueError("on purpose")
 
 
+def fork_by_hand(connection):
+    copy = os.fork()
+    if copy == 0:
+        connection.send(("copy", os.getppid()))
+        os._exit(7)
+    connection.send(("child", os.getpid(), os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])))
+
+
+def fork_by_multiprocessing(connection):
+    child = multiprocessing.get_context("fork").Process(target=connection.send, args=("from a fork",))
+    child.start()
+    child.join()
+    connection.send(child.exitcode)
+
+
+def square_in_a_pool_of_its_own(number):
+    with multiprocessing.get_context("warmfork").Pool(2) as pool:
+        return pool.map(square, range(number))
+
+
 class Context(TestCase):
     @classmethod
     def setUpClass(cls):
@@ -130,6 +150,32 @@ class Context(TestCase):
         process.join()
         near.close()
         far.close()
+
+    def test_fork_in_a_child(self):
+        near, far = self.context.Pipe()
+        with near, far:
+            self.start(fork_by_hand, far).join()
+            (_, parent), (_, child, status) = sorted((near.recv(), near.recv()), reverse=True)
+            self.assertEqual((parent, status), (child, 7))
+            self.start(fork_by_multiprocessing, far).join()
+            self.assertEqual([near.recv(), near.recv()], ["from a fork", 0])
+
+    def test_nested_pools(self):
+        with ProcessPoolExecutor(2, mp_context=self.context) as executor:
+            self.assertEqual(list(executor.map(square_in_a_pool_of_its_own, range(3))), [[], [0], [0, 1]])
+
+    def test_a_module_that_only_the_owner_has(self):
+        module = type(sys)("only_here")
+        exec("def target(): pass", module.__dict__)
+        sys.modules["only_here"] = module
+        self.addCleanup(sys.modules.pop, "only_here")
+        process = self.start(module.target)  # by name, as everywhere: the child has to find it
+        process.join()
+        self.assertEqual((process.exitcode, process.backend), (1, "warm"))
+        other = warmfork.multiprocessing.WarmforkContext(["only_here"])
+        with self.assertRaisesRegex(warmfork.TemplateError, "only_here"):
+            other.Process(target=square, args=(1,)).start()
+        other.template.close()
 
     def test_a_target_that_cannot_be_pickled(self):
         with self.assertRaises((pickle.PicklingError, AttributeError)):
