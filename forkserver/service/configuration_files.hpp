@@ -1,0 +1,39 @@
+// Which files make up a definition, and what is in them.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "service/configuration.hpp"
+#include "service/toml.hpp"
+
+namespace warmfork::service {
+
+/// The files of one definition.
+struct FileSet {
+    std::string file;                   ///< the most specific one; empty: there are only drop-ins
+    bool is_masked = false;             ///< by `file`
+    std::vector<std::string> drop_ins;  ///< in the order in which they are applied
+};
+
+/// A name that a template may have?
+[[nodiscard]] bool is_template_name(std::string_view name);
+/// What is expected of one, for messages.
+inline constexpr std::string_view kTemplateName =
+    "the name of a template (a letter or digit, then letters, digits, \".\", \"_\" or \"-\", at "
+    "most 64)";
+
+[[nodiscard]] FileSet find_daemon_files(const std::vector<std::string>& directories,
+                                        std::vector<ConfigurationError>& errors);
+
+/// By name. One without `file` has been given drop-ins only.
+[[nodiscard]] std::map<std::string, FileSet> find_template_files(
+    const std::vector<std::string>& directories, std::vector<ConfigurationError>& errors);
+
+/// Reads a file into `ret_table`. False, with an error added: it cannot be read, or is no TOML.
+[[nodiscard]] bool read_toml(const std::string& file, const std::string& template_name,
+                             toml::table& ret_table, std::vector<ConfigurationError>& errors);
+
+}  // namespace warmfork::service
