@@ -18,7 +18,9 @@ int start_python(const std::vector<std::string>& program, std::vector<std::strin
     }
     const std::string path = find_python_path();
     if (path.empty()) {
-        fmt::print(stderr, "warmfork: cannot find the Python package of warmfork\n");
+        fmt::print(stderr,
+                   "warmfork: cannot find the Python package of warmfork: is python3-warmfork "
+                   "installed?\n");
         return 1;
     }
     std::vector<std::string> command{python};

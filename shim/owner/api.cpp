@@ -111,7 +111,8 @@ Outcome define_images(const warmfork_template_options& options, ImageSet::Defini
         images.package = warmfork::find_python_path();
         if (images.package.empty())
             return make_failure(Stage::launch, ENOENT,
-                                "cannot find the Python package of warmfork");
+                                "cannot find the Python package of warmfork: is python3-warmfork "
+                                "installed?");
         images.python_path =
             options.python_path ? copy_strings(options.python_path) : std::vector<std::string>{"."};
         images.preload = copy_strings(options.preload);

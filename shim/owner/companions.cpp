@@ -38,14 +38,18 @@ std::string first_existing(const std::vector<fs::path>& candidates) {
 }  // namespace
 
 std::string find_companion(const std::string& name) {
-    return first_existing({own / "_libexec" / name, own.parent_path() / "libexec/warmfork" / name,
+    return first_existing({own / "_libexec" / name, own / WARMFORK_LIBEXEC_FROM_PROGRAMS / name,
+                           own / WARMFORK_LIBEXEC_FROM_LIBRARIES / name,
+                           own / WARMFORK_LIBEXEC_FROM_PACKAGE / name,
                            fs::path(WARMFORK_LIBEXEC_DIRECTORY) / name});
 }
 
 std::string find_python_path() {
+    // First the directory that holds nothing else: beside an installed package lie modules that
+    // other interpreters must not find.
+    if (std::string directory = find_companion("python"); !directory.empty()) return directory;
     const std::string package =
-        first_existing({own / "_template.py", own.parent_path() / "python/warmfork/_template.py",
-                        fs::path(WARMFORK_PYTHON_DIRECTORY) / "warmfork/_template.py"});
+        first_existing({own / "_template.py", own.parent_path() / "_template.py"});
     return package.empty() ? "" : fs::path(package).parent_path().parent_path().string();
 }
 

@@ -150,7 +150,8 @@ def _leave_no_trace(package, names):
         own = [name for name in ("warmfork._template", "warmfork._child", "warmfork._learning") if name in own]
     else:
         for directory in (package, os.path.join(package, "warmfork")):
-            sys.path_importer_cache.pop(directory, None)
+            if directory not in sys.path:
+                sys.path_importer_cache.pop(directory, None)
     for name in own:
         del sys.modules[name]
 
