@@ -203,13 +203,19 @@ def run(preload, count, slow_count, unchecked):
         serial.close()
     return {
         row: {
-            "started_us": common.summary(started),
+            "started_us": with_samples(started),
             "returned_us": common.summary(returned),
             "reaped_us": common.summary(reaped),
             "count": len(started),
         }
         for row, (started, returned, reaped) in times.items()
     }
+
+
+def with_samples(nanoseconds):
+    """The summary, and what `warmfork bench plot` draws."""
+    summary = common.summary(nanoseconds)
+    return summary and {**summary, "samples": [round(value / 1000, 1) for value in nanoseconds]}
 
 
 def ratios(rows):

@@ -7,6 +7,8 @@ using namespace warmfork::cli;
 
 namespace {
 
+constexpr int kNotUnderstood = 125;
+
 void add_template_options(CLI::App& command, TemplateOptions& options) {
     command.add_option("--preload", options.preload, "Modules to import in the template")
         ->delimiter(',')
@@ -37,7 +39,7 @@ int main(int argc, char** argv) {
         "be\n"
         "started, 127 if its program was not found. Of the others 0, or 1 with a message.\n"
         "`explain` ends with 2 where the command would be cold, `status` and `top` with 3 where\n"
-        "no daemon runs.\n"
+        "no daemon runs. 125: the command line is wrong.\n"
         "WARMFORK_BACKEND=auto|warm|cold selects the backend where no option does.");
 
     RunOptions run;
@@ -75,21 +77,14 @@ int main(int argc, char** argv) {
 
     CLI::App* bench_command = app.add_subcommand(
         "bench",
-        "Measure spawns: serial, concurrent, resident or multiprocessing (each has --help)");
+        "Measure spawns: serial, concurrent, resident or multiprocessing; plot (each has --help)");
     bench_command->prefix_command();
-    bench_command->footer(
-        "warmfork bench serial [--preload M,...] [--count N] [--json]\n"
-        "warmfork bench concurrent [--preload M,...] [--count N] [--json]\n"
-        "warmfork bench resident [--count N] [--json]\n"
-        "warmfork bench multiprocessing [--preload M,...] [--count N] [--json]\n"
-        "--python FILE, first: the interpreter to measure with (default: python3)");
+    bench_command->set_help_flag();  // like all of their options it goes to the program
 
     CLI::App* profile_command = app.add_subcommand(
         "profile", "Show what imports cost: time, memory, forks; what is worth preloading");
     profile_command->prefix_command();
-    profile_command->footer(
-        "warmfork profile --preload M,... [--json] [--svg FILE] [--least MS]\n"
-        "--python FILE, first: the interpreter (default: python3)");
+    profile_command->set_help_flag();
 
     StatusOptions status;
     CLI::App* status_command =
@@ -117,7 +112,11 @@ int main(int argc, char** argv) {
         "percentiles are of the time since the daemon started.\n"
         "Exit status: 0; 3 no daemon runs; 1 the board cannot be read.");
 
-    CLI11_PARSE(app, argc, argv);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : kNotUnderstood;
+    }
     if (*run_command) return run_one(run);
     if (*explain_command) return explain(question);
     if (*doctor_command) return examine(doctor);

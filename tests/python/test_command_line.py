@@ -153,6 +153,28 @@ class Bench(TestCase):
         self.assertEqual(result["preload"], ["json"])
         self.assertIn("kernel", result["machine"])
 
+    def test_a_plot_shows_every_row_that_was_measured(self):
+        import xml.etree.ElementTree
+
+        folder = self.folder({})
+        measured, drawing = os.path.join(folder, "serial.json"), os.path.join(folder, "serial.svg")
+        with open(measured, "w") as file:
+            done = subprocess.run([CLI, "bench", "--python", PYTHON, "serial", "--count", "2", "--preload", "json",
+                                   "--json"], stdout=file)
+        self.assertEqual(done.returncode, 0)
+        done = run("bench", "--python", PYTHON, "plot", measured, "--svg", drawing)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        texts = [element.text for element in xml.etree.ElementTree.parse(drawing).iter() if element.text]
+        for row in ("cold", "warm-spare", "mp-forkserver", "handoff-c"):
+            self.assertIn(row, texts)
+
+    def test_a_plot_of_something_else_is_refused(self):
+        file = os.path.join(self.folder({"other.json": "[1]"}), "other.json")
+        done = run("bench", "--python", PYTHON, "plot", file)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("other.json is not what", done.stderr)
+        self.assertEqual(run("bench", "--python", PYTHON, "plot", "/no/such.json").returncode, 1)
+
     def test_concurrent_json(self):
         done = run("bench", "--python", PYTHON, "concurrent", "--count", "1", "--width", "3", "--preload", "json", "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -173,7 +195,15 @@ class Help(TestCase):
         self.assertEqual(done.returncode, 0)
         for word in ("run", "doctor", "bench", "Exit status"):
             self.assertIn(word, done.stdout)
-        self.assertNotEqual(run("no-such-command").returncode, 0)
+        for command in (("bench",), ("bench", "serial"), ("profile",)):
+            done = run(*command, "--help")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"usage: warmfork {' '.join(command)}", done.stdout)
+
+    def test_a_wrong_command_line_ends_with_125(self):
+        for line in ((), ("no-such-command",), ("run",), ("run", "--no-such-option", "--", "x"),
+                     ("run", "--backend", "tepid", "--", "x")):
+            self.assertEqual(run(*line).returncode, 125, line)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,10 @@ def flame_graph(root):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="warmfork profile", description="What importing modules costs.")
+    parser = argparse.ArgumentParser(
+        prog="warmfork profile", description="What importing modules costs.",
+        epilog="--python FILE, before all others: the interpreter (default: python3).",
+    )
     parser.add_argument("--preload", required=True, metavar="M,...", help="modules to import, in this order")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a tree")
     parser.add_argument("--svg", metavar="FILE", help="write a flame graph that a browser shows")
