@@ -3,28 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import unittest
 
-BUILD = os.environ["WARMFORK_BUILD"]
-SOURCE = os.environ["WARMFORK_SOURCE"]
-PYTHON = "/usr/bin/python3"
-
-
-def run(command, **options):
-    # What the test itself was started with must not help the installed tree.
-    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "WARMFORK_CLI")}
-    env["PATH"] = "/usr/bin:/bin"  # python3 is the one that the package is for
-    env.update(options.pop("env", {}))
-    done = subprocess.run(command, capture_output=True, text=True, env=env, **options)
-    if done.returncode:
-        raise AssertionError(f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def find(root, name):
-    return next(os.path.join(folder, name) for folder, folders, files in os.walk(root) if name in folders + files)
+from support import BUILD, PYTHON, SOURCE, find, run
 
 
 class InstalledTree(unittest.TestCase):

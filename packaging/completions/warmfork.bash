@@ -1,0 +1,79 @@
+# bash completion for warmfork(1)                                       -*- shell-script -*-
+
+# What stands before the command to be run: its words are completed as that command's own.
+_warmfork_command_start() {
+    local index
+    for ((index = 2; index < cword; index++)); do
+        case ${words[index]} in
+            --) echo $((index + 1)); return ;;
+            --preload | --python | --backend) ((index++)) ;;
+            -*) ;;
+            *) echo "$index"; return ;;
+        esac
+    done
+}
+
+_warmfork_options() {
+    case $1 in
+        run) echo '--preload --python --learn --backend --explain --help' ;;
+        explain | doctor) echo '--preload --python --learn --json --help' ;;
+        profile) echo '--python --preload --json --svg --least --help' ;;
+        'bench serial') echo '--preload --count --json --unchecked --help' ;;
+        'bench concurrent') echo '--preload --count --width --json --help' ;;
+        'bench resident') echo '--count --small --large --json --help' ;;
+        'bench plot') echo '--svg --help' ;;
+        bench) echo '--python --help' ;;
+    esac
+}
+
+_warmfork() {
+    local cur prev words cword
+    _init_completion || return
+
+    local command=${words[1]:-} start
+    if ((cword == 1)); then
+        COMPREPLY=($(compgen -W 'run explain doctor profile bench --help --version' -- "$cur"))
+        return
+    fi
+    if [[ $command == run || $command == explain ]]; then
+        start=$(_warmfork_command_start)
+        if [[ -n $start ]]; then
+            _command_offset "$start"
+            return
+        fi
+    fi
+    case $prev in
+        --backend)
+            COMPREPLY=($(compgen -W 'auto warm cold' -- "$cur"))
+            return ;;
+        --python)
+            COMPREPLY=($(compgen -c -- "$cur"))
+            [[ $cur == */* ]] && _filedir
+            return ;;
+        --svg)
+            _filedir svg
+            return ;;
+        --preload | --count | --width | --small | --large | --least)
+            return ;;
+    esac
+    if [[ $command == bench ]]; then
+        local index kind=
+        for ((index = 2; index < cword; index++)); do
+            case ${words[index]} in
+                --python) ((index++)) ;;
+                serial | concurrent | resident | plot) kind=${words[index]}; break ;;
+            esac
+        done
+        if [[ -z $kind ]]; then
+            COMPREPLY=($(compgen -W "serial concurrent resident plot $(_warmfork_options bench)" -- "$cur"))
+            return
+        fi
+        if [[ $kind == plot && $cur != -* ]]; then
+            _filedir json
+            return
+        fi
+        command="bench $kind"
+    fi
+    COMPREPLY=($(compgen -W "$(_warmfork_options "$command")" -- "$cur"))
+} &&
+    complete -F _warmfork warmfork

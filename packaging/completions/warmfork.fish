@@ -1,0 +1,43 @@
+# fish completion for warmfork(1)
+
+function __warmfork_command
+    set -l words (commandline -opc)
+    test (count $words) -ge 2; and contains -- $words[2] $argv
+end
+
+function __warmfork_bench
+    __warmfork_command bench; and __fish_seen_subcommand_from $argv
+end
+
+complete -c warmfork -n __fish_use_subcommand -f
+complete -c warmfork -n __fish_use_subcommand -l version -d 'Print the version'
+complete -c warmfork -s h -l help -d 'Print what there is'
+complete -c warmfork -n __fish_use_subcommand -a run -d 'Open a template, spawn one command from it'
+complete -c warmfork -n __fish_use_subcommand -a explain -d 'Say whether a command would be warm, and why'
+complete -c warmfork -n __fish_use_subcommand -a doctor -d 'Show what the fork-safety gate sees'
+complete -c warmfork -n __fish_use_subcommand -a profile -d 'Show what imports cost'
+complete -c warmfork -n __fish_use_subcommand -a bench -d 'Measure spawns'
+
+complete -c warmfork -n '__warmfork_command run explain doctor profile' -l preload -x -d 'Modules to import'
+complete -c warmfork -n '__warmfork_command run explain doctor profile' -l python -r -d 'The interpreter'
+complete -c warmfork -n '__warmfork_command run explain doctor' -l learn -d 'Preload what most children import'
+complete -c warmfork -n '__warmfork_command run' -l backend -x -a 'auto warm cold' -d 'Which way to start'
+complete -c warmfork -n '__warmfork_command run' -l explain -d 'Say which backend served, and why'
+complete -c warmfork -n '__warmfork_command explain doctor profile' -l json -d 'Print JSON'
+complete -c warmfork -n '__warmfork_command profile' -l svg -r -d 'Write a flame graph'
+complete -c warmfork -n '__warmfork_command profile' -l least -x -d 'Leave out what took less, in ms'
+complete -c warmfork -n '__warmfork_command run explain' -xa '(__fish_complete_subcommand --fcs-skip=2)'
+
+complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcommand_from serial concurrent resident plot' \
+    -f -a 'serial concurrent resident plot'
+complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcommand_from serial concurrent resident plot' \
+    -l python -r -d 'The interpreter'
+complete -c warmfork -n '__warmfork_bench serial concurrent' -l preload -x -d 'Modules to preload'
+complete -c warmfork -n '__warmfork_bench serial concurrent resident' -l count -x -d 'How often'
+complete -c warmfork -n '__warmfork_bench serial concurrent resident' -l json -d 'Print JSON'
+complete -c warmfork -n '__warmfork_bench serial' -l unchecked -d 'Also without the checks'
+complete -c warmfork -n '__warmfork_bench concurrent' -l width -x -d 'Children at once'
+complete -c warmfork -n '__warmfork_bench resident' -l small -x -d 'Megabytes'
+complete -c warmfork -n '__warmfork_bench resident' -l large -x -d 'Megabytes'
+complete -c warmfork -n '__warmfork_bench plot' -l svg -r -d 'Where to write the drawing'
+complete -c warmfork -n '__warmfork_bench plot' -F
