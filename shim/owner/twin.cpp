@@ -81,13 +81,17 @@ bool is_same_search(const std::vector<std::string>& one, const std::vector<std::
     for (const std::string& entry : one)
         if (const auto place = facts.places.find(entry); place != facts.places.end())
             modules.insert(place->second.begin(), place->second.end());
-    const auto what_counts = [&](const std::vector<std::string>& path) {
+    // What both end with, which is most of it, need not be looked at.
+    const auto [own_end, others_end] =
+        std::mismatch(one.rbegin(), one.rend(), other.rbegin(), other.rend());
+    const auto what_counts = [&](auto begin, auto end) {
         std::vector<std::string> counts;
-        std::copy_if(path.begin(), path.end(), std::back_inserter(counts),
+        std::copy_if(begin, end, std::back_inserter(counts),
                      [&](const std::string& entry) { return may_hold(entry, modules); });
         return counts;
     };
-    return what_counts(one) == what_counts(other);
+    return what_counts(one.begin(), own_end.base()) ==
+           what_counts(other.begin(), others_end.base());
 }
 
 bool is_as_planned(const KeptTwin& twin, const LaunchPlan& plan) {
