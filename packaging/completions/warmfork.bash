@@ -17,10 +17,13 @@ _warmfork_options() {
     case $1 in
         run) echo '--preload --python --learn --backend --explain --help' ;;
         explain | doctor) echo '--preload --python --learn --json --help' ;;
+        status) echo '--user --json --metrics --help' ;;
+        top) echo '--user --help' ;;
         profile) echo '--python --preload --json --svg --least --help' ;;
         'bench serial') echo '--preload --count --json --unchecked --help' ;;
         'bench concurrent') echo '--preload --count --width --json --help' ;;
         'bench resident') echo '--count --small --large --json --help' ;;
+        'bench multiprocessing') echo '--preload --count --width --json --help' ;;
         'bench plot') echo '--svg --help' ;;
         bench) echo '--python --help' ;;
     esac
@@ -32,7 +35,7 @@ _warmfork() {
 
     local command=${words[1]:-} start
     if ((cword == 1)); then
-        COMPREPLY=($(compgen -W 'run explain doctor profile bench --help --version' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run explain doctor profile status top bench --help --version' -- "$cur"))
         return
     fi
     if [[ $command == run || $command == explain ]]; then
@@ -50,6 +53,9 @@ _warmfork() {
             COMPREPLY=($(compgen -c -- "$cur"))
             [[ $cur == */* ]] && _filedir
             return ;;
+        --user)
+            COMPREPLY=($(compgen -u -- "$cur"))
+            return ;;
         --svg)
             _filedir svg
             return ;;
@@ -61,11 +67,11 @@ _warmfork() {
         for ((index = 2; index < cword; index++)); do
             case ${words[index]} in
                 --python) ((index++)) ;;
-                serial | concurrent | resident | plot) kind=${words[index]}; break ;;
+                serial | concurrent | resident | multiprocessing | plot) kind=${words[index]}; break ;;
             esac
         done
         if [[ -z $kind ]]; then
-            COMPREPLY=($(compgen -W "serial concurrent resident plot $(_warmfork_options bench)" -- "$cur"))
+            COMPREPLY=($(compgen -W "serial concurrent resident multiprocessing plot $(_warmfork_options bench)" -- "$cur"))
             return
         fi
         if [[ $kind == plot && $cur != -* ]]; then

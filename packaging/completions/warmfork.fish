@@ -16,6 +16,8 @@ complete -c warmfork -n __fish_use_subcommand -a run -d 'Open a template, spawn 
 complete -c warmfork -n __fish_use_subcommand -a explain -d 'Say whether a command would be warm, and why'
 complete -c warmfork -n __fish_use_subcommand -a doctor -d 'Show what the fork-safety gate sees'
 complete -c warmfork -n __fish_use_subcommand -a profile -d 'Show what imports cost'
+complete -c warmfork -n __fish_use_subcommand -a status -d 'Show the daemon, once'
+complete -c warmfork -n __fish_use_subcommand -a top -d 'Show the templates, each second'
 complete -c warmfork -n __fish_use_subcommand -a bench -d 'Measure spawns'
 
 complete -c warmfork -n '__warmfork_command run explain doctor profile' -l preload -x -d 'Modules to import'
@@ -23,20 +25,22 @@ complete -c warmfork -n '__warmfork_command run explain doctor profile' -l pytho
 complete -c warmfork -n '__warmfork_command run explain doctor' -l learn -d 'Preload what most children import'
 complete -c warmfork -n '__warmfork_command run' -l backend -x -a 'auto warm cold' -d 'Which way to start'
 complete -c warmfork -n '__warmfork_command run' -l explain -d 'Say which backend served, and why'
-complete -c warmfork -n '__warmfork_command explain doctor profile' -l json -d 'Print JSON'
+complete -c warmfork -n '__warmfork_command explain doctor profile status' -l json -d 'Print JSON'
+complete -c warmfork -n '__warmfork_command status top' -l user -x -a '(__fish_complete_users)' -d 'Whose daemon'
+complete -c warmfork -n '__warmfork_command status' -l metrics -d 'Print the format of Prometheus'
 complete -c warmfork -n '__warmfork_command profile' -l svg -r -d 'Write a flame graph'
 complete -c warmfork -n '__warmfork_command profile' -l least -x -d 'Leave out what took less, in ms'
 complete -c warmfork -n '__warmfork_command run explain' -xa '(__fish_complete_subcommand --fcs-skip=2)'
 
-complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcommand_from serial concurrent resident plot' \
-    -f -a 'serial concurrent resident plot'
-complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcommand_from serial concurrent resident plot' \
+complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcommand_from serial concurrent resident multiprocessing plot' \
+    -f -a 'serial concurrent resident multiprocessing plot'
+complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcommand_from serial concurrent resident multiprocessing plot' \
     -l python -r -d 'The interpreter'
-complete -c warmfork -n '__warmfork_bench serial concurrent' -l preload -x -d 'Modules to preload'
-complete -c warmfork -n '__warmfork_bench serial concurrent resident' -l count -x -d 'How often'
-complete -c warmfork -n '__warmfork_bench serial concurrent resident' -l json -d 'Print JSON'
+complete -c warmfork -n '__warmfork_bench serial concurrent multiprocessing' -l preload -x -d 'Modules to preload'
+complete -c warmfork -n '__warmfork_bench serial concurrent resident multiprocessing' -l count -x -d 'How often'
+complete -c warmfork -n '__warmfork_bench serial concurrent resident multiprocessing' -l json -d 'Print JSON'
 complete -c warmfork -n '__warmfork_bench serial' -l unchecked -d 'Also without the checks'
-complete -c warmfork -n '__warmfork_bench concurrent' -l width -x -d 'Children at once'
+complete -c warmfork -n '__warmfork_bench concurrent multiprocessing' -l width -x -d 'Children at once'
 complete -c warmfork -n '__warmfork_bench resident' -l small -x -d 'Megabytes'
 complete -c warmfork -n '__warmfork_bench resident' -l large -x -d 'Megabytes'
 complete -c warmfork -n '__warmfork_bench plot' -l svg -r -d 'Where to write the drawing'
