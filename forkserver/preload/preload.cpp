@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "channel/descriptor.hpp"
 #include "preload/interface.hpp"
 #include "preload/recorder.hpp"
 #include "protocol/messages.hpp"
@@ -19,6 +20,9 @@ namespace {
 using warmfork::AtforkHandlers;
 using RegisterAtfork = int (*)(void (*)(), void (*)(), void (*)(), void*);
 using Finalize = void (*)(void*);
+
+// Above the numbers that a program's own files get.
+constexpr int kLowestChannel = 200;
 
 // Libraries register from their constructors, in any thread that loads them.
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -78,8 +82,10 @@ __attribute__((constructor)) void take_over() {
     interface.stop_recording = warmfork::recorder::stop;
     const char* channel = std::getenv(warmfork::kChannelVariable);
     if (!channel) return;
-    interface.channel = std::atoi(channel);
-    ::fcntl(interface.channel, F_SETFD, FD_CLOEXEC);  // not for what preloading may start
+    // Not for what preloading may start, nor in the way of what it opens.
+    warmfork::Descriptor socket(std::atoi(channel));
+    ::fcntl(socket.get(), F_SETFD, FD_CLOEXEC);
+    interface.channel = warmfork::moved_up(std::move(socket), kLowestChannel).release();
     ::unsetenv(warmfork::kChannelVariable);
     leave_preload_list();
     warmfork::recorder::start();
