@@ -2,8 +2,10 @@
 
 #include <dirent.h>
 #include <fmt/format.h>
+#include <linux/kcmp.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -62,12 +64,31 @@ bool is_connected_socket(int number) {
     return ::getpeername(number, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
 }
 
+/// What leads to nothing outside of the process but has a state.
+bool is_stateful_object(const std::string& target) {
+    constexpr std::array<std::string_view, 8> stateful{
+        "anon_inode:[io_uring]", "anon_inode:[eventpoll]", "anon_inode:[eventfd]",
+        "anon_inode:[timerfd]",  "anon_inode:[signalfd]",  "anon_inode:inotify",
+        "anon_inode:[fanotify]", "anon_inode:[perf_event]"};
+    return std::find(stateful.begin(), stateful.end(), target) != stateful.end();
+}
+
+/// A duplicate of a standard stream: the child's is another.
+bool is_standard_stream(int number) {
+    const pid_t self = ::getpid();
+    for (int standard : {0, 1, 2})
+        if (number > 2 && ::syscall(SYS_kcmp, self, self, KCMP_FILE, number, standard) == 0)
+            return true;
+    return false;
+}
+
 bool is_hazardous(int number, const std::string& target) {
     struct stat status;
     if (::fstat(number, &status) < 0) return false;
+    if (is_standard_stream(number) || S_ISFIFO(status.st_mode)) return true;
     if (S_ISSOCK(status.st_mode)) return is_connected_socket(number);
     if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode)) return !is_harmless_device(status);
-    return target == "anon_inode:[io_uring]";
+    return is_stateful_object(target);
 }
 
 std::vector<std::string> unexpected_threads(const AllowList& allowed) {
@@ -84,12 +105,19 @@ bool AllowList::thread(const std::string& name) const {
     return std::find(entries_.begin(), entries_.end(), "thread:" + name) != entries_.end();
 }
 
-bool AllowList::descriptor(const std::string& target) const {
+bool AllowList::has_prefix(std::string_view kind, const std::string& text) const {
     return std::any_of(entries_.begin(), entries_.end(), [&](const std::string& entry) {
-        constexpr std::string_view kind = "descriptor:";
         return entry.starts_with(kind) &&
-               target.starts_with(std::string_view(entry).substr(kind.size()));
+               text.starts_with(std::string_view(entry).substr(kind.size()));
     });
+}
+
+bool AllowList::descriptor(const std::string& target) const {
+    return has_prefix("descriptor:", target);
+}
+
+bool AllowList::mapping(const std::string& name) const {
+    return has_prefix("mapping:", name);
 }
 
 std::vector<ThreadFact> list_threads() {
@@ -140,7 +168,30 @@ std::string descriptors_in_the_way(const AllowList& allowed, const std::unordere
     if (found.empty()) return {};
     return fmt::format(
         "not safe to fork: preloading left descriptors open that children would share with each "
-        "other: {}. Open connections and devices after the spawn",
+        "other: {}. Open connections, pipes and devices after the spawn",
+        fmt::join(found, ", "));
+}
+
+std::string mappings_in_the_way(const AllowList& allowed,
+                                const std::unordered_set<const void*>& own) {
+    std::vector<std::string> found;
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) {
+        // address-address permissions offset device inode name
+        const std::size_t permissions = line.find(' ') + 1;
+        if (line.compare(permissions + 1, 1, "w") != 0 ||
+            line.compare(permissions + 3, 1, "s") != 0)
+            continue;
+        const auto address = std::strtoull(line.c_str(), nullptr, 16);
+        const std::size_t path = line.find('/');
+        const std::string name = path == std::string::npos ? "anonymous" : line.substr(path);
+        if (!own.count(reinterpret_cast<const void*>(address)) && !allowed.mapping(name))
+            found.push_back(name);
+    }
+    if (found.empty()) return {};
+    return fmt::format(
+        "not safe to fork: preloading left memory that children would share with each other: {}. "
+        "Make locks between processes and shared memory after the spawn",
         fmt::join(found, ", "));
 }
 

@@ -19,19 +19,23 @@ struct ThreadFact {
 struct DescriptorFact {
     int number;
     std::string target;  ///< what /proc/self/fd says it is
-    bool hazardous;      ///< connected socket, io_uring or device: shared by every child
+    bool hazardous;      ///< its state would be shared by every child, or it is the template's own
+                         ///< stream
 };
 
-/// Exceptions from the gate: "thread:NAME" (a comm) or "descriptor:PREFIX" (of the target that
-/// /proc/self/fd shows).
+/// Exceptions from the gate: "thread:NAME" (a comm), "descriptor:PREFIX" (of the target that
+/// /proc/self/fd shows) or "mapping:PREFIX" (of the name in /proc/self/maps).
 class AllowList {
   public:
     AllowList() = default;
     explicit AllowList(std::vector<std::string> entries) : entries_(std::move(entries)) {}
     bool thread(const std::string& name) const;
     bool descriptor(const std::string& target) const;
+    bool mapping(const std::string& name) const;
 
   private:
+    bool has_prefix(std::string_view kind, const std::string& text) const;
+
     std::vector<std::string> entries_;
 };
 
@@ -46,6 +50,9 @@ class AllowList {
 [[nodiscard]] std::string threads_in_the_way(const AllowList& allowed);
 [[nodiscard]] std::string descriptors_in_the_way(const AllowList& allowed,
                                                  const std::unordered_set<int>& own);
+/// `own`: addresses of shared memory that is warmfork's.
+[[nodiscard]] std::string mappings_in_the_way(const AllowList& allowed,
+                                              const std::unordered_set<const void*>& own);
 [[nodiscard]] std::string libraries_in_the_way(const PreloadInterface& preload);
 
 }  // namespace warmfork

@@ -29,6 +29,8 @@ class Host {
     virtual int keep_twin(int /*pid*/, Descriptor /*channel*/, const ImageFacts& /*facts*/) {
         return -1;
     }
+    /// Once, before the first fork: why children would not be as cold ones are; empty: they are.
+    virtual std::string obstacle() { return {}; }
     /// Once, before the first fork: what the host alone knows of the image.
     virtual void describe(ImageFacts& /*facts*/) {}
     /// More for the report that `warmfork doctor` prints: a JSON object's text, or empty.

@@ -49,6 +49,7 @@ class ParkingLot {
     void release(ParkingPlace* place) {
         if (place) free_.push_back(static_cast<std::uint32_t>(place - places_));
     }
+    const void* address() const { return places_; }
     /// In a child, which has no business here any more. No allocation.
     void unmap() {
         if (places_) ::munmap(static_cast<void*>(places_), kSize);

@@ -67,11 +67,11 @@ Template::Template(Connection connection, const PreloadInterface& preload, Host&
 }
 
 std::string Template::open_gate() {
-    std::string obstacle;
+    std::string obstacle = host_.obstacle();
     std::vector<std::int32_t> image;
     for (const DescriptorFact& fact : list_descriptors(own_descriptors()))
         image.push_back(fact.number);
-    if (image.size() > kMostImageDescriptors)
+    if (image.size() > kMostImageDescriptors && obstacle.empty())
         obstacle = fmt::format("not safe to fork: preloading left {} descriptors open; {} at most",
                                image.size(), kMostImageDescriptors);
     if (int error = clone_.prepare(); error && obstacle.empty())
@@ -81,6 +81,9 @@ std::string Template::open_gate() {
                                         "of the thread id (PR_GET_TID_ADDRESS): {}",
                                         std::strerror(error));
     if (obstacle.empty()) obstacle = libraries_in_the_way(preload_);
+    if (obstacle.empty())
+        obstacle =
+            mappings_in_the_way(allowed_, {&connection_.segment.layout(), parking_lot_.address()});
     if (obstacle.empty()) {
         // The handlers are part of what makes one thread: OpenBLAS ends its pool in its own.
         const AtforkRun handlers(preload_);

@@ -106,7 +106,8 @@ struct warmfork_template_options {
     int32_t spares;                 /* parked children to keep, at most 4096, or ADAPTIVE; default -1 */
     enum warmfork_backend backend;  /* for requests that do not say */
     const char *const *allow;       /* exceptions from the fork-safety gate: "thread:COMM",
-                                       "descriptor:PREFIX" of what /proc/self/fd shows */
+                                       "descriptor:PREFIX" of what /proc/self/fd shows, or
+                                       "mapping:PREFIX" of what /proc/self/maps shows */
     /* Python, "module:function": called in the template before each fork, and in each child right
      * before its program. What the first raises is printed, what the second raises ends the child. */
     const char *before_fork, *in_child;

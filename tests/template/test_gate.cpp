@@ -1,5 +1,7 @@
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include <future>
@@ -49,7 +51,20 @@ TEST_CASE("A thread that was joined a moment ago is not in the way") {
     }
 }
 
-TEST_CASE("Connected sockets and devices are named, other descriptors are not") {
+TEST_CASE("Memory that is shared and writable is named, unless it is one's own or allowed") {
+    const std::size_t size = 4096;
+    CHECK(mappings_in_the_way({}, {}).empty());
+    void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(memory != MAP_FAILED);
+    CHECK(mappings_in_the_way({}, {}).find("/dev/zero") != std::string::npos);
+    CHECK(mappings_in_the_way({}, {memory}).empty());
+    CHECK(mappings_in_the_way(AllowList({"mapping:/dev/zero"}), {}).empty());
+    ::mprotect(memory, size, PROT_READ);
+    CHECK(mappings_in_the_way({}, {}).empty());
+    ::munmap(memory, size);
+}
+
+TEST_CASE("What children would share with each other is named, other descriptors are not") {
     const std::unordered_set<int> own = open_now();
     const Descriptor file(::open("/etc/passwd", O_RDONLY | O_CLOEXEC));
     const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
@@ -61,6 +76,20 @@ TEST_CASE("Connected sockets and devices are named, other descriptors are not") 
         const Descriptor one(pair[0]), other(pair[1]);
         CHECK(descriptors_in_the_way({}, own).find("socket:") != std::string::npos);
         CHECK(descriptors_in_the_way(AllowList({"descriptor:socket:"}), own).empty());
+    }
+    SECTION("pipe") {
+        int pair[2];
+        REQUIRE(::pipe2(pair, O_CLOEXEC) == 0);
+        const Descriptor one(pair[0]), other(pair[1]);
+        CHECK(descriptors_in_the_way({}, own).find("pipe:") != std::string::npos);
+    }
+    SECTION("epoll instance") {
+        const Descriptor instance(::epoll_create1(EPOLL_CLOEXEC));
+        CHECK(descriptors_in_the_way({}, own).find("eventpoll") != std::string::npos);
+    }
+    SECTION("duplicate of a standard stream") {
+        const Descriptor copy(::fcntl(1, F_DUPFD_CLOEXEC, 3));
+        CHECK_FALSE(descriptors_in_the_way({}, own).empty());
     }
     SECTION("device") {
         const Descriptor device(::open("/dev/ptmx", O_RDWR | O_CLOEXEC));

@@ -312,7 +312,7 @@ class Template:
     python: the interpreter. spares: parked children to keep, -1 for as many as are used (1 to 8).
     env: the template's environment; None: this process's, at each start. cwd: its directory.
     backend: the default for popen and run. allow: exceptions from the fork-safety gate,
-    "thread:NAME" or "descriptor:PREFIX".
+    "thread:NAME", "descriptor:PREFIX" or "mapping:PREFIX".
 
     on_stale: what a spawn does after a file that the image came from has changed: "cold" (until a new
     image is ready), "wait" for it, or "serve" the old image meanwhile.
