@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -47,6 +48,20 @@ void close_template_descriptors(const ChildPlan& plan, int mailbox) {
     for (int number : plan.image_descriptors) kept[count++] = number;
     for (int number : plan.descriptors) kept[count++] = number;
     close_all_but(std::span(kept).first(count));
+}
+
+/// A regular file gets an open file of its own under the same number: siblings would share its
+/// position. Where it may not be opened again it stays as it is.
+void open_anew(int number) {
+    struct stat status;
+    if (::fstat(number, &status) < 0 || !S_ISREG(status.st_mode)) return;
+    std::array<char, 32> path;
+    std::snprintf(path.data(), path.size(), "/proc/self/fd/%d", number);
+    const int kept_flags = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DSYNC | O_SYNC | O_DIRECT;
+    const Descriptor file(::open(path.data(), (::fcntl(number, F_GETFL) & kept_flags) | O_CLOEXEC));
+    if (!file) return;
+    ::lseek(file.get(), ::lseek(number, 0, SEEK_CUR), SEEK_SET);
+    ::dup3(file.get(), number, ::fcntl(number, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0);
 }
 
 /// From now on `exit` in this process runs only what was registered since: the exit handlers of the
@@ -210,6 +225,7 @@ void touch_buffers() {
 ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_descriptor) {
     int mailbox = mailbox_descriptor.release();  // of a spare: later its pipe for the reply
     close_template_descriptors(plan, mailbox);
+    for (int number : plan.image_descriptors) open_anew(number);
     leave_template_state(plan);
     Delivery delivery;
     plan.host->part_from_siblings();
