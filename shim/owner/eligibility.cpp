@@ -16,10 +16,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Variables that make an interpreter report or ask at its end, or on what the template has done.
+/// Variables that make an interpreter report or ask at its end, or on what the template has done,
+/// or name it.
 constexpr std::array kColdVariables{
-    "PYTHONINSPECT",  "PYTHONVERBOSE",     "PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC",
-    "PYTHONDUMPREFS", "PYTHONPERFSUPPORT", "PYTHONDUMPREFSFILE",      "PYTHONTHREADDEBUG"};
+    "PYTHONINSPECT",     "PYTHONVERBOSE",     "PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC",
+    "PYTHONDUMPREFS",    "PYTHONPERFSUPPORT", "PYTHONDUMPREFSFILE",      "PYTHONTHREADDEBUG",
+    "PYTHONMALLOCSTATS", "PYTHONEXECUTABLE",  "PYTHON_PERF_JIT_SUPPORT", "PYTHON_PRESITE"};
 
 /// The pyvenv.cfg that an interpreter started by this path finds. The interpreter of a virtual
 /// environment is a link to the same file and yet another installation.
@@ -88,11 +90,16 @@ ColdReason find_program_reason(bool is_python, const std::string& template_progr
 }
 
 ColdReason find_python_reason(const PythonCommand& command, std::span<char* const> environment,
-                              int standard_input) {
+                              std::span<const int, 3> standard_streams) {
     if (!command.obstacle.empty()) return {WARMFORK_REASON_COMMAND_LINE, command.obstacle};
     if (command.kind == PythonCommand::Kind::standard_input &&
-        (standard_input < 0 || ::isatty(standard_input)))
+        (standard_streams[0] < 0 || ::isatty(standard_streams[0])))
         return {WARMFORK_REASON_COMMAND_LINE, "an interactive interpreter is started cold"};
+    for (int stream : standard_streams)
+        if (struct stat status;
+            stream >= 0 && ::fstat(stream, &status) == 0 && S_ISDIR(status.st_mode))
+            return {WARMFORK_REASON_COMMAND_LINE,
+                    "a standard stream is a directory, which ends a cold interpreter"};
     if (command.ignores_environment()) return {};
     const char* seed = find_variable(environment, "PYTHONHASHSEED");
     if (seed && std::strcmp(seed, "random") == 0)

@@ -27,9 +27,10 @@ struct ColdReason {
                                              std::span<char* const> environment);
 
 /// What of a Python command line only a cold interpreter can do, `command.obstacle` apart.
-/// `standard_input`: the owner's descriptor, or -1.
+/// `standard_streams`: the owner's descriptors for 0, 1 and 2, or -1.
 [[nodiscard]] ColdReason find_python_reason(const PythonCommand& command,
-                                            std::span<char* const> environment, int standard_input);
+                                            std::span<char* const> environment,
+                                            std::span<const int, 3> standard_streams);
 
 /// Does the import path depend on the directory that the interpreter is started in?
 [[nodiscard]] bool has_relative_path(const PythonCommand& command,

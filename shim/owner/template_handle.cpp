@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 
 #include "child/setup.hpp"
@@ -241,7 +242,9 @@ ColdReason TemplateHandle::select(const Request& request, PythonCommand& ret_com
     ret_command = parse_python_command(request.arguments());
     ret_selection.options = ret_command.options;
     ret_selection.is_isolated = ret_command.is_isolated();
-    return find_python_reason(ret_command, request.environment(), request.source_of(0));
+    const std::array<int, 3> streams{request.source_of(0), request.source_of(1),
+                                     request.source_of(2)};
+    return find_python_reason(ret_command, request.environment(), streams);
 }
 
 /// Why a request cannot be served from an image that fits it otherwise.

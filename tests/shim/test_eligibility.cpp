@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 
@@ -70,14 +71,30 @@ TEST_CASE("What only a cold interpreter can do has an obstacle") {
         CHECK(parse({option, "x"}).obstacle.empty());
 }
 
+constexpr std::array kClosed{-1, -1, -1};
+
+TEST_CASE("A directory as a standard stream is cold") {
+    std::vector<std::string> none;
+    const int directory = ::open("/", O_RDONLY);
+    for (const auto& streams : {std::array{directory, -1, -1}, std::array{-1, directory, -1},
+                                std::array{-1, -1, directory}})
+        CHECK(find_python_reason(parse({"-c", "1"}), pointers(none), streams).reason ==
+              WARMFORK_REASON_COMMAND_LINE);
+    ::close(directory);
+    CHECK(find_python_reason(parse({"-c", "1"}), pointers(none), kClosed).reason ==
+          WARMFORK_REASON_NONE);
+}
+
 TEST_CASE("Standard input is a program unless it is a terminal or closed") {
     std::vector<std::string> none;
     const int file = ::open("/dev/null", O_RDONLY);
-    CHECK(find_python_reason(parse({}), pointers(none), file).reason == WARMFORK_REASON_NONE);
+    CHECK(find_python_reason(parse({}), pointers(none), std::array{file, -1, -1}).reason ==
+          WARMFORK_REASON_NONE);
     ::close(file);
-    CHECK(find_python_reason(parse({}), pointers(none), -1).reason == WARMFORK_REASON_COMMAND_LINE);
+    CHECK(find_python_reason(parse({}), pointers(none), kClosed).reason ==
+          WARMFORK_REASON_COMMAND_LINE);
     std::vector<std::string> inspect{"PYTHONINSPECT=1"};
-    CHECK(find_python_reason(parse({"-c", "1"}), pointers(inspect), -1).reason ==
+    CHECK(find_python_reason(parse({"-c", "1"}), pointers(inspect), kClosed).reason ==
           WARMFORK_REASON_COMMAND_LINE);
 }
 
