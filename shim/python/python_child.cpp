@@ -298,13 +298,15 @@ class PythonHost : public Host {
   public:
     /// `hook`: called before each fork; None: nothing.
     /// `import_log`: the file where children report what they imported; empty: nowhere.
+    /// `obstacle`: see Host::obstacle.
     PythonHost(PyObject* child, PyObject* hook, const char* report, ImageFacts facts,
-               const char* import_log)
+               const char* import_log, const char* obstacle)
         : child_(child),
           hook_(hook),
           report_(report),
           facts_(std::move(facts)),
-          import_log_(import_log) {
+          import_log_(import_log),
+          obstacle_(obstacle) {
         for (int signal = 1; signal <= kSignalCount; ++signal)
             ::sigaction(signal, nullptr, &dispositions_[signal - 1]);
         ::sigaltstack(nullptr, &signal_stack_);
@@ -321,6 +323,7 @@ class PythonHost : public Host {
     }
     void part_from_siblings() override;
     void rehearse() override;
+    std::string obstacle() override { return obstacle_; }
     void describe(ImageFacts& facts) override {
         facts.variables.merge(facts_.variables);
         facts.reads_all_variables |= facts_.reads_all_variables;
@@ -355,6 +358,7 @@ class PythonHost : public Host {
     std::string report_;
     ImageFacts facts_;
     std::string import_log_;
+    std::string obstacle_;
     struct sigaction dispositions_[kSignalCount] {};
     stack_t signal_stack_{};
 };
@@ -432,12 +436,20 @@ DeleteThreadState delete_thread_state_function() {
 
 /// Python frames that are on the stack now are not below what this thread runs from here on: it
 /// gets another thread state, as if it had just begun. There is no way back to them.
-void leave_python_frames(DeleteThreadState delete_current) {
+/// What is in a thread state by itself, as numpy's handling of errors, goes along; `restore` puts
+/// back the rest.
+bool leave_python_frames(DeleteThreadState delete_current, PyObject* restore) {
+    Reference kept(PyDict_New());
+    PyObject* values = PyThreadState_GetDict();  // borrowed
+    if (!kept || !values || PyDict_Update(kept.get(), values) < 0) return false;
     // Before 3.13 an interpreter without any thread state is taken for one that is ending.
     if (!is_version_from(0x030d0000)) PyThreadState_New(PyInterpreterState_Get());
     PyThreadState_Clear(PyThreadState_Get());
     delete_current();
     PyGILState_Ensure();
+    values = PyThreadState_GetDict();
+    return values && PyDict_Update(values, kept.get()) == 0 &&
+           Reference(PyObject_CallObject(restore, nullptr));
 }
 
 // The benchmark's stand-in for a template.
@@ -465,7 +477,7 @@ PyObject* current_environment(PyObject*, PyObject*) {
 
 PyObject* prepare_to_become_child(PyObject*, PyObject* child) {
     Py_INCREF(child);
-    stand_in_host = new PythonHost(child, Py_None, "", {}, "");
+    stand_in_host = new PythonHost(child, Py_None, "", {}, "", "");
     stand_in_plan.host = stand_in_host;
     stand_in_plan.image = read_image_addresses();
     stand_in_plan.soft_descriptor_limit = stand_in_plan.hard_descriptor_limit = RLIM_INFINITY;
@@ -511,10 +523,11 @@ PyObject* become_child(PyObject*, PyObject* arguments) {
 }
 
 PyObject* serve(PyObject*, PyObject* arguments) {
-    PyObject *child, *hook, *description;
-    const char *report, *import_log;
+    PyObject *child, *hook, *description, *restore;
+    const char *report, *import_log, *obstacle;
     ImageFacts facts;
-    if (!PyArg_ParseTuple(arguments, "OOsOy", &child, &hook, &report, &description, &import_log) ||
+    if (!PyArg_ParseTuple(arguments, "OOsOysO", &child, &hook, &report, &description, &import_log,
+                          &obstacle, &restore) ||
         !read_facts(description, facts) || (import_log[0] && !time_imports()))
         return nullptr;
     if (!run_file_function() || !delete_thread_state_function()) {
@@ -526,8 +539,9 @@ PyObject* serve(PyObject*, PyObject* arguments) {
     // Children use all of it until they end.
     Py_INCREF(child);
     Py_INCREF(hook);
-    auto* host = new PythonHost(child, hook, report, std::move(facts), import_log);
-    leave_python_frames(delete_thread_state_function());
+    Py_INCREF(restore);
+    auto* host = new PythonHost(child, hook, report, std::move(facts), import_log, obstacle);
+    end_unless(leave_python_frames(delete_thread_state_function(), restore));
     ServeResult result = warmfork::serve(*host);
     if (result.end == ServeResult::End::child) run_child(*host, result.command);
     if (result.end == ServeResult::End::failed)

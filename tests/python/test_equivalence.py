@@ -10,6 +10,7 @@ import subprocess
 import sys
 import unittest
 
+import warmfork
 from support import PYTHON, TestCase
 
 VERSION = sys.version_info[:2]
@@ -333,6 +334,60 @@ ENVIRONMENTS = {
 }
 
 
+# What modules do when they are imported: (the module, a program that imports it), cold and in two warm
+# children of one image.
+EFFECTS = {
+    "path_appended": ("import sys\nsys.path.append('/last')", "import sys; print(sys.path)"),
+    "path_inserted": ("import sys\nsys.path[:0] = ['/first', '/second']", "import sys; print(sys.path)"),
+    "path_inserted_behind_program": ("import sys\nsys.path.insert(1, '/third')", "import sys; print(sys.path)"),
+    "path_removed": ("import sys\nsys.path[:] = [p for p in sys.path if 'lib-dynload' not in p]", "import sys; print(sys.path)"),
+    "context_variable": ("import contextvars\nv = contextvars.ContextVar('v')\nv.set(3)", "print(effect.v.get(None))"),
+    "decimal_precision": ("import decimal\ndecimal.getcontext().prec = 5", "import decimal; print(decimal.Decimal(1) / 3)"),
+    "thread_local": ("import threading\nlocal = threading.local()\nlocal.x = [3]", "print(effect.local.__dict__)"),
+    "thread_local_subclass": ("import threading\nclass Local(threading.local):\n    def __init__(self): self.x = 1\nlocal = Local()\nlocal.x = 2", "print(effect.local.x)"),
+    "generator_hooks": ("import sys\ndef first(g): print('first')\nsys.set_asyncgen_hooks(firstiter=first)", "async def g(): yield\ng().__anext__()"),
+    "coroutine_origins": ("import sys\nsys.set_coroutine_origin_tracking_depth(2)", "async def f(): pass\nc = f(); print(c.cr_origin); c.close()"),
+    "line_buffering": ("import sys\nsys.stdout.reconfigure(line_buffering=True)", "import os, sys; print(1); os.write(1, b'2\\n'); print(sys.stdout.line_buffering)"),
+    "no_line_buffering": ("import sys\nsys.stderr.reconfigure(line_buffering=False)", "import os, sys; print(1, file=sys.stderr); os.write(2, b'2\\n')"),
+    "encoding": ("import sys\nsys.stdout.reconfigure(encoding='utf-16', errors='replace')", "print('x')"),
+    "wrapped_stdout": ("import codecs, sys\nsys.stdout = codecs.getwriter('utf-8')(sys.stdout.buffer)", "print('\u00e9')"),
+    "detached_stdout": ("import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding='latin-1')", "print('\u00e9')"),
+    "no_stderr": ("import sys\nsys.stderr = None", "import sys; print(sys.stderr)"),
+    "ignored_signal": ("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)", "import os, signal; os.kill(os.getpid(), signal.SIGTERM); print(signal.getsignal(signal.SIGTERM))"),
+    "handler": ("import signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('got'))", "import os, signal; os.kill(os.getpid(), signal.SIGUSR1)"),
+    "default_sigpipe": ("import signal\nsignal.signal(signal.SIGPIPE, signal.SIG_DFL)", "import os; r, w = os.pipe(); os.close(r); os.write(w, b'x')"),
+    "arguments": ("import sys\nARGUMENTS = sys.argv[:]", "print(effect.ARGUMENTS)"),
+    "open_file": ("file = open(__file__)", "print(effect.file.fileno(), effect.file.readline(), effect.file.read())"),
+    "open_descriptor": ("import os\nnumber = os.open(__file__, os.O_RDONLY)\nos.lseek(number, 3, 0)", "import os; print(effect.number, os.read(effect.number, 5), os.get_inheritable(effect.number))"),
+    "excepthook": ("import sys\nsys.excepthook = lambda *e: print('hook', e[1])", "1/0"),
+    "warning_filter": ("import warnings\nwarnings.simplefilter('error')", "import warnings; warnings.warn('x')"),
+    "atexit": ("import atexit\natexit.register(print, 'bye')", "print('x')"),
+    "garbage_collector": ("import gc\ngc.disable()\ngc.set_threshold(5, 6, 7)", "import gc; print(gc.isenabled(), gc.get_threshold())"),
+    "recursion_limit": ("import sys\nsys.setrecursionlimit(2345)", "import sys; print(sys.getrecursionlimit())"),
+    "fault_handler": ("import faulthandler, signal\nfaulthandler.register(signal.SIGUSR1, all_threads=False)", "import os, signal; os.kill(os.getpid(), signal.SIGUSR1); print('on')"),
+    "environment_object": ("from os import environ", "import os; print(effect.environ is os.environ, os.environ['ANY'])"),
+    "held_lock": ("import threading\nlock = threading.RLock()\nlock.acquire()", "effect.lock.release(); print(effect.lock)"),
+}
+
+# What children could not go on with: such a module's children are cold.
+OBSTACLES = {
+    "trace": ("import sys\nsys.settrace(lambda *_: None)", "import sys; print(sys.gettrace() is None)"),
+    "profile": ("import sys\nsys.setprofile(lambda *_: None)", "import sys; print(sys.getprofile() is None)"),
+    "duplicate_of_stdout": ("import os\nout = os.fdopen(os.dup(1), 'w')", "print('x', file=effect.out)"),
+    "lock_between_processes": ("import multiprocessing\nlock = multiprocessing.get_context('fork').Lock()", "print(effect.lock.acquire())"),
+    "pipe": ("import os\nr, w = os.pipe()", "import os; os.write(effect.w, b'x'); print(os.read(effect.r, 9))"),
+    "selector": ("import select\npoll = select.epoll()", "print(effect.poll.poll(0))"),
+}
+
+# What makes every interpreter write something when it starts: (variables, options, files on PYTHONPATH).
+TALKATIVE = {
+    "warning_option": ({}, ["-Wbogus"], {}),
+    "warning_variable": ({"PYTHONWARNINGS": "bogus"}, [], {}),
+    "coerced_locale": ({"PYTHONCOERCECLOCALE": "warn", "LC_ALL": None, "LANG": "C"}, [], {}),
+    "site": ({}, [], {"sitecustomize.py": "print('hello from site')"}),
+}
+
+
 class Equivalence(TestCase):
     @classmethod
     def setUpClass(cls):
@@ -345,17 +400,18 @@ class Equivalence(TestCase):
 
     def setUp(self):
         super().setUp()
+        self.folder_of = self.folder
         self.warm = self.template(
             ["json", "logging", "random", "threading", "decimal", "uuid", "tempfile", "argparse"],
             backend="warm", spares=1,
         )
-        self.caches = self.folder({})
-        self.folder = os.path.realpath(self.folder({}))
+        self.caches = self.folder_of({})
+        self.folder = os.path.realpath(self.folder_of({}))
 
     def lay_out(self, files):
         for name in os.listdir(self.folder):
             path = os.path.join(self.folder, name)
-            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+            os.unlink(path) if os.path.islink(path) or not os.path.isdir(path) else shutil.rmtree(path)
         for name, content in files.items():
             if name.startswith("@"):
                 continue
@@ -418,8 +474,64 @@ class Equivalence(TestCase):
             with self.subTest(name):
                 self.compare(name, {}, args, variables)
 
+    def importing(self, source, **options):
+        folder = self.folder_of({"effect.py": source + "\n"})
+        env = {**os.environ, "PYTHONPATH": folder, "ANY": "value", "PYTHONDONTWRITEBYTECODE": "1"}
+        return self.template(["effect"], env=env, spares=1, **options), env
+
+    def run_importing(self, popen, program, env):
+        with popen([PYTHON, "-c", "import effect\n" + program], stdout=-1, stderr=-1, env=env) as process:
+            output = process.communicate(timeout=60)
+        return (process.returncode, *[re.sub(rb"0x[0-9a-f]{6,}", b"0x", text) for text in output]), process
+
+    def test_what_importing_does(self):
+        for name, (source, program) in EFFECTS.items():
+            with self.subTest(name):
+                template, env = self.importing(source, backend="warm")
+                with template:
+                    expected, _ = self.run_importing(subprocess.Popen, program, env)
+                    for _ in range(2):
+                        self.assertEqual(self.run_importing(template.popen, program, env)[0], expected)
+
+    def test_what_children_could_not_go_on_with_is_cold(self):
+        for name, (source, program) in OBSTACLES.items():
+            with self.subTest(name):
+                template, env = self.importing(source)
+                with template:
+                    expected, _ = self.run_importing(subprocess.Popen, program, env)
+                    seen, process = self.run_importing(template.popen, program, env)
+                    self.assertEqual((seen, process.reason_code), (expected, "gate"), process.reason)
+
+    def test_an_interpreter_that_writes_when_it_starts_is_cold(self):
+        for name, (variables, options, files) in TALKATIVE.items():
+            with self.subTest(name), self.template(["json"]) as template:
+                env = {**os.environ, "PYTHONPATH": self.folder_of(files), **variables}
+                env = {key: value for key, value in env.items() if value is not None}
+                command = [PYTHON, *options, "-c", "pass"]
+                expected = subprocess.run(command, capture_output=True, env=env)
+                self.assertTrue(expected.stdout + expected.stderr)
+                with self.assertRaisesRegex(warmfork.TemplateError, "writes something"):
+                    template.run(command, env=env, backend="warm")
+                done = template.run(command, env=env, capture_output=True)
+                self.assertEqual((done.stdout, done.stderr), (expected.stdout, expected.stderr))
+
+    def test_a_directory_as_a_standard_stream_is_cold(self):
+        for stream in ("stdin", "stdout", "stderr"):
+            with self.subTest(stream):
+                number = os.open("/", os.O_RDONLY)
+                try:
+                    seen = []
+                    for popen, options in ((subprocess.Popen, {}), (self.warm.popen, {"backend": "auto"})):
+                        with popen([PYTHON, "-c", "print(1)"], **{"stderr": -3, stream: number}, **options) as process:
+                            process.wait()
+                        seen.append(process.returncode)
+                finally:
+                    os.close(number)
+                self.assertEqual(seen, [1, 1])
+                self.assertEqual((process.backend, process.reason_code), ("cold", "command-line"))
+
     def test_there_are_many(self):
-        self.assertGreaterEqual(len(TEXTS) + len(PROGRAMS) + len(ENVIRONMENTS), 150)
+        self.assertGreaterEqual(sum(map(len, (TEXTS, PROGRAMS, ENVIRONMENTS, EFFECTS))), 150)
 
 
 if __name__ == "__main__":

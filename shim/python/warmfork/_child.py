@@ -29,6 +29,8 @@ _written_by_python = {}
 _written_by_c = {}
 _in_child = None
 _image_ignored = 0
+_path_added = ()
+_path_removed = ()
 _streams = ()
 _are_all_on_pipes = False
 _numpy_random = None
@@ -54,6 +56,9 @@ class _Stream:
         self.encoding = text.encoding
         self.errors = text.errors
         self.write_through = getattr(text, "write_through", False)
+        # As a module wants it, or None: as a fresh interpreter does. The template's is on a file.
+        usual = number == 2 and not self.write_through
+        self.line_buffering = None if text.line_buffering == usual else text.line_buffering
         self.is_buffered = hasattr(text.buffer, "raw")
 
     def renew(self):
@@ -76,7 +81,9 @@ class _Stream:
             buffer.__init__(raw, max(raw._blksize, 1))
         else:
             buffer = raw
-        line_buffering = not self.write_through and (self.number == 2 or is_terminal)
+        line_buffering = self.line_buffering
+        if line_buffering is None:
+            line_buffering = not self.write_through and (self.number == 2 or is_terminal)
         text.__init__(
             buffer, self.encoding, self.errors, "\n", line_buffering, self.write_through
         )
@@ -103,11 +110,12 @@ def _written(before, after):
     return written
 
 
-def remember_image(preloaded, start_environment, c_environment, in_child):
+def remember_image(preloaded, start_environment, c_environment, in_child, ignored, path_changes):
     """In the template, when preloading is done. start_environment: what the interpreter was
-    started with. c_environment: what environ holds now. in_child: a function or None."""
+    started with. c_environment: what environ holds now. in_child: a function or None. ignored: signals
+    that were so from the start. path_changes: what was added to sys.path, and removed."""
     global _image_path, _image_ignored, _streams, _numpy_random, _trio_random, _image_executable, _in_child
-    global _preloaded, _multiprocessing, _threading
+    global _preloaded, _multiprocessing, _threading, _path_added, _path_removed
     global _written_by_python, _written_by_c
     _preloaded = tuple(name for name in preloaded if "=" not in name)
     _in_child = in_child
@@ -116,11 +124,8 @@ def remember_image(preloaded, start_environment, c_environment, in_child):
     # With what the interpreter itself wrote: LC_CTYPE in the C locale (PEP 538).
     _written_by_python = _written(start_environment, os.environ._data)
     _written_by_c = _written(start_environment, c_environment)
-    _image_ignored = sum(
-        1 << (number - 1)
-        for number in signal.valid_signals()
-        if signal.getsignal(number) is signal.SIG_IGN
-    )
+    _path_added, _path_removed = path_changes
+    _image_ignored = sum(1 << (number - 1) for number in ignored)
     _streams = (
         _Stream("stdin", 0, "rb"),
         _Stream("stdout", 1, "wb"),
@@ -217,9 +222,9 @@ def make_ready():
     sys.modules["__main__"] = _make_main()
     sys.path[:] = _image_path
     # For C, which does by itself what else a -c over pipes needs.
-    ignores_as_usual = _image_ignored == _PYTHON_IGNORED_BITS
+    is_usual = _image_ignored == _PYTHON_IGNORED_BITS and not _path_added and not _path_removed
     return (
-        _are_all_on_pipes and ignores_as_usual and _in_child is None and type(sys.path) is list,
+        _are_all_on_pipes and is_usual and _in_child is None and type(sys.path) is list,
         not has_safe_path(),
         _PYTHON_IGNORED_BITS | ~_SETTABLE_BITS & (1 << 64) - 1,
         os.fsencode(_image_executable or ""),
@@ -270,6 +275,22 @@ def show_source(code, source):
     linecache._register_code(key, source, "<string>")
 
 
+def _change_path():
+    """As importing the preloaded modules changes it: the program's own entry is there by then."""
+    path = sys.path
+    for entry in _path_removed:
+        if entry in path:
+            path.remove(entry)
+    for before, entry in _path_added:
+        if before is None:
+            place = 0
+        elif before == "":
+            place = 0 if has_safe_path() else 1
+        else:
+            place = path.index(before) + 1 if before in path else len(path)  # also for ...
+        path.insert(place, entry)
+
+
 def _prepare_script(program, script):
     path = _absolute(script)
     if _importer_of(path) is not None:
@@ -316,6 +337,8 @@ def prepare(arguments, kind, index, operand, ignored, pipes, is_rehearsal):
         prepared = "stdin", None
     else:
         prepared = _prepare_script(arguments[0], operand)
+    if _path_added or _path_removed:
+        _change_path()
     if _in_child is not None and not is_rehearsal:
         _run_hook()
     return prepared

@@ -1,9 +1,11 @@
 """What runs in a template: import the modules, then serve. Started by warmfork_template_open."""
 
+import _thread
 import gc
 import os
 import posix
 import runpy  # noqa: F401  every `python3 -m` needs it
+import signal
 import sys
 import time
 
@@ -52,6 +54,12 @@ class _ReadVariables:
     def stop(self):
         for environ in (os.environ, os.environb):
             environ.__class__ = self._type
+
+
+def _output_at_start():
+    """Has the interpreter, or what site runs, written something already? Every cold one would."""
+    _flush()
+    return os.fstat(1).st_size > 0  # the owner's file, as is descriptor 2
 
 
 def _import_all(names, refuse=None):
@@ -224,6 +232,68 @@ def _started_with(environment):
     return {**environment, b"LD_PRELOAD": preloaded} if preloaded else environment
 
 
+def _changes_of_path(before, after):
+    """What preloading has added to sys.path, as pairs of an entry and the one that it came behind, and what it
+    has removed. None: at the beginning; "": behind the program's own entry; ...: at the end."""
+
+    def behind(entry, entries):
+        return [*zip((entry, *entries), entries)]
+
+    for start in range(len(after) - len(before) + 1):
+        end = start + len(before)
+        if after[start:end] == before:
+            return behind(None, after[:start]) + behind(..., after[end:]), []
+    added = [
+        ("" if entry == before[0] else entry, new)
+        for entry, new in behind(None, after) if new not in before
+    ]
+    return added, [entry for entry in before if entry not in after]
+
+
+class _ThreadState:
+    """What the main thread has of its own, and modules may set when they are imported. `restore` is called in
+    the thread state that children begin with: see leave_python_frames."""
+
+    def __init__(self):
+        is_new = "_contextvars" not in sys.modules
+        import _contextvars
+
+        if is_new:
+            del sys.modules["_contextvars"]
+        self.variables = list(_contextvars.copy_context().items())
+        self.asyncgen_hooks = sys.get_asyncgen_hooks()
+        self.coroutine_depth = sys.get_coroutine_origin_tracking_depth()
+        self.locals = [
+            (local, dict(self._values_of(local))) for local in gc.get_objects() if issubclass(type(local), _thread._local)
+        ]
+
+    @staticmethod
+    def _values_of(local):
+        return _thread._local.__getattribute__(local, "__dict__")
+
+    def restore(self):
+        for variable, value in self.variables:
+            variable.set(value)
+        sys.set_asyncgen_hooks(*self.asyncgen_hooks)
+        sys.set_coroutine_origin_tracking_depth(self.coroutine_depth)
+        for local, values in self.locals:
+            if values:
+                self._values_of(local).update(values)
+
+
+def _ignored_signals():
+    return {number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN}
+
+
+def _flush():
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            try:
+                stream.flush()
+            except ValueError:
+                pass  # closed or detached
+
+
 def _find_hook(name):
     """The function that "module:function" names; None: no hook."""
     if not name:
@@ -244,11 +314,15 @@ def main(start):
 
     package, before_fork, in_child, learns, count = *sys.argv[1:5], int(sys.argv[5])
     path, names = sys.argv[6 : 6 + count], sys.argv[6 + count :]
+    del sys.argv[1:]  # not for the modules
+    ignored_at_start = _ignored_signals()
+    obstacle = "the interpreter writes something whenever it starts" if _output_at_start() else ""
     folder = _learning_folder(names) if learns else ""
     start_environment = _started_with(_native.start_environment())
     sys.path.remove(package)
     own_path = sys.path[:]
     sys.path[:] = path + [entry for entry in own_path if entry not in path]
+    path_at_start = sys.path[:]
     variables, missed = _ReadVariables(), _MissedModules()
     sys.meta_path.append(missed)
     times = _import_all(names)
@@ -258,11 +332,20 @@ def main(start):
     variables.stop()
     _leave_no_trace(package, names)
     description = _describe(start, sys.path, missed.names)
+    path_changes = _changes_of_path(path_at_start, sys.path)
     sys.path[:] = own_path
-    _child.remember_image(names, start_environment, _native.current_environment(), in_child)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for entry in path:
+        if entry not in own_path:
+            sys.path_importer_cache.pop(entry, None)
+    _child.remember_image(
+        names, start_environment, _native.current_environment(), in_child,
+        ignored_at_start & _ignored_signals(), path_changes,
+    )
+    if not obstacle and (sys.gettrace() or sys.getprofile()):
+        obstacle = "preloading has set a trace or profile function, which a child could not go on with"
+    _flush()
     gc.collect()
+    thread_state = _ThreadState()
     gc.freeze()
     _native.serve(
         _child,
@@ -270,4 +353,6 @@ def main(start):
         _report(times, learned),
         (list(variables.names), variables.all, *description),
         os.fsencode(learned.log) if learned else b"",
+        obstacle,
+        thread_state.restore,
     )
