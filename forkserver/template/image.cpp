@@ -9,6 +9,7 @@
 
 #include <fstream>
 #include <sstream>
+#include <string_view>
 
 #include "protocol/files.hpp"
 
@@ -64,11 +65,14 @@ void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts) {
     facts.has_all_files = reads.has_all_files;
     for (std::size_t i = 0; i < reads.file_count; ++i) {
         const OpenedFile& file = reads.files[i];
-        if (file.inode == 0)
-            facts.absent.insert(file.path);
-        else
+        if (file.inode == 0) {
+            // Made by whoever compiles first, perhaps by this process; what is in it has a source.
+            if (!std::string_view(file.path).ends_with("/__pycache__"))
+                facts.absent.insert(file.path);
+        } else {
             facts.opened[file.path] =
                 FileStamp{file.device, file.inode, file.size, file.modified, file.changed};
+        }
     }
     add_mapped_files(facts);
     // By the names that they were found under as well, which may be symbolic links.

@@ -120,7 +120,7 @@ class Freshness(TestCase):
     @staticmethod
     def restore(name, value):
         if value is None:
-            del os.environ[name]
+            os.environ.pop(name, None)
         else:
             os.environ[name] = value
 
@@ -217,6 +217,13 @@ class Freshness(TestCase):
         while not process or process.backend == "cold":  # it is noticed without anybody waiting
             value, process = self.project.value(template)
             self.assertEqual(value, "1")
+
+    def test_compiling_is_no_change(self):
+        del os.environ["PYTHONDONTWRITEBYTECODE"]
+        template = self.parked()
+        process = template.popen([PYTHON, "-c", "pass"])
+        self.assertEqual((process.wait(), process.backend), (0, "warm"), process.reason)
+        self.assertTrue(os.path.isdir(os.path.join(self.project.path, "__pycache__")))
 
     def test_what_was_looked_for_and_not_there(self):
         with open(self.project.module, "w") as file:
