@@ -45,7 +45,9 @@ def _fork_and_set_up(program):
     """os.fork(), and in the child all that a warm child does, by the same code."""
     from warmfork import _child, _native
 
-    _child.remember_image((), _native.start_environment(), _native.current_environment(), None)
+    _child.remember_image(
+        (), _native.start_environment(), _native.current_environment(), None, _child._PYTHON_IGNORES, ((), ())
+    )
     _native.prepare_to_become_child(_child)
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
