@@ -94,19 +94,55 @@ bool shows_source() {
     return shows;
 }
 
-/// `child`: warmfork._child.
-End run_text(PyObject* child, PyObject* source) {
+/// What warmfork._child.make_ready has left to be done for a `python3 -c` over pipes.
+struct Readiness {
+    bool is_quick = false;       ///< nothing but argv and the like
+    bool inserts_path = false;   ///< "" comes in front of sys.path
+    unsigned long long ignored;  ///< signals that need not be looked at
+    std::string executable;
+    PyObject* known_codes = nullptr;  ///< by their text
+};
+Readiness readiness;
+
+void read_readiness(PyObject* tuple) {
+    const char* executable;
+    int is_quick, inserts_path;
+    PyObject* known_codes;
+    if (!PyArg_ParseTuple(tuple, "ppKyO", &is_quick, &inserts_path, &readiness.ignored, &executable,
+                          &known_codes))
+        return;
+    Py_INCREF(known_codes);
+    readiness.known_codes = known_codes;
+    readiness.is_quick = is_quick;
+    readiness.inserts_path = inserts_path;
+    readiness.executable = executable;
+}
+
+/// Null with an exception set.
+Reference compile_text(PyObject* source) {
+    PyObject* known = readiness.known_codes
+                          ? PyDict_GetItemWithError(readiness.known_codes, source)  // borrowed
+                          : nullptr;
+    if (known) {
+        Py_INCREF(known);
+        return Reference(known);
+    }
     static PyObject* compile = nullptr;
     if (!compile) {
         Reference builtins(PyImport_ImportModule("builtins"));
         compile = builtins ? PyObject_GetAttrString(builtins.get(), "compile") : nullptr;
-        if (!compile) return fail_with_traceback();
+        if (!compile) return Reference(nullptr);
     }
     if (Reference encoded(PyUnicode_AsUTF8String(source)); !encoded) {
         PySys_WriteStderr("Unable to decode the command from the command line:\n");
-        return fail_with_traceback();
+        return Reference(nullptr);
     }
-    Reference code(PyObject_CallFunction(compile, "Ossii", source, "<string>", "exec", 0, 1));
+    return Reference(PyObject_CallFunction(compile, "Ossii", source, "<string>", "exec", 0, 1));
+}
+
+/// `child`: warmfork._child.
+End run_text(PyObject* child, PyObject* source) {
+    Reference code = compile_text(source);
     PyObject* main = PyImport_AddModule("__main__");  // borrowed
     if (!code || !main ||
         (shows_source() &&
@@ -198,25 +234,6 @@ const char* name_of(PythonCommand::Kind kind) {
             return "stdin";
     }
     return "";
-}
-
-/// What warmfork._child.make_ready has left to be done for a `python3 -c` over pipes.
-struct Readiness {
-    bool is_quick = false;       ///< nothing but argv and the like
-    bool inserts_path = false;   ///< "" comes in front of sys.path
-    unsigned long long ignored;  ///< signals that need not be looked at
-    std::string executable;
-};
-Readiness readiness;
-
-void read_readiness(PyObject* tuple) {
-    const char* executable;
-    int is_quick, inserts_path;
-    if (!PyArg_ParseTuple(tuple, "ppKy", &is_quick, &inserts_path, &readiness.ignored, &executable))
-        return;
-    readiness.is_quick = is_quick;
-    readiness.inserts_path = inserts_path;
-    readiness.executable = executable;
 }
 
 bool is_quick(const PythonCommand& parsed, const ChildCommand& command) {

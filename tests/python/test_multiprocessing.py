@@ -9,6 +9,7 @@ import sys
 import time
 import unittest
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import context, process
 
 import warmfork
 import warmfork.multiprocessing
@@ -248,6 +249,24 @@ class Method(TestCase):
         )
         self.assertTrue(any("bootstrapping phase" in line for line in output), output)
         self.assertEqual(output[-1], "1")
+
+
+class Rehearsals(TestCase):
+    """What a spare does before it parks, here in this process."""
+
+    def test_it_works_and_leaves_nothing(self):
+        def state():
+            current = process.current_process()
+            return (
+                sys.path, sys.path[:], sys.argv, sys.stdin, sys.modules["__main__"], os.getcwd(), list(sys.modules),
+                current, current.name, bytes(current.authkey), hasattr(current, "_inheriting"),
+                process.parent_process(), process.ORIGINAL_DIR, repr(process._process_counter), process._children,
+                context._default_context._actual_context, context.get_spawning_popen(), list(process._dangling),
+            )
+
+        before = state()
+        warmfork.multiprocessing.rehearse()
+        self.assertEqual(state(), before)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ if sys.version_info >= (3, 13):
 
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)  # of every fresh interpreter
 
+_MULTIPROCESSING = "warmfork.multiprocessing"
 _ALL_STREAMS = 0b111
 _SETTABLE_BITS = sum(1 << (number - 1) for number in signal.valid_signals())  # not the two of glibc
 _PYTHON_IGNORED_BITS = sum(1 << (number - 1) for number in _PYTHON_IGNORES)
@@ -38,6 +39,7 @@ _trio_random = None
 _multiprocessing = None
 _threading = None
 _preloaded = ()
+_known_codes = {}  # programs for -c that the template has compiled; by their text
 
 
 class _Stream:
@@ -134,6 +136,9 @@ def remember_image(preloaded, start_environment, c_environment, in_child, ignore
     _numpy_random = sys.modules.get("numpy.random")
     _trio_random = getattr(sys.modules.get("trio._core._run"), "_r", None)
     _multiprocessing = sys.modules.get("multiprocessing.process")
+    if _MULTIPROCESSING in sys.modules:
+        text = sys.modules[_MULTIPROCESSING].CHILD + "\n"
+        _known_codes[text] = compile(text, "<string>", "exec", 0, True)
     _threading = sys.modules.get("threading")
 
 # Some of everything that a first line is made of, so that a spare has its own copies of the pages that
@@ -155,11 +160,19 @@ if __name__ == "__main__":
     os.write(1, b"")
 """
 
+_REHEARSAL_OF_MULTIPROCESSING = f"""\
+try:
+    sys.modules["{_MULTIPROCESSING}"].rehearse()
+except Exception:
+    pass
+"""
+
 
 def rehearsal(pipes):
     """The program to rehearse with; the streams are put on the pipes before."""
     _renew_streams(pipes)
-    return _REHEARSAL.format(modules=", ".join(["builtins", *_preloaded]))
+    program = _REHEARSAL.format(modules=", ".join(["builtins", *_preloaded]))
+    return program + (_REHEARSAL_OF_MULTIPROCESSING if _known_codes else "")
 
 
 def part_from_siblings():
@@ -228,6 +241,7 @@ def make_ready():
         not has_safe_path(),
         _PYTHON_IGNORED_BITS | ~_SETTABLE_BITS & (1 << 64) - 1,
         os.fsencode(_image_executable or ""),
+        _known_codes,
     )
 
 

@@ -21,14 +21,15 @@ import io
 import os
 import select
 import sys
-from multiprocessing import context, popen_fork, process, reduction, resource_tracker, spawn, util
+from multiprocessing import connection, context, popen_fork, process, reduction, resource_tracker, spawn, util
 
 from . import _native
 from ._owner import Template
 
 __all__ = ["get_context", "install", "set_preload", "WarmforkContext", "WarmforkProcess"]
 
-_CHILD = "import warmfork.multiprocessing as m; m.run_child({}, {}, {})"
+# Always the same, so that the template can compile it.
+CHILD = "import warmfork.multiprocessing as m; m.run_child()"
 
 # What children come to need of multiprocessing: connections, queues and locks as arguments, pools.
 _MODULES = ("spawn", "connection", "queues", "synchronize", "pool", "managers")
@@ -77,7 +78,7 @@ class _Popen(popen_fork.Popen):
         warm_context = getattr(process_object, "_warm_context", _default)
         ours, childs = [], []
         try:
-            data = self._pickle(process_object, warm_context)
+            data = _pickle(self, process_object, warm_context.definition)
             childs.append(data)
             tracker = _tracker()
             # Of each pipe the one end is this process's, the other the child's: its end of file is a death.
@@ -88,14 +89,14 @@ class _Popen(popen_fork.Popen):
             ours.append(own)
             childs.append(parent)
             kept = [*self._descriptors, tracker, *childs]
-            text = _CHILD.format(data, parent, tracker)
             template = warm_context.template
             template._wait_first()
             options = util._args_from_interpreter_flags()
-            executable = os.fsdecode(spawn.get_executable())
+            executable = spawn.get_executable()
             self.pid, backend, _, self.reason = _native.spawn(
                 template._handle,
-                [os.fsencode(arg) for arg in (executable, *options, "-c", text, "--multiprocessing-fork")],
+                [executable, *options, "-c", CHILD, "--multiprocessing-fork", str(data), str(parent),
+                 str(tracker)],
                 None, None, None,
                 [number for number in kept for number in (number, number)],
                 0, 0, 0, 0, 0, 0, None, [],
@@ -110,30 +111,32 @@ class _Popen(popen_fork.Popen):
         self.sentinel = sentinel
         self.finalizer = util.Finalize(self, util.close_fds, (sentinel, own))
 
-    def _pickle(self, process_object, warm_context):
-        """A file with what the child unpickles: it finds it there and need not be woken again."""
-        pickled = io.BytesIO()
-        context.set_spawning_popen(self)
-        try:
-            data = _Preparation(spawn.get_preparation_data(process_object._name))
-            data.definition = warm_context.definition
-            reduction.dump(data, pickled)
-            reduction.dump(process_object, pickled)
-        finally:
-            context.set_spawning_popen(None)
-        data = os.memfd_create("warmfork-process")
-        with open(data, "wb", closefd=False, buffering=0) as file:
-            view = pickled.getbuffer()
-            while view:
-                view = view[file.write(view):]
-        os.lseek(data, 0, os.SEEK_SET)
-        return data
+
+def _pickle(popen, process_object, definition=None):
+    """A file with what the child unpickles: it finds it there and need not be woken again. definition: of
+    the context, for the child's own processes."""
+    pickled = io.BytesIO()
+    context.set_spawning_popen(popen)
+    try:
+        data = spawn.get_preparation_data(process_object._name)
+        reduction.dump(data if definition is None else _Preparation(data, definition), pickled)
+        reduction.dump(process_object, pickled)
+    finally:
+        context.set_spawning_popen(None)
+    data = os.memfd_create("warmfork-process")
+    view = pickled.getbuffer()
+    while view:
+        view = view[os.write(data, view):]
+    os.lseek(data, 0, os.SEEK_SET)
+    return data
 
 
 class _Preparation(dict):
     """What a child prepares with. Unpickling it makes the child's own processes like this one."""
 
-    definition = ()
+    def __init__(self, data, definition):
+        super().__init__(data)
+        self.definition = definition
 
     def __reduce__(self):
         return _prepare_like, (self.definition, dict(self))
@@ -157,14 +160,56 @@ def _tracker():
     return resource_tracker.getfd()
 
 
-def run_child(data, parent, tracker):
+def run_child():
     """The program of a child."""
+    data, parent, tracker = map(int, sys.argv[2:])
     # The program's main module, imported in the template: not run again.
     main = sys.modules.get("__mp_main__")
     if main is not None:
         sys.modules["__main__"] = main
     resource_tracker._resource_tracker._fd = tracker
     sys.exit(spawn._main(data, parent))
+
+
+class _Rehearsal:
+    """Stands in for the _Popen of a process that is never started."""
+
+    DupFd = _InheritedDescriptor
+    duplicate_for_child = staticmethod(os.dup)
+
+
+def _rehearsed_target(write_end, **keywords):
+    os.write(write_end.fileno(), b"")
+
+
+def rehearse():
+    """In a spare: what comes before the target of a process, for the pages that this writes to. Nothing of
+    it stays."""
+    current, path, arguments = process.current_process(), sys.path, sys.argv
+    kept_context = context._default_context._actual_context
+    read_end, write_end = connection.Pipe(duplex=False)
+    state = {
+        "_identity": (1,), "_config": {}, "_parent_pid": os.getppid(), "_parent_name": current.name,
+        "_popen": None, "_closed": False, "_target": _rehearsed_target, "_args": (write_end,),
+        "_kwargs": {"key": ["value", 1, 1.5]}, "_name": current.name,
+    }
+    data = _pickle(_Rehearsal(), _rebuild_process(state))
+    with os.fdopen(data, "rb", closefd=True) as file:
+        current._inheriting = True
+        try:
+            preparation = reduction.pickle.load(file)
+            for key in ("init_main_from_name", "init_main_from_path"):
+                preparation.pop(key, None)
+            spawn.prepare(preparation)
+            rehearsed = reduction.pickle.load(file)
+        finally:
+            del current._inheriting
+            sys.path, sys.argv = path, arguments
+            context._default_context._actual_context = kept_context
+    with read_end, write_end, open(os.devnull, encoding="utf-8"):
+        process._ParentProcess(current.name, os.getppid(), read_end.fileno())
+        rehearsed._after_fork()
+        rehearsed.run()
 
 
 class WarmforkProcess(process.BaseProcess):
