@@ -13,7 +13,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <string_view>
 
 #include "child/setup.hpp"
@@ -54,33 +53,29 @@ std::string_view read_again(const KeptDescriptor& file, std::span<char> buffer) 
     return {buffer.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
 }
 
-/// The line that begins with `key`, without its end.
-std::string_view line_of(std::string_view text, std::string_view key) {
-    const std::size_t begin = text.find(key);
-    if (begin == std::string_view::npos) return {};
-    return text.substr(begin, text.find('\n', begin + 1) - begin);
-}
-
-/// What stands behind `key`; an empty string where it is missing. `text` must end with NUL.
-const char* value_of(std::string_view text, std::string_view key) {
-    const std::size_t at = text.find(key);
-    return at == std::string_view::npos ? "" : text.data() + at + key.size();
-}
-
 void read_status(OwnerState& state, const KeptDescriptor& file) {
     std::array<char, 8192> buffer;
-    const std::string_view status = read_again(file, std::span(buffer).first(8191));
+    std::string_view status = read_again(file, std::span(buffer).first(8191));
     if (status.empty()) return;
     buffer[status.size()] = '\0';
     state.is_known = true;
-    state.file_mode_mask =
-        static_cast<std::uint32_t>(std::strtoul(value_of(status, "\nUmask:"), nullptr, 8));
-    state.signals_ignored = std::strtoull(value_of(status, "\nSigIgn:"), nullptr, 16);
-    state.no_new_privileges = std::atoi(value_of(status, "\nNoNewPrivs:")) != 0;
-    for (std::string_view key :
-         {"\nUid:", "\nGid:", "\nGroups:", "\nCapInh:", "\nCapPrm:", "\nCapEff:", "\nCapBnd:",
-          "\nCapAmb:", "\nSeccomp:", "\nSeccomp_filters:"})
-        state.credentials += line_of(status, key);
+    state.credentials.reserve(512);
+    while (!status.empty()) {
+        const std::string_view line = status.substr(0, status.find('\n'));
+        const std::size_t colon = std::min(line.find(':'), line.size());
+        const std::string_view key = line.substr(0, colon);
+        const char* value = line.data() + std::min(colon + 1, line.size());
+        if (key == "Umask")
+            state.file_mode_mask = static_cast<std::uint32_t>(std::strtoul(value, nullptr, 8));
+        else if (key == "SigIgn")
+            state.signals_ignored = std::strtoull(value, nullptr, 16);
+        else if (key == "NoNewPrivs")
+            state.no_new_privileges = std::atoi(value) != 0;
+        else if (key == "Uid" || key == "Gid" || key == "Groups" || key.starts_with("Cap") ||
+                 key.starts_with("Seccomp"))
+            state.credentials.append(line).push_back('\n');
+        status.remove_prefix(std::min(line.size() + 1, status.size()));
+    }
 }
 
 bool is_same(const rlimit& one, const rlimit& other) {
