@@ -4,7 +4,9 @@
 #define Py_LIMITED_API 0x03090000
 #include <Python.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <optional>
@@ -162,13 +164,14 @@ struct SpawnArguments {
     PyObject* limits;
 };
 
-/// Pairs of integers, flat: (source, target, source, target, ...).
+/// Pairs of integers, flat: (source, target, source, target, ...). Source -1: no pair.
 bool read_descriptors(PyObject* sequence, std::vector<warmfork_descriptor>& ret_descriptors) {
     const Py_ssize_t size = PySequence_Size(sequence);
     for (Py_ssize_t i = 0; i + 1 < size; i += 2) {
         long source, target;
         if (!read_integer(sequence, i, source) || !read_integer(sequence, i + 1, target))
             return false;
+        if (source == -1) continue;
         ret_descriptors.push_back({static_cast<int>(source), static_cast<int>(target)});
     }
     return size >= 0;
@@ -247,6 +250,27 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
                                      warmfork_reason_name(reason), text);
     warmfork_process_free(process);
     return result;
+}
+
+/// make_pipes(stdin, stdout, stderr) -> what subprocess.Popen._get_handles returns for these; None,
+/// and nothing made, where one is neither None nor subprocess.PIPE.
+PyObject* make_pipes(PyObject*, PyObject* tuple) {
+    static PyObject* pipe = PyLong_FromLong(-1);
+    int ends[6] = {-1, -1, -1, -1, -1, -1};
+    for (Py_ssize_t i = 0; i < 3; ++i) {
+        PyObject* wanted = PyTuple_GetItem(tuple, i);
+        if (!wanted) return nullptr;
+        if (wanted != pipe && wanted != Py_None) Py_RETURN_NONE;
+    }
+    for (Py_ssize_t i = 0; i < 3; ++i) {
+        if (PyTuple_GetItem(tuple, i) != pipe || ::pipe2(ends + 2 * i, O_CLOEXEC) == 0) continue;
+        const int error = errno;
+        for (int end : ends)
+            if (end >= 0) ::close(end);
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return Py_BuildValue("iiiiii", ends[0], ends[1], ends[2], ends[3], ends[4], ends[5]);
 }
 
 /// keep(pid): a child that subprocess has started ends with this process.
@@ -376,6 +400,7 @@ PyObject* counts(PyObject*, PyObject* capsule) {
 PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
                          {"close", close, METH_O, nullptr},
                          {"keep", keep, METH_O, nullptr},
+                         {"make_pipes", make_pipes, METH_VARARGS, nullptr},
                          {"spawn", spawn, METH_VARARGS, nullptr},
                          {"leave_unchecked", leave_unchecked, METH_O, nullptr},
                          {"wait", wait, METH_VARARGS, nullptr},

@@ -63,6 +63,10 @@ def _affinity_mask(cpus):
     return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")
 
 
+def _flat_limits(limits):
+    return [number for resource, (soft, hard) in limits.items() for number in (resource, soft, hard)]
+
+
 def _milliseconds(timeout):
     return -1 if timeout is None else max(0, round(timeout * 1000))
 
@@ -111,12 +115,8 @@ class Popen(subprocess.Popen):
             raise ValueError(f"lifetime must be owner or detached, not {lifetime!r}")
         self._flags = _LIFETIMES[lifetime] | (0 if nice is None else _NICE)
         self._nice = nice or 0
-        self._affinity = _affinity_mask(affinity)
-        self._limits = [
-            number
-            for resource, (soft, hard) in (limits or {}).items()
-            for number in (resource, soft, hard)
-        ]
+        self._affinity = None if affinity is None else _affinity_mask(affinity)
+        self._limits = () if limits is None else _flat_limits(limits)
         if positional or not template or not keywords.keys() <= _UNFAILING or self._is_altered():
             super().__init__(args, *positional, **keywords)
             return
@@ -137,8 +137,11 @@ class Popen(subprocess.Popen):
         self, args, executable=None, stdin=None, stdout=None, stderr=None, cwd=None, env=None,
         start_new_session=False, text=None,
     ):
-        self.pipesize = -1  # as subprocess sets it
-        self._early_handles = handles = super()._get_handles(stdin, stdout, stderr)
+        handles = _native.make_pipes(stdin, stdout, stderr)
+        if handles is None:  # something else than pipes is asked for
+            self.pipesize = -1  # as subprocess sets it
+            handles = super()._get_handles(stdin, stdout, stderr)
+        self._early_handles = handles
         try:
             self._spawn(args, executable, cwd, env, handles, start_new_session=start_new_session)
         except BaseException:
@@ -211,17 +214,15 @@ class Popen(subprocess.Popen):
     ):
         if self._template and not self._template._has_waited and self._chosen_backend() != "cold":
             self._template._wait_first()
-        if isinstance(args, (str, bytes, os.PathLike)):
-            args = [args]
-        else:
-            args = list(args)
+        if type(args) is not list:
+            args = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
         program = args[0] if executable is None else executable
         sys.audit("subprocess.Popen", program, args, cwd, env)
-        # (source, target), flat; what is not named of 0, 1 and 2 is inherited.
-        descriptors = [number for number in pass_fds if number > 2 for number in (number, number)]
-        for target, source in enumerate((handles[0], handles[3], handles[5])):
-            if source != -1:
-                descriptors += (source, target)
+        # (source, target), flat; what has no source of 0, 1 and 2 is inherited.
+        descriptors = [handles[0], 0, handles[3], 1, handles[5], 2]
+        for number in pass_fds:
+            if number > 2:
+                descriptors += (number, number)
         flags = self._flags
         if start_new_session:
             flags |= _NEW_SESSION
