@@ -17,6 +17,7 @@
 
 #include "channel/message_socket.hpp"
 #include "child/setup.hpp"
+#include "template/parking_token.hpp"
 
 namespace warmfork {
 namespace {
@@ -44,7 +45,8 @@ bool say(int reply, ReplyKind kind, const ChildFailure& failure) {
 void close_template_descriptors(const ChildPlan& plan, int mailbox) {
     std::array<int, 600> kept;
     std::size_t count = 0;
-    for (int standard : {0, 1, 2, mailbox, plan.owner_pidfd}) kept[count++] = standard;
+    for (int own : {0, 1, 2, mailbox, plan.owner_pidfd, plan.parking_token.get()})
+        kept[count++] = own;
     for (int number : plan.image_descriptors) kept[count++] = number;
     for (int number : plan.descriptors) kept[count++] = number;
     close_all_but(std::span(kept).first(count));
@@ -237,12 +239,11 @@ ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_desc
         if (!say(mailbox, ReplyKind::parked, {})) ::_exit(0);
         wait_for_message(plan, mailbox);
         // Given up meanwhile: the owner finds the mailbox closed, and takes another one.
-        if (!leave_parking_place(*plan.parking_place, kTaken)) ::_exit(0);
+        if (!take_parking_token(plan.parking_token.get())) ::_exit(0);
         receive_record(mailbox, delivery);
     } else {
         take_record_of_plan(plan, delivery);
     }
-    if (plan.parking_lot) plan.parking_lot->unmap();
     const ChildCommand command = apply_record(plan, delivery, mailbox);
     plan.host->install_signals(command.signals_ignored);
     tell_started(mailbox);

@@ -8,7 +8,6 @@
 #include "child/title.hpp"
 #include "protocol/record.hpp"
 #include "template/host.hpp"
-#include "template/parking_lot.hpp"
 
 namespace warmfork {
 
@@ -24,8 +23,7 @@ struct ChildPlan {
     /// A child that is forked on command: its record and descriptors. Empty: a spare, which waits.
     std::span<const std::byte> record;
     std::vector<int> descriptors;
-    ParkingLot* parking_lot = nullptr;
-    ParkingPlace* parking_place = nullptr;  ///< of a spare
+    Descriptor parking_token{};  ///< of a spare
 };
 
 /// What user code is to be started with. The views lie in memory of the child's own that stays.

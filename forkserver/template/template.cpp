@@ -14,6 +14,7 @@
 #include "channel/message_socket.hpp"
 #include "child/setup.hpp"
 #include "keeper/keeper.hpp"
+#include "template/parking_token.hpp"
 #include "template/report.hpp"
 #include "template/twin.hpp"
 
@@ -53,7 +54,6 @@ Template::Template(Connection connection, const PreloadInterface& preload, Host&
       freshness_(connection_.inotify.get(), connection_.segment.layout().freshness) {
     policy_.set_range(connection_.hello.spares_least, connection_.hello.spares_most);
     plan_.host = &host;
-    plan_.parking_lot = &parking_lot_;
     plan_.image = read_image_addresses();
     plan_.owner_pidfd = connection_.owner_pidfd.get();
     owner_stack_ = owner_stack();
@@ -83,7 +83,7 @@ std::string Template::open_gate() {
     if (obstacle.empty()) obstacle = libraries_in_the_way(preload_);
     if (obstacle.empty())
         obstacle =
-            mappings_in_the_way(allowed_, {&connection_.segment.layout(), parking_lot_.address()});
+            mappings_in_the_way(allowed_, {&connection_.segment.layout()});
     if (obstacle.empty()) {
         // The handlers are part of what makes one thread: OpenBLAS ends its pool in its own.
         const AtforkRun handlers(preload_);
@@ -151,10 +151,12 @@ std::unordered_set<int> Template::own_descriptors() const {
                                 connection_.owner_pidfd.get(),
                                 connection_.inotify.get(),
                                 freshness_.mounts(),
-                                child_mailbox_};
+                                child_mailbox_,
+                                plan_.parking_token.get()};
     for (const auto* descriptors : {&spawn_descriptors_, &spawn_mailboxes_})
         for (const Descriptor& descriptor : *descriptors) own.insert(descriptor.get());
-    for (const Child& child : children_) own.insert(child.pidfd.get());
+    for (const Child& child : children_)
+        for (int number : {child.pidfd.get(), child.token.get()}) own.insert(number);
     return own;
 }
 
@@ -225,7 +227,7 @@ void Template::hand_off(const FrameHeader& header) {
     for (Child& child : children_) {
         if (child.id != header.id || child.state == State::running) continue;
         child.state = State::running;
-        parking_lot_.release(std::exchange(child.place, nullptr));
+        child.token.reset();
         child.lifetime = header.values[0] == static_cast<std::int64_t>(Lifetime::detached)
                              ? Lifetime::detached
                              : Lifetime::owner;
@@ -333,19 +335,21 @@ std::optional<ChildCommand> Template::refill() {
     if (!refill_is_due()) return {};
     ForkFailure failure{};
     Descriptor mailbox;
-    plan_.parking_place = parking_lot_.claim();
-    if (plan_.parking_place && make_spare_mailbox(mailbox) == 0) {
+    // Not a variable here: the child comes back this way, and must not close what has this number
+    // by then.
+    plan_.parking_token = make_parking_token();
+    if (plan_.parking_token && make_spare_mailbox(mailbox) == 0) {
         if (auto command =
                 give_birth(State::parked, 0, Lifetime::owner, std::move(mailbox), failure))
             return command;
         if (failure.stage == Stage::none)
-            children_.back().place = std::exchange(plan_.parking_place, nullptr);
+            children_.back().token = std::move(plan_.parking_token);
         else
             outbox_.add(make_frame(FrameKind::gone, last_child_id_));
     } else {
         failure.stage = Stage::fork;
     }
-    parking_lot_.release(std::exchange(plan_.parking_place, nullptr));
+    plan_.parking_token.reset();
     // Not an error of any spawn: the next one finds none parked, and is told why by its own fork.
     if (failure.stage != Stage::none && !socket_is_full_) policy_.spare_failed(Clock::now());
     return {};
@@ -432,7 +436,7 @@ bool Template::refill_is_due() const {
 /// Ends a parked child, unless its record has arrived already: then it is the owner's. False: it
 /// is.
 bool Template::give_up(Child& child) {
-    if (!child.place || !leave_parking_place(*child.place, kGivenUp)) return false;
+    if (!child.token || !take_parking_token(child.token.get())) return false;
     signal_pidfd(child.pidfd.get(), SIGKILL);
     child.state = State::given_up;
     return true;
@@ -451,7 +455,6 @@ void Template::bury_ended_children() {
         if (!child.ended || child.state == State::running) continue;
         if (child.state == State::parked) policy_.spare_failed(Clock::now());
         outbox_.add(make_frame(FrameKind::gone, child.id, child.pid));
-        parking_lot_.release(child.place);
     }
     std::erase_if(children_, [](const Child& child) { return child.ended; });
 }

@@ -59,7 +59,7 @@ class Template {
         Descriptor pidfd;
         State state;
         Lifetime lifetime;
-        ParkingPlace* place = nullptr;  ///< of a spare
+        Descriptor token{};  ///< of a spare
         bool ended = false;
     };
     struct ForkFailure {
@@ -116,7 +116,6 @@ class Template {
     CloneContext clone_;
     AllowList allowed_;
     SparePolicy policy_;
-    ParkingLot parking_lot_;
     ImageFacts facts_;
     Freshness freshness_;
     bool said_stale_ = false;

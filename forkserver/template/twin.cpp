@@ -58,7 +58,6 @@ TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan, Descripto
     mailbox.reset();
     birth.channel = std::move(far);
     close_all_but_image(plan, birth.channel.get());
-    plan.parking_lot->unmap();
     std::array<char, 16> name{};
     ::prctl(PR_GET_NAME, name.data());
     ::prctl(PR_SET_NAME, "warmfork-twin");
