@@ -162,6 +162,7 @@ struct SpawnArguments {
     int nice;
     PyObject* affinity;
     PyObject* limits;
+    PyObject* spawned;
 };
 
 /// Pairs of integers, flat: (source, target, source, target, ...). Source -1: no pair.
@@ -192,14 +193,16 @@ bool read_limits(PyObject* sequence, std::vector<warmfork_limit>& ret_limits) {
     return size >= 0;
 }
 
-/// spawn(template or None, ...) -> (pid, backend, reason, reason text)
+/// spawn(template or None, ..., list): a tuple (pid, backend, reason, reason text) is in the list
+/// when this returns, also when it returns with the exception of a signal's handler: then the child
+/// is not lost.
 PyObject* spawn(PyObject*, PyObject* tuple) {
     SpawnArguments given{};
-    if (!PyArg_ParseTuple(tuple, "OOOOOOIiiIKiOO", &given.capsule, &given.arguments,
+    if (!PyArg_ParseTuple(tuple, "OOOOOOIiiIKiOOO", &given.capsule, &given.arguments,
                           &given.executable, &given.environment, &given.directory,
                           &given.descriptors, &given.flags, &given.backend, &given.process_group,
                           &given.file_mode_mask, &given.signals_default, &given.nice,
-                          &given.affinity, &given.limits))
+                          &given.affinity, &given.limits, &given.spawned))
         return nullptr;
     std::optional<InUse> self;
     if (given.capsule != Py_None && !self.emplace(given.capsule)) return nullptr;
@@ -245,11 +248,12 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
     Py_END_ALLOW_THREADS if (error) return raise(failure);
     const char* text;
     const warmfork_reason reason = warmfork_process_reason(process, &text);
-    PyObject* result = Py_BuildValue("iiss", warmfork_process_pid(process),
-                                     static_cast<int>(warmfork_process_backend(process)),
-                                     warmfork_reason_name(reason), text);
+    Reference result(Py_BuildValue("iiss", warmfork_process_pid(process),
+                                   static_cast<int>(warmfork_process_backend(process)),
+                                   warmfork_reason_name(reason), text));
     warmfork_process_free(process);
-    return result;
+    if (!result || PyList_Append(given.spawned, result.get()) < 0) return nullptr;
+    Py_RETURN_NONE;
 }
 
 /// make_pipes(stdin, stdout, stderr) -> what subprocess.Popen._get_handles returns for these; None,

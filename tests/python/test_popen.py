@@ -113,6 +113,24 @@ class Failures(TestCase):
         self.refused(ValueError, env={"a=b": "c"})
         self.refused(AttributeError, stdin="no file")
 
+    def test_a_child_that_starts_when_its_caller_is_interrupted_is_ended(self):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGUSR1, interrupt)
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        program = "import os, signal; os.kill(os.getppid(), signal.SIGUSR1); input()"
+        for options in ({}, {"encoding": "utf-8"}):  # started early or late
+            # The signal is there when the spawn returns, or comes soon after.
+            with self.assertRaises(KeyboardInterrupt):
+                child = self.warm.popen([PYTHON, "-c", program], stdin=subprocess.PIPE, **options)
+                try:
+                    signal.pause()
+                finally:
+                    child.kill()
+                    child.wait()
+                    child.stdin.close()
+
     def test_a_child_whose_popen_cannot_be_finished_is_ended(self):
         with unittest.mock.patch("subprocess._cleanup", lambda: 1 / 0), self.assertRaises(ZeroDivisionError):
             self.warm.popen([PYTHON, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -495,12 +513,16 @@ class Templates(TestCase):
         import pty
 
         program = """
-import subprocess, sys, warmfork
+import os, subprocess, sys, warmfork
 with warmfork.Template(["json"], backend="warm") as template:
     template.wait_parked()
     first = template.pid
-    child = template.popen([sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"])
+    # Ready it may be before this process runs on.
+    read_end, write_end = os.pipe()
+    text = f"import os, signal; os.read({read_end}, 1); print('ready', flush=True); signal.pause()"
+    child = template.popen([sys.executable, "-c", text], pass_fds=[read_end])
     try:
+        os.write(write_end, b"x")
         child.wait()
         print("no interrupt")
     except KeyboardInterrupt:

@@ -71,6 +71,14 @@ def _milliseconds(timeout):
     return -1 if timeout is None else max(0, round(timeout * 1000))
 
 
+def end_spawned(spawned):
+    """Ends the child of a spawn that was interrupted when it was there. spawned: _native.spawn's list."""
+    for pid, *_ in spawned:
+        os.kill(pid, signal.SIGKILL)
+        _native.wait(pid, 0, [])
+    del spawned[:]
+
+
 class Popen(subprocess.Popen):
     """A subprocess.Popen whose child comes from a template.
 
@@ -93,7 +101,7 @@ class Popen(subprocess.Popen):
     reason = ""
     reason_code = "none"
 
-    _spawned = None  # (pid, backend, reason code, reason)
+    _spawned = ()  # one (pid, backend, reason code, reason)
     _early_handles = None  # until subprocess asks for them
 
     def __init__(
@@ -159,8 +167,7 @@ class Popen(subprocess.Popen):
         """Ends a child whose Popen could not be finished."""
         if self._early_handles:
             self._close_early_handles()
-        os.kill(self._spawned[0], signal.SIGKILL)
-        _native.wait(self._spawned[0], 0, [])
+        end_spawned(self._spawned)
         self._child_created = False
 
     def _get_handles(self, stdin, stdout, stderr):
@@ -202,7 +209,7 @@ class Popen(subprocess.Popen):
                     args, executable, cwd, env, handles, pass_fds, restore_signals, umask,
                     start_new_session, *process_group,
                 )
-            self.pid, backend, self.reason_code, self.reason = self._spawned
+            self.pid, backend, self.reason_code, self.reason = self._spawned[0]
             self.backend = _BACKEND_NAMES[backend]
             self._child_created = True
         finally:
@@ -232,8 +239,9 @@ class Popen(subprocess.Popen):
             flags |= _UMASK
         if restore_signals:
             flags |= _SIGNALS_DEFAULT
+        self._spawned = []
         try:
-            self._spawned = _native.spawn(
+            _native.spawn(
                 self._template._handle if self._template else None,
                 args,
                 executable,
@@ -248,9 +256,13 @@ class Popen(subprocess.Popen):
                 self._nice,
                 self._affinity,
                 self._limits,
+                self._spawned,
             )
         except Error as error:
             raise self._familiar_error(error, cwd, program) from None
+        except BaseException:  # Ctrl-C, behind the child's back
+            end_spawned(self._spawned)
+            raise
 
     def _refuse_if_warm(self, obstacle):
         if self._chosen_backend() == "warm":

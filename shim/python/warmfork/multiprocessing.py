@@ -24,7 +24,7 @@ import sys
 from multiprocessing import connection, context, popen_fork, process, reduction, resource_tracker, spawn, util
 
 from . import _native
-from ._owner import Template
+from ._owner import Template, end_spawned
 
 __all__ = ["get_context", "install", "set_preload", "WarmforkContext", "WarmforkProcess"]
 
@@ -76,7 +76,7 @@ class _Popen(popen_fork.Popen):
     def _launch(self, process_object):
         # multiprocessing.Process itself has none: the method's own.
         warm_context = getattr(process_object, "_warm_context", _default)
-        ours, childs = [], []
+        ours, childs, spawned = [], [], []
         try:
             data = _pickle(self, process_object, warm_context.definition)
             childs.append(data)
@@ -93,19 +93,21 @@ class _Popen(popen_fork.Popen):
             template._wait_first()
             options = util._args_from_interpreter_flags()
             executable = spawn.get_executable()
-            self.pid, backend, _, self.reason = _native.spawn(
+            _native.spawn(
                 template._handle,
                 [executable, *options, "-c", CHILD, "--multiprocessing-fork", str(data), str(parent),
                  str(tracker)],
                 None, None, None,
                 [number for number in kept for number in (number, number)],
-                0, 0, 0, 0, 0, 0, None, [],
+                0, 0, 0, 0, 0, 0, None, [], spawned,
             )
         except BaseException:
             util.close_fds(*ours)
+            end_spawned(spawned)
             raise
         finally:
             util.close_fds(*childs)
+        self.pid, backend, _, self.reason = spawned[0]
         self.backend = "warm" if backend == 2 else "cold"
         warm_context.counts[self.backend] += 1
         self.sentinel = sentinel
