@@ -45,12 +45,11 @@ std::string find_companion(const std::string& name) {
 }
 
 std::string find_python_path() {
-    // First the directory that holds nothing else: beside an installed package lie modules that
-    // other interpreters must not find.
-    if (std::string directory = find_companion("python"); !directory.empty()) return directory;
-    const std::string package =
-        first_existing({own / "_template.py", own.parent_path() / "_template.py"});
-    return package.empty() ? "" : fs::path(package).parent_path().parent_path().string();
+    // A package that has its companions in it, as a wheel has, is complete.
+    std::error_code error;
+    if (fs::exists(own / "_libexec", error)) return own.parent_path().string();
+    // Not where the package lies: beside it are modules that other interpreters must not find.
+    return find_companion("python");
 }
 
 }  // namespace warmfork

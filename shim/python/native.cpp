@@ -422,7 +422,11 @@ PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
                          {"become_child", become_child, METH_VARARGS, nullptr},
                          {nullptr, nullptr, 0, nullptr}};
 
-PyModuleDef_Slot slots[] = {{0, nullptr}};
+int add_version(PyObject* module) {
+    return PyModule_AddStringConstant(module, "__version__", WARMFORK_VERSION);
+}
+
+PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(add_version)}, {0, nullptr}};
 
 PyModuleDef definition{PyModuleDef_HEAD_INIT,
                        "warmfork._native",

@@ -9,20 +9,19 @@
 `import warmfork` itself is light: what it names is loaded when it is first used (PEP 562).
 """
 
-__version__ = "0.1.0"
-
 _HOMES = {
     "Template": "_owner",
     "Popen": "_owner",
     "Error": "_errors",
     "TemplateError": "_errors",
     "get_context": "multiprocessing",
+    "__version__": "_native",
 }
 
 # Modules of their own, for who uses what they extend.
 _MODULES = ("aio", "multiprocessing", "tractor", "trio")
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(name for name in _HOMES if name[0] != "_")
 
 
 def __getattr__(name):

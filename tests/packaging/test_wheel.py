@@ -1,0 +1,65 @@
+"""`pip install` of shim/python: into virtual environments, with and without the system's packages."""
+
+import glob
+import os
+import tempfile
+import unittest
+
+from support import PYTHON, SOURCE, run
+
+PROGRAM = """
+import sys, warmfork, warmfork._native
+with warmfork.Template(["json"]) as template:
+    done = template.run([sys.executable, "-c", "import json, sys; print(sys.prefix)"], backend="warm",
+                        capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sys.prefix, done.stdout
+print(warmfork.__file__, warmfork.__version__)
+"""
+
+
+class Wheel(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = folder.name
+        run([PYTHON, "-m", "pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir",
+             cls.folder, f"{SOURCE}/shim/python"])
+        (cls.wheel,) = glob.glob(f"{cls.folder}/*.whl")
+
+    def pip(self, root):
+        """pip, working on that environment: the system's own, which is quicker than one in each."""
+        return [PYTHON, "-m", "pip", "--python", f"{root}/bin/python"]
+
+    def environment(self, *options):
+        """A virtual environment with the wheel installed."""
+        root = tempfile.mkdtemp(dir=self.folder)
+        run([PYTHON, "-m", "venv", "--without-pip", *options, root])
+        run([*self.pip(root), "install", "--no-deps", "--no-index", self.wheel])
+        return root
+
+    def test_it_is_for_the_stable_abi(self):
+        self.assertIn("-cp39-abi3-linux_", os.path.basename(self.wheel))
+
+    def test_children_are_warm_in_a_virtual_environment(self):
+        for options in ((), ("--system-site-packages",)):
+            root = self.environment(*options)
+            self.assertIn(root, run([f"{root}/bin/python", "-c", PROGRAM], cwd=root))
+
+    def test_the_command_line_comes_with_it(self):
+        root = self.environment()
+        path = {"PATH": f"{root}/bin:/usr/bin:/bin"}
+        self.assertEqual(run(["warmfork", "run", "--backend", "warm", "--preload", "json", "--", "python", "-c",
+                              "import sys; print(sys.prefix)"], env=path), f"{root}\n")
+        self.assertIn("warm-spare", run(["warmfork", "bench", "serial", "--count", "1", "--preload", "json"], env=path))
+
+    def test_it_is_removed_without_a_trace(self):
+        root = self.environment()
+        run([*self.pip(root), "uninstall", "--yes", "warmfork"])
+        left = [os.path.join(folder, name) for folder, folders, files in os.walk(root) for name in folders + files
+                if "warmfork" in name]
+        self.assertEqual(left, [])
+
+
+if __name__ == "__main__":
+    unittest.main()
