@@ -45,10 +45,11 @@ std::string find_companion(const std::string& name) {
 }
 
 std::string find_python_path() {
-    // A package that has its companions in it, as a wheel has, is complete.
+    // The package that this code belongs to: children that preload it find it where their owner
+    // did.
     std::error_code error;
-    if (fs::exists(own / "_libexec", error)) return own.parent_path().string();
-    // Not where the package lies: beside it are modules that other interpreters must not find.
+    if (fs::exists(own / "_template.py", error)) return own.parent_path().string();
+    // For others not where it lies: beside it are modules that other interpreters must not find.
     return find_companion("python");
 }
 

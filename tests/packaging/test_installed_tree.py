@@ -77,6 +77,17 @@ class InstalledTree(unittest.TestCase):
         self.assertIn("json/__init__.py", shown)
         self.assertIn(self.packages, shown)
 
+    def test_processes_of_multiprocessing_find_the_package_where_their_parent_did(self):
+        program = os.path.join(self.scratch, "program.py")
+        with open(program, "w") as file:
+            file.write("import warmfork\n"
+                       "def place(_):\n"
+                       "    return warmfork.__file__\n"
+                       "if __name__ == '__main__':\n"
+                       "    with warmfork.get_context().Pool(1) as pool:\n"
+                       "        print(pool.map(place, [0]) == [warmfork.__file__])\n")
+        self.assertEqual(run([PYTHON, program], env={"PYTHONPATH": os.path.dirname(self.packages)}), "True\n")
+
     def test_children_can_spawn_too(self):
         inner = ("import sys, warmfork\n"
                  "with warmfork.Template(['csv']) as template:\n"
