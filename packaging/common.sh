@@ -30,6 +30,19 @@ install_packages() {
         "${missing[@]}" >/dev/null || fail "apt-get could not install ${missing[*]}"
 }
 
+# Copies what belongs to the tree, and nothing that was built in it.
+copy_tree() {
+    local to=$1
+    mkdir -p "$to"
+    if git -C "$root" rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+        git -C "$root" ls-files -z --cached --others --exclude-standard |
+            (cd "$root" && xargs -0 -I{} sh -c '[ ! -e "$1" ] || printf "%s\\0" "$1"' _ {}) |
+            tar -C "$root" --null --files-from=- -cf - | tar -C "$to" -xf -
+    else
+        tar -C "$root" --exclude='./build*' --exclude=./.git --exclude=__pycache__ -cf - . | tar -C "$to" -xf -
+    fi
+}
+
 # CMake 3.25 and a C++20 compiler are what Debian 12 has.
 build_packages=(g++ cmake ninja-build libboost-dev libfmt-dev libcli11-dev nlohmann-json3-dev
     libtomlplusplus-dev python3-dev python3-numpy pkg-config)
