@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "channel/message_socket.hpp"
@@ -58,6 +59,12 @@ int start_keeper(const std::string& program, int owner_pidfd, Descriptor& ret_ke
 int keep(int keeper, int pidfd, bool told_by_kernel) {
     const KeeperMessage message{told_by_kernel, 0};
     return send_message(keeper, bytes_of(message), {}, std::span(&pidfd, 1), 0);
+}
+
+int keep_for(int keeper, int pidfd, int owner_pidfd) {
+    const KeeperMessage message{};
+    const int descriptors[] = {pidfd, owner_pidfd};
+    return send_message(keeper, bytes_of(message), {}, descriptors, MSG_DONTWAIT);
 }
 
 void leave_to_itself(Descriptor keeper) {

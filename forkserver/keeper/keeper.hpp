@@ -21,6 +21,10 @@ struct KeeperMessage {
 /// Safe between vfork and exec.
 [[nodiscard]] int keep(int keeper, int pidfd, bool told_by_kernel);
 
+/// Gives it a process that has an owner of its own, behind `owner_pidfd`. As long as the keeper's
+/// owner lives that is the one to see to it. Otherwise as `keep`.
+[[nodiscard]] int keep_for(int keeper, int pidfd, int owner_pidfd);
+
 /// Says that no more wards come; the keeper then outlives this socket until its wards have ended.
 void leave_to_itself(Descriptor keeper);
 

@@ -6,6 +6,9 @@
 //
 // Each message on SOCKET carries the pidfd of one more ward. The last one may say that no more will
 // come: then the end of file is not the owner's death, and the keeper leaves with its last ward.
+//
+// A ward may come with the pidfd of an owner of its own: the children of a service, which belong to
+// its clients. While the service lives it sees to them; when it has gone, the keeper does.
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -31,37 +34,64 @@ class Keeper {
 
     void run() {
         while (!owner_is_dead_ && (socket_ || !wards_.empty())) wait_and_dispatch();
+        if (!owner_is_dead_) return;
         while (socket_ && receive(MSG_DONTWAIT)) {
         }
-        if (!owner_is_dead_) return;
-        // One that lives on under another program (exec) has sent no parent-death signal.
-        pollfd owner{owner_.get(), POLLIN, 0};
-        if (::poll(&owner, 1, 0) == 0)
-            for (Ward& ward : wards_) ward.told_by_kernel = false;
-        warmfork::end_processes(std::move(wards_));
+        end_wards_of_owner();
+        while (!wards_.empty()) wait_and_dispatch();
     }
 
   private:
+    struct Kept {
+        Ward ward;
+        Descriptor owner;  ///< its own; empty: this keeper's
+    };
+
+    void end_wards_of_owner() {
+        // One that lives on under another program (exec) has sent no parent-death signal.
+        pollfd owner{owner_.get(), POLLIN, 0};
+        const bool is_alive = ::poll(&owner, 1, 0) == 0;
+        std::vector<Ward> ending;
+        for (Kept& kept : wards_) {
+            if (kept.owner) continue;
+            if (is_alive) kept.ward.told_by_kernel = false;
+            ending.push_back(std::move(kept.ward));
+        }
+        std::erase_if(wards_, [](const Kept& kept) { return !kept.owner; });
+        warmfork::end_processes(std::move(ending));
+    }
+
     void wait_and_dispatch() {
-        std::vector<pollfd> polled{{owner_.get(), POLLIN, 0}, {socket_.get(), POLLIN, 0}};
-        for (const Ward& ward : wards_) polled.push_back({ward.pidfd.get(), POLLIN, 0});
+        std::vector<pollfd> polled{{owner_is_dead_ ? -1 : owner_.get(), POLLIN, 0},
+                                   {socket_.get(), POLLIN, 0}};
+        for (const Kept& kept : wards_) {
+            polled.push_back({kept.ward.pidfd.get(), POLLIN, 0});
+            polled.push_back({owner_is_dead_ ? kept.owner.get() : -1, POLLIN, 0});
+        }
         if (::poll(polled.data(), polled.size(), -1) < 0) return;
         if (polled[0].revents) owner_is_dead_ = true;
-        std::vector<Ward> running;
-        for (std::size_t i = 0; i < wards_.size(); ++i)
-            if (polled[i + 2].revents == 0) running.push_back(std::move(wards_[i]));
+        std::vector<Kept> running;
+        std::vector<Ward> ending;
+        for (std::size_t i = 0; i < wards_.size(); ++i) {
+            if (polled[2 * i + 2].revents) continue;
+            if (polled[2 * i + 3].revents)
+                ending.push_back(std::move(wards_[i].ward));
+            else
+                running.push_back(std::move(wards_[i]));
+        }
         wards_ = std::move(running);
+        warmfork::end_processes(std::move(ending));
         if (socket_ && polled[1].revents) receive(0);
     }
 
     /// False: nothing more to receive.
     bool receive(int flags) {
         warmfork::KeeperMessage message{};
-        int number = -1;
+        int numbers[2] = {-1, -1};
         warmfork::ReceivedMessage received;
         const int error =
-            receive_message(socket_.get(), std::as_writable_bytes(std::span(&message, 1)),
-                            std::span(&number, 1), flags, received);
+            receive_message(socket_.get(), std::as_writable_bytes(std::span(&message, 1)), numbers,
+                            flags, received);
         if (error) return false;
         if (received.size == 0) {
             if (!no_more_wards_) owner_is_dead_ = true;  // it has called exec
@@ -69,14 +99,15 @@ class Keeper {
             return false;
         }
         if (message.no_more_wards) no_more_wards_ = true;
-        if (received.descriptor_count == 1)
-            wards_.push_back({Descriptor(number), message.told_by_kernel != 0});
+        if (received.descriptor_count > 0)
+            wards_.push_back(
+                {{Descriptor(numbers[0]), message.told_by_kernel != 0}, Descriptor(numbers[1])});
         return true;
     }
 
     Descriptor socket_;
     Descriptor owner_;
-    std::vector<Ward> wards_;
+    std::vector<Kept> wards_;
     bool no_more_wards_ = false;
     bool owner_is_dead_ = false;
 };
