@@ -29,71 +29,10 @@ constexpr int kMostLostTemplates = 8;
 // many.
 constexpr int kMostRenewals = 5;
 
-/// What the child behind a reply pipe or a mailbox has said last, before it closed it.
-Outcome read_reply(int descriptor, MailboxReply& ret_reply) {
-    do {
-        ssize_t size;
-        do size = ::read(descriptor, &ret_reply, sizeof ret_reply);
-        while (size < 0 && errno == EINTR);
-        if (size != sizeof ret_reply)
-            return Failure{Stage::hand_off, ECHILD, 0, "the child ended before it was set up"};
-    } while (ret_reply.kind == ReplyKind::parked);
-    if (ret_reply.kind == ReplyKind::started) return {};
-    return make_failure(ret_reply.stage, ret_reply.error_number, "the child cannot be set up",
-                        ret_reply.detail);
-}
-
-/// Waits until the child is set up, or has failed to be. `born.pid` is filled in where the template
-/// ended before it could tell. `reply`: where the child says so; its mailbox, unless it got a pipe.
-Outcome await_start(Born& born, int reply) {
-    // Not for the reply, but for the end of file behind it. A message wakes its reader on the
-    // sender's processor, where it would take the child's place in the moment of its start; a
-    // hang-up wakes it wherever a processor is idle.
-    pollfd hang_up{reply, 0, 0};
-    while (::poll(&hang_up, 1, -1) < 0 && errno == EINTR) {
-    }
-    MailboxReply said{};
-    Outcome failure = read_reply(reply, said);
-    // One that did not get the pipe says so in its mailbox.
-    if (failure && said.pid == 0 && reply != born.mailbox.get())
-        failure = read_reply(born.mailbox.get(), said);
-    if (said.pid != 0) born.pid = said.pid;
-    return failure;
-}
-
-std::string directory_of(const Request& request) {
-    const std::string_view directory = request.contents().directory;
-    return directory.empty() ? "." : std::string(directory);
-}
-
 std::vector<pid_t> spawned_pids(const std::vector<Spawned>& spawned) {
     std::vector<pid_t> pids;
     for (const Spawned& child : spawned) pids.push_back(child.pid);
     return pids;
-}
-
-/// "cannot be set up" in the words of the step.
-void describe(Failure& failure, const Request& request) {
-    std::string what;
-    switch (failure.stage) {
-        case Stage::directory:
-            what = "cannot change to directory " + std::string(request.contents().directory.empty()
-                                                                   ? "."
-                                                                   : request.contents().directory);
-            break;
-        case Stage::descriptors:
-            what = "cannot place descriptor " + std::to_string(failure.detail) + " of the child";
-            break;
-        case Stage::session:
-            what = "cannot enter the session or process group";
-            break;
-        case Stage::limits:
-            what = "cannot set the child's limits";
-            break;
-        default:
-            return;
-    }
-    failure = make_failure(failure.stage, failure.error_number, what, failure.detail);
 }
 
 }  // namespace
@@ -247,26 +186,13 @@ ColdReason TemplateHandle::select(const Request& request, PythonCommand& ret_com
     return find_python_reason(ret_command, request.environment(), streams);
 }
 
-/// Why a request cannot be served from an image that fits it otherwise.
-ColdReason TemplateHandle::find_image_reason(const Request& request, const PythonCommand& command,
-                                             TemplateProcess& process) {
-    const std::vector<std::int32_t>& targets = request.contents().descriptor_targets;
-    for (int number : process.image_descriptors())
-        if (std::find(targets.begin(), targets.end(), number) != targets.end())
-            return {WARMFORK_REASON_DESCRIPTORS,
-                    "descriptor " + std::to_string(number) + " is in use by a preloaded module"};
-    if (!is_python_ || is_unchecked_ || command.has_safe_path()) return {};
-    const std::string directory = command.kind == PythonCommand::Kind::script
-                                      ? import_directory(directory_of(request), command.operand)
-                                      : directory_of(request);
-    if (has_relative_path(command, request.environment()) &&
-        !is_same_file(directory_of(request), process.directory()))
-        return {WARMFORK_REASON_ENVIRONMENT,
-                "PYTHONPATH has a relative entry, and the directory is not the template's"};
-    const std::string shadow = shadows_.find(directory, process.pid(), process.shadowable());
-    if (shadow.empty()) return {};
-    return {WARMFORK_REASON_SHADOWED,
-            shadow + " would be imported instead of a preloaded module of that name"};
+ColdReason TemplateHandle::find_reason(const Request& request, const PythonCommand& command,
+                                       TemplateProcess& process) {
+    const std::vector<int> descriptors = process.image_descriptors();
+    if (!is_python_ || is_unchecked_) return find_descriptor_reason(request, descriptors);
+    return find_image_reason(
+        request, command, {process.pid(), descriptors, process.shadowable(), process.directory()},
+        shadows_);
 }
 
 /// Sets `ret_cold` where the request is to be served cold; with it a failure for who insists on
@@ -285,7 +211,7 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
             selection, may_wait || (renewals > 0 && on_stale_ == WARMFORK_STALE_WAIT), {}, process,
             ret_cold);
         if (failure || ret_cold) return failure;
-        if ((ret_cold = find_image_reason(request, command, *process))) return {};
+        if ((ret_cold = find_reason(request, command, *process))) return {};
 
         const OwnerState state = read_owner_state();
         std::string change = find_incompatible_change(process->state_at_start(), state);
@@ -336,39 +262,25 @@ ColdReason TemplateHandle::explain(const Request& request) {
     if (ColdReason reason = select(request, command, selection)) return reason;
     if (ColdReason reason = images_.explain(selection)) return reason;
     const Process process = images_.first();
-    return process ? find_image_reason(request, command, *process) : ColdReason();
+    return process ? find_reason(request, command, *process) : ColdReason();
 }
 
 Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
                                  const OwnerState& state, const Request& request,
                                  std::uint32_t count, std::vector<Spawned>& ret_spawned) {
-    RecordContents contents = request.contents();
-    add_differences(process.state_at_start(), state, contents);
-    contents.header.owner_pid = owner_;
-    contents.header.flags |= kRecordSignalMask | kRecordSignalsIgnored | kRecordDirectoryDescriptor;
-    if (process.opened_by_main_thread()) contents.header.flags |= kRecordParentDeathSignal;
-    contents.header.signals_ignored = (state.signals_ignored & ~request.signals_default()) |
-                                      request.contents().header.signals_ignored;
-    if (!request.has_signal_mask()) contents.header.signal_mask = state.signal_mask;
-    if (!(contents.header.flags & (kRecordNewSession | kRecordProcessGroup))) {
-        contents.header.flags |= kRecordProcessGroup;
-        contents.header.process_group = state.process_group;
-    }
-    const Descriptor directory(::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!directory) return make_failure(Stage::directory, errno, "cannot open the directory .");
-    std::vector<int> descriptors = request.sources();
-    descriptors.push_back(directory.get());
-    std::vector<std::byte> record;
-    if (int error = encode_record(contents, record))
-        return make_failure(Stage::record, error, "the request does not fit into a record");
+    ChildTies ties{request.lifetime()};
+    ties.parent = owner_;
+    ties.has_parent_death_signal = process.opened_by_main_thread();
+    ChildRecord record;
+    if (Outcome failure = make_child_record(request, process.state_at_start(), state, ties, record))
+        return failure;
 
     const bool serves_stale = is_unchecked_ || on_stale_ == WARMFORK_STALE_SERVE;
     // Where nobody knows the template looks, at a fork.
     if (count == 1 && freshness != Freshness::unknown) {
         Spawned spawned{0, true, {}};
         bool done = false;
-        Outcome failure =
-            spawn_by_hand_off(process, record, descriptors, request.lifetime(), done, spawned);
+        Outcome failure = spawn_by_hand_off(process, record, request.lifetime(), done, spawned);
         if (failure) describe(*failure, request);
         if (failure || done) {
             if (!failure) ++handed_off_, ret_spawned = {spawned};
@@ -379,7 +291,7 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
     const std::uint64_t mount_changes = process.mount_changes();
     std::uint64_t id;
     std::vector<Born> born;
-    if (Outcome failure = process.fork_on_command(record, descriptors, count,
+    if (Outcome failure = process.fork_on_command(record.bytes, record.descriptors, count,
                                                   serves_stale ? kSpawnFromStaleImage : 0,
                                                   request.nonblocking(), id, born))
         return failure;
@@ -415,42 +327,14 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
 }
 
 /// Sends the record to a parked child. `ret_done` stays false if there is none to be had.
-Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process,
-                                          std::span<const std::byte> record,
-                                          std::span<const int> descriptors, Lifetime lifetime,
-                                          bool& ret_done, Spawned& ret_spawned) {
-    MailboxHeader header{kMailboxMagic, static_cast<std::uint32_t>(record.size())};
-    std::vector<int> sent{-1};  // the reply pipe
-    sent.insert(sent.end(), descriptors.begin(), descriptors.end());
-    Descriptor memfd;
-    if (record.size() > kInlineRecordSize) {
-        memfd = make_sealed_memfd(record);
-        if (!memfd) return make_failure(Stage::record, errno, "cannot make a memfd for the record");
-        sent.insert(sent.begin() + 1, memfd.get());
-        header.record_size = 0;
-        record = {};
-    }
+Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process, const ChildRecord& record,
+                                          Lifetime lifetime, bool& ret_done, Spawned& ret_spawned) {
     Outcome failure;
     for (int tries = 0; tries < kHandOffTries; ++tries) {
         std::optional<Born> spare = process.take_spare(lifetime);
         if (!spare) return {};
-        ReplyPipe reply;
-        if (int error = reply.open()) {
-            end_child(spare->pid);
-            return make_failure(Stage::hand_off, error, "cannot make a pipe for the reply");
-        }
-        sent.front() = reply.write_end();
-        const int error = send_message(spare->mailbox.get(), bytes_of(header), record, sent, 0);
-        if (error == EBADF || error == ETOOMANYREFS) {
-            spare->mailbox.reset();
-            end_child(spare->pid);
-            return make_failure(Stage::descriptors, error,
-                                error == EBADF ? "a descriptor of the request is not open"
-                                               : "too many descriptors are in flight");
-        }
-        reply.close_write_end();
-        if (!error) failure = await_start(*spare, reply.read_end());
-        if (!error && !failure) {
+        failure = hand_off(record, *spare);
+        if (!failure) {
             ret_spawned.pid = spare->pid;
             ret_done = true;
             process.remember_children({spare->pid}, lifetime);
@@ -459,7 +343,7 @@ Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process,
         spare->mailbox.reset();
         end_child(spare->pid);
         // It said what failed: that is the answer. Otherwise it died before any user code.
-        if (!error && failure->stage != Stage::hand_off) break;
+        if (failure->stage != Stage::hand_off) break;
         failure.reset();
     }
     // The child is on its way: now the template may use the processor to fork the next one.

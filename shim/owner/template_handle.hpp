@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "owner/eligibility.hpp"
+#include "owner/hand_off.hpp"
 #include "owner/images.hpp"
 #include "owner/request.hpp"
 #include "owner/shadowing.hpp"
@@ -73,18 +74,17 @@ class TemplateHandle {
     [[nodiscard]] warmfork_backend choose_backend(const Request& request) const;
     [[nodiscard]] ColdReason select(const Request& request, PythonCommand& ret_command,
                                     Selection& ret_selection) const;
-    [[nodiscard]] ColdReason find_image_reason(const Request& request, const PythonCommand& command,
-                                               TemplateProcess& process);
+    [[nodiscard]] ColdReason find_reason(const Request& request, const PythonCommand& command,
+                                         TemplateProcess& process);
     [[nodiscard]] Outcome spawn_warm(const Request& request, std::uint32_t count,
                                      warmfork_backend backend, ColdReason& ret_cold,
                                      std::vector<Spawned>& ret_spawned);
     [[nodiscard]] Outcome spawn_in(TemplateProcess& process, Freshness freshness,
                                    const OwnerState& state, const Request& request,
                                    std::uint32_t count, std::vector<Spawned>& ret_spawned);
-    [[nodiscard]] Outcome spawn_by_hand_off(TemplateProcess& process,
-                                            std::span<const std::byte> record,
-                                            std::span<const int> descriptors, Lifetime lifetime,
-                                            bool& ret_done, Spawned& ret_spawned);
+    [[nodiscard]] Outcome spawn_by_hand_off(TemplateProcess& process, const ChildRecord& record,
+                                            Lifetime lifetime, bool& ret_done,
+                                            Spawned& ret_spawned);
     [[nodiscard]] Outcome spawn_cold_counted(const Request& request, std::uint32_t count,
                                              const ColdReason& reason,
                                              std::vector<Spawned>& ret_spawned);

@@ -1,0 +1,160 @@
+#include "owner/hand_off.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "channel/message_socket.hpp"
+#include "protocol/messages.hpp"
+
+namespace warmfork {
+namespace {
+
+std::string directory_of(const Request& request) {
+    const std::string_view directory = request.contents().directory;
+    return directory.empty() ? "." : std::string(directory);
+}
+
+}  // namespace
+
+ColdReason find_descriptor_reason(const Request& request, std::span<const int> image_descriptors) {
+    const std::vector<std::int32_t>& targets = request.contents().descriptor_targets;
+    for (int number : image_descriptors)
+        if (std::find(targets.begin(), targets.end(), number) != targets.end())
+            return {WARMFORK_REASON_DESCRIPTORS,
+                    "descriptor " + std::to_string(number) + " is in use by a preloaded module"};
+    return {};
+}
+
+ColdReason find_image_reason(const Request& request, const PythonCommand& command,
+                             const ImageTraits& image, ShadowSearch& shadows) {
+    if (ColdReason reason = find_descriptor_reason(request, image.descriptors)) return reason;
+    if (command.has_safe_path()) return {};
+    const std::string directory = command.kind == PythonCommand::Kind::script
+                                      ? import_directory(directory_of(request), command.operand)
+                                      : directory_of(request);
+    if (has_relative_path(command, request.environment()) &&
+        !is_same_file(directory_of(request), image.directory))
+        return {WARMFORK_REASON_ENVIRONMENT,
+                "PYTHONPATH has a relative entry, and the directory is not the template's"};
+    const std::string shadow = shadows.find(directory, image.pid, image.shadowable);
+    if (shadow.empty()) return {};
+    return {WARMFORK_REASON_SHADOWED,
+            shadow + " would be imported instead of a preloaded module of that name"};
+}
+
+Outcome make_child_record(const Request& request, const OwnerState& then, const OwnerState& now,
+                          const ChildTies& ties, ChildRecord& ret_record) {
+    RecordContents contents = request.contents();
+    add_differences(then, now, contents);
+    RecordHeader& header = contents.header;
+    header.lifetime = ties.lifetime;
+    header.owner_pid = ties.parent;
+    header.flags |= kRecordSignalMask | kRecordSignalsIgnored | kRecordDirectoryDescriptor;
+    if (ties.has_parent_death_signal) header.flags |= kRecordParentDeathSignal;
+    header.signals_ignored = (now.signals_ignored & ~request.signals_default()) |
+                             request.contents().header.signals_ignored;
+    if (!request.has_signal_mask()) header.signal_mask = now.signal_mask;
+    if (!(header.flags & (kRecordNewSession | kRecordProcessGroup))) {
+        header.flags |= kRecordProcessGroup;
+        header.process_group = ties.is_of_service ? 0 : now.process_group;
+    }
+    ChildRecord record;
+    record.directory = Descriptor(::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!record.directory)
+        return make_failure(Stage::directory, errno, "cannot open the directory .");
+    record.descriptors = request.sources();
+    record.descriptors.push_back(record.directory.get());
+    if (int error = encode_record(contents, record.bytes))
+        return make_failure(Stage::record, error, "the request does not fit into a record");
+    ret_record = std::move(record);
+    return {};
+}
+
+Outcome hand_off(const ChildRecord& record, Born& spare) {
+    MailboxHeader header{kMailboxMagic, static_cast<std::uint32_t>(record.bytes.size())};
+    std::span<const std::byte> body = record.bytes;
+    ReplyPipe reply;
+    if (int error = reply.open())
+        return make_failure(Stage::descriptors, error, "cannot make a pipe for the reply");
+    std::vector<int> sent{reply.write_end()};
+    Descriptor memfd;
+    if (body.size() > kInlineRecordSize) {
+        memfd = make_sealed_memfd(body);
+        if (!memfd) return make_failure(Stage::record, errno, "cannot make a memfd for the record");
+        sent.push_back(memfd.get());
+        header.record_size = 0;
+        body = {};
+    }
+    sent.insert(sent.end(), record.descriptors.begin(), record.descriptors.end());
+    const int error = send_message(spare.mailbox.get(), bytes_of(header), body, sent, 0);
+    if (error == EBADF)
+        return make_failure(Stage::descriptors, error, "a descriptor of the request is not open");
+    if (error == ETOOMANYREFS)
+        return make_failure(Stage::descriptors, error, "too many descriptors are in flight");
+    if (error) return make_failure(Stage::hand_off, error, "the parked child has ended");
+    reply.close_write_end();
+    return await_start(spare, reply.read_end());
+}
+
+namespace {
+
+/// What the child behind a reply pipe or a mailbox has said last, before it closed it.
+Outcome read_reply(int descriptor, MailboxReply& ret_reply) {
+    do {
+        ssize_t size;
+        do size = ::read(descriptor, &ret_reply, sizeof ret_reply);
+        while (size < 0 && errno == EINTR);
+        if (size != sizeof ret_reply)
+            return Failure{Stage::hand_off, ECHILD, 0, "the child ended before it was set up"};
+    } while (ret_reply.kind == ReplyKind::parked);
+    if (ret_reply.kind == ReplyKind::started) return {};
+    return make_failure(ret_reply.stage, ret_reply.error_number, "the child cannot be set up",
+                        ret_reply.detail);
+}
+
+}  // namespace
+
+Outcome await_start(Born& born, int reply) {
+    // Not for the reply, but for the end of file behind it. A message wakes its reader on the
+    // sender's processor, where it would take the child's place in the moment of its start; a
+    // hang-up wakes it wherever a processor is idle.
+    pollfd hang_up{reply, 0, 0};
+    while (::poll(&hang_up, 1, -1) < 0 && errno == EINTR) {
+    }
+    MailboxReply said{};
+    Outcome failure = read_reply(reply, said);
+    // One that did not get the pipe says so in its mailbox.
+    if (failure && said.pid == 0 && reply != born.mailbox.get())
+        failure = read_reply(born.mailbox.get(), said);
+    if (said.pid != 0) born.pid = said.pid;
+    return failure;
+}
+
+/// "cannot be set up" in the words of the step.
+void describe(Failure& failure, const Request& request) {
+    std::string what;
+    switch (failure.stage) {
+        case Stage::directory:
+            what = "cannot change to directory " + std::string(request.contents().directory.empty()
+                                                                   ? "."
+                                                                   : request.contents().directory);
+            break;
+        case Stage::descriptors:
+            what = "cannot place descriptor " + std::to_string(failure.detail) + " of the child";
+            break;
+        case Stage::session:
+            what = "cannot enter the session or process group";
+            break;
+        case Stage::limits:
+            what = "cannot set the child's limits";
+            break;
+        default:
+            return;
+    }
+    failure = make_failure(failure.stage, failure.error_number, what, failure.detail);
+}
+
+}  // namespace warmfork

@@ -1,0 +1,61 @@
+// From a request to a child that has started: the record, its way into a mailbox, the answer.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "owner/eligibility.hpp"
+#include "owner/owner_state.hpp"
+#include "owner/request.hpp"
+#include "owner/shadowing.hpp"
+#include "owner/template_process.hpp"
+
+namespace warmfork {
+
+/// What of an image decides whether a request can come from it.
+struct ImageTraits {
+    pid_t pid;
+    std::vector<int> descriptors;  ///< opened by preloading
+    const ModuleFiles& shadowable;
+    const std::string& directory;  ///< that it was started in
+};
+
+/// Why a Python request cannot be served from an image that fits it otherwise.
+[[nodiscard]] ColdReason find_image_reason(const Request& request, const PythonCommand& command,
+                                           const ImageTraits& image, ShadowSearch& shadows);
+/// Likewise, for every kind of image.
+[[nodiscard]] ColdReason find_descriptor_reason(const Request& request,
+                                                std::span<const int> image_descriptors);
+
+/// How a child hangs together with who asked for it.
+struct ChildTies {
+    Lifetime lifetime;  ///< as the child itself is to see to it
+    pid_t parent = 0;
+    bool has_parent_death_signal = false;
+    bool is_of_service = false;  ///< in another session: it gets a process group of its own
+};
+
+struct ChildRecord {
+    std::vector<std::byte> bytes;
+    std::vector<int> descriptors;  ///< the owner's, in the order of the record
+    Descriptor directory;          ///< the last of them
+};
+
+/// What the request says, and what a cold child would inherit `now`, where the image began with
+/// `then`.
+[[nodiscard]] Outcome make_child_record(const Request& request, const OwnerState& then,
+                                        const OwnerState& now, const ChildTies& ties,
+                                        ChildRecord& ret_record);
+
+/// Sends the record to a parked child and waits until it has started. Stage hand_off: it was lost
+/// before it ran any user code, which is nobody's fault but may happen again with the next.
+[[nodiscard]] Outcome hand_off(const ChildRecord& record, Born& spare);
+
+/// Waits until the child is set up, or has failed to be. `born.pid` is filled in where the template
+/// ended before it could tell. `reply`: where the child says so; its mailbox, unless it got a pipe.
+[[nodiscard]] Outcome await_start(Born& born, int reply);
+
+/// "cannot be set up" in the words of the step.
+void describe(Failure& failure, const Request& request);
+
+}  // namespace warmfork
