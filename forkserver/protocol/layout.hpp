@@ -62,6 +62,7 @@ enum class FrameKind : std::uint16_t {
     park = 3,        ///< values: least and most spares to keep
     report = 4,      ///< id: request
     shut_down = 5,
+    look = 6,  ///< id: request: is the image up to date?
     // Completions, template to owner.
     ready = 16,     ///< values: pid; payload: ImageDescriptor[]
     refused = 17,   ///< payload: text of the gate
@@ -74,6 +75,7 @@ enum class FrameKind : std::uint16_t {
         22,  ///< read while preloading; values: 1, all of them; payload: strings, before ready
     shadowable = 23,  ///< payload: "module=file" each, before ready
     stale = 24,       ///< payload: text: what has changed
+    looked = 25,      ///< id: request; values: 1, it was up to date after the request was made
 };
 
 /// Set in a spawn frame's second value: the record is the first descriptor of the message.

@@ -214,6 +214,9 @@ std::optional<ChildCommand> Template::take_commands() {
             case FrameKind::shut_down:
                 shut_down_ = true;
                 break;
+            case FrameKind::look:
+                outbox_.add(make_frame(FrameKind::looked, header.id, is_fresh()));
+                break;
             default:
                 owner_is_gone_ = true;
                 return {};

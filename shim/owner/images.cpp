@@ -98,6 +98,7 @@ LaunchPlan ImageSet::plan_for(const Image& image) const {
     plan.spares_most = definition_.spares_most;
     plan.allowed = definition_.allowed;
     plan.nested = definition_.nested;
+    plan.is_shared = definition_.is_shared;
     return plan;
 }
 
@@ -382,6 +383,16 @@ void ImageSet::renew(const Process& process, const std::string& change, bool ser
 void ImageSet::forget(const Process& process) {
     const std::lock_guard lock(mutex_);
     if (Image* image = image_of(process)) discard(image->process);
+}
+
+std::vector<ImageSet::Process> ImageSet::processes() {
+    const std::lock_guard lock(mutex_);
+    bury();
+    std::vector<Process> processes = ending_;
+    for (const ImagePointer& image : images_)
+        for (const Process& process : {image->process, image->next})
+            if (process) processes.push_back(process);
+    return processes;
 }
 
 ImageSet::Process ImageSet::first() {

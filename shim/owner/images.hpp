@@ -43,6 +43,7 @@ class ImageSet {
         std::uint32_t spares_least = 1, spares_most = 8;
         std::uint32_t variants_most = 4;
         std::vector<std::string> allowed;
+        bool is_shared = false;  ///< with the clients of a service
     };
 
     explicit ImageSet(Definition definition);
@@ -76,6 +77,8 @@ class ImageSet {
     /// For the benchmark: the environment does not count.
     void leave_unchecked() { is_unchecked_ = true; }
 
+    /// All that run, also those that have been told to end. Lets go of those that have ended.
+    [[nodiscard]] std::vector<Process> processes();
     [[nodiscard]] Process first();
     [[nodiscard]] std::uint32_t parked();
     [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);

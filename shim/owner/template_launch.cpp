@@ -36,6 +36,12 @@ std::vector<const char*> pointers_to(const std::vector<std::string>& strings) {
 
 }  // namespace
 
+TemplateProcess::TemplateProcess()
+    : serial_([] {
+          static std::atomic<std::uint64_t> last{0};
+          return ++last;
+      }()) {}
+
 Outcome TemplateProcess::start(const LaunchPlan& plan,
                                std::shared_ptr<TemplateProcess>& ret_process) {
     std::shared_ptr<TemplateProcess> process(new TemplateProcess);
@@ -93,6 +99,11 @@ Outcome TemplateProcess::make_channel_files(Descriptor& ret_memfd) {
     mounts_ = KeptDescriptor(Descriptor(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)));
     if (int error = Segment::create(segment_, ret_memfd))
         return make_failure(Stage::launch, error, "cannot make the shared segment");
+    if (plan.is_shared) {
+        const std::string path = "/proc/self/fd/" + std::to_string(ret_memfd.get());
+        shown_segment_ = KeptDescriptor(Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC)));
+        if (!shown_segment_) return failed("cannot open the shared segment for reading");
+    }
     SegmentLayout& layout = segment_.layout();
     commands_.emplace(layout.command_ring, std::span<std::byte>(layout.command_bytes));
     completions_.emplace(layout.completion_ring, std::span<std::byte>(layout.completion_bytes));

@@ -117,8 +117,10 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
                 pending->second.failure = failure_of(header, std::string(text));
             break;
         case FrameKind::reported:
+        case FrameKind::looked:
             if (auto pending = pending_.find(header.id); pending != pending_.end()) {
                 pending->second.report = text;
+                pending->second.was_fresh = header.values[0] != 0;
                 pending->second.is_answered = true;
             }
             break;
@@ -329,6 +331,34 @@ TemplateProcess::Freshness TemplateProcess::freshness() {
         default:
             return Freshness::unknown;
     }
+}
+
+void TemplateProcess::attend() {
+    const std::lock_guard lock(mutex_);
+    silence(completion_bell_.get());
+    if (!ended_ && has_ended()) settle_after_end();
+    // Announced before the last look at the ring, so that what comes after it rings.
+    completions_->going_to_sleep(WakeFor::frames_and_room);
+    drain();
+    reap_ended_spares();
+}
+
+std::uint64_t TemplateProcess::look() {
+    const std::lock_guard lock(mutex_);
+    const std::uint64_t id = ++last_id_;
+    if (commands_->push(make_frame(FrameKind::look, id), {})) return 0;
+    pending_[id] = {};
+    if (commands_->peer_sleeps()) ring(command_bell_.get());
+    return id;
+}
+
+std::optional<bool> TemplateProcess::looked(std::uint64_t request) {
+    const std::lock_guard lock(mutex_);
+    const auto pending = pending_.find(request);
+    if (pending == pending_.end() || !pending->second.is_answered) return {};
+    const bool was_fresh = pending->second.was_fresh;
+    pending_.erase(pending);
+    return was_fresh;
 }
 
 std::string TemplateProcess::change() {

@@ -34,6 +34,7 @@ struct LaunchPlan {
     bool is_python = false;
     std::size_t path_at = 0;  ///< Python: which argument is the number of search directories
     bool nested = false;      ///< each child keeps a twin of the template
+    bool is_shared = false;  ///< its freshness is shown to other processes: see `shown_files`
 };
 
 /// A child that the template made, and the owner's end of its mailbox.
@@ -110,6 +111,27 @@ class TemplateProcess {
     /// What has changed, where it is stale.
     [[nodiscard]] std::string change();
 
+    /// Unlike every other process of this one's life.
+    [[nodiscard]] std::uint64_t serial() const { return serial_; }
+
+    // For who has an event loop and never waits here.
+
+    /// What to watch for input: then `attend` is due. -1: closed by somebody.
+    [[nodiscard]] int bell() const { return completion_bell_.get(); }
+    [[nodiscard]] int pidfd() const { return pidfd_.get(); }
+    /// Takes in what the template has said, and lets it ring again.
+    void attend();
+    /// Asks the template to look whether it is fresh. The answer's number, for `looked`; 0: the
+    /// ring is full.
+    [[nodiscard]] std::uint64_t look();
+    /// Was it fresh after the request? Nothing: no answer yet. An answer is given once.
+    [[nodiscard]] std::optional<bool> looked(std::uint64_t request);
+    /// For another process that is to judge freshness as `freshness` does: the segment, read-only,
+    /// and the inotify instance, or -1. Of a template that is shared.
+    [[nodiscard]] std::pair<int, int> shown_files() const {
+        return {shown_segment_.get(), inotify_.get()};
+    }
+
     /// Takes the oldest parked child and tells the template so; nothing if there is none.
     [[nodiscard]] std::optional<Born> take_spare(Lifetime lifetime);
     /// After a hand-off: rings for the template, which slept through `take_spare`, once the last
@@ -149,10 +171,11 @@ class TemplateProcess {
         std::vector<pid_t> born;
         std::string report;
         bool is_answered = false;
+        bool was_fresh = false;  ///< of a look
     };
     using Lock = std::unique_lock<std::mutex>;
 
-    TemplateProcess() = default;
+    TemplateProcess();
     [[nodiscard]] Outcome launch(const LaunchPlan& plan);
     [[nodiscard]] Outcome make_channel_files(Descriptor& ret_memfd);
     [[nodiscard]] bool take_over_twin(const LaunchPlan& plan, const Descriptor& segment);
@@ -180,6 +203,7 @@ class TemplateProcess {
     void poll_channel(Lock& lock, Deadline deadline);
     void reap_ended_spares();
 
+    const std::uint64_t serial_;
     pid_t pid_ = 0;
     pid_t owner_ = 0;
     KeptDescriptor pidfd_;
@@ -191,6 +215,7 @@ class TemplateProcess {
     std::atomic<std::uint64_t> mount_changes_{0}, mount_changes_checked_{0};
     bool has_inotify_ = false;
     KeptDescriptor mounts_;  ///< of this side's own: each open file tells of a change once
+    KeptDescriptor shown_segment_;
     OwnerState state_at_start_;
     bool could_compare_ = false;
     bool opened_by_main_thread_ = false;
