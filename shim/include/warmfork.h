@@ -130,6 +130,16 @@ WARMFORK_EXPORT int warmfork_template_open(const struct warmfork_template_option
                                            warmfork_template **ret_template,
                                            struct warmfork_failure *ret_failure);
 
+/* Opens a template of this user's service (warmforkd) by its name; where no service runs one is started.
+ * The template outlives this process. Its children are the service's: warmfork_process_wait, _pidfd and
+ * _signal work for them, waitpid does not; they have the service's session, cgroup and oom_score_adj, a
+ * process group of their own, and end with this process unless detached. What a child of the service cannot
+ * be is started cold by this process. Errors: -ENOENT (no such template, no place for a service), -EACCES,
+ * others with stage launch. Blocks until the service has answered. */
+WARMFORK_EXPORT int warmfork_template_connect(const char *name, enum warmfork_backend backend,
+                                              warmfork_template **ret_template,
+                                              struct warmfork_failure *ret_failure);
+
 /* Waits until the template has preloaded. timeout_ms: -1 for ever. Errors: -ETIMEDOUT; -EBUSY (stage
  * gate); others with stage launch. A template that has ended is started again. */
 WARMFORK_EXPORT int warmfork_template_wait_ready(warmfork_template *self, int timeout_ms,
@@ -145,7 +155,7 @@ WARMFORK_EXPORT int warmfork_template_wait_parked(warmfork_template *self, uint3
                                                   int timeout_ms,
                                                   struct warmfork_failure *ret_failure);
 
-/* Changes the number of spares. Errors: -EINVAL, -EAGAIN (the ring is full). */
+/* Changes the number of spares. Errors: -EINVAL, -EAGAIN (the ring is full), -ENOTSUP (of a service). */
 WARMFORK_EXPORT int warmfork_template_set_spares(warmfork_template *self, int32_t spares);
 
 /* The template's pid, or 0 while there is none. */
@@ -258,7 +268,8 @@ WARMFORK_EXPORT enum warmfork_reason warmfork_process_reason(const warmfork_proc
 WARMFORK_EXPORT int warmfork_process_pidfd(warmfork_process *self);
 /* Waits for the end. options: 0, or WNOHANG (-EAGAIN while it runs). ret_status: as of waitpid;
  * ret_usage may be null. Once known the status is kept. Errors: -ECHILD: somebody else has taken the
- * status (wait for any child, SIGCHLD ignored) and the kernel cannot tell it again. */
+ * status (wait for any child, SIGCHLD ignored) and the kernel cannot tell it again; -EOWNERDEAD: likewise,
+ * because the service whose child it was has died. Where the kernel tells it, the usage is zero. */
 WARMFORK_EXPORT int warmfork_process_wait(warmfork_process *self, int options, int *ret_status,
                                           struct rusage *ret_usage);
 /* Sends a signal. Errors: -ESRCH once it has been reaped. */

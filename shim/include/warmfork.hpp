@@ -129,6 +129,15 @@ class Template {
         options.spares = spares;
         return Template(options);
     }
+    /// A template of this user's service, by its name.
+    static Template connect(const std::string& name,
+                            warmfork_backend backend = WARMFORK_BACKEND_DEFAULT) {
+        warmfork_failure failure{};
+        warmfork_template* handle;
+        if (warmfork_template_connect(name.c_str(), backend, &handle, &failure))
+            throw Error(failure);
+        return Template(handle);
+    }
     Template(Template&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
     Template& operator=(Template&& other) noexcept {
         std::swap(handle_, other.handle_);
@@ -192,6 +201,8 @@ class Template {
     }
 
   private:
+    explicit Template(warmfork_template* handle) : handle_(handle) {}
+
     warmfork_template* handle_ = nullptr;
 };
 

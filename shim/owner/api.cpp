@@ -1,7 +1,6 @@
 // The C ABI: arguments checked, exceptions kept in, results handed out.
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -10,6 +9,8 @@
 #include <new>
 
 #include "child/setup.hpp"
+#include "client/served_child.hpp"
+#include "client/service_template.hpp"
 #include "owner/benchmark.hpp"
 #include "owner/companions.hpp"
 #include "owner/keeping.hpp"
@@ -31,7 +32,7 @@ using warmfork::TemplateHandle;
 using warmfork::TemplateProcess;
 
 struct warmfork_template {
-    TemplateHandle handle;
+    std::unique_ptr<warmfork::SpawnSource> source;
 };
 
 struct warmfork_process {
@@ -46,7 +47,7 @@ struct warmfork_process {
 };
 
 void warmfork_leave_unchecked(warmfork_template* self) {
-    self->handle.leave_unchecked();
+    self->source->leave_unchecked();
 }
 
 namespace {
@@ -79,7 +80,7 @@ int guarded(warmfork_failure* ret_failure, Body body) {
 
 Outcome check_usable(const warmfork_template* self) {
     if (!self) return make_failure(Stage::launch, EINVAL, "no template given");
-    if (self->handle.is_usable()) return {};
+    if (self->source->is_usable()) return {};
     return Failure{
         Stage::launch, ECHILD, 0,
         "this template belongs to the process that opened it, and this is a forked copy of "
@@ -158,12 +159,11 @@ Outcome open_template(const warmfork_template_options& given, warmfork_template*
                                     definition.images.spares_most))
         return failure;
 
-    std::unique_ptr<warmfork_template> self(
-        new warmfork_template{TemplateHandle(std::move(definition))});
-    const warmfork_backend chosen = options.backend ? options.backend : warmfork::default_backend();
-    if (chosen != WARMFORK_BACKEND_COLD)
-        if (Outcome failure = self->handle.start()) return failure;
-    ret_template = self.release();
+    auto handle = std::make_unique<TemplateHandle>(std::move(definition));
+    if (warmfork::choose_backend(WARMFORK_BACKEND_DEFAULT, options.backend) !=
+        WARMFORK_BACKEND_COLD)
+        if (Outcome failure = handle->start()) return failure;
+    ret_template = new warmfork_template{std::move(handle)};
     return {};
 }
 
@@ -175,29 +175,9 @@ Outcome spawn(warmfork_template* self, const warmfork_request* request, std::uin
         return make_failure(Stage::record, EINVAL, "no request, or a wrong number of children");
     Request read;
     if (Outcome failure = read.read(*request)) return failure;
-    if (self) return self->handle.spawn(read, count, ret_spawned);
+    if (self) return self->source->spawn(read, count, ret_spawned);
     return spawn_without_template(
         read, count, {WARMFORK_REASON_NO_TEMPLATE, "spawned without a template"}, ret_spawned);
-}
-
-/// struct pidfd_info of linux/pidfd.h since 6.15, which older headers lack.
-struct PidfdInfo {
-    std::uint64_t mask, cgroup_id;
-    std::uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
-    std::int32_t exit_code;
-};
-static_assert(sizeof(PidfdInfo) == 64);
-constexpr std::uint64_t kPidfdInfoExit = 1u << 3;
-constexpr unsigned long kPidfdGetInfo = _IOWR(0xff, 11, PidfdInfo);
-
-/// The status of a process that somebody else has reaped, from a pidfd that was opened before.
-bool ask_kernel_for_status(int pidfd, int& ret_status) {
-    PidfdInfo info{};
-    info.mask = kPidfdInfoExit;
-    if (pidfd < 0 || ::ioctl(pidfd, kPidfdGetInfo, &info) < 0 || !(info.mask & kPidfdInfoExit))
-        return false;
-    ret_status = info.exit_code;
-    return true;
 }
 
 class NativeHost : public warmfork::Host {
@@ -232,17 +212,29 @@ int warmfork_template_open(const struct warmfork_template_options* options,
     });
 }
 
+int warmfork_template_connect(const char* name, enum warmfork_backend backend,
+                              warmfork_template** ret_template,
+                              struct warmfork_failure* ret_failure) {
+    return guarded(ret_failure, [&]() -> Outcome {
+        if (!name || !ret_template) return make_failure(Stage::record, EINVAL, "no name given");
+        auto served = std::make_unique<warmfork::ServiceTemplate>(name, backend);
+        if (Outcome failure = served->open()) return failure;
+        *ret_template = new warmfork_template{std::move(served)};
+        return {};
+    });
+}
+
 int warmfork_template_wait_ready(warmfork_template* self, int timeout_ms,
                                  struct warmfork_failure* ret_failure) {
     return guarded(ret_failure, [&] {
         Outcome failure = check_usable(self);
-        return failure ? failure : self->handle.wait_ready(deadline_after(timeout_ms));
+        return failure ? failure : self->source->wait_ready(deadline_after(timeout_ms));
     });
 }
 
 void warmfork_template_progress(warmfork_template* self, char* text, size_t size) {
     const std::string progress =
-        self && self->handle.is_usable() ? self->handle.progress() : std::string();
+        self && self->source->is_usable() ? self->source->progress() : std::string();
     if (size > 0) text[progress.copy(text, size - 1)] = '\0';
 }
 
@@ -250,7 +242,7 @@ int warmfork_template_wait_parked(warmfork_template* self, uint32_t count, int t
                                   struct warmfork_failure* ret_failure) {
     return guarded(ret_failure, [&] {
         Outcome failure = check_usable(self);
-        return failure ? failure : self->handle.wait_parked(count, deadline_after(timeout_ms));
+        return failure ? failure : self->source->wait_parked(count, deadline_after(timeout_ms));
     });
 }
 
@@ -259,23 +251,23 @@ int warmfork_template_set_spares(warmfork_template* self, int32_t spares) {
         if (Outcome failure = check_usable(self)) return failure;
         std::uint32_t least, most;
         if (Outcome failure = set_range(spares, least, most)) return failure;
-        const int error = self->handle.set_spares(least, most);
+        const int error = self->source->set_spares(least, most);
         return error ? Outcome(make_failure(Stage::launch, error, "the ring is full")) : Outcome();
     });
 }
 
 pid_t warmfork_template_pid(warmfork_template* self) {
-    return self && self->handle.is_usable() ? self->handle.pid() : 0;
+    return self && self->source->is_usable() ? self->source->pid() : 0;
 }
 
 uint32_t warmfork_template_parked(warmfork_template* self) {
-    return self && self->handle.is_usable() ? self->handle.parked() : 0;
+    return self && self->source->is_usable() ? self->source->parked() : 0;
 }
 
 int warmfork_template_counts(warmfork_template* self, struct warmfork_counts* ret_counts) {
     if (!self || !ret_counts) return -EINVAL;
     warmfork_counts counts{};
-    self->handle.counts(counts);
+    self->source->counts(counts);
     counts.size = std::min(ret_counts->size, sizeof counts);
     std::memcpy(ret_counts, &counts, counts.size);
     return 0;
@@ -286,7 +278,7 @@ int warmfork_template_report(warmfork_template* self, char** ret_json,
     return guarded(ret_failure, [&]() -> Outcome {
         if (Outcome failure = check_usable(self)) return failure;
         std::string json;
-        if (Outcome failure = self->handle.report(json)) return failure;
+        if (Outcome failure = self->source->report(json)) return failure;
         char* copy = ::strdup(json.c_str());
         if (!copy) return make_failure(Stage::launch, ENOMEM, "out of memory");
         *ret_json = copy;
@@ -322,7 +314,8 @@ int warmfork_explain(warmfork_template* self, const struct warmfork_request* req
         if (Outcome failure = check_usable(self)) return failure;
         Request read;
         if (Outcome failure = read.read(*request)) return failure;
-        const ColdReason reason = self->handle.explain(read);
+        ColdReason reason;
+        if (Outcome failure = self->source->explain(read, reason)) return failure;
         char* text = ::strdup(reason.text.c_str());
         if (!text) return make_failure(Stage::record, ENOMEM, "out of memory");
         *ret_reason = reason.reason;
@@ -350,6 +343,7 @@ enum warmfork_reason warmfork_process_reason(const warmfork_process* self, const
 
 int warmfork_process_pidfd(warmfork_process* self) {
     if (self->owner != ::getpid()) return -ECHILD;
+    if (self->spawned.served) return self->spawned.served->pidfd();
     const std::lock_guard lock(self->mutex);
     if (!self->pidfd) {
         if (self->is_reaped) return -ESRCH;
@@ -362,6 +356,13 @@ int warmfork_process_wait(warmfork_process* self, int options, int* ret_status,
                           struct rusage* ret_usage) {
     if (self->owner != ::getpid()) return -ECHILD;
     if (options & ~WNOHANG) return -EINVAL;
+    if (self->spawned.served) {
+        warmfork::ExitReport exit;
+        if (int error = self->spawned.served->wait(!(options & WNOHANG), exit)) return -error;
+        if (ret_status) *ret_status = exit.status;
+        if (ret_usage) *ret_usage = exit.usage;
+        return 0;
+    }
     while (true) {
         // Looked at without reaping, so that no lock is held while it runs.
         if (!(options & WNOHANG)) {
@@ -382,7 +383,8 @@ int warmfork_process_wait(warmfork_process* self, int options, int* ret_status,
             const pid_t reaped = ::wait4(self->spawned.pid, &self->status, WNOHANG, &self->usage);
             if (reaped == 0) return -EAGAIN;
             self->is_reaped = true;  // by us or by somebody else: its number may be another's soon
-            if (reaped < 0) self->is_lost = !ask_kernel_for_status(self->pidfd.get(), self->status);
+            if (reaped < 0)
+                self->is_lost = !warmfork::ask_kernel_for_status(self->pidfd.get(), self->status);
         }
         if (self->is_lost) return -ECHILD;
         if (ret_status) *ret_status = self->status;
@@ -393,6 +395,7 @@ int warmfork_process_wait(warmfork_process* self, int options, int* ret_status,
 
 int warmfork_process_signal(warmfork_process* self, int signal) {
     if (self->owner != ::getpid()) return -ECHILD;
+    if (self->spawned.served) return -self->spawned.served->signal(signal);
     const std::lock_guard lock(self->mutex);
     if (self->is_reaped) return -ESRCH;
     return ::kill(self->spawned.pid, signal) < 0 ? -errno : 0;

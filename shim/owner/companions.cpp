@@ -41,6 +41,8 @@ std::string find_companion(const std::string& name) {
     return first_existing({own / "_libexec" / name, own / WARMFORK_LIBEXEC_FROM_PROGRAMS / name,
                            own / WARMFORK_LIBEXEC_FROM_LIBRARIES / name,
                            own / WARMFORK_LIBEXEC_FROM_PACKAGE / name,
+                           own.parent_path() / "warmfork" / name,  // a companion itself
+
                            fs::path(WARMFORK_LIBEXEC_DIRECTORY) / name});
 }
 

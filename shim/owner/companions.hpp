@@ -7,7 +7,8 @@
 
 namespace warmfork {
 
-/// Full path of a companion ("warmfork-keeper", "libwarmfork-preload.so"), or empty: not found.
+/// Full path of a companion ("warmfork-keeper", "libwarmfork-preload.so", "warmforkd"), or empty:
+/// not found.
 [[nodiscard]] std::string find_companion(const std::string& name);
 
 /// The directory that holds the Python package `warmfork`, or empty: not found.

@@ -73,13 +73,10 @@ Outcome make_child_record(const Request& request, const OwnerState& then, const 
     return {};
 }
 
-Outcome hand_off(const ChildRecord& record, Born& spare) {
+Outcome send_record(const ChildRecord& record, const Born& spare, int reply) {
     MailboxHeader header{kMailboxMagic, static_cast<std::uint32_t>(record.bytes.size())};
     std::span<const std::byte> body = record.bytes;
-    ReplyPipe reply;
-    if (int error = reply.open())
-        return make_failure(Stage::descriptors, error, "cannot make a pipe for the reply");
-    std::vector<int> sent{reply.write_end()};
+    std::vector<int> sent{reply};
     Descriptor memfd;
     if (body.size() > kInlineRecordSize) {
         memfd = make_sealed_memfd(body);
@@ -95,6 +92,14 @@ Outcome hand_off(const ChildRecord& record, Born& spare) {
     if (error == ETOOMANYREFS)
         return make_failure(Stage::descriptors, error, "too many descriptors are in flight");
     if (error) return make_failure(Stage::hand_off, error, "the parked child has ended");
+    return {};
+}
+
+Outcome hand_off(const ChildRecord& record, Born& spare) {
+    ReplyPipe reply;
+    if (int error = reply.open())
+        return make_failure(Stage::descriptors, error, "cannot make a pipe for the reply");
+    if (Outcome failure = send_record(record, spare, reply.write_end())) return failure;
     reply.close_write_end();
     return await_start(spare, reply.read_end());
 }

@@ -47,6 +47,9 @@ struct ChildRecord {
                                         const OwnerState& now, const ChildTies& ties,
                                         ChildRecord& ret_record);
 
+/// Sends the record to a parked child, with the write end of a pipe for its reply. Stage hand_off:
+/// it has ended.
+[[nodiscard]] Outcome send_record(const ChildRecord& record, const Born& spare, int reply);
 /// Sends the record to a parked child and waits until it has started. Stage hand_off: it was lost
 /// before it ran any user code, which is nobody's fault but may happen again with the next.
 [[nodiscard]] Outcome hand_off(const ChildRecord& record, Born& spare);

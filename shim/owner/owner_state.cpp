@@ -17,6 +17,7 @@
 
 #include "child/setup.hpp"
 #include "owner/kept_descriptor.hpp"
+#include "protocol/fields.hpp"
 
 namespace warmfork {
 namespace {
@@ -84,14 +85,16 @@ bool is_same(const rlimit& one, const rlimit& other) {
 
 constexpr const char* kSince = " since the template was started";
 
-std::string find_change_of_process(const OwnerState& then, const OwnerState& now) {
+std::string find_change_of_process(const OwnerState& then, const OwnerState& now, Parent parent) {
     const std::string since = kSince;
-    if (then.session != now.session) return "the owner has moved to another session" + since;
+    const bool is_own = parent == Parent::owner;
+    if (is_own && then.session != now.session)
+        return "the owner has moved to another session" + since;
     if (then.root_mount != now.root_mount || then.root_device != now.root_device ||
         then.root_inode != now.root_inode)
         return "the owner's root directory or mount namespace has changed" + since;
-    if (then.cgroup != now.cgroup) return "the owner has moved to another cgroup" + since;
-    if (now.oom_score_adjust < then.oom_score_adjust)
+    if (is_own && then.cgroup != now.cgroup) return "the owner has moved to another cgroup" + since;
+    if (is_own && now.oom_score_adjust < then.oom_score_adjust)
         return "the owner's oom_score_adj is lower than the template's";
     for (int resource : {RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA})
         if (!is_same(then.limits[resource], now.limits[resource]))
@@ -160,15 +163,15 @@ OwnerState read_owner_state_once() {
     return read_state(open_proc_files());
 }
 
-std::string find_incompatible_change(const OwnerState& then, const OwnerState& now) {
+std::string find_incompatible_change(const OwnerState& then, const OwnerState& now, Parent parent) {
     if (!then.is_known || !now.is_known) return "the owner's state cannot be read from /proc";
-    std::string change = find_change_of_process(then, now);
+    std::string change = find_change_of_process(then, now, parent);
     return change.empty() ? find_change_of_thread(then, now) : change;
 }
 
 bool is_of_one_thread(const OwnerState& then, const OwnerState& now) {
     if (now.thread == then.thread || ::tgkill(::getpid(), then.thread, 0) < 0 ||
-        !find_change_of_process(then, now).empty())
+        !find_change_of_process(then, now, Parent::owner).empty())
         return false;
     // By way of libc ids change in all threads.
     const std::string path = "/proc/self/task/" + std::to_string(then.thread) + "/status";
@@ -176,6 +179,47 @@ bool is_of_one_thread(const OwnerState& then, const OwnerState& now) {
     read_status(other, KeptDescriptor(Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC))));
     return other.is_known && other.credentials == then.credentials &&
            other.no_new_privileges == then.no_new_privileges;
+}
+
+namespace {
+
+/// Calls `visit` with each part that is plain memory.
+template <typename State, typename Visit>
+void visit_parts(State& state, Visit visit) {
+    visit(state.is_known), visit(state.signals_ignored), visit(state.signal_mask);
+    visit(state.file_mode_mask), visit(state.no_new_privileges), visit(state.nice);
+    visit(state.oom_score_adjust), visit(state.process_group), visit(state.limits);
+    visit(state.affinity), visit(state.affinity_size), visit(state.session);
+    visit(state.root_mount), visit(state.root_device), visit(state.root_inode);
+    visit(state.scheduler), visit(state.io_priority), visit(state.personality);
+    visit(state.secure_bits), visit(state.timer_slack);
+}
+
+}  // namespace
+
+std::string encode_owner_state(const OwnerState& state) {
+    FieldWriter writer;
+    visit_parts(state, [&](const auto& part) {
+        writer.text({reinterpret_cast<const char*>(&part), sizeof part});
+    });
+    writer.text(state.credentials).text(state.cgroup);
+    return {reinterpret_cast<const char*>(writer.bytes().data()), writer.bytes().size()};
+}
+
+OwnerState decode_owner_state(std::string_view text) {
+    OwnerState state;
+    FieldReader reader(std::as_bytes(std::span(text)));
+    bool is_whole = true;
+    visit_parts(state, [&](auto& part) {
+        const std::string bytes = reader.text();
+        is_whole = is_whole && bytes.size() == sizeof part;
+        if (is_whole) std::memcpy(&part, bytes.data(), sizeof part);
+    });
+    state.credentials = reader.text();
+    state.cgroup = reader.text();
+    state.affinity_size = std::min(state.affinity_size, state.affinity.size());
+    state.is_known = state.is_known && is_whole && reader.is_whole();
+    return state;
 }
 
 bool can_compare_with(pid_t template_pid) {
@@ -193,7 +237,7 @@ void add_differences(const OwnerState& then, const OwnerState& now, RecordConten
         header.flags |= kRecordNice;
         header.nice = now.nice;
     }
-    if (now.oom_score_adjust != then.oom_score_adjust) {
+    if (now.oom_score_adjust > then.oom_score_adjust) {  // lower is the service's: see Parent
         header.flags |= kRecordOomScoreAdjust;
         header.oom_score_adjust = now.oom_score_adjust;
     }

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "protocol/limits.hpp"
 #include "protocol/record.hpp"
@@ -47,9 +48,21 @@ struct OwnerState {
 /// The same, and no descriptor stays open.
 [[nodiscard]] OwnerState read_owner_state_once();
 
+/// Whose child a warm one is.
+enum class Parent {
+    owner,    ///< its owner's, whose template it comes from
+    service,  ///< of a service whose session, cgroup and oom_score_adj it has: documented as such
+};
+
 /// Why a child of a template that was started under `then` cannot become what a cold child of `now`
 /// is, or an empty text.
-[[nodiscard]] std::string find_incompatible_change(const OwnerState& then, const OwnerState& now);
+[[nodiscard]] std::string find_incompatible_change(const OwnerState& then, const OwnerState& now,
+                                                   Parent parent = Parent::owner);
+
+/// For another process.
+[[nodiscard]] std::string encode_owner_state(const OwnerState& state);
+/// `is_known` stays false where the text is not one.
+[[nodiscard]] OwnerState decode_owner_state(std::string_view text);
 
 /// Is it only the thread of `now` that differs, in what every thread has of its own, while the one
 /// of `then`, which started the template, is as it was? A template for the one would not fit the

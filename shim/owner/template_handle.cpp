@@ -58,7 +58,7 @@ Outcome spawn_without_template(const Request& request, std::uint32_t count, Cold
         plan.signals_default = request.signals_default();
         plan.signal_mask =
             request.has_signal_mask() ? request.contents().header.signal_mask : signal_mask();
-        Spawned child{0, false, reason};
+        Spawned child{0, false, reason, {}};
         failure = spawn_kept(plan, child.pid);
         if (!failure) spawned.push_back(child);
     }
@@ -126,10 +126,9 @@ void TemplateHandle::counts(warmfork_counts& ret_counts) const {
         ret_counts.cold_by_reason[reason] = cold_by_reason_[reason];
 }
 
-warmfork_backend TemplateHandle::choose_backend(const Request& request) const {
-    if (request.backend() != WARMFORK_BACKEND_DEFAULT) return request.backend();
-    if (backend_ != WARMFORK_BACKEND_DEFAULT) return backend_;
-    return default_backend();
+warmfork_backend choose_backend(warmfork_backend of_request, warmfork_backend of_template) {
+    if (of_request != WARMFORK_BACKEND_DEFAULT) return of_request;
+    return of_template != WARMFORK_BACKEND_DEFAULT ? of_template : default_backend();
 }
 
 warmfork_backend default_backend() {
@@ -142,7 +141,7 @@ warmfork_backend default_backend() {
 
 Outcome TemplateHandle::spawn(const Request& request, std::uint32_t count,
                               std::vector<Spawned>& ret_spawned) {
-    const warmfork_backend backend = choose_backend(request);
+    const warmfork_backend backend = choose_backend(request.backend(), backend_);
     ColdReason reason{WARMFORK_REASON_ASKED, "the cold backend was asked for"};
     if (backend != WARMFORK_BACKEND_COLD) {
         reason = {};
@@ -167,17 +166,16 @@ Outcome TemplateHandle::spawn_cold_counted(const Request& request, std::uint32_t
     return failure;
 }
 
-/// What the request wants of an image; or why none will do.
-ColdReason TemplateHandle::select(const Request& request, PythonCommand& ret_command,
-                                  Selection& ret_selection) const {
+ColdReason find_selection(const Request& request, bool is_python, const std::string& program,
+                          PythonCommand& ret_command, Selection& ret_selection) {
     if (request.has_exec_limits())
         return {WARMFORK_REASON_LIMITS,
                 "a limit on stack, data or address space only takes effect at exec"};
-    if (ColdReason reason = find_program_reason(is_python_, program_, request.program(),
+    if (ColdReason reason = find_program_reason(is_python, program, request.program(),
                                                 request.arguments(), request.environment()))
         return reason;
     ret_selection.environment = request.environment();
-    if (!is_python_) return {};
+    if (!is_python) return {};
     ret_command = parse_python_command(request.arguments());
     ret_selection.options = ret_command.options;
     ret_selection.is_isolated = ret_command.is_isolated();
@@ -203,7 +201,7 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
     const bool may_wait = backend == WARMFORK_BACKEND_WARM;
     PythonCommand command;
     Selection selection;
-    if ((ret_cold = select(request, command, selection))) return {};
+    if ((ret_cold = find_selection(request, is_python_, program_, command, selection))) return {};
     int lost_templates = 0, replacements = 0, renewals = 0;
     while (true) {
         Process process;
@@ -254,15 +252,18 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
     }
 }
 
-ColdReason TemplateHandle::explain(const Request& request) {
-    if (choose_backend(request) == WARMFORK_BACKEND_COLD)
-        return {WARMFORK_REASON_ASKED, "the cold backend was asked for"};
+Outcome TemplateHandle::explain(const Request& request, ColdReason& ret_reason) {
+    if (choose_backend(request.backend(), backend_) == WARMFORK_BACKEND_COLD) {
+        ret_reason = {WARMFORK_REASON_ASKED, "the cold backend was asked for"};
+        return {};
+    }
     PythonCommand command;
     Selection selection;
-    if (ColdReason reason = select(request, command, selection)) return reason;
-    if (ColdReason reason = images_.explain(selection)) return reason;
-    const Process process = images_.first();
-    return process ? find_reason(request, command, *process) : ColdReason();
+    if ((ret_reason = find_selection(request, is_python_, program_, command, selection))) return {};
+    if ((ret_reason = images_.explain(selection))) return {};
+    if (const Process process = images_.first())
+        ret_reason = find_reason(request, command, *process);
+    return {};
 }
 
 Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
@@ -278,7 +279,7 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
     const bool serves_stale = is_unchecked_ || on_stale_ == WARMFORK_STALE_SERVE;
     // Where nobody knows the template looks, at a fork.
     if (count == 1 && freshness != Freshness::unknown) {
-        Spawned spawned{0, true, {}};
+        Spawned spawned{0, true, {}, {}};
         bool done = false;
         Outcome failure = spawn_by_hand_off(process, record, request.lifetime(), done, spawned);
         if (failure) describe(*failure, request);
@@ -301,7 +302,7 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
     for (Born& child : born) {
         Outcome start_failure = await_start(child, child.mailbox.get());
         if (!start_failure) {
-            spawned.push_back({child.pid, true, {}});
+            spawned.push_back({child.pid, true, {}, {}});
             continue;
         }
         end_child(child.pid);

@@ -9,27 +9,27 @@
 #include "owner/images.hpp"
 #include "owner/request.hpp"
 #include "owner/shadowing.hpp"
+#include "owner/spawn_source.hpp"
 
 namespace warmfork {
 
-/// A child that has been spawned.
-struct Spawned {
-    pid_t pid = 0;
-    bool is_warm = false;
-    ColdReason reason;
-};
-
 /// What WARMFORK_BACKEND says; auto where it says nothing.
 [[nodiscard]] warmfork_backend default_backend();
+/// The request's, else the template's, else the default.
+[[nodiscard]] warmfork_backend choose_backend(warmfork_backend of_request,
+                                              warmfork_backend of_template);
+
+/// What the request wants of an image; or why none will do.
+[[nodiscard]] ColdReason find_selection(const Request& request, bool is_python,
+                                        const std::string& program, PythonCommand& ret_command,
+                                        Selection& ret_selection);
 
 /// Serves a request cold, without any template.
 [[nodiscard]] Outcome spawn_without_template(const Request& request, std::uint32_t count,
                                              ColdReason reason, std::vector<Spawned>& ret_spawned);
 
-class TemplateHandle {
+class TemplateHandle : public SpawnSource {
   public:
-    using Deadline = TemplateProcess::Deadline;
-
     struct Definition {
         ImageSet::Definition images;
         warmfork_backend backend = WARMFORK_BACKEND_DEFAULT;
@@ -38,30 +38,25 @@ class TemplateHandle {
 
     explicit TemplateHandle(Definition definition);
 
-    /// -ECHILD's question: is this still the process that opened it?
-    bool is_usable() const { return owner_ == ::getpid(); }
+    bool is_usable() const override { return owner_ == ::getpid(); }
 
     /// Starts a process unless one runs.
     [[nodiscard]] Outcome start() { return images_.start(); }
-    /// For the owner's own environment, without options.
-    [[nodiscard]] Outcome wait_ready(Deadline deadline);
-    [[nodiscard]] Outcome wait_parked(std::uint32_t count, Deadline deadline);
-    [[nodiscard]] Outcome spawn(const Request& request, std::uint32_t count,
-                                std::vector<Spawned>& ret_spawned);
-    /// How `spawn` would serve it. NONE: warm.
-    [[nodiscard]] ColdReason explain(const Request& request);
-    [[nodiscard]] Outcome report(std::string& ret_json);
-    [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most) {
+    Outcome wait_ready(Deadline deadline) override;
+    Outcome wait_parked(std::uint32_t count, Deadline deadline) override;
+    Outcome spawn(const Request& request, std::uint32_t count,
+                  std::vector<Spawned>& ret_spawned) override;
+    Outcome explain(const Request& request, ColdReason& ret_reason) override;
+    Outcome report(std::string& ret_json) override;
+    int set_spares(std::uint32_t least, std::uint32_t most) override {
         return images_.set_spares(least, most);
     }
-    pid_t pid();
-    /// Of the first image: see TemplateProcess::progress.
-    std::string progress();
-    std::uint32_t parked() { return images_.parked(); }
-    void counts(warmfork_counts& ret_counts) const;
-
-    /// For the benchmark: what the checks of environment, freshness and shadowing cost.
-    void leave_unchecked() {
+    pid_t pid() override;
+    /// Of the first image.
+    std::string progress() override;
+    std::uint32_t parked() override { return images_.parked(); }
+    void counts(warmfork_counts& ret_counts) const override;
+    void leave_unchecked() override {
         is_unchecked_ = true;
         images_.leave_unchecked();
     }
@@ -71,9 +66,6 @@ class TemplateHandle {
     using Freshness = TemplateProcess::Freshness;
 
     [[nodiscard]] Outcome ready_image(Deadline deadline, Process& ret_process);
-    [[nodiscard]] warmfork_backend choose_backend(const Request& request) const;
-    [[nodiscard]] ColdReason select(const Request& request, PythonCommand& ret_command,
-                                    Selection& ret_selection) const;
     [[nodiscard]] ColdReason find_reason(const Request& request, const PythonCommand& command,
                                          TemplateProcess& process);
     [[nodiscard]] Outcome spawn_warm(const Request& request, std::uint32_t count,

@@ -77,7 +77,7 @@ Outcome TemplateProcess::queue_hello(const LaunchPlan& plan, const Descriptor& s
 Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     owner_ = ::getpid();
     Descriptor memfd;
-    if (Outcome failure = make_channel_files(memfd)) return failure;
+    if (Outcome failure = make_channel_files(plan, memfd)) return failure;
     state_at_start_ = read_owner_state();
     if (!take_over_twin(plan, memfd))
         if (Outcome failure = start_program(plan, memfd)) return failure;
@@ -85,7 +85,7 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     return {};
 }
 
-Outcome TemplateProcess::make_channel_files(Descriptor& ret_memfd) {
+Outcome TemplateProcess::make_channel_files(const LaunchPlan& plan, Descriptor& ret_memfd) {
     const auto failed = [](const char* what) { return make_failure(Stage::launch, errno, what); };
     log_ = KeptDescriptor(Descriptor(::memfd_create("warmfork-template-output", MFD_CLOEXEC)));
     if (!log_ || ::fcntl(log_.get(), F_SETFL, O_APPEND) < 0)

@@ -361,6 +361,11 @@ std::optional<bool> TemplateProcess::looked(std::uint64_t request) {
     return was_fresh;
 }
 
+void TemplateProcess::forget_look(std::uint64_t request) {
+    const std::lock_guard lock(mutex_);
+    pending_.erase(request);
+}
+
 std::string TemplateProcess::change() {
     const std::lock_guard lock(mutex_);
     drain();

@@ -126,6 +126,7 @@ class TemplateProcess {
     [[nodiscard]] std::uint64_t look();
     /// Was it fresh after the request? Nothing: no answer yet. An answer is given once.
     [[nodiscard]] std::optional<bool> looked(std::uint64_t request);
+    void forget_look(std::uint64_t request);
     /// For another process that is to judge freshness as `freshness` does: the segment, read-only,
     /// and the inotify instance, or -1. Of a template that is shared.
     [[nodiscard]] std::pair<int, int> shown_files() const {
@@ -177,7 +178,7 @@ class TemplateProcess {
 
     TemplateProcess();
     [[nodiscard]] Outcome launch(const LaunchPlan& plan);
-    [[nodiscard]] Outcome make_channel_files(Descriptor& ret_memfd);
+    [[nodiscard]] Outcome make_channel_files(const LaunchPlan& plan, Descriptor& ret_memfd);
     [[nodiscard]] bool take_over_twin(const LaunchPlan& plan, const Descriptor& segment);
     [[nodiscard]] Outcome start_program(const LaunchPlan& plan, const Descriptor& segment);
     [[nodiscard]] Outcome queue_hello(const LaunchPlan& plan, const Descriptor& segment);

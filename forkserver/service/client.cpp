@@ -1,0 +1,54 @@
+#include "service/client.hpp"
+
+#include <fcntl.h>
+
+#include <algorithm>
+
+namespace warmfork::service {
+
+void Client::send(ServiceKind kind, std::uint64_t id, std::span<const std::byte> body,
+                  std::span<const int> descriptors) {
+    if (is_broken_) return;
+    if (waiting_.empty()) {
+        const int error =
+            send_service_message(socket_.get(), kind, id, body, descriptors, MSG_DONTWAIT);
+        if (error == 0) return;
+        // Too many descriptors in flight pass as well: whoever has them reads them some time.
+        if (error != EAGAIN && error != ETOOMANYREFS) {
+            is_broken_ = true;
+            return;
+        }
+    }
+    Message message{kind, id, {body.begin(), body.end()}, {}};
+    for (int number : descriptors) {
+        message.descriptors.emplace_back(::fcntl(number, F_DUPFD_CLOEXEC, 0));
+        if (!message.descriptors.back()) is_broken_ = true;
+    }
+    waiting_.push_back(std::move(message));
+}
+
+void Client::flush() {
+    for (; !waiting_.empty() && !is_broken_; waiting_.pop_front()) {
+        const Message& message = waiting_.front();
+        std::vector<int> numbers;
+        for (const Descriptor& descriptor : message.descriptors)
+            numbers.push_back(descriptor.get());
+        const int error = send_service_message(socket_.get(), message.kind, message.id,
+                                               message.body, numbers, MSG_DONTWAIT);
+        if (error == EAGAIN || error == ETOOMANYREFS) return;
+        if (error) is_broken_ = true;
+    }
+}
+
+bool Client::may_spawn(std::uint32_t per_second, Clock::time_point now) {
+    const double most = per_second;
+    if (tokens_ < 0) tokens_ = most;
+    const std::chrono::duration<double> passed = now - counted_at_;
+    tokens_ = std::min(most, tokens_ + passed.count() * most);
+    counted_at_ = now;
+    if (tokens_ < 1) return false;
+    --tokens_;
+    return true;
+}
+
+}  // namespace warmfork::service

@@ -1,0 +1,76 @@
+// One client of the service: its connection, and what is accounted to it. Told when there is
+// something to read or room to write; never waits.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <chrono>
+#include <deque>
+#include <set>
+
+#include "channel/service_socket.hpp"
+#include "service/peer.hpp"
+
+namespace warmfork::service {
+
+class Client {
+  public:
+    using Clock = std::chrono::steady_clock;
+
+    /// So many messages may wait for a client that does not read, before it is not read either.
+    static constexpr std::size_t kMostWaiting = 256;
+
+    Client(std::uint64_t id, Descriptor socket, Peer peer)
+        : id_(id), socket_(std::move(socket)), peer_(std::move(peer)) {}
+
+    std::uint64_t id() const { return id_; }
+    int socket() const { return socket_.get(); }
+    const Peer& peer() const { return peer_; }
+
+    /// Sends a message, or keeps it until there is room. The descriptors stay the caller's.
+    void send(ServiceKind kind, std::uint64_t id, std::span<const std::byte> body,
+              std::span<const int> descriptors = {});
+    /// Sends what there is room for.
+    void flush();
+    bool waits_for_room() const { return !waiting_.empty(); }
+    /// It does not read what it is told: nothing new is taken from it.
+    bool is_clogged() const { return waiting_.size() >= kMostWaiting; }
+    /// The connection cannot be written to any more.
+    bool is_broken() const { return is_broken_; }
+
+    /// Returns 0 or errno, as receive_service_message.
+    [[nodiscard]] int receive(ServiceMessage& ret_message) {
+        return receive_service_message(socket_.get(), MSG_DONTWAIT, ret_message);
+    }
+
+    /// False: it has spawned more than `per_second` in the last second, up to a second's worth at
+    /// once.
+    [[nodiscard]] bool may_spawn(std::uint32_t per_second, Clock::time_point now);
+
+    struct Message {
+        ServiceKind kind;
+        std::uint64_t id;
+        std::vector<std::byte> body;
+        std::vector<Descriptor> descriptors;
+    };
+    /// What it has not been told yet, in order.
+    const std::deque<Message>& waiting() const { return waiting_; }
+    void keep(Message message) { waiting_.push_back(std::move(message)); }
+
+    bool has_greeted = false;
+    std::uint32_t children = 0;      ///< alive, leased spares included
+    std::uint64_t asked_bytes = 0;   ///< of requests that wait
+    std::uint64_t spawned = 0;       ///< since it is here
+    std::set<std::uint64_t> images;  ///< that it knows, by serial
+
+  private:
+    std::uint64_t id_;
+    Descriptor socket_;
+    Peer peer_;
+    std::deque<Message> waiting_;
+    bool is_broken_ = false;
+    double tokens_ = -1;  ///< -1: none have been counted yet
+    Clock::time_point counted_at_{};
+};
+
+}  // namespace warmfork::service

@@ -1,0 +1,63 @@
+// sd-event, with owners for its sources. Only this file and those that hold a source know it.
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace warmfork::service {
+
+/// A source of events. Its destruction ends it, also from within its own callback.
+class EventSource {
+  public:
+    EventSource() = default;
+    explicit operator bool() const { return bool(source_); }
+    void reset() { *this = {}; }
+    /// Of a descriptor: what is waited for, EPOLLIN and the like.
+    void set_events(std::uint32_t events);
+
+  private:
+    friend class EventLoop;
+    struct Unreference {
+        void operator()(sd_event_source* source) const { sd_event_source_disable_unref(source); }
+    };
+    std::shared_ptr<void> callback_;  // outlives the source; shared: it may be running
+    std::unique_ptr<sd_event_source, Unreference> source_;
+};
+
+/// One a process. Not thread safe; not for use after fork (-ECHILD).
+class EventLoop {
+  public:
+    /// Throws std::system_error.
+    EventLoop();
+    ~EventLoop();
+    EventLoop(const EventLoop&) = delete;
+    EventLoop& operator=(const EventLoop&) = delete;
+
+    /// Calls back with the events that have come. The descriptor stays the caller's and must
+    /// outlive the source. Throws std::system_error (EPERM: not a descriptor to wait for).
+    [[nodiscard]] EventSource watch(int descriptor, std::uint32_t events,
+                                    std::function<void(std::uint32_t)> callback);
+    /// Calls back once, after the delay.
+    [[nodiscard]] EventSource after(std::chrono::microseconds delay,
+                                    std::function<void()> callback);
+    /// Calls back once, when all that has come is dealt with.
+    [[nodiscard]] EventSource soon(std::function<void()> callback);
+    /// Blocks the signal for this process and calls back when it comes.
+    [[nodiscard]] EventSource on_signal(int signal, std::function<void()> callback);
+
+    /// Tells systemd's watchdog that this process lives, if it was asked to (WATCHDOG_USEC).
+    void feed_watchdog();
+
+    /// Until `leave`. Returns its status.
+    [[nodiscard]] int run();
+    void leave(int status);
+
+  private:
+    sd_event* loop_ = nullptr;
+};
+
+}  // namespace warmfork::service

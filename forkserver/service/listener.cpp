@@ -1,0 +1,106 @@
+#include "service/listener.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+
+namespace warmfork::service {
+namespace {
+
+constexpr int kBacklog = 128;
+
+/// Where others could put their own files, they could be taken for the service.
+int check_directory(const std::string& directory, std::string& ret_error) {
+    if (::mkdir(directory.c_str(), 0700) < 0 && errno != EEXIST) {
+        ret_error = fmt::format("cannot make the directory {}", directory);
+        return errno;
+    }
+    struct stat status;
+    if (::lstat(directory.c_str(), &status) < 0) {
+        ret_error = fmt::format("cannot look at the directory {}", directory);
+        return errno;
+    }
+    if (!S_ISDIR(status.st_mode) || status.st_uid != ::geteuid() || (status.st_mode & 0077)) {
+        ret_error = fmt::format(
+            "{} is not a directory of this user's alone (mode 0700): remove it, or set "
+            "XDG_RUNTIME_DIR",
+            directory);
+        return EPERM;
+    }
+    return 0;
+}
+
+int take_lock(const std::string& path, Descriptor& ret_lock, std::string& ret_error) {
+    Descriptor lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!lock) {
+        ret_error = fmt::format("cannot open the lock {}", path);
+        return errno;
+    }
+    if (::flock(lock.get(), LOCK_EX | LOCK_NB) < 0) {
+        ret_error = fmt::format("another warmforkd holds {}", path);
+        return errno == EWOULDBLOCK ? EADDRINUSE : errno;
+    }
+    ret_lock = std::move(lock);
+    return 0;
+}
+
+int bind_socket(const std::string& path, Descriptor& ret_socket, std::string& ret_error) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    ret_error = fmt::format("cannot listen on {}", path);
+    if (path.size() >= sizeof address.sun_path) return ENAMETOOLONG;
+    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+    Descriptor socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!socket) return errno;
+    // With the lock held nobody else listens there: what is left is a dead service's.
+    ::unlink(path.c_str());
+    const mode_t before = ::umask(0177);
+    const int error =
+        ::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) < 0 ? errno : 0;
+    ::umask(before);
+    if (error) return error;
+    if (::listen(socket.get(), kBacklog) < 0) return errno;
+    ret_error.clear();
+    ret_socket = std::move(socket);
+    return 0;
+}
+
+}  // namespace
+
+int listen(const std::string& path, Listener& ret_listener, std::string& ret_error) {
+    Listener listener;
+    const int passed = ::sd_listen_fds(1);
+    if (passed > 0) {
+        listener.socket = Descriptor(SD_LISTEN_FDS_START);
+        if (passed == 1 &&
+            ::sd_is_socket_unix(SD_LISTEN_FDS_START, SOCK_SEQPACKET, 1, nullptr, 0) > 0) {
+            ::fcntl(SD_LISTEN_FDS_START, F_SETFL, O_NONBLOCK);
+            ret_listener = std::move(listener);
+            return 0;
+        }
+        ret_error = "what was passed on is not one listening socket of type SOCK_SEQPACKET";
+        return EINVAL;
+    }
+    const std::string directory = std::filesystem::path(path).parent_path();
+    listener.path = path;
+    if (int error = check_directory(directory, ret_error)) return error;
+    if (int error = take_lock(directory + "/lock", listener.lock, ret_error)) return error;
+    if (int error = bind_socket(path, listener.socket, ret_error)) return error;
+    ret_listener = std::move(listener);
+    return 0;
+}
+
+Descriptor accept(const Listener& listener) {
+    return Descriptor(
+        ::accept4(listener.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+
+}  // namespace warmfork::service

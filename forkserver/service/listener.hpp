@@ -1,0 +1,26 @@
+// Where clients connect: a socket from systemd, or one of our own.
+#pragma once
+
+#include <string>
+
+#include "channel/descriptor.hpp"
+
+namespace warmfork::service {
+
+struct Listener {
+    Descriptor socket;
+    Descriptor lock;   ///< of a socket of our own; held until this process ends
+    std::string path;  ///< of a socket of our own, empty: systemd's
+};
+
+/// Takes the socket that systemd has passed on (LISTEN_FDS), or binds `path`, mode 0600, in a
+/// directory that is made if it is missing (0700) and must be this user's alone. A socket file that
+/// nobody listens on any more is replaced. Returns 0, or errno with `ret_error` saying what was
+/// attempted: EADDRINUSE (another service has the lock), EPERM (the directory is not ours, or
+/// others may enter it).
+[[nodiscard]] int listen(const std::string& path, Listener& ret_listener, std::string& ret_error);
+
+/// Accepts one connection, close-on-exec and non-blocking; empty with errno set.
+[[nodiscard]] Descriptor accept(const Listener& listener);
+
+}  // namespace warmfork::service

@@ -1,0 +1,168 @@
+// warmforkd: keeps templates warm for programs that come and go. Parses its command line, composes
+// the service, runs its loop.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+#include <CLI/CLI.hpp>
+
+#include <filesystem>
+#include <system_error>
+
+#include "channel/message_socket.hpp"
+#include "owner/service_address.hpp"
+#include "service/log.hpp"
+#include "service/service.hpp"
+
+namespace {
+
+using namespace warmfork;
+using namespace warmfork::service;
+
+constexpr int kLockedByAnother = 3;
+
+/// Each child costs a pidfd; what it starts gets the limit back (RLIMIT_NOFILE travels with each
+/// request).
+void raise_descriptor_limit() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+std::vector<std::byte> take_handover() {
+    const char* number = std::getenv(kHandoverVariable);
+    if (!number) return {};
+    const Descriptor memory(std::atoi(number));
+    ::unsetenv(kHandoverVariable);
+    struct stat status;
+    if (::fstat(memory.get(), &status) < 0) return {};
+    std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
+    std::size_t size = 0;
+    if (read_sealed_memfd(memory.get(), bytes, size)) return {};
+    return bytes;
+}
+
+/// Goes on in a process of its own that nobody waits for. Who has called waits until it listens, or
+/// has failed to, and ends as it did. Returns the pipe to say so by.
+Descriptor go_to_background() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) < 0)
+        throw std::system_error(errno, std::generic_category(), "pipe");
+    Descriptor read_end(ends[0]), write_end(ends[1]);
+    const pid_t pid = ::fork();
+    if (pid < 0) throw std::system_error(errno, std::generic_category(), "cannot fork");
+    if (pid == 0) {
+        ::setsid();
+        if (::chdir("/") < 0)
+            throw std::system_error(errno, std::generic_category(), "cannot enter /");
+        return write_end;
+    }
+    write_end.reset();
+    char byte;
+    if (::read(read_end.get(), &byte, 1) == 1) ::_exit(0);
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+}
+
+/// From now on it speaks to the journal, if there is one.
+void leave_caller(const Descriptor& pipe) {
+    log_to_journal_only();
+    const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    for (int number : {0, 1, 2}) ::dup2(null.get(), number);
+    [[maybe_unused]] const auto written = ::write(pipe.get(), "", 1);
+}
+
+int serve(Service::Options options, const std::string& socket, bool is_background) {
+    Descriptor caller;
+    if (is_background) caller = go_to_background();
+    const std::vector<std::byte> left = take_handover();
+    Listener listener;
+    std::string error_text;
+    if (left.empty())
+        if (int error = listen(socket, listener, error_text)) {
+            log(error == EADDRINUSE ? LOG_NOTICE : LOG_ERR, {},
+                fmt::format("{}: {}", error_text, std::strerror(error)));
+            return error == EADDRINUSE ? kLockedByAnother : 1;
+        }
+    EventLoop loop;
+    Service service(loop, std::move(listener), std::move(options));
+    const EventSource on_term = loop.on_signal(SIGTERM, [&] { service.stop(); });
+    const EventSource on_int = loop.on_signal(SIGINT, [&] { service.stop(); });
+    const EventSource on_hangup = loop.on_signal(SIGHUP, [&] { service.reload(); });
+    loop.feed_watchdog();
+    service.start(left);
+    ::sd_notify(0, "READY=1");
+    if (caller) leave_caller(caller);
+    caller.reset();
+    return loop.run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app(
+        "Keeps templates warm for programs that come and go. One a user, started by systemd's "
+        "socket "
+        "activation or by the first client.",
+        "warmforkd");
+    app.set_version_flag("--version", WARMFORK_VERSION);
+    std::vector<std::string> directories;
+    std::string socket;
+    double idle_exit = -1;
+    bool is_verbose = false, is_background = false;
+    app.add_option(
+           "--config", directories,
+           "Directory of the configuration, instead of the default ones; may be given again, "
+           "the most specific last")
+        ->type_name("DIRECTORY")
+        ->allow_extra_args(false);
+    app.add_option("--socket", socket,
+                   "Where to listen, unless systemd passes a socket on (default: "
+                   "$XDG_RUNTIME_DIR/warmfork/socket)")
+        ->type_name("FILE");
+    app.add_option("--idle-exit", idle_exit,
+                   "Exit when nobody has needed it for so long; 0: never (default: as configured)")
+        ->type_name("SECONDS");
+    app.add_flag(
+        "--background", is_background,
+        "Return when it listens, and go on in the background, which is how clients start it");
+    app.add_flag("--verbose", is_verbose, "Log more");
+    app.footer(
+        "Signals: SIGHUP reads the configuration anew and upgrades in place: no client notices.\n"
+        "SIGTERM and SIGINT stop: children may end by themselves for ten seconds.\n"
+        "Exit status: 0, 1 with a message, 3 if another one serves already.");
+    CLI11_PARSE(app, argc, argv);
+
+    if (is_verbose) set_log_level(LOG_DEBUG);
+    ::signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
+    Service::Options options;
+    options.directories =
+        directories.empty() ? default_directories(::geteuid() != 0) : std::move(directories);
+    if (idle_exit >= 0)
+        options.idle_exit = std::chrono::milliseconds(static_cast<std::int64_t>(idle_exit * 1000));
+    std::error_code error;
+    options.program = std::filesystem::read_symlink("/proc/self/exe", error);
+    options.command.assign(argv, argv + argc);
+    std::erase(options.command, "--background");  // it is there already when it execs itself
+    if (socket.empty()) socket = service_address();
+    if (socket.empty() && ::sd_listen_fds(0) <= 0 && !std::getenv(kHandoverVariable)) {
+        fmt::print(
+            stderr,
+            "warmforkd: XDG_RUNTIME_DIR is not set: there is no place for the socket. Give one "
+            "with --socket\n");
+        return 1;
+    }
+    try {
+        return serve(std::move(options), socket, is_background);
+    } catch (const std::exception& failure) {
+        log(LOG_ERR, {}, failure.what());
+        return 1;
+    }
+}

@@ -1,0 +1,196 @@
+#include "service/named_template.hpp"
+
+#include <algorithm>
+
+namespace warmfork::service {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// A template that does not start is tried again after a while, longer each time.
+constexpr milliseconds kFirstBackOff{1000};
+constexpr seconds kLongestBackOff{60};
+// Who waits for a fresh image while its files are written over and over is served cold after this
+// many.
+constexpr int kMostRenewals = 5;
+// So many parked children are asked for at the most because so many clients wait.
+constexpr std::uint32_t kMostSparesForWaiting = 64;
+
+std::vector<char*> pointers_to(std::vector<std::string>& strings) {
+    std::vector<char*> pointers;
+    for (std::string& string : strings) pointers.push_back(string.data());
+    return pointers;
+}
+
+Refusal refusal_of(const Failure& failure, const ColdReason& cold) {
+    return {static_cast<std::uint64_t>(failure.stage),
+            static_cast<std::uint64_t>(failure.error_number),
+            static_cast<std::uint64_t>(cold.reason), failure.text};
+}
+
+Refusal refusal_of(const ColdReason& cold) {
+    return {0, 0, static_cast<std::uint64_t>(cold.reason), cold.text};
+}
+
+}  // namespace
+
+NamedTemplate::NamedTemplate(Definition definition)
+    : definition_(std::move(definition)), images_(definition_.images) {}
+
+void NamedTemplate::add(Ask ask) {
+    asks_.push_back(std::move(ask));
+    last_used_ = Clock::now();
+}
+
+void NamedTemplate::drop(std::uint64_t client) {
+    asks_.remove_if([&](const Ask& ask) {
+        if (ask.client == client && ask.process) ask.process->forget_look(ask.look);
+        return ask.client == client;
+    });
+}
+
+Outcome NamedTemplate::start() {
+    if (failure_ && Clock::now() < not_before_) return failure_;
+    Outcome failure = images_.start();
+    if (failure) note_failure(*failure);
+    return failure;
+}
+
+void NamedTemplate::note_failure(const Failure& failure) {
+    failure_ = failure;
+    back_off_ = std::clamp<Clock::duration>(back_off_ * 2, kFirstBackOff, kLongestBackOff);
+    not_before_ = Clock::now() + back_off_;
+}
+
+std::vector<NamedTemplate::Answer> NamedTemplate::serve() {
+    std::vector<Answer> answers;
+    answered_.clear();
+    empty_.clear();
+    // Whoever gets one of several goes to the end of the queue.
+    for (std::size_t left = asks_.size(); left > 0; --left) {
+        const auto ask = asks_.begin();
+        Answer answer{&*ask, {}, {}, {}};
+        const Step step = try_to_serve(*ask, answer);
+        const bool is_done =
+            step == Step::refused || (step == Step::granted && --ask->wanted.count == 0);
+        if (is_done)
+            answered_.splice(answered_.end(), asks_, ask);
+        else
+            asks_.splice(asks_.end(), asks_, ask);
+        if (step != Step::waits) answers.push_back(std::move(answer));
+        // More of the same can be had at once.
+        if (step == Step::granted && !is_done) ++left;
+    }
+    want_spares();
+    return answers;
+}
+
+NamedTemplate::Step NamedTemplate::try_to_serve(Ask& ask, Answer& ret_answer) {
+    if (!ask.process || ask.process->is_lost()) {
+        ask.process.reset();
+        ask.look = 0;
+        ask.is_verified = false;
+        if (const Step step = choose(ask, ret_answer); !ask.process) return step;
+    }
+    if (std::find(empty_.begin(), empty_.end(), ask.process.get()) != empty_.end())
+        return Step::waits;
+    if (const Step step = verify(ask, ret_answer); step != Step::granted) return step;
+    // The child's lifetime is its client's, and this service sees to it, not the template.
+    ret_answer.spare = ask.process->take_spare(Lifetime::detached);
+    if (!ret_answer.spare) {
+        empty_.push_back(ask.process.get());
+        return Step::waits;
+    }
+    ask.process->wake_to_refill();
+    ret_answer.process = ask.process;
+    last_used_ = Clock::now();
+    return Step::granted;
+}
+
+/// Finds the image; `ask.process` stays empty where there is none yet, or none to be had.
+NamedTemplate::Step NamedTemplate::choose(Ask& ask, Answer& ret_answer) {
+    if (failure_ && Clock::now() < not_before_) {
+        ret_answer.refusal = refusal_of(*failure_, {});
+        return Step::refused;
+    }
+    const std::vector<char*> environment = pointers_to(ask.wanted.environment);
+    Selection selection{ask.wanted.options, (ask.wanted.flags & kLeaseIsolated) != 0, environment};
+    const bool may_wait = (ask.wanted.flags & kLeaseMayWait) != 0 ||
+                          (ask.renewals > 0 && definition_.on_stale == WARMFORK_STALE_WAIT);
+    ColdReason cold;
+    Process process;
+    const Outcome failure = images_.choose(selection, may_wait, Clock::now(), process, cold);
+    if (failure && failure->error_number == ETIMEDOUT) return Step::waits;
+    const bool is_restarting =
+        cold.reason == WARMFORK_REASON_STALE || cold.reason == WARMFORK_REASON_RESTARTING;
+    if (is_restarting && may_wait && !failure) return Step::waits;
+    if (failure) {
+        if (!cold) note_failure(*failure);
+        ret_answer.refusal = refusal_of(*failure, cold);
+        return Step::refused;
+    }
+    if (cold) {
+        ret_answer.refusal = refusal_of(cold);
+        return Step::refused;
+    }
+    failure_.reset();
+    back_off_ = {};
+    ask.process = std::move(process);
+    return Step::granted;
+}
+
+/// Granted: it was up to date after the client had asked.
+NamedTemplate::Step NamedTemplate::verify(Ask& ask, Answer& ret_answer) {
+    TemplateProcess& process = *ask.process;
+    const TemplateProcess::Freshness freshness = process.freshness();
+    if (freshness == TemplateProcess::Freshness::stale && !serves_stale())
+        return renew(ask, process.change(), ret_answer);
+    if (freshness == TemplateProcess::Freshness::fresh || serves_stale() || ask.is_verified)
+        return Step::granted;
+    if (ask.look == 0) {
+        ask.mount_changes = process.mount_changes();
+        ask.look = process.look();
+        return Step::waits;
+    }
+    const std::optional<bool> was_fresh = process.looked(ask.look);
+    if (!was_fresh) return Step::waits;
+    ask.look = 0;
+    if (!*was_fresh) return renew(ask, process.change(), ret_answer);
+    process.mounts_checked(ask.mount_changes);
+    ask.is_verified = true;
+    return Step::granted;
+}
+
+NamedTemplate::Step NamedTemplate::renew(Ask& ask, const std::string& change, Answer& ret_answer) {
+    images_.renew(ask.process, change, false);
+    ask.process.reset();
+    ask.look = 0;
+    ask.is_verified = false;
+    const bool may_wait =
+        (ask.wanted.flags & kLeaseMayWait) || definition_.on_stale == WARMFORK_STALE_WAIT;
+    if (may_wait && ask.renewals++ < kMostRenewals) return Step::waits;
+    ret_answer.refusal = {static_cast<std::uint64_t>(Stage::stale), ESTALE, WARMFORK_REASON_STALE,
+                          change};
+    return Step::refused;
+}
+
+void NamedTemplate::renew_stale() {
+    for (const Process& process : images_.processes())
+        if (!process->is_lost() && process->freshness() == TemplateProcess::Freshness::stale)
+            images_.renew(process, process->change(), serves_stale());
+}
+
+/// As many parked children as there are clients that wait for one.
+void NamedTemplate::want_spares() {
+    const auto waiting =
+        static_cast<std::uint32_t>(std::min<std::size_t>(asks_.size(), kMostSparesForWaiting));
+    const std::uint32_t wanted = waiting > definition_.images.spares_least ? waiting : 0;
+    if (wanted == wanted_spares_) return;
+    const std::uint32_t least = std::max(wanted, definition_.images.spares_least);
+    // Where a ring has no room now, the next call says it again.
+    if (images_.set_spares(least, std::max(least, definition_.images.spares_most)) == 0)
+        wanted_spares_ = wanted;
+}
+
+}  // namespace warmfork::service

@@ -1,0 +1,105 @@
+// A template by its name: its images, and the clients that wait for a parked child of one.
+// Told when one of its processes has something to say; never waits.
+#pragma once
+
+#include <chrono>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "owner/images.hpp"
+#include "protocol/service_bodies.hpp"
+
+namespace warmfork::service {
+
+class NamedTemplate {
+  public:
+    using Clock = std::chrono::steady_clock;
+    using Process = ImageSet::Process;
+
+    struct Definition {
+        std::string name;
+        ImageSet::Definition images;
+        warmfork_on_stale on_stale = WARMFORK_STALE_COLD;
+        std::vector<std::string> command;  ///< fixed, for users that may start nothing else
+    };
+
+    /// A client that wants `wanted.count` children.
+    struct Ask {
+        std::uint64_t client = 0;
+        std::uint64_t request = 0;
+        LeaseRequest wanted;
+        std::size_t size = 0;  ///< of the request, in bytes, as the client is charged for it
+        bool is_run = false;   ///< for the fixed command, with these descriptors
+        std::vector<Descriptor> descriptors = {};
+
+        // How far it is.
+        Process process = {};             ///< the image that fitted
+        std::uint64_t look = 0;           ///< the template has been asked; 0: it has not
+        std::uint64_t mount_changes = 0;  ///< that had been seen then
+        bool is_verified = false;         ///< found fresh after this was asked
+        int renewals = 0;
+    };
+
+    /// What became of an ask: a spare, or a refusal. An ask for several comes once for each.
+    struct Answer {
+        Ask* ask;  ///< where it has been answered for the last time, gone with the next call
+        std::optional<Born> spare;
+        Process process;
+        Refusal refusal;
+    };
+
+    explicit NamedTemplate(Definition definition);
+
+    const Definition& definition() const { return definition_; }
+    /// What the images were started with is what they are as well: only the command may change.
+    void add(Ask ask);
+    /// Forgets what a client has asked.
+    void drop(std::uint64_t client);
+    bool has_asks() const { return !asks_.empty(); }
+    const std::list<Ask>& asks() const { return asks_; }
+    [[nodiscard]] std::list<Ask> take_asks() { return std::exchange(asks_, {}); }
+
+    /// Serves what can be served now, one child for each in turn. Starts what has to be started.
+    [[nodiscard]] std::vector<Answer> serve();
+    /// Preloads ahead of need. A failure is that of the last start.
+    [[nodiscard]] Outcome start();
+    /// A new image for those that are out of date, without anybody having asked.
+    void renew_stale();
+
+    /// All that run: each has a bell to be watched.
+    [[nodiscard]] std::vector<Process> processes() { return images_.processes(); }
+    [[nodiscard]] Process first() { return images_.first(); }
+    [[nodiscard]] std::uint32_t parked() { return images_.parked(); }
+    [[nodiscard]] std::uint64_t starts() const { return images_.starts(); }
+    /// Why it does not start, and for how long nothing is tried; nothing: it is not failing.
+    [[nodiscard]] const Outcome& failure() const { return failure_; }
+    [[nodiscard]] Clock::duration back_off() const { return back_off_; }
+    [[nodiscard]] Clock::time_point last_used() const { return last_used_; }
+
+  private:
+    enum class Step { waits, granted, refused };
+
+    [[nodiscard]] Step try_to_serve(Ask& ask, Answer& ret_answer);
+    [[nodiscard]] Step choose(Ask& ask, Answer& ret_answer);
+    [[nodiscard]] Step verify(Ask& ask, Answer& ret_answer);
+    [[nodiscard]] Step renew(Ask& ask, const std::string& change, Answer& ret_answer);
+    void note_failure(const Failure& failure);
+    void want_spares();
+    bool serves_stale() const { return definition_.on_stale == WARMFORK_STALE_SERVE; }
+
+    Definition definition_;
+    ImageSet images_;
+    std::list<Ask> asks_;
+    std::list<Ask> answered_;                    ///< by the last call of `serve`
+    std::vector<const TemplateProcess*> empty_;  ///< without a parked child, in this pass
+    std::uint32_t wanted_spares_ = 0;            ///< told to the images beyond the definition's
+    Outcome failure_;
+    Clock::duration back_off_{};
+    Clock::time_point not_before_{};
+    Clock::time_point last_used_ = Clock::now();
+};
+
+}  // namespace warmfork::service

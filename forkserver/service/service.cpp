@@ -1,0 +1,178 @@
+// The service as a whole: how it begins, what it is configured with, how it ends.
+#include "service/service.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/epoll.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "owner/companions.hpp"
+#include "owner/eligibility.hpp"
+#include "service/log.hpp"
+
+namespace warmfork::service {
+namespace {
+
+// How long a service that was told to stop waits for its children before it ends them.
+constexpr std::chrono::seconds kDrainPeriod{10};
+constexpr std::chrono::milliseconds kGracePeriodOfChildren{3000};
+
+/// The daemon's environment with what the template says of it; nothing: as it is at each start.
+std::optional<std::vector<std::string>> environment_of(const TemplateDefinition& definition) {
+    if (definition.inherit_environment && definition.environment.empty()) return {};
+    std::vector<std::string> environment;
+    for (char** variable = environ; definition.inherit_environment && variable && *variable;
+         ++variable) {
+        const std::string_view text(*variable);
+        if (!definition.environment.count(std::string(text.substr(0, text.find('=')))))
+            environment.emplace_back(text);
+    }
+    for (const auto& [name, value] : definition.environment)
+        if (value) environment.push_back(name + "=" + *value);
+    return environment;
+}
+
+std::vector<char*> pointers_to(std::vector<std::string>& strings) {
+    std::vector<char*> pointers;
+    for (std::string& string : strings) pointers.push_back(string.data());
+    return pointers;
+}
+
+/// What the shim starts for a definition of the configuration. `ret_error`: why it cannot be.
+NamedTemplate::Definition make_definition(const TemplateDefinition& configured,
+                                          std::string& ret_error) {
+    NamedTemplate::Definition definition;
+    definition.name = configured.name;
+    definition.on_stale = configured.on_stale;
+    definition.command = configured.command;
+    ImageSet::Definition& images = definition.images;
+    images.environment = environment_of(configured);
+    std::vector<std::string> environment;
+    if (images.environment)
+        environment = *images.environment;
+    else
+        for (char** variable = environ; variable && *variable; ++variable)
+            environment.emplace_back(*variable);
+    images.is_python = configured.is_python();
+    const std::string program = images.is_python ? configured.python : configured.program.front();
+    images.program = resolve_program(program, pointers_to(environment));
+    if (images.program.empty()) ret_error = fmt::format("cannot find its program {}", program);
+    if (images.is_python) {
+        images.package = find_python_path();
+        if (images.package.empty()) ret_error = "cannot find the Python package of warmfork";
+        if (!configured.directory.empty()) images.python_path = {configured.directory};
+        images.preload = configured.preload;
+        images.options = configured.options;
+        images.before_fork = configured.before_fork;
+        images.in_child = configured.in_child;
+        images.learns = configured.learn;
+    } else {
+        images.arguments.assign(configured.program.begin() + 1, configured.program.end());
+    }
+    images.directory = configured.directory.empty() ? "/" : configured.directory;
+    images.spares_least = configured.spares.least;
+    images.spares_most = configured.spares.most;
+    images.variants_most = configured.variants;
+    images.allowed = configured.allow;
+    images.is_shared = true;
+    return definition;
+}
+
+}  // namespace
+
+Service::Service(EventLoop& loop, Listener listener, Options options)
+    : loop_(loop), listener_(std::move(listener)), options_(std::move(options)) {}
+
+Service::~Service() = default;
+
+void Service::start(std::span<const std::byte> left) {
+    load_configuration();
+    if (!left.empty()) take_over(left);
+    if (!keeper_) renew_keeper();
+    connections_ =
+        loop_.watch(listener_.socket.get(), EPOLLIN, [this](std::uint32_t) { accept_clients(); });
+    note_idleness();
+    say_status();
+}
+
+void Service::load_configuration() {
+    configuration_ = load(options_.directories);
+    is_reading_ = configuration_.errors.empty();
+    for (const ConfigurationError& error : configuration_.errors)
+        log(LOG_ERR, {error.template_name}, to_string(error));
+    if (!configuration_.daemon) configuration_.daemon = DaemonDefinition();
+}
+
+Service::ServedTemplate* Service::find_template(const std::string& name) {
+    if (const auto found = templates_.find(name); found != templates_.end()) return &found->second;
+    const auto configured = configuration_.templates.find(name);
+    if (configured == configuration_.templates.end()) return nullptr;
+    const TemplateDefinition& definition = configured->second.definition;
+    std::string error;
+    NamedTemplate::Definition named = make_definition(definition, error);
+    if (!error.empty()) {
+        log(LOG_ERR, {name}, error);
+        return nullptr;
+    }
+    const auto [place, _] = templates_.try_emplace(
+        name, std::move(named), definition.limits.over(configuration_.daemon->limits));
+    place->second.idle_timeout = definition.idle_timeout;
+    return &place->second;
+}
+
+void Service::note_idleness() {
+    const std::chrono::milliseconds idle_exit =
+        options_.idle_exit.value_or(configuration_.daemon->idle_exit);
+    if (!clients_.empty() || !children_.empty() || is_stopping_ || idle_exit.count() == 0)
+        return idle_.reset();
+    if (idle_) return;
+    idle_ = loop_.after(idle_exit, [this] {
+        log(LOG_INFO, {}, "nobody has needed this service for a while: it ends");
+        stop();
+    });
+}
+
+void Service::say_status() {
+    ::sd_notifyf(0, "STATUS=%s%zu clients, %zu children, %zu templates",
+                 is_reading_ ? "" : "errors in the configuration (see the journal); ",
+                 clients_.size(), children_.size(), templates_.size());
+}
+
+void Service::stop() {
+    if (std::exchange(is_stopping_, true)) {
+        drain_.reset();
+        for (auto& [id, client] : clients_) end_children(id, SIGKILL);
+        for (auto& [id, child] : children_) signal_pidfd(child.pidfd.get(), SIGKILL);
+        return leave_when_empty();
+    }
+    ::sd_notify(0, "STOPPING=1");
+    log(LOG_INFO, {}, fmt::format("stopping: {} children still run", children_.size()));
+    connections_.reset();
+    if (!listener_.path.empty()) ::unlink(listener_.path.c_str());
+    idle_.reset();
+    // Parked children that clients hold are of no more use to them.
+    drain_ = loop_.after(kDrainPeriod, [this] {
+        log(LOG_WARNING, {},
+            fmt::format("{} children did not end by themselves, and are ended", children_.size()));
+        for (auto& [id, child] : children_)
+            if (!child.is_detached) signal_pidfd(child.pidfd.get(), SIGTERM);
+        drain_ = loop_.after(kGracePeriodOfChildren, [this] { stop(); });
+    });
+    leave_when_empty();
+}
+
+void Service::leave_when_empty() {
+    if (!is_stopping_ || end_) return;
+    for (const auto& [id, child] : children_)
+        if (!child.is_detached) return;
+    // Not from within whoever found it empty.
+    end_ = loop_.soon([this] {
+        for (auto& [id, served] : clients_) served.client.flush();
+        clients_.clear();
+        templates_.clear();
+        loop_.leave(0);
+    });
+}
+
+}  // namespace warmfork::service

@@ -1,0 +1,154 @@
+// The service: clients on the one side, templates on the other, children in between, which are this
+// process's own. One thread, one loop; nothing here waits.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+
+#include "service/client.hpp"
+#include "service/configuration.hpp"
+#include "service/event_loop.hpp"
+#include "service/listener.hpp"
+#include "service/named_template.hpp"
+
+namespace warmfork::service {
+
+/// Names the memfd with what a service that execs itself leaves to the next.
+inline constexpr const char* kHandoverVariable = "WARMFORKD_HANDOVER";
+
+class Service {
+  public:
+    struct Options {
+        std::vector<std::string> directories;  ///< of the configuration, the most specific last
+        std::optional<std::chrono::milliseconds> idle_exit;  ///< instead of the configuration's
+        std::string program;               ///< full path of this program, to be exec'd again
+        std::vector<std::string> command;  ///< its arguments, the name in front
+    };
+
+    Service(EventLoop& loop, Listener listener, Options options);
+    ~Service();
+    Service(const Service&) = delete;
+    Service& operator=(const Service&) = delete;
+
+    /// Begins to serve. `left`: by the process that this one was before it exec'd itself, the
+    /// listener among it; empty: nothing.
+    void start(std::span<const std::byte> left);
+
+    /// Takes nothing new, waits for the children to end, ends those that do not, leaves the loop.
+    /// The second time it does not wait for them.
+    void stop();
+    /// Execs this program again, which reads the configuration anew: the same process, so the
+    /// children stay its own; clients, leases and statuses go on. Returns only if that failed.
+    void reload();
+
+  private:
+    struct ServedClient {
+        ServedClient(std::uint64_t id, Descriptor socket, Peer peer)
+            : client(id, std::move(socket), std::move(peer)) {}
+        Client client;
+        EventSource readable, gone, greeting;
+    };
+    struct WatchedProcess {
+        NamedTemplate::Process process;
+        EventSource bell, end;
+    };
+    struct ServedTemplate {
+        explicit ServedTemplate(NamedTemplate::Definition definition, ClientLimits limits)
+            : named(std::move(definition)), limits(limits) {}
+        NamedTemplate named;
+        ClientLimits limits;
+        std::chrono::milliseconds idle_timeout{0};
+        std::unordered_map<std::uint64_t, WatchedProcess> watched;  ///< by serial
+        EventSource due, retry, idle;
+    };
+    struct ServedChild {
+        pid_t pid = 0;
+        Descriptor pidfd;
+        std::uint64_t client = 0;
+        bool is_detached = false;
+        std::string template_name;
+        Descriptor reply;  ///< of a fixed command that is starting: where it says so
+        std::uint64_t request = 0;
+        EventSource ended, started;
+    };
+
+    // Clients.
+    void accept_clients();
+    void add_client(std::uint64_t id, Descriptor socket, Peer peer);
+    void watch_client(ServedClient& served);
+    void on_client(std::uint64_t id, std::uint32_t events);
+    void dispatch(ServedClient& served, ServiceMessage message);
+    void refuse(Client& client, std::uint64_t request, Stage stage, int error_number,
+                std::string text);
+    void lose_client(std::uint64_t id, std::string_view why);
+    void update_interest(ServedClient& served);
+
+    // What they ask for.
+    void find(Client& client, const ServiceMessage& message);
+    void lease(Client& client, const ServiceMessage& message);
+    void run(Client& client, ServiceMessage& message);
+    void signal_child(Client& client, const ServiceMessage& message);
+    void note_use(Client& client, const ServiceMessage& message);
+    [[nodiscard]] std::string explain_absence(const std::string& name) const;
+    void manage(Client& client, const ServiceMessage& message);
+    [[nodiscard]] bool is_within_limits(Client& client, const ServedTemplate& served,
+                                        std::uint64_t request, std::uint64_t count,
+                                        std::size_t size);
+    [[nodiscard]] bool may_lease(const Client& client) const;
+
+    // Templates.
+    ServedTemplate* find_template(const std::string& name);
+    void attend(const std::string& name);
+    void attend_soon(const std::string& name);
+    void on_process(const std::string& name, std::uint64_t serial);
+    void note_idle_template(const std::string& name);
+    void deliver(ServedTemplate& served, NamedTemplate::Answer& answer);
+    void start_fixed_command(ServedTemplate& served, Client& client, NamedTemplate::Answer& answer,
+                             ServedChild child);
+    void show_image(Client& client, TemplateProcess& process);
+    void watch_processes(ServedTemplate& served);
+    [[nodiscard]] std::string describe(const ServedTemplate& served);
+
+    // Children.
+    std::uint64_t add_child(ServedChild child);
+    void watch_child(std::uint64_t id);
+    void on_child_ended(std::uint64_t id);
+    void on_child_started(std::uint64_t id);
+    void watch_start(std::uint64_t id);
+    void end_children(std::uint64_t client, int signal);
+    void keep(const ServedChild& child, const Client& client);
+    void renew_keeper();
+
+    // The service itself.
+    void load_configuration();
+    void note_idleness();
+    void say_status();
+    void leave_when_empty();
+    void exec_again();
+    [[nodiscard]] std::vector<std::byte> hand_over(std::vector<int>& ret_descriptors);
+    void take_over(std::span<const std::byte> left);
+    [[nodiscard]] std::uint64_t image_id(const TemplateProcess& process) const {
+        return generation_ << 32 | process.serial();
+    }
+
+    EventLoop& loop_;
+    Listener listener_;
+    Options options_;
+    Configuration configuration_;
+    EventSource connections_, reconnect_, reloading_, idle_, drain_, end_;
+    Descriptor keeper_;
+    std::map<std::uint64_t, ServedClient> clients_;
+    std::map<std::string, ServedTemplate, std::less<>> templates_;
+    std::map<std::uint64_t, ServedChild> children_;
+    std::map<std::uint64_t, EventSource> killings_;                  ///< by client that has gone
+    std::map<std::string, std::list<NamedTemplate::Ask>> unserved_;  ///< while it execs itself
+    std::uint64_t last_client_ = 0, last_child_ = 0;
+    std::uint64_t generation_ = 1;  ///< how often this process has been exec'd
+    bool is_stopping_ = false;
+    bool is_reading_ = true;  ///< false: a file of the configuration has an error
+};
+
+}  // namespace warmfork::service

@@ -1,0 +1,273 @@
+// Clients: how they come and go, and what they ask for.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "service/log.hpp"
+#include "service/service.hpp"
+
+namespace warmfork::service {
+namespace {
+
+// Who has not said hello after this time is not a client.
+constexpr std::chrono::seconds kGreetingPatience{10};
+// Messages of one client in a row, before others have their turn.
+constexpr int kMostMessages = 32;
+constexpr std::size_t kMostClients = 4096;
+
+std::string text_of(const ServiceMessage& message) {
+    return FieldReader(message.body).text();
+}
+
+}  // namespace
+
+void Service::accept_clients() {
+    while (true) {
+        Descriptor socket = accept(listener_);
+        if (!socket) {
+            if (errno == EMFILE || errno == ENFILE) {
+                log(LOG_ERR, {}, "no descriptor is free for another client: waiting for some");
+                // The listening socket stays readable: look again when something has been closed.
+                connections_.reset();
+                reconnect_ = loop_.after(std::chrono::seconds(1), [this] {
+                    connections_ = loop_.watch(listener_.socket.get(), EPOLLIN,
+                                               [this](std::uint32_t) { accept_clients(); });
+                });
+            }
+            return;
+        }
+        Peer peer;
+        if (int error = read_peer(socket.get(), peer)) {
+            log(LOG_NOTICE, {},
+                fmt::format("a client cannot be identified: {}", std::strerror(error)));
+            continue;
+        }
+        const auto& allowed = configuration_.daemon->allowed_users;
+        const bool is_own = peer.uid == ::geteuid();
+        if (!is_own && std::find(allowed.begin(), allowed.end(), peer.uid) == allowed.end()) {
+            log(LOG_WARNING, {{}, peer.pid, 0, "access"},
+                fmt::format("refused: {} of user {} may not use this service", peer.name,
+                            peer.uid));
+            const auto body =
+                write_body(Refusal{static_cast<std::uint64_t>(Stage::launch), EACCES, 0,
+                                   fmt::format("user {} may not use this service", peer.uid)});
+            static_cast<void>(send_service_message(socket.get(), ServiceKind::refused, 0, body, {},
+                                                   MSG_DONTWAIT));
+            continue;
+        }
+        if (clients_.size() >= kMostClients) {
+            log(LOG_WARNING, {{}, peer.pid}, "refused: too many clients");
+            continue;
+        }
+        add_client(++last_client_, std::move(socket), std::move(peer));
+    }
+}
+
+void Service::add_client(std::uint64_t id, Descriptor socket, Peer peer) {
+    const auto [place, _] = clients_.try_emplace(id, id, std::move(socket), std::move(peer));
+    ServedClient& served = place->second;
+    watch_client(served);
+    if (!served.client.has_greeted)
+        served.greeting =
+            loop_.after(kGreetingPatience, [this, id] { lose_client(id, "it did not say hello"); });
+    note_idleness();
+    say_status();
+}
+
+void Service::watch_client(ServedClient& served) {
+    const std::uint64_t id = served.client.id();
+    served.readable = loop_.watch(served.client.socket(), EPOLLIN,
+                                  [this, id](std::uint32_t events) { on_client(id, events); });
+    // It may have forked a copy that holds the connection open.
+    served.gone = loop_.watch(served.client.peer().pidfd.get(), EPOLLIN,
+                              [this, id](std::uint32_t) { lose_client(id, ""); });
+}
+
+void Service::update_interest(ServedClient& served) {
+    if (!served.readable) return;
+    const std::uint32_t room = served.client.waits_for_room() ? EPOLLOUT : 0u;
+    const std::uint32_t input = served.client.is_clogged() ? 0u : EPOLLIN;
+    served.readable.set_events(room | input);
+}
+
+void Service::on_client(std::uint64_t id, std::uint32_t events) {
+    const auto found = clients_.find(id);
+    if (found == clients_.end()) return;
+    ServedClient& served = found->second;
+    if (events & EPOLLOUT) served.client.flush();
+    for (int taken = 0; taken < kMostMessages && !served.client.is_clogged(); ++taken) {
+        ServiceMessage message;
+        const int error = served.client.receive(message);
+        if (error == EAGAIN || error == EINTR) break;
+        if (error == ECONNRESET) return lose_client(id, "");
+        if (error == EMFILE) {
+            log(LOG_ERR, {{}, served.client.peer().pid}, "no descriptor is free for its message");
+            refuse(served.client, 0, Stage::descriptors, EMFILE,
+                   "the service is out of descriptors");
+            continue;
+        }
+        if (error)
+            return lose_client(id, error == EPROTONOSUPPORT ? "it speaks another version"
+                                                            : "it sent what is no message");
+        dispatch(served, std::move(message));
+        if (clients_.find(id) == clients_.end()) return;
+    }
+    if (served.client.is_broken()) return lose_client(id, "");
+    update_interest(served);
+}
+
+void Service::refuse(Client& client, std::uint64_t request, Stage stage, int error_number,
+                     std::string text) {
+    client.send(ServiceKind::refused, request,
+                write_body(Refusal{static_cast<std::uint64_t>(stage),
+                                   static_cast<std::uint64_t>(error_number), 0, std::move(text)}));
+}
+
+void Service::dispatch(ServedClient& served, ServiceMessage message) {
+    Client& client = served.client;
+    if (!client.has_greeted) {
+        if (message.kind != ServiceKind::hello)
+            return lose_client(client.id(), "it did not say hello first");
+        client.has_greeted = true;
+        served.greeting.reset();
+        return client.send(ServiceKind::welcome, 0,
+                           FieldWriter().number(static_cast<std::uint64_t>(::getpid())).bytes());
+    }
+    switch (message.kind) {
+        case ServiceKind::find:
+            return find(client, message);
+        case ServiceKind::lease:
+            return lease(client, message);
+        case ServiceKind::run:
+            return run(client, message);
+        case ServiceKind::signal:
+            return signal_child(client, message);
+        case ServiceKind::manage:
+            return manage(client, message);
+        case ServiceKind::used:
+            return note_use(client, message);
+        default:
+            return lose_client(client.id(), "it sent a message of an unknown kind");
+    }
+}
+
+/// A user other than the service's own may only run fixed commands.
+bool Service::may_lease(const Client& client) const {
+    return client.peer().uid == ::geteuid();
+}
+
+void Service::find(Client& client, const ServiceMessage& message) {
+    const std::string name = text_of(message);
+    ServedTemplate* served = find_template(name);
+    const bool is_fixed = !may_lease(client);
+    if (!served || (is_fixed && served->named.definition().command.empty()))
+        return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
+    const ImageSet::Definition& images = served->named.definition().images;
+    client.send(ServiceKind::found, message.id,
+                write_body(TemplateFacts{images.is_python, is_fixed, images.program}));
+}
+
+std::string Service::explain_absence(const std::string& name) const {
+    for (const ConfigurationError& error : configuration_.errors)
+        if (error.template_name == name)
+            return fmt::format("the template {} is not usable: {}", name, to_string(error));
+    std::string known;
+    for (const auto& [other, loaded] : configuration_.templates)
+        known += (known.empty() ? "" : ", ") + other;
+    return fmt::format(
+        "there is no usable template {} (looked for {}.toml in templates.d of {}; known: {})", name,
+        name, fmt::join(options_.directories, ", "), known.empty() ? "none" : known);
+}
+
+bool Service::is_within_limits(Client& client, const ServedTemplate& served, std::uint64_t request,
+                               std::uint64_t count, std::size_t size) {
+    const ClientLimits& limits = served.limits;
+    std::string over;
+    if (client.children + count > limits.children)
+        over = fmt::format("it has {} children alive, and may have {}", client.children,
+                           limits.children);
+    else if (client.asked_bytes + size > limits.record_bytes)
+        over = fmt::format("its waiting requests take {} bytes, and may take {}",
+                           client.asked_bytes + size, limits.record_bytes);
+    else if (!client.may_spawn(limits.spawns_per_second, Client::Clock::now()))
+        over = fmt::format("it may spawn {} a second", limits.spawns_per_second);
+    else
+        return true;
+    const std::string text = "this client is over its limit: " + over;
+    log(LOG_NOTICE, {served.named.definition().name, client.peer().pid, 0, "limit"}, text);
+    refuse(client, request, Stage::fork, EAGAIN, text);
+    return false;
+}
+
+void Service::lease(Client& client, const ServiceMessage& message) {
+    std::optional<LeaseRequest> wanted = read_lease_request(message.body);
+    if (!wanted) return lose_client(client.id(), "it sent a lease request that is none");
+    if (is_stopping_)
+        return refuse(client, message.id, Stage::launch, ESHUTDOWN, "the service is stopping");
+    ServedTemplate* served = find_template(wanted->name);
+    if (!served)
+        return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(wanted->name));
+    if (!may_lease(client))
+        return refuse(client, message.id, Stage::eligibility, EACCES,
+                      "another user's client may only run the template's own command");
+    if (!is_within_limits(client, *served, message.id, wanted->count, message.body.size())) return;
+    client.asked_bytes += message.body.size();
+    const std::string name = wanted->name;
+    served->named.add({client.id(), message.id, std::move(*wanted), message.body.size()});
+    attend(name);
+}
+
+void Service::run(Client& client, ServiceMessage& message) {
+    const std::string name = text_of(message);
+    if (is_stopping_)
+        return refuse(client, message.id, Stage::launch, ESHUTDOWN, "the service is stopping");
+    ServedTemplate* served = find_template(name);
+    if (!served || served->named.definition().command.empty())
+        return refuse(client, message.id, Stage::launch, ENOENT,
+                      fmt::format("the template {} has no command of its own", name));
+    if (message.descriptors.size() != 3)
+        return refuse(client, message.id, Stage::descriptors, EBADMSG,
+                      "a command is run with three descriptors: input, output, error");
+    if (!is_within_limits(client, *served, message.id, 1, message.body.size())) return;
+    NamedTemplate::Ask ask{client.id(), message.id, {}, message.body.size(), true};
+    ask.wanted.name = name;
+    ask.wanted.flags = kLeaseMayWait;
+    ask.wanted.options = served->named.definition().images.options;
+    if (const auto& environment = served->named.definition().images.environment)
+        ask.wanted.environment = *environment;
+    else
+        for (char** variable = environ; variable && *variable; ++variable)
+            ask.wanted.environment.emplace_back(*variable);
+    ask.descriptors = std::move(message.descriptors);
+    client.asked_bytes += ask.size;
+    served->named.add(std::move(ask));
+    attend(name);
+}
+
+void Service::signal_child(Client& client, const ServiceMessage& message) {
+    const auto child = children_.find(message.id);
+    const auto signal = static_cast<int>(FieldReader(message.body).number());
+    if (child == children_.end() || child->second.client != client.id()) return;
+    if (signal > 0 && signal <= SIGRTMAX) signal_pidfd(child->second.pidfd.get(), signal);
+}
+
+void Service::lose_client(std::uint64_t id, std::string_view why) {
+    const auto found = clients_.find(id);
+    if (found == clients_.end()) return;
+    const Peer& peer = found->second.client.peer();
+    if (!why.empty())
+        log(LOG_NOTICE, {{}, peer.pid, 0, "protocol"},
+            fmt::format("the connection to {} is closed: {}", peer.name, why));
+    for (auto& [name, served] : templates_) served.named.drop(id);
+    clients_.erase(found);
+    end_children(id, SIGTERM);
+    note_idleness();
+    say_status();
+    leave_when_empty();
+}
+
+}  // namespace warmfork::service

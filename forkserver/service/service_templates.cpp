@@ -1,0 +1,294 @@
+// Templates: what becomes of what clients ask for.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "owner/hand_off.hpp"
+#include "service/log.hpp"
+#include "service/service.hpp"
+
+namespace warmfork::service {
+namespace {
+
+using Json = nlohmann::json;
+
+// What no bell tells is looked at again after this time: an image that is to be preloaded once
+// more, but not yet.
+constexpr std::chrono::milliseconds kRetryPeriod{50};
+
+std::vector<const char*> pointers_to(const std::vector<std::string>& strings) {
+    std::vector<const char*> pointers;
+    for (const std::string& string : strings) pointers.push_back(string.c_str());
+    pointers.push_back(nullptr);
+    return pointers;
+}
+
+}  // namespace
+
+/// Serves who can be served, and sees to it that the next occasion is noticed.
+void Service::attend(const std::string& name) {
+    const auto found = templates_.find(name);
+    if (found == templates_.end()) return;
+    ServedTemplate& served = found->second;
+    served.due.reset();
+    const bool was_failing = bool(served.named.failure());
+    for (NamedTemplate::Answer& answer : served.named.serve()) deliver(served, answer);
+    if (const Outcome& failure = served.named.failure(); failure && !was_failing)
+        log(LOG_ERR, {name, 0, 0, "template"}, failure->text);
+    watch_processes(served);
+    if (served.named.has_asks())
+        served.retry = loop_.after(kRetryPeriod, [this, name] { attend(name); });
+    else
+        served.retry.reset();
+    if (served.idle_timeout.count() > 0 && !served.idle)
+        served.idle = loop_.after(served.idle_timeout, [this, name] { note_idle_template(name); });
+}
+
+/// Once for all that has happened.
+void Service::attend_soon(const std::string& name) {
+    const auto found = templates_.find(name);
+    if (found == templates_.end() || found->second.due) return;
+    found->second.due = loop_.soon([this, name] { attend(name); });
+}
+
+void Service::note_idle_template(const std::string& name) {
+    const auto found = templates_.find(name);
+    if (found == templates_.end()) return;
+    ServedTemplate& served = found->second;
+    const auto unused = NamedTemplate::Clock::now() - served.named.last_used();
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(served.idle_timeout - unused);
+    served.idle.reset();
+    if (served.named.has_asks() || left.count() > 0) {
+        served.idle =
+            loop_.after(std::max(left, kRetryPeriod), [this, name] { note_idle_template(name); });
+        return;
+    }
+    log(LOG_INFO, {name}, "nobody has spawned from this template for a while: it ends");
+    templates_.erase(found);
+}
+
+void Service::watch_processes(ServedTemplate& served) {
+    const std::string& name = served.named.definition().name;
+    const std::vector<NamedTemplate::Process> processes = served.named.processes();
+    std::erase_if(served.watched, [&](const auto& entry) {
+        return std::find(processes.begin(), processes.end(), entry.second.process) ==
+               processes.end();
+    });
+    for (const NamedTemplate::Process& process : processes) {
+        if (served.watched.count(process->serial()) || process->bell() < 0) continue;
+        WatchedProcess watched{process, {}, {}};
+        const auto on_event = [this, name, serial = process->serial()](std::uint32_t) {
+            on_process(name, serial);
+        };
+        watched.bell = loop_.watch(process->bell(), EPOLLIN, on_event);
+        watched.end = loop_.watch(process->pidfd(), EPOLLIN, on_event);
+        process->attend();  // from now on it rings
+        served.watched.emplace(process->serial(), std::move(watched));
+    }
+}
+
+void Service::on_process(const std::string& name, std::uint64_t serial) {
+    const auto found = templates_.find(name);
+    if (found == templates_.end()) return;
+    ServedTemplate& served = found->second;
+    const auto entry = served.watched.find(serial);
+    if (entry == served.watched.end()) return;
+    const NamedTemplate::Process process = entry->second.process;
+    process->attend();
+    if (process->has_ended()) {
+        log(process->is_over() ? LOG_DEBUG : LOG_WARNING, {name},
+            fmt::format("the template {} has ended", process->pid()));
+        entry->second.end.reset();  // stays readable
+    }
+    served.named.renew_stale();
+    attend_soon(name);
+}
+
+void Service::show_image(Client& client, TemplateProcess& process) {
+    const std::uint64_t id = image_id(process);
+    if (!client.images.insert(id).second) return;
+    SharedImage image;
+    image.pid = static_cast<std::uint64_t>(process.pid());
+    image.could_compare = process.could_compare();
+    image.directory = process.directory();
+    image.environment = process.environment_at_start();
+    const ReadVariables variables = process.variables();
+    image.reads_all_variables = variables.all;
+    image.variables.assign(variables.names.begin(), variables.names.end());
+    for (const auto& [module, file] : process.shadowable())
+        image.shadowable.push_back(module + "=" + file);
+    for (int number : process.image_descriptors())
+        image.descriptors.push_back(static_cast<std::uint64_t>(number));
+    image.owner_state = encode_owner_state(process.state_at_start());
+    const auto [segment, inotify] = process.shown_files();
+    std::vector<int> descriptors{segment};
+    if (inotify >= 0) descriptors.push_back(inotify);
+    client.send(ServiceKind::image, id, write_body(image), descriptors);
+}
+
+void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
+    const NamedTemplate::Ask& ask = *answer.ask;
+    const auto found = clients_.find(ask.client);
+    if (found == clients_.end()) return;  // its spare sees the end of file, and ends
+    Client& client = found->second.client;
+    const bool is_last = !answer.spare || ask.wanted.count == 0;
+    if (is_last) client.asked_bytes -= std::min(client.asked_bytes, std::uint64_t{ask.size});
+    if (!answer.spare) {
+        client.send(ServiceKind::refused, ask.request, write_body(answer.refusal));
+        return update_interest(found->second);
+    }
+    ServedChild child;
+    child.pid = answer.spare->pid;
+    child.pidfd = open_pidfd(child.pid);
+    child.client = client.id();
+    child.is_detached = (ask.wanted.flags & kLeaseDetached) != 0;
+    child.template_name = served.named.definition().name;
+    child.request = ask.request;
+    if (!child.pidfd)
+        return refuse(client, ask.request, Stage::fork, errno, "cannot open a pidfd of the child");
+    if (!child.is_detached) keep(child, client);
+    if (ask.is_run) {
+        start_fixed_command(served, client, answer, std::move(child));
+    } else {
+        show_image(client, *answer.process);
+        const int descriptors[] = {child.pidfd.get(), answer.spare->mailbox.get()};
+        const auto pid = static_cast<std::uint64_t>(child.pid);
+        const std::uint64_t id = add_child(std::move(child));
+        client.send(ServiceKind::leased, ask.request,
+                    write_body(LeasedChild{id, pid, image_id(*answer.process)}), descriptors);
+    }
+    update_interest(found->second);
+}
+
+/// A client of another user: it has no say in what is run, and no hold of the mailbox.
+void Service::start_fixed_command(ServedTemplate& served, Client& client,
+                                  NamedTemplate::Answer& answer, ServedChild child) {
+    const std::vector<const char*> arguments = pointers_to(served.named.definition().command);
+    const std::vector<const char*> environment =
+        pointers_to(answer.process->environment_at_start());
+    warmfork_descriptor map[3];
+    for (int number : {0, 1, 2})
+        map[number] = {answer.ask->descriptors[static_cast<std::size_t>(number)].get(), number};
+    warmfork_request given;
+    warmfork_request_init(&given);
+    given.arguments = arguments.data();
+    given.environment = environment.data();
+    given.directory = answer.process->directory().c_str();
+    given.descriptors = map;
+    given.descriptor_count = std::size(map);
+    given.flags = WARMFORK_SIGNAL_MASK;  // none: this service's own are blocked
+    Request request;
+    Outcome failure = request.read(given);
+    ChildRecord record;
+    if (!failure)
+        failure = make_child_record(request, answer.process->state_at_start(), read_owner_state(),
+                                    {Lifetime::detached, 0, false, true}, record);
+    int ends[2] = {-1, -1};
+    if (!failure && ::pipe2(ends, O_CLOEXEC) < 0)
+        failure = make_failure(Stage::descriptors, errno, "cannot make a pipe for the reply");
+    child.reply = Descriptor(ends[0]);
+    const Descriptor reply(ends[1]);
+    if (!failure) failure = send_record(record, *answer.spare, reply.get());
+    if (failure)
+        return refuse(client, answer.ask->request, failure->stage, failure->error_number,
+                      failure->text);
+    watch_start(add_child(std::move(child)));
+}
+
+/// The end of file behind what the child has to say: it has started, or it never will.
+void Service::watch_start(std::uint64_t id) {
+    ServedChild& child = children_.at(id);
+    child.started =
+        loop_.watch(child.reply.get(), 0, [this, id](std::uint32_t) { on_child_started(id); });
+}
+
+void Service::on_child_started(std::uint64_t id) {
+    const auto found = children_.find(id);
+    if (found == children_.end()) return;
+    ServedChild& child = found->second;
+    child.started.reset();
+    Born born;
+    born.pid = child.pid;
+    const Descriptor reply = std::move(child.reply);
+    const Outcome failure = await_start(born, reply.get());
+    const auto client = clients_.find(child.client);
+    if (client == clients_.end()) return;
+    if (failure) {
+        child.is_detached = true;  // nobody is told of its end
+        return refuse(client->second.client, child.request, failure->stage, failure->error_number,
+                      failure->text);
+    }
+    const int pidfd = child.pidfd.get();
+    client->second.client.send(
+        ServiceKind::leased, child.request,
+        write_body(LeasedChild{id, static_cast<std::uint64_t>(child.pid), 0}),
+        std::span(&pidfd, 1));
+    update_interest(client->second);
+}
+
+void Service::note_use(Client& client, const ServiceMessage& message) {
+    const std::optional<UseReport> report = read_use_report(message.body);
+    if (!report) return lose_client(client.id(), "it sent a report that is none");
+    if (report->reason == WARMFORK_REASON_NONE) ++client.spawned;
+}
+
+std::string Service::describe(const ServedTemplate& served) {
+    if (served.named.failure()) return "failing";
+    NamedTemplate& named = const_cast<NamedTemplate&>(served.named);
+    const NamedTemplate::Process first = named.first();
+    if (!first) return "idle";
+    return first->wait_ready(TemplateProcess::Clock::now()) ? "preloading" : "ready";
+}
+
+void Service::manage(Client& client, const ServiceMessage& message) {
+    FieldReader reader(message.body);
+    const std::string verb = reader.text(), name = reader.text();
+    const auto answer = [&](const Json& json) {
+        client.send(
+            ServiceKind::managed, message.id,
+            FieldWriter().text(json.dump(-1, ' ', false, Json::error_handler_t::replace)).bytes());
+    };
+    if (!may_lease(client))
+        return refuse(client, message.id, Stage::launch, EACCES,
+                      "this is for the service's own user");
+    if (verb == "reload" && name.empty()) {
+        answer({{"reloading", true}});
+        // Not from within its own request.
+        reloading_ = loop_.soon([this] { reload(); });
+        return;
+    }
+    if (verb == "list") {
+        Json list = Json::array();
+        for (const auto& [known, loaded] : configuration_.templates) {
+            const auto served = templates_.find(known);
+            const bool runs = served != templates_.end();
+            list.push_back({{"name", known},
+                            {"state", runs ? describe(served->second) : "idle"},
+                            {"parked", runs ? served->second.named.parked() : 0},
+                            {"files", loaded.files}});
+        }
+        Json errors = Json::array();
+        for (const ConfigurationError& error : configuration_.errors)
+            errors.push_back(to_string(error));
+        return answer({{"templates", list}, {"errors", errors}});
+    }
+    ServedTemplate* served = find_template(name);
+    if (!served) return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
+    if (verb == "stop" || verb == "reload") templates_.erase(name);
+    if (verb == "start" || verb == "reload") {
+        served = find_template(name);
+        if (const Outcome failure = served->named.start())
+            return refuse(client, message.id, failure->stage, failure->error_number, failure->text);
+        attend(name);
+    } else if (verb != "stop") {
+        return refuse(client, message.id, Stage::launch, EINVAL, "unknown verb " + verb);
+    }
+    answer({{"template", name}, {"state", verb == "stop" ? "idle" : describe(*served)}});
+}
+
+}  // namespace warmfork::service

@@ -1,0 +1,42 @@
+// A child of the service, as its client has it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+#include <optional>
+
+#include "channel/descriptor.hpp"
+#include "protocol/service_bodies.hpp"
+
+namespace warmfork {
+
+class ServiceConnection;
+
+/// struct pidfd_info's exit code, for a process that somebody else has reaped, by a pidfd that was
+/// opened before. False: it is not known (before Linux 6.15, or it has not been reaped).
+[[nodiscard]] bool ask_kernel_for_status(int pidfd, int& ret_status);
+
+class ServedChild {
+  public:
+    ServedChild(std::shared_ptr<ServiceConnection> connection, std::uint64_t id, pid_t pid,
+                Descriptor pidfd);
+    ~ServedChild();
+    ServedChild(const ServedChild&) = delete;
+    ServedChild& operator=(const ServedChild&) = delete;
+
+    int pidfd() const { return pidfd_.get(); }
+    /// Returns 0 with the report, or errno: EAGAIN (it runs; only if `may_wait` is false),
+    /// EOWNERDEAD (it has ended, and its status died with the service). Blocks. Thread safe.
+    [[nodiscard]] int wait(bool may_wait, ExitReport& ret_report);
+    /// Returns 0 or errno (ESRCH: it has ended).
+    [[nodiscard]] int signal(int number);
+
+  private:
+    const std::shared_ptr<ServiceConnection> connection_;
+    const std::uint64_t id_;
+    const pid_t pid_;
+    const Descriptor pidfd_;
+};
+
+}  // namespace warmfork

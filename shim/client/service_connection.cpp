@@ -1,0 +1,284 @@
+#include "client/service_connection.hpp"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <atomic>
+#include <cstring>
+#include <thread>
+
+#include "client/service_launch.hpp"
+#include "owner/service_address.hpp"
+#include "owner/template_process.hpp"
+
+namespace warmfork {
+namespace {
+
+using std::chrono::milliseconds;
+
+// How long a service that is starting, or ending in this very moment, is waited for.
+constexpr std::chrono::seconds kConnectPatience{10};
+constexpr milliseconds kConnectInterval{5};
+
+/// Returns 0 or errno.
+int connect_to(const std::string& path, OwnedSocket& ret_socket) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.size() >= sizeof address.sun_path) return ENAMETOOLONG;
+    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+    OwnedSocket socket{Descriptor(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0))};
+    if (!socket) return errno;
+    while (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) < 0)
+        if (errno != EINTR) return errno;
+    ret_socket = std::move(socket);
+    return 0;
+}
+
+Failure lost_failure() {
+    return {Stage::hand_off, EPIPE, 0, "the service has ended"};
+}
+
+}  // namespace
+
+Outcome ServiceConnection::get(std::shared_ptr<ServiceConnection>& ret_connection) {
+    struct Current {
+        pid_t owner = ::getpid();
+        std::mutex mutex;
+        std::shared_ptr<ServiceConnection> connection;
+    };
+    // Never destroyed: used until the very end. A forked copy makes its own: the mutex of the first
+    // may be held for ever by a thread that the copy does not have.
+    static std::atomic<Current*> current{nullptr};
+    Current* instance = current.load();
+    if (!instance || instance->owner != ::getpid()) {
+        auto* fresh = new Current;
+        if (current.compare_exchange_strong(instance, fresh))
+            instance = fresh;
+        else
+            delete fresh;
+    }
+    const std::lock_guard lock(instance->mutex);
+    if (!instance->connection || instance->connection->is_lost()) {
+        std::shared_ptr<ServiceConnection> connection(new ServiceConnection);
+        if (Outcome failure = connection->greet()) return failure;
+        instance->connection = std::move(connection);
+    }
+    ret_connection = instance->connection;
+    return {};
+}
+
+/// Connects and says hello; where nobody listens, has a service started.
+Outcome ServiceConnection::greet() {
+    const std::string path = service_address();
+    if (path.empty())
+        return Failure{
+            Stage::launch, ENOENT, 0,
+            "there is no service: XDG_RUNTIME_DIR is not set, so that it has no place to "
+            "listen. Set it, or WARMFORK_SOCKET"};
+    const auto deadline = Clock::now() + kConnectPatience;
+    bool has_launched = false;
+    while (true) {
+        const int error = connect_to(path, socket_);
+        if (!error) {
+            tell(ServiceKind::hello, 0,
+                 FieldWriter().number(static_cast<std::uint64_t>(owner_)).bytes());
+            Lock lock(mutex_);
+            wait_until(lock, deadline, [this] { return is_welcome_ || refusal_; });
+            if (is_welcome_) return {};
+            if (refusal_)
+                return Failure{static_cast<Stage>(refusal_->stage),
+                               static_cast<int>(refusal_->error_number), 0, refusal_->text};
+            // One that was just about to end: the next will do.
+            is_lost_ = false;
+        } else if (error != ENOENT && error != ECONNREFUSED) {
+            return make_failure(Stage::launch, error, "cannot connect to the service at " + path);
+        } else if (!std::exchange(has_launched, true)) {
+            if (Outcome failure = launch_service(path)) return failure;
+            continue;
+        }
+        if (Clock::now() >= deadline)
+            return make_failure(Stage::launch, ETIMEDOUT,
+                                "the service at " + path + " does not answer");
+        // Another client has started it, and it has the lock but does not listen yet; or it ends.
+        std::this_thread::sleep_for(kConnectInterval);
+    }
+}
+
+bool ServiceConnection::is_lost() {
+    const std::lock_guard lock(mutex_);
+    if (!is_lost_ && !somebody_reads_) drain();
+    return is_lost_;
+}
+
+std::uint64_t ServiceConnection::request(ServiceKind kind, std::span<const std::byte> body,
+                                         std::span<const int> descriptors) {
+    std::uint64_t id;
+    {
+        const std::lock_guard lock(mutex_);
+        if (is_lost_) return 0;
+        id = ++last_request_;
+        answers_[id];
+    }
+    // The service reads whatever comes, unless this process does not read its answers: so it waits
+    // only if answers are being read by nobody, which its own caller is about to do.
+    while (int error =
+               send_service_message(socket_.get(), kind, id, body, descriptors, MSG_DONTWAIT)) {
+        Lock lock(mutex_);
+        if (error != EAGAIN || is_lost_) {
+            answers_.erase(id);
+            return 0;
+        }
+        pollfd polled{socket_.get(), POLLOUT | POLLIN, 0};
+        lock.unlock();
+        ::poll(&polled, 1, -1);
+        lock.lock();
+        if (!somebody_reads_) drain();
+    }
+    return id;
+}
+
+void ServiceConnection::tell(ServiceKind kind, std::uint64_t id, std::span<const std::byte> body) {
+    // What does not get through is of no consequence, or the connection is lost anyway.
+    static_cast<void>(send_service_message(socket_.get(), kind, id, body, {}, MSG_DONTWAIT));
+}
+
+template <typename Done>
+bool ServiceConnection::wait_until(Lock& lock, Deadline deadline, Done done) {
+    while (true) {
+        if (!somebody_reads_) drain();
+        if (done()) return true;
+        if (is_lost_ || (deadline && Clock::now() >= *deadline)) return false;
+        if (somebody_reads_) {
+            if (deadline)
+                changed_.wait_until(lock, *deadline);
+            else
+                changed_.wait(lock);
+            continue;
+        }
+        somebody_reads_ = true;
+        pollfd polled{socket_.get(), POLLIN, 0};
+        lock.unlock();
+        ::poll(&polled, 1, poll_timeout(deadline));
+        lock.lock();
+        somebody_reads_ = false;
+        drain();
+        changed_.notify_all();
+    }
+}
+
+void ServiceConnection::drain() {
+    while (!is_lost_) {
+        if (!socket_.is_intact()) {
+            is_lost_ = true;  // closed by somebody
+            return;
+        }
+        ServiceMessage message;
+        const int error = receive_service_message(socket_.get(), MSG_DONTWAIT, message);
+        if (error == EAGAIN) return;
+        if (error == EINTR) continue;
+        if (error == EMFILE) continue;  // its lease is lost to us, and ends
+        if (error) {
+            is_lost_ = true;
+            return;
+        }
+        take_in(message);
+    }
+}
+
+void ServiceConnection::take_in(ServiceMessage& message) {
+    const auto answers = answers_.find(message.id);
+    const auto add = [&](Answer answer) {
+        if (answers != answers_.end()) answers->second.push_back(std::move(answer));
+    };
+    switch (message.kind) {
+        case ServiceKind::welcome:
+            is_welcome_ = true;
+            service_ = static_cast<pid_t>(FieldReader(message.body).number());
+            return;
+        case ServiceKind::found:
+            return add({read_template_facts(message.body), {}, {}, {}});
+        case ServiceKind::managed:
+            return add({{}, {}, {}, FieldReader(message.body).text()});
+        case ServiceKind::refused: {
+            auto refusal = read_refusal(message.body);
+            if (message.id == 0) refusal_ = refusal;
+            return add({{}, {}, std::move(refusal), {}});
+        }
+        case ServiceKind::image: {
+            std::shared_ptr<LeasedImage> image;
+            if (auto facts = read_shared_image(message.body))
+                if (LeasedImage::make(std::move(*facts), std::move(message.descriptors), image) ==
+                    0)
+                    images_[message.id] = std::move(image);
+            return;
+        }
+        case ServiceKind::leased: {
+            const auto leased = read_leased_child(message.body);
+            if (!leased || message.descriptors.empty()) return;
+            // Nobody waits for it: with its mailbox it ends.
+            if (answers == answers_.end()) return;
+            Lease lease;
+            lease.child = leased->child;
+            lease.pid = static_cast<pid_t>(leased->pid);
+            lease.pidfd = std::move(message.descriptors[0]);
+            if (message.descriptors.size() > 1)
+                lease.mailbox = OwnedSocket(std::move(message.descriptors[1]));
+            if (const auto image = images_.find(leased->image); image != images_.end())
+                lease.image = image->second;
+            children_.insert(lease.child);
+            Answer answer;
+            answer.lease = std::move(lease);
+            return add(std::move(answer));
+        }
+        case ServiceKind::exited:
+            if (const auto report = read_exit_report(message.body);
+                report && children_.erase(message.id) > 0)
+                exits_[message.id] = *report;
+            return;
+        default:
+            is_lost_ = true;  // it does not speak this protocol
+    }
+}
+
+Outcome ServiceConnection::answer(std::uint64_t request, Deadline deadline, Answer& ret_answer) {
+    Lock lock(mutex_);
+    const auto answers = answers_.find(request);
+    if (answers == answers_.end()) return lost_failure();
+    if (!wait_until(lock, deadline, [&] { return !answers->second.empty(); }))
+        return is_lost_ ? lost_failure()
+                        : Failure{Stage::launch, ETIMEDOUT, 0, "the service has not answered yet"};
+    ret_answer = std::move(answers->second.front());
+    answers->second.pop_front();
+    return {};
+}
+
+std::optional<ServiceConnection::Answer> ServiceConnection::take_answer(std::uint64_t request) {
+    const std::lock_guard lock(mutex_);
+    if (!somebody_reads_) drain();
+    const auto answers = answers_.find(request);
+    if (answers == answers_.end() || answers->second.empty()) return {};
+    Answer answer = std::move(answers->second.front());
+    answers->second.pop_front();
+    return answer;
+}
+
+void ServiceConnection::forget(std::uint64_t request) {
+    const std::lock_guard lock(mutex_);
+    answers_.erase(request);
+}
+
+std::optional<ExitReport> ServiceConnection::exit_of(std::uint64_t child, bool may_wait) {
+    Lock lock(mutex_);
+    const auto has_ended = [&] { return exits_.count(child) > 0; };
+    if (!wait_until(lock, may_wait ? Deadline() : Deadline(Clock::now()), has_ended)) return {};
+    return exits_[child];
+}
+
+void ServiceConnection::forget_child(std::uint64_t child) {
+    const std::lock_guard lock(mutex_);
+    children_.erase(child);
+    exits_.erase(child);
+}
+
+}  // namespace warmfork

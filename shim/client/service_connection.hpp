@@ -1,0 +1,102 @@
+// This process's connection to its user's service. One for all templates and threads; whoever waits
+// first reads for all.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+
+#include "channel/service_socket.hpp"
+#include "client/leased_image.hpp"
+#include "client/served_child.hpp"
+#include "owner/failure.hpp"
+#include "owner/owned_sockets.hpp"
+
+namespace warmfork {
+
+/// A parked child of the service that is this client's to use.
+struct Lease {
+    std::uint64_t child = 0;
+    pid_t pid = 0;
+    std::shared_ptr<LeasedImage> image;
+    Descriptor pidfd;
+    OwnedSocket mailbox;
+};
+
+class ServiceConnection : public std::enable_shared_from_this<ServiceConnection> {
+  public:
+    using Clock = std::chrono::steady_clock;
+    using Deadline = std::optional<Clock::time_point>;  ///< nothing: for ever
+
+    /// What the service has said to a request. One of them.
+    struct Answer {
+        std::optional<TemplateFacts> facts;
+        std::optional<Lease> lease;
+        std::optional<Refusal> refusal;
+        std::optional<std::string> managed;
+    };
+
+    /// The connection of this process; connects, and starts a service where none listens, unless
+    /// there is one already. Blocks until the service has greeted.
+    [[nodiscard]] static Outcome get(std::shared_ptr<ServiceConnection>& ret_connection);
+
+    /// The service's pid.
+    pid_t service() const { return service_; }
+    /// It has gone, or has closed the connection.
+    [[nodiscard]] bool is_lost();
+
+    /// Sends a request and returns its number, for `answer`; 0: the connection is lost.
+    [[nodiscard]] std::uint64_t request(ServiceKind kind, std::span<const std::byte> body,
+                                        std::span<const int> descriptors = {});
+    /// Something that has no answer. `id`: what it is about.
+    void tell(ServiceKind kind, std::uint64_t id, std::span<const std::byte> body);
+
+    /// The next answer to a request, waiting until the deadline. Stage hand_off, EPIPE: the service
+    /// is lost; ETIMEDOUT.
+    [[nodiscard]] Outcome answer(std::uint64_t request, Deadline deadline, Answer& ret_answer);
+    /// An answer that has come; nothing: there is none.
+    [[nodiscard]] std::optional<Answer> take_answer(std::uint64_t request);
+    /// No more answers to this request are wanted.
+    void forget(std::uint64_t request);
+
+    /// How a child ended. Nothing: it runs, or the connection is lost. `may_wait`: until either.
+    [[nodiscard]] std::optional<ExitReport> exit_of(std::uint64_t child, bool may_wait);
+    /// Nobody will ask for this child any more.
+    void forget_child(std::uint64_t child);
+
+  private:
+    using Lock = std::unique_lock<std::mutex>;
+
+    ServiceConnection() = default;
+    [[nodiscard]] Outcome greet();
+
+    // With the mutex held:
+    void drain();
+    void take_in(ServiceMessage& message);
+    /// Until `done`, the deadline, or the loss of the connection. True: done.
+    template <typename Done>
+    bool wait_until(Lock& lock, Deadline deadline, Done done);
+
+    const pid_t owner_ = ::getpid();
+    OwnedSocket socket_;
+    pid_t service_ = 0;
+
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool somebody_reads_ = false;
+    bool is_lost_ = false;
+    bool is_welcome_ = false;
+    std::optional<Refusal> refusal_;  ///< of the connection itself
+    std::uint64_t last_request_ = 0;
+    std::map<std::uint64_t, std::deque<Answer>> answers_;  ///< of requests that are waited for
+    std::map<std::uint64_t, std::shared_ptr<LeasedImage>> images_;
+    std::set<std::uint64_t> children_;  ///< leased, and not yet ended or forgotten
+    std::map<std::uint64_t, ExitReport> exits_;
+};
+
+}  // namespace warmfork

@@ -1,0 +1,74 @@
+#include "client/service_launch.hpp"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "channel/descriptor.hpp"
+#include "owner/companions.hpp"
+
+namespace warmfork {
+namespace {
+
+// Of warmforkd: another one was quicker.
+constexpr int kLockedByAnother = 3;
+
+/// Runs it until it has gone to the background; what it wrote until then. Returns 0 or errno.
+int run(const std::string& program, const std::string& path, int& ret_status,
+        std::string& ret_text) {
+    int pipe[2];
+    if (::pipe2(pipe, O_CLOEXEC) < 0) return errno;
+    Descriptor read_end(pipe[0]), write_end(pipe[1]);
+    posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    ::posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    ::posix_spawn_file_actions_adddup2(&actions, write_end.get(), 2);
+    ::posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+    posix_spawnattr_t attributes;
+    ::posix_spawnattr_init(&attributes);
+    sigset_t none, all;
+    ::sigemptyset(&none);
+    ::sigfillset(&all);
+    ::posix_spawnattr_setsigmask(&attributes, &none);
+    ::posix_spawnattr_setsigdefault(&attributes, &all);
+    ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    const char* const arguments[] = {"warmforkd", "--background", "--socket", path.c_str(),
+                                     nullptr};
+    pid_t pid;
+    const int error = ::posix_spawn(&pid, program.c_str(), &actions, &attributes,
+                                    const_cast<char* const*>(arguments), environ);
+    ::posix_spawn_file_actions_destroy(&actions);
+    ::posix_spawnattr_destroy(&attributes);
+    if (error) return error;
+    write_end.reset();
+    char buffer[1024];
+    ssize_t size;
+    while ((size = ::read(read_end.get(), buffer, sizeof buffer)) != 0) {
+        if (size > 0) ret_text.append(buffer, static_cast<std::size_t>(size));
+        if (size < 0 && errno != EINTR) break;
+    }
+    while (::waitpid(pid, &ret_status, 0) < 0)
+        if (errno != EINTR) return errno == ECHILD ? 0 : errno;  // somebody else has its status
+    return 0;
+}
+
+}  // namespace
+
+Outcome launch_service(const std::string& path) {
+    const std::string program = find_companion("warmforkd");
+    if (program.empty())
+        return Failure{Stage::launch, ENOENT, 0,
+                       "nobody listens at " + path + ", and warmforkd is not installed"};
+    int status = 0;
+    std::string text;
+    if (int error = run(program, path, status, text))
+        return make_failure(Stage::launch, error, "cannot start " + program);
+    if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == kLockedByAnother))
+        return {};
+    while (text.ends_with('\n')) text.pop_back();
+    return Failure{Stage::launch, ECHILD, 0, "the service did not start: " + text};
+}
+
+}  // namespace warmfork

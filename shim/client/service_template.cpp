@@ -1,0 +1,418 @@
+#include "client/service_template.hpp"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include "channel/message_socket.hpp"
+#include "owner/hand_off.hpp"
+#include "owner/template_handle.hpp"
+#include "protocol/messages.hpp"
+
+namespace warmfork {
+namespace {
+
+// A parked child that dies in the moment of its hand-off is replaced by the next. Where that many
+// die it is the record that kills them.
+constexpr int kHandOffTries = 4;
+// Leases that are kept ahead of need at the most: as many as an adaptive template keeps parked.
+constexpr std::uint32_t kMostAhead = 8;
+
+std::vector<std::string> copy(std::span<char* const> strings) {
+    return {strings.begin(), strings.end()};
+}
+
+/// One of several, of which another could not be had.
+void end_spawned(const Spawned& child) {
+    if (!child.served) return end_child(child.pid);
+    ExitReport report;
+    static_cast<void>(child.served->signal(SIGKILL));
+    static_cast<void>(child.served->wait(true, report));
+}
+
+}  // namespace
+
+ServiceTemplate::ServiceTemplate(std::string name, warmfork_backend backend)
+    : owner_(::getpid()), name_(std::move(name)), backend_(backend) {}
+
+ServiceTemplate::~ServiceTemplate() {
+    if (owner_ == ::getpid() && connection_ && asked_ahead_) connection_->forget(asked_ahead_);
+}
+
+Outcome ServiceTemplate::open() {
+    std::shared_ptr<ServiceConnection> connection;
+    return connect(connection);
+}
+
+/// The connection of now. What was leased over one that is lost is of no use any more.
+Outcome ServiceTemplate::connect(std::shared_ptr<ServiceConnection>& ret_connection) {
+    const std::lock_guard lock(mutex_);
+    std::shared_ptr<ServiceConnection> connection;
+    if (Outcome failure = ServiceConnection::get(connection)) return failure;
+    if (connection != connection_) {
+        ServiceConnection::Answer answer;
+        const std::uint64_t request =
+            connection->request(ServiceKind::find, FieldWriter().text(name_).bytes());
+        Outcome failure = connection->answer(request, {}, answer);
+        connection->forget(request);
+        if (failure) return failure;
+        if (answer.refusal)
+            return Failure{static_cast<Stage>(answer.refusal->stage),
+                           static_cast<int>(answer.refusal->error_number), 0, answer.refusal->text};
+        if (!answer.facts) return Failure{Stage::launch, EPROTO, 0, "the service answers wrongly"};
+        facts_ = *answer.facts;
+        drop_ahead();
+        connection_ = connection;
+    }
+    ret_connection = std::move(connection);
+    return {};
+}
+
+ServiceTemplate::Wanted ServiceTemplate::plain() const {
+    Wanted wanted;
+    for (char** variable = environ; variable && *variable; ++variable)
+        wanted.environment.emplace_back(*variable);
+    return wanted;
+}
+
+/// Its mailbox is closed, and so it ends.
+void ServiceTemplate::give_back(Lease lease) {
+    if (connection_) connection_->forget_child(lease.child);
+}
+
+void ServiceTemplate::drop_ahead() {
+    for (Ahead& ahead : ahead_) give_back(std::move(ahead.lease));
+    ahead_.clear();
+    if (asked_ahead_ && connection_) connection_->forget(asked_ahead_);
+    asked_ahead_ = coming_ = 0;
+}
+
+void ServiceTemplate::take_in_ahead() {
+    while (asked_ahead_ && coming_ > 0) {
+        std::optional<ServiceConnection::Answer> answer = connection_->take_answer(asked_ahead_);
+        if (!answer) return;
+        if (answer->lease && answer->lease->image) {
+            ahead_.push_back({std::move(*answer->lease), false});
+            --coming_;
+        } else {
+            coming_ = 0;  // there are none to be had, which a spawn will be told if it asks
+        }
+    }
+    if (asked_ahead_) connection_->forget(std::exchange(asked_ahead_, 0));
+}
+
+/// Does not wait: what comes is taken in by a later spawn.
+void ServiceTemplate::ask_ahead() {
+    take_in_ahead();
+    if (asked_ahead_ || ahead_.size() >= wanted_ahead_) return;
+    LeaseRequest request{name_, last_.is_isolated ? kLeaseIsolated : 0,
+                         wanted_ahead_ - ahead_.size(), last_.options, last_.environment};
+    asked_ahead_ = connection_->request(ServiceKind::lease, write_body(request));
+    coming_ = asked_ahead_ ? request.count : 0;
+}
+
+Outcome ServiceTemplate::lease(const std::shared_ptr<ServiceConnection>& connection,
+                               const Wanted& wanted, bool may_wait, bool is_detached,
+                               Deadline deadline, bool may_take_ahead, Lease& ret_lease,
+                               ColdReason& ret_cold) {
+    if (!is_detached) {
+        const std::lock_guard lock(mutex_);
+        if (!(wanted == last_)) {
+            drop_ahead();
+            last_ = wanted;
+            wanted_ahead_ = 0;
+        }
+        take_in_ahead();
+        while (may_take_ahead && !ahead_.empty()) {
+            Lease lease = std::move(ahead_.front().lease);
+            ahead_.pop_front();
+            if (!lease.mailbox.is_intact() || !lease.image->is_fresh()) {
+                give_back(std::move(lease));
+                continue;
+            }
+            ret_lease = std::move(lease);
+            return {};
+        }
+        // One that comes alone, a command line, has no use for more.
+        if (spawns_ > 0)
+            wanted_ahead_ = std::clamp(wanted_ahead_ * 2, std::uint32_t{1}, kMostAhead);
+    }
+    LeaseRequest request{name_, 0, 1, wanted.options, wanted.environment};
+    if (wanted.is_isolated) request.flags |= kLeaseIsolated;
+    if (may_wait) request.flags |= kLeaseMayWait;
+    if (is_detached) request.flags |= kLeaseDetached;
+    const std::uint64_t id = connection->request(ServiceKind::lease, write_body(request));
+    ServiceConnection::Answer answer;
+    Outcome failure = connection->answer(id, deadline, answer);
+    connection->forget(id);
+    if (failure) return failure;
+    if (answer.lease && answer.lease->image) {
+        ret_lease = std::move(*answer.lease);
+        return {};
+    }
+    if (!answer.refusal) return Failure{Stage::launch, EPROTO, 0, "the service answers wrongly"};
+    if (answer.refusal->reason != 0)
+        ret_cold = {static_cast<warmfork_reason>(
+                        std::min<std::uint64_t>(answer.refusal->reason, WARMFORK_REASON_COUNT - 1)),
+                    answer.refusal->text};
+    if (answer.refusal->error_number == 0) return {};
+    return Failure{static_cast<Stage>(answer.refusal->stage),
+                   static_cast<int>(answer.refusal->error_number), 0, answer.refusal->text};
+}
+
+/// What the request wants of an image; or why none will do.
+ColdReason ServiceTemplate::select(const Request& request, PythonCommand& ret_command,
+                                   Wanted& ret_wanted) const {
+    Selection selection;
+    ColdReason reason =
+        find_selection(request, facts_.is_python, facts_.program, ret_command, selection);
+    ret_wanted = {selection.options, selection.is_isolated, copy(selection.environment)};
+    return reason;
+}
+
+ColdReason ServiceTemplate::find_reason(const Request& request, const PythonCommand& command,
+                                        LeasedImage& image) {
+    if (!facts_.is_python) return find_descriptor_reason(request, image.descriptors());
+    return find_image_reason(request, command,
+                             {static_cast<pid_t>(image.facts().pid), image.descriptors(),
+                              image.shadowable(), image.facts().directory},
+                             shadows_);
+}
+
+/// A child of the service has its ids, groups and limits.
+ColdReason ServiceTemplate::find_state_reason(const LeasedImage& image, const OwnerState& now) {
+    std::string change = find_incompatible_change(image.state_at_start(), now, Parent::service);
+    if (change.empty() && image.facts().could_compare && !can_compare_with(connection_->service()))
+        change = "this process is confined in a way that the service is not";
+    if (change.empty()) return {};
+    return {WARMFORK_REASON_OWNER_CHANGED, "compared with the service: " + change};
+}
+
+Outcome ServiceTemplate::spawn_warm(const Request& request, bool may_wait, ColdReason& ret_cold,
+                                    Spawned& ret_spawned) {
+    std::shared_ptr<ServiceConnection> connection;
+    if (Outcome failure = connect(connection)) return failure;
+    if (facts_.has_fixed_command) return spawn_fixed(request, ret_spawned);
+    PythonCommand command;
+    Wanted wanted;
+    if ((ret_cold = select(request, command, wanted))) return {};
+    const bool is_detached = request.lifetime() == Lifetime::detached;
+    const auto began = ServiceConnection::Clock::now();
+    Outcome failure;
+    for (int tries = 0; tries < kHandOffTries; ++tries) {
+        Lease lease;
+        failure =
+            this->lease(connection, wanted, may_wait, is_detached, {}, tries == 0, lease, ret_cold);
+        if (failure && failure->stage == Stage::hand_off && failure->error_number == EPIPE) {
+            // The service has gone, or is being replaced: the next one serves.
+            if (Outcome lost = connect(connection)) return lost;
+            continue;
+        }
+        if (failure || ret_cold) return failure;
+        if ((ret_cold = find_reason(request, command, *lease.image))) return {};
+        const OwnerState state = read_owner_state();
+        if ((ret_cold = find_state_reason(*lease.image, state))) return {};
+        ChildRecord record;
+        if ((failure = make_child_record(request, lease.image->state_at_start(), state,
+                                         {Lifetime::detached, 0, false, true}, record)))
+            return failure;
+        Born spare;
+        spare.pid = lease.pid;
+        spare.mailbox = std::move(lease.mailbox);
+        failure = hand_off(record, spare);
+        if (!failure) {
+            ret_spawned = {lease.pid,
+                           true,
+                           {},
+                           std::make_shared<ServedChild>(connection, lease.child, lease.pid,
+                                                         std::move(lease.pidfd))};
+            const auto taken = std::chrono::duration_cast<std::chrono::microseconds>(
+                ServiceConnection::Clock::now() - began);
+            connection->tell(
+                ServiceKind::used, 0,
+                write_body(UseReport{name_, static_cast<std::uint64_t>(taken.count()), 0}));
+            const std::lock_guard lock(mutex_);
+            ++spawns_;
+            if (connection == connection_) ask_ahead();
+            return {};
+        }
+        connection->forget_child(lease.child);
+        // It said what failed: that is the answer. Otherwise it died before any user code.
+        if (failure->stage != Stage::hand_off) break;
+    }
+    if (failure) describe(*failure, request);
+    return failure;
+}
+
+/// The template's own command line, for a user that may start no other.
+Outcome ServiceTemplate::spawn_fixed(const Request& request, Spawned& ret_spawned) {
+    const std::shared_ptr<ServiceConnection> connection = connection_;
+    const int descriptors[] = {request.source_of(0), request.source_of(1), request.source_of(2)};
+    const std::uint64_t id =
+        connection->request(ServiceKind::run, FieldWriter().text(name_).bytes(), descriptors);
+    ServiceConnection::Answer answer;
+    Outcome failure = connection->answer(id, {}, answer);
+    connection->forget(id);
+    if (failure) return failure;
+    if (answer.lease) {
+        Lease& lease = *answer.lease;
+        ret_spawned = {lease.pid,
+                       true,
+                       {},
+                       std::make_shared<ServedChild>(connection, lease.child, lease.pid,
+                                                     std::move(lease.pidfd))};
+        return {};
+    }
+    if (!answer.refusal) return Failure{Stage::launch, EPROTO, 0, "the service answers wrongly"};
+    return Failure{static_cast<Stage>(answer.refusal->stage),
+                   static_cast<int>(answer.refusal->error_number), 0, answer.refusal->text};
+}
+
+Outcome ServiceTemplate::spawn_one(const Request& request, warmfork_backend backend,
+                                   Spawned& ret_spawned) {
+    ColdReason reason{WARMFORK_REASON_ASKED, "the cold backend was asked for"};
+    if (backend != WARMFORK_BACKEND_COLD) {
+        reason = {};
+        Outcome failure =
+            spawn_warm(request, backend == WARMFORK_BACKEND_WARM, reason, ret_spawned);
+        if (!failure && !reason) ++handed_off_;
+        if (!reason) return failure;
+        if (backend == WARMFORK_BACKEND_WARM)
+            return failure ? failure
+                           : Outcome(Failure{Stage::eligibility, ENOTSUP, 0,
+                                             "cannot be served warm: " + reason.text});
+    }
+    std::vector<Spawned> spawned;
+    if (Outcome failure = spawn_without_template(request, 1, reason, spawned)) return failure;
+    ret_spawned = std::move(spawned.front());
+    ++cold_;
+    ++cold_by_reason_[reason.reason];
+    const std::lock_guard lock(mutex_);
+    if (connection_)
+        connection_->tell(
+            ServiceKind::used, 0,
+            write_body(UseReport{name_, 0, static_cast<std::uint64_t>(reason.reason)}));
+    return {};
+}
+
+Outcome ServiceTemplate::spawn(const Request& request, std::uint32_t count,
+                               std::vector<Spawned>& ret_spawned) {
+    const warmfork_backend backend = choose_backend(request.backend(), backend_);
+    std::vector<Spawned> spawned;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        Spawned child;
+        if (Outcome failure = spawn_one(request, backend, child)) {
+            for (const Spawned& born : spawned) end_spawned(born);
+            return failure;
+        }
+        spawned.push_back(std::move(child));
+    }
+    ret_spawned = std::move(spawned);
+    return {};
+}
+
+Outcome ServiceTemplate::explain(const Request& request, ColdReason& ret_reason) {
+    if (choose_backend(request.backend(), backend_) == WARMFORK_BACKEND_COLD) {
+        ret_reason = {WARMFORK_REASON_ASKED, "the cold backend was asked for"};
+        return {};
+    }
+    std::shared_ptr<ServiceConnection> connection;
+    if (Outcome failure = connect(connection)) return failure;
+    PythonCommand command;
+    Wanted wanted;
+    if ((ret_reason = select(request, command, wanted))) return {};
+    // Leased and given back: so the service says what it would say to a spawn.
+    Lease lease;
+    Outcome failure = this->lease(connection, wanted, false, true, {}, false, lease, ret_reason);
+    if (failure && !ret_reason) return failure;
+    if (ret_reason) return {};
+    connection->forget_child(lease.child);
+    if ((ret_reason = find_reason(request, command, *lease.image))) return {};
+    ret_reason = find_state_reason(*lease.image, read_owner_state());
+    return {};
+}
+
+Outcome ServiceTemplate::wait_ready(Deadline deadline) {
+    return wait_parked(0, deadline);
+}
+
+Outcome ServiceTemplate::wait_parked(std::uint32_t count, Deadline deadline) {
+    std::shared_ptr<ServiceConnection> connection;
+    if (Outcome failure = connect(connection)) return failure;
+    if (facts_.has_fixed_command) return {};
+    const Wanted wanted = [&] {
+        const std::lock_guard lock(mutex_);
+        return last_.environment.empty() ? plain() : last_;
+    }();
+    while (true) {
+        {
+            const std::lock_guard lock(mutex_);
+            take_in_ahead();
+            if (!ahead_.empty() && !ahead_.front().lease.image->is_fresh()) drop_ahead();
+            if (!ahead_.empty() && ahead_.size() >= count) break;
+        }
+        Lease lease;
+        ColdReason cold;
+        if (Outcome failure =
+                this->lease(connection, wanted, true, false, deadline, false, lease, cold))
+            return failure;
+        if (cold) return Failure{Stage::launch, ENOTSUP, 0, cold.text};
+        const std::lock_guard lock(mutex_);
+        ahead_.push_back({std::move(lease), false});
+    }
+    // Each says so when it is prepared.
+    const std::lock_guard lock(mutex_);
+    for (Ahead& ahead : ahead_) {
+        pollfd polled{ahead.lease.mailbox.get(), POLLIN, 0};
+        MailboxReply reply{};
+        ReceivedMessage received;
+        if (ahead.has_parked) continue;
+        if (::poll(&polled, 1, poll_timeout(deadline)) == 0)
+            return Failure{Stage::launch, ETIMEDOUT, 0, "not enough children are parked yet"};
+        ahead.has_parked =
+            receive_message(ahead.lease.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)),
+                            {}, MSG_DONTWAIT, received) == 0;
+    }
+    return {};
+}
+
+pid_t ServiceTemplate::pid() {
+    const std::lock_guard lock(mutex_);
+    return ahead_.empty() ? 0 : static_cast<pid_t>(ahead_.front().lease.image->facts().pid);
+}
+
+std::uint32_t ServiceTemplate::parked() {
+    const std::lock_guard lock(mutex_);
+    if (connection_) take_in_ahead();
+    return static_cast<std::uint32_t>(ahead_.size());
+}
+
+Outcome ServiceTemplate::report(std::string& ret_json) {
+    std::shared_ptr<ServiceConnection> connection;
+    if (Outcome failure = connect(connection)) return failure;
+    return ask_to_manage(*connection, "show", name_, ret_json);
+}
+
+void ServiceTemplate::counts(warmfork_counts& ret_counts) const {
+    ret_counts.handed_off = handed_off_;
+    ret_counts.cold = cold_;
+    for (int reason = 0; reason < WARMFORK_REASON_COUNT; ++reason)
+        ret_counts.cold_by_reason[reason] = cold_by_reason_[reason];
+}
+
+Outcome ask_to_manage(ServiceConnection& connection, const std::string& verb,
+                      const std::string& name, std::string& ret_json) {
+    const std::uint64_t request =
+        connection.request(ServiceKind::manage, FieldWriter().text(verb).text(name).bytes());
+    ServiceConnection::Answer answer;
+    Outcome failure = connection.answer(request, {}, answer);
+    connection.forget(request);
+    if (failure) return failure;
+    if (answer.refusal)
+        return Failure{static_cast<Stage>(answer.refusal->stage),
+                       static_cast<int>(answer.refusal->error_number), 0, answer.refusal->text};
+    ret_json = answer.managed.value_or("");
+    return {};
+}
+
+}  // namespace warmfork

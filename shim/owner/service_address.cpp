@@ -1,0 +1,17 @@
+#include "owner/service_address.hpp"
+
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace warmfork {
+
+std::string service_address() {
+    const char* chosen = std::getenv("WARMFORK_SOCKET");
+    if (chosen && *chosen) return chosen;
+    const char* directory = std::getenv("XDG_RUNTIME_DIR");
+    if (directory && *directory) return std::string(directory) + "/warmfork/socket";
+    return ::geteuid() == 0 ? "/run/warmfork/socket" : "";
+}
+
+}  // namespace warmfork
