@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 
 #include "protocol/latency_buckets.hpp"
 
@@ -66,6 +67,14 @@ enum class TemplateState : std::uint64_t {
     failing = 5,  ///< it does not start; tried again at `retry_at_ns`
 };
 inline constexpr std::uint64_t kTemplateStates = 6;
+
+/// As people read it; never null.
+constexpr const char* template_state_name(TemplateState state) {
+    constexpr const char* names[] = {"free", "idle", "preloading", "ready", "stale", "failing"};
+    static_assert(std::size(names) == kTemplateStates);
+    const auto number = static_cast<std::uint64_t>(state);
+    return number < kTemplateStates ? names[number] : "unknown";
+}
 
 struct BoardTemplate {
     std::uint64_t state;  ///< TemplateState

@@ -22,7 +22,7 @@ enum class ServiceKind : std::uint16_t {
     lease = 3,   ///< id: request; body: LeaseRequest
     run = 4,     ///< id: request; body: text: template; descriptors 0 to 2: a fixed command line
     signal = 5,  ///< id: child of `run`; body: number
-    used = 6,    ///< body: text: template; numbers: kind 0: microseconds, kind n: cold for reason n
+    used = 6,    ///< id: child, or 0; body: UseReport
     manage = 7,  ///< id: request; body: text: verb, text: template
     // Service to client.
     welcome = 16,  ///< first; body: number: pid

@@ -115,6 +115,7 @@ int main(int argc, char** argv) {
     std::vector<std::string> directories;
     std::string socket;
     double idle_exit = -1;
+    Service::Options options;
     bool is_verbose = false, is_background = false;
     app.add_option(
            "--config", directories,
@@ -126,6 +127,9 @@ int main(int argc, char** argv) {
                    "Where to listen, unless systemd passes a socket on (default: "
                    "$XDG_RUNTIME_DIR/warmfork/socket)")
         ->type_name("FILE");
+    app.add_option("--instance", options.instance,
+                   "Name of this service among those of its user, for `warmfork status NAME`")
+        ->type_name("NAME");
     app.add_option("--idle-exit", idle_exit,
                    "Exit when nobody has needed it for so long; 0: never (default: as configured)")
         ->type_name("SECONDS");
@@ -142,7 +146,6 @@ int main(int argc, char** argv) {
     if (is_verbose) set_log_level(LOG_DEBUG);
     ::signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
-    Service::Options options;
     options.directories =
         directories.empty() ? default_directories(::geteuid() != 0) : std::move(directories);
     if (idle_exit >= 0)

@@ -17,6 +17,13 @@ namespace {
 // How long a service that was told to stop waits for its children before it ends them.
 constexpr std::chrono::seconds kDrainPeriod{10};
 constexpr std::chrono::milliseconds kGracePeriodOfChildren{3000};
+// The board is brought up to date so soon after a change.
+constexpr std::chrono::milliseconds kPublishPeriod{200};
+
+std::string_view last_line_of(std::string_view text) {
+    while (text.ends_with('\n')) text.remove_suffix(1);
+    return text.substr(text.rfind('\n') + 1);
+}
 
 /// The daemon's environment with what the template says of it; nothing: as it is at each start.
 std::optional<std::vector<std::string>> environment_of(const TemplateDefinition& definition) {
@@ -88,6 +95,9 @@ Service::~Service() = default;
 
 void Service::start(std::span<const std::byte> left) {
     load_configuration();
+    // Before what is to be shown on it.
+    if (int error = Board::create(options_.instance, board_))
+        log(LOG_WARNING, {}, fmt::format("there is no statistics board: {}", std::strerror(error)));
     if (!left.empty()) take_over(left);
     if (!keeper_) renew_keeper();
     connections_ =
@@ -110,6 +120,12 @@ Service::ServedTemplate* Service::find_template(const std::string& name) {
     if (configured == configuration_.templates.end()) return nullptr;
     const TemplateDefinition& definition = configured->second.definition;
     std::string error;
+    if (!definition.extends.empty())
+        error = "layers (extends) are read, but not served yet: give the whole preload list";
+    if (!error.empty()) {
+        log(LOG_ERR, {name}, error);
+        return nullptr;
+    }
     NamedTemplate::Definition named = make_definition(definition, error);
     if (!error.empty()) {
         log(LOG_ERR, {name}, error);
@@ -118,6 +134,7 @@ Service::ServedTemplate* Service::find_template(const std::string& name) {
     const auto [place, _] = templates_.try_emplace(
         name, std::move(named), definition.limits.over(configuration_.daemon->limits));
     place->second.idle_timeout = definition.idle_timeout;
+    place->second.entry = board_.template_entry(name);
     return &place->second;
 }
 
@@ -137,6 +154,41 @@ void Service::say_status() {
     ::sd_notifyf(0, "STATUS=%s%zu clients, %zu children, %zu templates",
                  is_reading_ ? "" : "errors in the configuration (see the journal); ",
                  clients_.size(), children_.size(), templates_.size());
+}
+
+/// Writes to the board what is as it is; what happens is counted when it happens.
+void Service::publish() {
+    publishing_.reset();
+    struct Population {
+        std::uint64_t leased = 0, running = 0;
+    };
+    std::map<std::string_view, Population> of_templates;
+    std::map<std::uint64_t, Population> of_clients;
+    for (const auto& [id, child] : children_)
+        for (Population* population :
+             {&of_templates[child.template_name], &of_clients[child.client]})
+            ++(child.is_used ? population->running : population->leased);
+    for (auto& [name, served] : templates_) {
+        const Population& population = of_templates[name];
+        if (const Outcome& failure = served.named.failure())
+            served.entry.set_failing(
+                std::chrono::duration_cast<std::chrono::milliseconds>(served.named.back_off()),
+                last_line_of(failure->text));
+        else
+            served.entry.set_state(state_of(served));
+        const NamedTemplate::Process first = served.named.first();
+        served.entry.set_images(first ? first->pid() : 0, served.watched.size());
+        served.entry.set_population(served.named.parked(), population.leased, population.running);
+    }
+    for (auto& [id, served] : clients_) {
+        const Population& population = of_clients[id];
+        served.entry.set_usage(population.running, population.leased, served.client.spawned);
+    }
+    board_.set_children(children_.size());
+}
+
+void Service::publish_soon() {
+    if (!publishing_) publishing_ = loop_.after(kPublishPeriod, [this] { publish(); });
 }
 
 void Service::stop() {

@@ -8,6 +8,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "service/board.hpp"
 #include "service/client.hpp"
 #include "service/configuration.hpp"
 #include "service/event_loop.hpp"
@@ -24,6 +25,7 @@ class Service {
     struct Options {
         std::vector<std::string> directories;  ///< of the configuration, the most specific last
         std::optional<std::chrono::milliseconds> idle_exit;  ///< instead of the configuration's
+        std::string instance;                                ///< of the board: see Board::create
         std::string program;               ///< full path of this program, to be exec'd again
         std::vector<std::string> command;  ///< its arguments, the name in front
     };
@@ -49,16 +51,20 @@ class Service {
         ServedClient(std::uint64_t id, Descriptor socket, Peer peer)
             : client(id, std::move(socket), std::move(peer)) {}
         Client client;
+        ClientEntry entry;
         EventSource readable, gone, greeting;
     };
     struct WatchedProcess {
         NamedTemplate::Process process;
         EventSource bell, end;
+        NamedTemplate::Clock::time_point began;
+        bool is_ready = false;
     };
     struct ServedTemplate {
         explicit ServedTemplate(NamedTemplate::Definition definition, ClientLimits limits)
             : named(std::move(definition)), limits(limits) {}
         NamedTemplate named;
+        TemplateEntry entry;
         ClientLimits limits;
         std::chrono::milliseconds idle_timeout{0};
         std::unordered_map<std::uint64_t, WatchedProcess> watched;  ///< by serial
@@ -69,6 +75,7 @@ class Service {
         Descriptor pidfd;
         std::uint64_t client = 0;
         bool is_detached = false;
+        bool is_used = false;  ///< it has its record, as its client says
         std::string template_name;
         Descriptor reply;  ///< of a fixed command that is starting: where it says so
         std::uint64_t request = 0;
@@ -110,7 +117,8 @@ class Service {
                              ServedChild child);
     void show_image(Client& client, TemplateProcess& process);
     void watch_processes(ServedTemplate& served);
-    [[nodiscard]] std::string describe(const ServedTemplate& served);
+    [[nodiscard]] TemplateState state_of(ServedTemplate& served);
+    [[nodiscard]] std::string name_of(ServedTemplate& served);
 
     // Children.
     std::uint64_t add_child(ServedChild child);
@@ -126,6 +134,8 @@ class Service {
     void load_configuration();
     void note_idleness();
     void say_status();
+    void publish();
+    void publish_soon();
     void leave_when_empty();
     void exec_again();
     [[nodiscard]] std::vector<std::byte> hand_over(std::vector<int>& ret_descriptors);
@@ -138,6 +148,8 @@ class Service {
     Listener listener_;
     Options options_;
     Configuration configuration_;
+    Board board_;  // outlives its entries
+    EventSource publishing_;
     EventSource connections_, reconnect_, reloading_, idle_, drain_, end_;
     Descriptor keeper_;
     std::map<std::uint64_t, ServedClient> clients_;

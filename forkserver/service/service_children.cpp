@@ -24,6 +24,7 @@ std::uint64_t Service::add_child(ServedChild child) {
         ++client->second.client.children;
     children_.emplace(id, std::move(child));
     watch_child(id);
+    publish_soon();
     idle_.reset();
     return id;
 }
@@ -84,6 +85,7 @@ void Service::on_child_ended(std::uint64_t id) {
         if (client->second.client.waits_for_room()) update_interest(client->second);
     }
     children_.erase(found);
+    publish_soon();
     note_idleness();
     leave_when_empty();
 }

@@ -70,6 +70,8 @@ void Service::accept_clients() {
 void Service::add_client(std::uint64_t id, Descriptor socket, Peer peer) {
     const auto [place, _] = clients_.try_emplace(id, id, std::move(socket), std::move(peer));
     ServedClient& served = place->second;
+    const Peer& known = served.client.peer();
+    served.entry = board_.client_entry(known.pid, known.uid, known.name);
     watch_client(served);
     if (!served.client.has_greeted)
         served.greeting =

@@ -73,7 +73,10 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
     writer.number(children_.size());
     for (const auto& [id, child] : children_) {
         writer.number(id).number(static_cast<std::uint64_t>(child.pid));
-        writer.descriptor(child.pidfd.get()).number(child.client).number(child.is_detached);
+        writer.descriptor(child.pidfd.get())
+            .number(child.client)
+            .number(child.is_detached)
+            .number(child.is_used);
         writer.text(child.template_name);
         writer.descriptor(child.reply.get()).number(child.request);
     }
@@ -140,6 +143,7 @@ void Service::take_over(std::span<const std::byte> left) {
         child.pidfd = read_descriptor(reader);
         child.client = reader.number();
         child.is_detached = reader.number() != 0;
+        child.is_used = reader.number() != 0;
         child.template_name = reader.text();
         child.reply = read_descriptor(reader);
         child.request = reader.number();
@@ -175,6 +179,8 @@ void Service::take_over(std::span<const std::byte> left) {
     }
     if (!reader.is_whole()) log(LOG_ERR, {}, "what the service before this one left is cut short");
     for (auto& [id, served] : clients_) {
+        const Peer& peer = served.client.peer();
+        served.entry = board_.client_entry(peer.pid, peer.uid, peer.name);
         watch_client(served);
         update_interest(served);
     }

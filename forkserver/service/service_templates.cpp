@@ -40,6 +40,7 @@ void Service::attend(const std::string& name) {
     if (const Outcome& failure = served.named.failure(); failure && !was_failing)
         log(LOG_ERR, {name, 0, 0, "template"}, failure->text);
     watch_processes(served);
+    publish_soon();
     if (served.named.has_asks())
         served.retry = loop_.after(kRetryPeriod, [this, name] { attend(name); });
     else
@@ -81,7 +82,8 @@ void Service::watch_processes(ServedTemplate& served) {
     });
     for (const NamedTemplate::Process& process : processes) {
         if (served.watched.count(process->serial()) || process->bell() < 0) continue;
-        WatchedProcess watched{process, {}, {}};
+        WatchedProcess watched{process, {}, {}, NamedTemplate::Clock::now()};
+        served.entry.count_start();
         const auto on_event = [this, name, serial = process->serial()](std::uint32_t) {
             on_process(name, serial);
         };
@@ -100,6 +102,12 @@ void Service::on_process(const std::string& name, std::uint64_t serial) {
     if (entry == served.watched.end()) return;
     const NamedTemplate::Process process = entry->second.process;
     process->attend();
+    if (WatchedProcess& watched = entry->second;
+        !watched.is_ready && !process->wait_ready(TemplateProcess::Clock::now())) {
+        watched.is_ready = true;
+        served.entry.set_preload(std::chrono::duration_cast<std::chrono::milliseconds>(
+            NamedTemplate::Clock::now() - watched.began));
+    }
     if (process->has_ended()) {
         log(process->is_over() ? LOG_DEBUG : LOG_WARNING, {name},
             fmt::format("the template {} has ended", process->pid()));
@@ -233,16 +241,30 @@ void Service::on_child_started(std::uint64_t id) {
 
 void Service::note_use(Client& client, const ServiceMessage& message) {
     const std::optional<UseReport> report = read_use_report(message.body);
-    if (!report) return lose_client(client.id(), "it sent a report that is none");
-    if (report->reason == WARMFORK_REASON_NONE) ++client.spawned;
+    if (!report || report->reason >= WARMFORK_REASON_COUNT)
+        return lose_client(client.id(), "it sent a report that is none");
+    const auto served = templates_.find(report->name);
+    if (served == templates_.end()) return;
+    publish_soon();
+    if (report->reason != WARMFORK_REASON_NONE)
+        return served->second.entry.count_cold(static_cast<warmfork_reason>(report->reason));
+    ++client.spawned;
+    served->second.entry.count_spawn(std::chrono::microseconds(report->microseconds));
+    const auto child = children_.find(message.id);
+    if (child != children_.end() && child->second.client == client.id())
+        child->second.is_used = true;
 }
 
-std::string Service::describe(const ServedTemplate& served) {
-    if (served.named.failure()) return "failing";
-    NamedTemplate& named = const_cast<NamedTemplate&>(served.named);
-    const NamedTemplate::Process first = named.first();
-    if (!first) return "idle";
-    return first->wait_ready(TemplateProcess::Clock::now()) ? "preloading" : "ready";
+TemplateState Service::state_of(ServedTemplate& served) {
+    const NamedTemplate::Process first = served.named.first();
+    if (!first) return TemplateState::idle;
+    if (first->wait_ready(TemplateProcess::Clock::now())) return TemplateState::preloading;
+    return first->freshness() == TemplateProcess::Freshness::stale ? TemplateState::stale
+                                                                   : TemplateState::ready;
+}
+
+std::string Service::name_of(ServedTemplate& served) {
+    return served.named.failure() ? "failing" : template_state_name(state_of(served));
 }
 
 void Service::manage(Client& client, const ServiceMessage& message) {
@@ -268,7 +290,7 @@ void Service::manage(Client& client, const ServiceMessage& message) {
             const auto served = templates_.find(known);
             const bool runs = served != templates_.end();
             list.push_back({{"name", known},
-                            {"state", runs ? describe(served->second) : "idle"},
+                            {"state", runs ? name_of(served->second) : "idle"},
                             {"parked", runs ? served->second.named.parked() : 0},
                             {"files", loaded.files}});
         }
@@ -288,7 +310,7 @@ void Service::manage(Client& client, const ServiceMessage& message) {
     } else if (verb != "stop") {
         return refuse(client, message.id, Stage::launch, EINVAL, "unknown verb " + verb);
     }
-    answer({{"template", name}, {"state", verb == "stop" ? "idle" : describe(*served)}});
+    answer({{"template", name}, {"state", verb == "stop" ? "idle" : name_of(*served)}});
 }
 
 }  // namespace warmfork::service

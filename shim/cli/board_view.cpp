@@ -74,13 +74,6 @@ int find_board(const BoardOptions& options, BoardSnapshot& ret_snapshot, std::st
     return error == ENOENT || error == ESRCH ? kNoDaemon : 1;
 }
 
-const char* state_name(TemplateState state) {
-    static constexpr std::array kNames{"free", "idle", "preloading", "ready", "stale", "failing"};
-    static_assert(kNames.size() == kTemplateStates);
-    const auto number = static_cast<std::uint64_t>(state);
-    return number < kNames.size() ? kNames[number] : "unknown";
-}
-
 const char* cold_name(std::size_t reason) {
     return warmfork_reason_name(static_cast<warmfork_reason>(reason));
 }
@@ -150,7 +143,7 @@ Table::Cell state_cell(TemplateState state) {
     if (state == TemplateState::failing) style = fmt::fg(fmt::terminal_color::red);
     if (state == TemplateState::stale || state == TemplateState::preloading)
         style = fmt::fg(fmt::terminal_color::yellow);
-    return {state_name(state), style};
+    return {template_state_name(state), style};
 }
 
 Table::Table(std::vector<std::string> headings, bool is_coloured) : is_coloured_(is_coloured) {

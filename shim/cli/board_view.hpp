@@ -19,8 +19,6 @@ inline constexpr int kNoDaemon = 3;
 [[nodiscard]] int find_board(const BoardOptions& options, BoardSnapshot& ret_snapshot,
                              std::string& ret_text);
 
-const char* state_name(TemplateState state);
-
 /// The name of a reason by its number on the board.
 const char* cold_name(std::size_t reason);
 std::uint64_t cold_total(const ColdCounts& counts);

@@ -73,7 +73,7 @@ void add_cold(Metrics& metrics, const char* name, const std::string& labels,
 void add_states(Metrics& metrics, const TemplateSnapshot& entry) {
     for (std::uint64_t state = 1; state < kTemplateStates; ++state)
         metrics.add("warmfork_template_state{{template={},state={}}} {}\n", quoted(entry.name),
-                    quoted(state_name(static_cast<TemplateState>(state))),
+                    quoted(template_state_name(static_cast<TemplateState>(state))),
                     static_cast<std::uint64_t>(entry.state) == state ? 1 : 0);
 }
 

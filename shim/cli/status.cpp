@@ -39,7 +39,7 @@ Json latency_json(const TemplateSnapshot& entry) {
 
 Json template_json(const TemplateSnapshot& entry) {
     Json described{{"name", entry.name},
-                   {"state", state_name(entry.state)},
+                   {"state", template_state_name(entry.state)},
                    {"pid", known(static_cast<std::uint64_t>(entry.pid))},
                    {"images", entry.images},
                    {"spares", entry.spares},

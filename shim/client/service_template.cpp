@@ -229,7 +229,7 @@ Outcome ServiceTemplate::spawn_warm(const Request& request, bool may_wait, ColdR
             const auto taken = std::chrono::duration_cast<std::chrono::microseconds>(
                 ServiceConnection::Clock::now() - began);
             connection->tell(
-                ServiceKind::used, 0,
+                ServiceKind::used, lease.child,
                 write_body(UseReport{name_, static_cast<std::uint64_t>(taken.count()), 0}));
             const std::lock_guard lock(mutex_);
             ++spawns_;
