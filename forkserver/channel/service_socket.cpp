@@ -32,11 +32,11 @@ int receive_service_message(int socket, int flags, ServiceMessage& ret_message) 
     std::array<int, kMaximumServiceDescriptors> numbers;
     ReceivedMessage received;
     if (int error = receive_message(socket, buffer, numbers, flags, received)) return error;
-    if (received.size == 0) return ECONNRESET;
+    // Also of what is no message: an empty one may carry some.
     ServiceMessage message;
     for (std::size_t i = 0; i < received.descriptor_count; ++i)
         message.descriptors.emplace_back(numbers[i]);
-    if (received.descriptors_truncated) return EMFILE;
+    if (received.size == 0) return ECONNRESET;
     ServiceHeader header;
     if (received.truncated || received.size < sizeof header) return EPROTO;
     std::memcpy(&header, buffer.data(), sizeof header);
@@ -44,6 +44,11 @@ int receive_service_message(int socket, int flags, ServiceMessage& ret_message) 
     if (header.version != kServiceVersion) return EPROTONOSUPPORT;
     message.kind = header.kind;
     message.id = header.id;
+    if (received.descriptors_truncated) {
+        message.descriptors.clear();
+        ret_message = std::move(message);
+        return EMFILE;
+    }
     message.body.resize(header.body_size);
     if (header.body_size <= kInlineBodySize) {
         if (received.size != sizeof header + header.body_size) return EPROTO;

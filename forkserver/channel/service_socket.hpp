@@ -26,7 +26,7 @@ struct ServiceMessage {
 /// Receives one message; nothing of it is believed but its shape. `flags`: of recvmsg. Returns 0 or
 /// errno: EAGAIN, EINTR, ECONNRESET (the peer is gone), EPROTO (not such a message, cut short, or
 /// descriptors without end), EPROTONOSUPPORT (of another version), EMFILE (its descriptors did not
-/// fit into this process's limit).
+/// fit into this process's limit: `ret_message` says which message it was, and has no body).
 [[nodiscard]] int receive_service_message(int socket, int flags, ServiceMessage& ret_message);
 
 }  // namespace warmfork

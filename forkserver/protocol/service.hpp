@@ -24,6 +24,7 @@ enum class ServiceKind : std::uint16_t {
     signal = 5,  ///< id: child of `run`; body: number
     used = 6,    ///< id: child, or 0; body: UseReport
     manage = 7,  ///< id: request; body: text: verb, text: template
+    missed = 8,  ///< id: image, which did not arrive: to be shown again before the next lease of it
     // Service to client.
     welcome = 16,  ///< first; body: number: pid
     found = 17,    ///< id: request; body: TemplateFacts

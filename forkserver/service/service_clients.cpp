@@ -108,7 +108,7 @@ void Service::on_client(std::uint64_t id, std::uint32_t events) {
         if (error == ECONNRESET) return lose_client(id, "");
         if (error == EMFILE) {
             log(LOG_ERR, {{}, served.client.peer().pid}, "no descriptor is free for its message");
-            refuse(served.client, 0, Stage::descriptors, EMFILE,
+            refuse(served.client, message.id, Stage::descriptors, EMFILE,
                    "the service is out of descriptors");
             continue;
         }
@@ -152,6 +152,9 @@ void Service::dispatch(ServedClient& served, ServiceMessage message) {
             return manage(client, message);
         case ServiceKind::used:
             return note_use(client, message);
+        case ServiceKind::missed:
+            client.images.erase(message.id);
+            return;
         default:
             return lose_client(client.id(), "it sent a message of an unknown kind");
     }

@@ -177,13 +177,25 @@ void ServiceConnection::drain() {
         const int error = receive_service_message(socket_.get(), MSG_DONTWAIT, message);
         if (error == EAGAIN) return;
         if (error == EINTR) continue;
-        if (error == EMFILE) continue;  // its lease is lost to us, and ends
+        if (error == EMFILE && message.kind == ServiceKind::leased) {
+            refuse(message.id, "no descriptor is free for the child that the service has given");
+            continue;  // with its mailbox it ends
+        }
+        if (error == EMFILE) continue;  // an image: the first lease of it says so
         if (error) {
             is_lost_ = true;
             return;
         }
         take_in(message);
     }
+}
+
+/// Says to whoever waits that what came could not be taken in.
+void ServiceConnection::refuse(std::uint64_t request, const char* text) {
+    const auto answers = answers_.find(request);
+    if (answers != answers_.end())
+        answers->second.push_back(
+            {{}, {}, Refusal{static_cast<std::uint64_t>(Stage::descriptors), EMFILE, 0, text}, {}});
 }
 
 void ServiceConnection::take_in(ServiceMessage& message) {
@@ -224,8 +236,12 @@ void ServiceConnection::take_in(ServiceMessage& message) {
             lease.pidfd = std::move(message.descriptors[0]);
             if (message.descriptors.size() > 1)
                 lease.mailbox = OwnedSocket(std::move(message.descriptors[1]));
-            if (const auto image = images_.find(leased->image); image != images_.end())
+            if (const auto image = images_.find(leased->image); image != images_.end()) {
                 lease.image = image->second;
+            } else if (leased->image != 0) {
+                tell(ServiceKind::missed, leased->image, {});
+                return refuse(message.id, "no descriptor is free for the image of a child");
+            }
             children_.insert(lease.child);
             Answer answer;
             answer.lease = std::move(lease);

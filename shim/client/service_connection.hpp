@@ -78,6 +78,7 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     // With the mutex held:
     void drain();
     void take_in(ServiceMessage& message);
+    void refuse(std::uint64_t request, const char* text);
     /// Until `done`, the deadline, or the loss of the connection. True: done.
     template <typename Done>
     bool wait_until(Lock& lock, Deadline deadline, Done done);
