@@ -40,14 +40,13 @@ void Client::flush() {
     }
 }
 
-bool Client::may_spawn(std::uint32_t per_second, Clock::time_point now) {
+bool Client::may_spawn(std::uint64_t count, std::uint32_t per_second, Clock::time_point now) {
     const double most = per_second;
-    if (tokens_ < 0) tokens_ = most;
     const std::chrono::duration<double> passed = now - counted_at_;
-    tokens_ = std::min(most, tokens_ + passed.count() * most);
+    tokens_ = std::min(most, tokens_.value_or(most) + passed.count() * most);
     counted_at_ = now;
-    if (tokens_ < 1) return false;
-    --tokens_;
+    if (*tokens_ < 1) return false;
+    *tokens_ -= static_cast<double>(count);
     return true;
 }
 

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <deque>
+#include <optional>
 #include <set>
 
 #include "channel/service_socket.hpp"
@@ -44,8 +45,9 @@ class Client {
     }
 
     /// False: it has spawned more than `per_second` in the last second, up to a second's worth at
-    /// once.
-    [[nodiscard]] bool may_spawn(std::uint32_t per_second, Clock::time_point now);
+    /// once. What it asks for beyond that is taken off what it may have next.
+    [[nodiscard]] bool may_spawn(std::uint64_t count, std::uint32_t per_second,
+                                 Clock::time_point now);
 
     struct Message {
         ServiceKind kind;
@@ -58,10 +60,11 @@ class Client {
     void keep(Message message) { waiting_.push_back(std::move(message)); }
 
     bool has_greeted = false;
-    std::uint32_t children = 0;      ///< alive, leased spares included
-    std::uint64_t asked_bytes = 0;   ///< of requests that wait
-    std::uint64_t spawned = 0;       ///< since it is here
-    std::set<std::uint64_t> images;  ///< that it knows, by serial
+    std::uint32_t children = 0;        ///< alive, leased spares included
+    std::uint64_t asked_children = 0;  ///< by requests that wait
+    std::uint64_t asked_bytes = 0;     ///< of requests that wait
+    std::uint64_t spawned = 0;         ///< since it is here
+    std::set<std::uint64_t> images;    ///< that it knows, by serial
 
   private:
     std::uint64_t id_;
@@ -69,7 +72,7 @@ class Client {
     Peer peer_;
     std::deque<Message> waiting_;
     bool is_broken_ = false;
-    double tokens_ = -1;  ///< -1: none have been counted yet
+    std::optional<double> tokens_;  ///< empty: none have been counted yet
     Clock::time_point counted_at_{};
 };
 

@@ -39,7 +39,15 @@ NamedTemplate::NamedTemplate(Definition definition)
     : definition_(std::move(definition)), images_(definition_.images) {}
 
 void NamedTemplate::add(Ask ask) {
-    asks_.push_back(std::move(ask));
+    // Behind all that this client has asked for before, one turn for each child: so the first of
+    // another client does not wait for all of them.
+    ask.turn = turn_;
+    for (const Ask& other : asks_)
+        if (other.client == ask.client)
+            ask.turn = std::max(ask.turn, other.turn + other.wanted.count);
+    const auto place = std::find_if(asks_.begin(), asks_.end(),
+                                    [&](const Ask& other) { return other.turn > ask.turn; });
+    asks_.insert(place, std::move(ask));
     last_used_ = Clock::now();
 }
 
@@ -67,23 +75,37 @@ std::vector<NamedTemplate::Answer> NamedTemplate::serve() {
     std::vector<Answer> answers;
     answered_.clear();
     empty_.clear();
-    // Whoever gets one of several goes to the end of the queue.
-    for (std::size_t left = asks_.size(); left > 0; --left) {
-        const auto ask = asks_.begin();
+    for (auto ask = asks_.begin(); ask != asks_.end();) {
         Answer answer{&*ask, {}, {}, {}};
         const Step step = try_to_serve(*ask, answer);
-        const bool is_done =
-            step == Step::refused || (step == Step::granted && --ask->wanted.count == 0);
-        if (is_done)
-            answered_.splice(answered_.end(), asks_, ask);
-        else
-            asks_.splice(asks_.end(), asks_, ask);
-        if (step != Step::waits) answers.push_back(std::move(answer));
-        // More of the same can be had at once.
-        if (step == Step::granted && !is_done) ++left;
+        if (step == Step::waits) {
+            ++ask;
+            continue;
+        }
+        answers.push_back(std::move(answer));
+        if (step == Step::granted) {
+            turn_ = std::max(turn_, ask->turn);
+            if (--ask->wanted.count > 0) {
+                ask = put_back(ask);
+                continue;
+            }
+        }
+        const auto done = ask++;
+        answered_.splice(answered_.end(), asks_, done);
     }
     want_spares();
     return answers;
+}
+
+/// Whoever gets one of several gives way to those whose turn is before its next. Returns whose turn
+/// it is now.
+std::list<NamedTemplate::Ask>::iterator NamedTemplate::put_back(std::list<Ask>::iterator ask) {
+    const auto next = std::next(ask);
+    ++ask->turn;
+    const auto place =
+        std::find_if(next, asks_.end(), [&](const Ask& other) { return other.turn > ask->turn; });
+    asks_.splice(place, asks_, ask);
+    return place == next ? ask : next;
 }
 
 NamedTemplate::Step NamedTemplate::try_to_serve(Ask& ask, Answer& ret_answer) {

@@ -36,6 +36,7 @@ class NamedTemplate {
         std::vector<Descriptor> descriptors = {};
 
         // How far it is.
+        std::uint64_t turn = 0;           ///< who has been served less often comes first
         Process process = {};             ///< the image that fitted
         std::uint64_t look = 0;           ///< the template has been asked; 0: it has not
         std::uint64_t mount_changes = 0;  ///< that had been seen then
@@ -62,7 +63,8 @@ class NamedTemplate {
     const std::list<Ask>& asks() const { return asks_; }
     [[nodiscard]] std::list<Ask> take_asks() { return std::exchange(asks_, {}); }
 
-    /// Serves what can be served now, one child for each in turn. Starts what has to be started.
+    /// Serves what can be served now, one child for each client in turn, however many requests it
+    /// has. Starts what has to be started.
     [[nodiscard]] std::vector<Answer> serve();
     /// Preloads ahead of need. A failure is that of the last start.
     [[nodiscard]] Outcome start();
@@ -87,12 +89,14 @@ class NamedTemplate {
     [[nodiscard]] Step verify(Ask& ask, Answer& ret_answer);
     [[nodiscard]] Step renew(Ask& ask, const std::string& change, Answer& ret_answer);
     void note_failure(const Failure& failure);
+    [[nodiscard]] std::list<Ask>::iterator put_back(std::list<Ask>::iterator ask);
     void want_spares();
     bool serves_stale() const { return definition_.on_stale == WARMFORK_STALE_SERVE; }
 
     Definition definition_;
     ImageSet images_;
-    std::list<Ask> asks_;
+    std::list<Ask> asks_;                        ///< by turn
+    std::uint64_t turn_ = 0;                     ///< of whoever has been served last
     std::list<Ask> answered_;                    ///< by the last call of `serve`
     std::vector<const TemplateProcess*> empty_;  ///< without a parked child, in this pass
     std::uint32_t wanted_spares_ = 0;            ///< told to the images beyond the definition's

@@ -192,13 +192,13 @@ bool Service::is_within_limits(Client& client, const ServedTemplate& served, std
                                std::uint64_t count, std::size_t size) {
     const ClientLimits& limits = served.limits;
     std::string over;
-    if (client.children + count > limits.children)
-        over = fmt::format("it has {} children alive, and may have {}", client.children,
-                           limits.children);
+    if (client.children + client.asked_children + count > limits.children)
+        over = fmt::format("it has {} children alive and waits for {}, and may have {}",
+                           client.children, client.asked_children, limits.children);
     else if (client.asked_bytes + size > limits.record_bytes)
         over = fmt::format("its waiting requests take {} bytes, and may take {}",
                            client.asked_bytes + size, limits.record_bytes);
-    else if (!client.may_spawn(limits.spawns_per_second, Client::Clock::now()))
+    else if (!client.may_spawn(count, limits.spawns_per_second, Client::Clock::now()))
         over = fmt::format("it may spawn {} a second", limits.spawns_per_second);
     else
         return true;
@@ -221,6 +221,7 @@ void Service::lease(Client& client, const ServiceMessage& message) {
                       "another user's client may only run the template's own command");
     if (!is_within_limits(client, *served, message.id, wanted->count, message.body.size())) return;
     client.asked_bytes += message.body.size();
+    client.asked_children += wanted->count;
     const std::string name = wanted->name;
     served->named.add({client.id(), message.id, std::move(*wanted), message.body.size()});
     attend(name);
@@ -249,6 +250,7 @@ void Service::run(Client& client, ServiceMessage& message) {
             ask.wanted.environment.emplace_back(*variable);
     ask.descriptors = std::move(message.descriptors);
     client.asked_bytes += ask.size;
+    client.asked_children += 1;
     served->named.add(std::move(ask));
     attend(name);
 }

@@ -168,12 +168,14 @@ void Service::take_over(std::span<const std::byte> left) {
                 ask.descriptors.push_back(read_descriptor(reader));
             const auto client = clients_.find(ask.client);
             if (client == clients_.end()) continue;
-            client->second.client.asked_bytes += ask.size;
-            if (served)
-                served->named.add(std::move(ask));
-            else
+            if (!served) {
                 refuse(client->second.client, ask.request, Stage::launch, ENOENT,
                        explain_absence(name));
+                continue;
+            }
+            client->second.client.asked_bytes += ask.size;
+            client->second.client.asked_children += ask.wanted.count;
+            served->named.add(std::move(ask));
         }
         attend_soon(name);
     }

@@ -144,8 +144,9 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
     const auto found = clients_.find(ask.client);
     if (found == clients_.end()) return;  // its spare sees the end of file, and ends
     Client& client = found->second.client;
+    client.asked_children -= answer.spare ? 1 : ask.wanted.count;
     const bool is_last = !answer.spare || ask.wanted.count == 0;
-    if (is_last) client.asked_bytes -= std::min(client.asked_bytes, std::uint64_t{ask.size});
+    if (is_last) client.asked_bytes -= ask.size;
     if (!answer.spare) {
         client.send(ServiceKind::refused, ask.request, write_body(answer.refusal));
         return update_interest(found->second);
