@@ -9,7 +9,7 @@ namespace warmfork::service {
 
 struct Listener {
     Descriptor socket;
-    Descriptor lock;   ///< of a socket of our own; held until this process ends
+    Descriptor lock;   ///< of a socket of our own; held as long as it listens
     std::string path;  ///< of a socket of our own, empty: systemd's
 };
 

@@ -194,16 +194,19 @@ void Service::publish_soon() {
 void Service::stop() {
     if (std::exchange(is_stopping_, true)) {
         drain_.reset();
-        for (auto& [id, client] : clients_) end_children(id, SIGKILL);
-        for (auto& [id, child] : children_) signal_pidfd(child.pidfd.get(), SIGKILL);
+        for (auto& [id, child] : children_)
+            if (!child.is_detached) signal_pidfd(child.pidfd.get(), SIGKILL);
         return leave_when_empty();
     }
     ::sd_notify(0, "STOPPING=1");
     log(LOG_INFO, {}, fmt::format("stopping: {} children still run", children_.size()));
+    // Its place is free at once: whoever connects finds the next service, and whoever has connected
+    // and was not accepted is told to try again.
     connections_.reset();
+    reconnect_.reset();
     if (!listener_.path.empty()) ::unlink(listener_.path.c_str());
+    listener_ = {};
     idle_.reset();
-    // Parked children that clients hold are of no more use to them.
     drain_ = loop_.after(kDrainPeriod, [this] {
         log(LOG_WARNING, {},
             fmt::format("{} children did not end by themselves, and are ended", children_.size()));
