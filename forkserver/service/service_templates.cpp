@@ -302,9 +302,22 @@ void Service::manage(Client& client, const ServiceMessage& message) {
     }
     ServedTemplate* served = find_template(name);
     if (!served) return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
+    std::list<NamedTemplate::Ask> asks;
+    if (verb == "stop" || verb == "reload") asks = served->named.take_asks();
+    if (verb == "stop")
+        for (NamedTemplate::Ask& ask : asks) {
+            NamedTemplate::Answer stopped{&ask, {}, {}, {}};
+            stopped.refusal = {static_cast<std::uint64_t>(Stage::launch), ESHUTDOWN, 0,
+                               fmt::format("the template {} has been stopped", name)};
+            deliver(*served, stopped);
+        }
     if (verb == "stop" || verb == "reload") templates_.erase(name);
     if (verb == "start" || verb == "reload") {
         served = find_template(name);
+        if (!served)
+            return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
+        for (NamedTemplate::Ask& ask : asks) served->named.add(std::move(ask));
+        attend_soon(name);  // they are answered, whatever becomes of this
         if (const Outcome failure = served->named.start())
             return refuse(client, message.id, failure->stage, failure->error_number, failure->text);
         attend(name);
