@@ -142,7 +142,10 @@ void Service::show_image(Client& client, TemplateProcess& process) {
 void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
     const NamedTemplate::Ask& ask = *answer.ask;
     const auto found = clients_.find(ask.client);
-    if (found == clients_.end()) return;  // its spare sees the end of file, and ends
+    if (found == clients_.end()) {
+        if (answer.spare) end_child(answer.spare->pid);
+        return;
+    }
     Client& client = found->second.client;
     client.asked_children -= answer.spare ? 1 : ask.wanted.count;
     const bool is_last = !answer.spare || ask.wanted.count == 0;
@@ -158,8 +161,11 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
     child.is_detached = (ask.wanted.flags & kLeaseDetached) != 0;
     child.template_name = served.named.definition().name;
     child.request = ask.request;
-    if (!child.pidfd)
-        return refuse(client, ask.request, Stage::fork, errno, "cannot open a pidfd of the child");
+    if (!child.pidfd) {
+        const int error = errno;
+        end_child(child.pid);
+        return refuse(client, ask.request, Stage::fork, error, "cannot open a pidfd of the child");
+    }
     if (!child.is_detached) keep(child, client);
     if (ask.is_run) {
         start_fixed_command(served, client, answer, std::move(child));
@@ -203,9 +209,11 @@ void Service::start_fixed_command(ServedTemplate& served, Client& client,
     child.reply = Descriptor(ends[0]);
     const Descriptor reply(ends[1]);
     if (!failure) failure = send_record(record, *answer.spare, reply.get());
-    if (failure)
+    if (failure) {
+        end_child(child.pid);
         return refuse(client, answer.ask->request, failure->stage, failure->error_number,
                       failure->text);
+    }
     watch_start(add_child(std::move(child)));
 }
 
