@@ -14,17 +14,20 @@ void Client::send(ServiceKind kind, std::uint64_t id, std::span<const std::byte>
             send_service_message(socket_.get(), kind, id, body, descriptors, MSG_DONTWAIT);
         if (error == 0) return;
         // Too many descriptors in flight pass as well: whoever has them reads them some time.
-        if (error != EAGAIN && error != ETOOMANYREFS) {
-            is_broken_ = true;
-            return;
-        }
+        if (error != EAGAIN && error != ETOOMANYREFS) return give_up();
     }
     Message message{kind, id, {body.begin(), body.end()}, {}};
     for (int number : descriptors) {
         message.descriptors.emplace_back(::fcntl(number, F_DUPFD_CLOEXEC, 0));
-        if (!message.descriptors.back()) is_broken_ = true;
+        if (!message.descriptors.back()) return give_up();
     }
     waiting_.push_back(std::move(message));
+}
+
+/// The end of file tells the client, and whoever watches this end.
+void Client::give_up() {
+    is_broken_ = true;
+    ::shutdown(socket_.get(), SHUT_RDWR);
 }
 
 void Client::flush() {
@@ -36,7 +39,7 @@ void Client::flush() {
         const int error = send_service_message(socket_.get(), message.kind, message.id,
                                                message.body, numbers, MSG_DONTWAIT);
         if (error == EAGAIN || error == ETOOMANYREFS) return;
-        if (error) is_broken_ = true;
+        if (error) return give_up();
     }
 }
 

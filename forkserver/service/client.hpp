@@ -67,6 +67,8 @@ class Client {
     std::set<std::uint64_t> images;    ///< that it knows, by serial
 
   private:
+    void give_up();
+
     std::uint64_t id_;
     Descriptor socket_;
     Peer peer_;

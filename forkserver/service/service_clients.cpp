@@ -100,7 +100,8 @@ void Service::on_client(std::uint64_t id, std::uint32_t events) {
     const auto found = clients_.find(id);
     if (found == clients_.end()) return;
     ServedClient& served = found->second;
-    if (events & EPOLLOUT) served.client.flush();
+    // One that does not read and has gone is not read from either: writing tells.
+    if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) served.client.flush();
     for (int taken = 0; taken < kMostMessages && !served.client.is_clogged(); ++taken) {
         ServiceMessage message;
         const int error = served.client.receive(message);
