@@ -23,10 +23,19 @@ std::string text_of(const ServiceMessage& message) {
     return FieldReader(message.body).text();
 }
 
+/// Says why it is not let in; its connection ends with `socket`.
+void turn_away(const Descriptor& socket, int error_number, std::string text) {
+    const auto body =
+        write_body(Refusal{static_cast<std::uint64_t>(Stage::launch),
+                           static_cast<std::uint64_t>(error_number), 0, std::move(text)});
+    static_cast<void>(
+        send_service_message(socket.get(), ServiceKind::refused, 0, body, {}, MSG_DONTWAIT));
+}
+
 }  // namespace
 
 void Service::accept_clients() {
-    while (true) {
+    for (int taken = 0; taken < kMostMessages; ++taken) {
         Descriptor socket = accept(listener_);
         if (!socket) {
             if (errno == EMFILE || errno == ENFILE) {
@@ -52,15 +61,12 @@ void Service::accept_clients() {
             log(LOG_WARNING, {{}, peer.pid, 0, "access"},
                 fmt::format("refused: {} of user {} may not use this service", peer.name,
                             peer.uid));
-            const auto body =
-                write_body(Refusal{static_cast<std::uint64_t>(Stage::launch), EACCES, 0,
-                                   fmt::format("user {} may not use this service", peer.uid)});
-            static_cast<void>(send_service_message(socket.get(), ServiceKind::refused, 0, body, {},
-                                                   MSG_DONTWAIT));
+            turn_away(socket, EACCES, fmt::format("user {} may not use this service", peer.uid));
             continue;
         }
         if (clients_.size() >= kMostClients) {
-            log(LOG_WARNING, {{}, peer.pid}, "refused: too many clients");
+            log(LOG_WARNING, {{}, peer.pid, 0, "limit"}, "refused: too many clients");
+            turn_away(socket, EAGAIN, "the service has as many clients as it may have");
             continue;
         }
         add_client(++last_client_, std::move(socket), std::move(peer));
@@ -73,9 +79,6 @@ void Service::add_client(std::uint64_t id, Descriptor socket, Peer peer) {
     const Peer& known = served.client.peer();
     served.entry = board_.client_entry(known.pid, known.uid, known.name);
     watch_client(served);
-    if (!served.client.has_greeted)
-        served.greeting =
-            loop_.after(kGreetingPatience, [this, id] { lose_client(id, "it did not say hello"); });
     note_idleness();
     say_status();
 }
@@ -87,6 +90,9 @@ void Service::watch_client(ServedClient& served) {
     // It may have forked a copy that holds the connection open.
     served.gone = loop_.watch(served.client.peer().pidfd.get(), EPOLLIN,
                               [this, id](std::uint32_t) { lose_client(id, ""); });
+    if (!served.client.has_greeted)
+        served.greeting =
+            loop_.after(kGreetingPatience, [this, id] { lose_client(id, "it did not say hello"); });
 }
 
 void Service::update_interest(ServedClient& served) {
