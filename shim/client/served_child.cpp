@@ -47,6 +47,11 @@ int ServedChild::wait(bool may_wait, ExitReport& ret_report) {
         return 0;
     }
     if (!connection_->is_lost()) return EAGAIN;
+    // Its last message may have come between the two looks.
+    if (const auto report = connection_->exit_of(id_, false)) {
+        ret_report = *report;
+        return 0;
+    }
     // It goes on without the service. Its new parent reaps it; then the kernel may tell the status.
     pollfd polled{pidfd_.get(), POLLIN, 0};
     const int ready = ::poll(&polled, 1, may_wait ? -1 : 0);

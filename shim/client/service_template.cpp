@@ -209,13 +209,16 @@ Outcome ServiceTemplate::spawn_warm(const Request& request, bool may_wait, ColdR
             continue;
         }
         if (failure || ret_cold) return failure;
-        if ((ret_cold = find_reason(request, command, *lease.image))) return {};
         const OwnerState state = read_owner_state();
-        if ((ret_cold = find_state_reason(*lease.image, state))) return {};
         ChildRecord record;
-        if ((failure = make_child_record(request, lease.image->state_at_start(), state,
-                                         {Lifetime::detached, 0, false, true}, record)))
+        if (!(ret_cold = find_reason(request, command, *lease.image)) &&
+            !(ret_cold = find_state_reason(*lease.image, state)))
+            failure = make_child_record(request, lease.image->state_at_start(), state,
+                                        {Lifetime::detached, 0, false, true}, record);
+        if (failure || ret_cold) {
+            connection->forget_child(lease.child);
             return failure;
+        }
         Born spare;
         spare.pid = lease.pid;
         spare.mailbox = std::move(lease.mailbox);
