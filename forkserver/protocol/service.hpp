@@ -28,11 +28,13 @@ enum class ServiceKind : std::uint16_t {
     // Service to client.
     welcome = 16,  ///< first; body: number: pid
     found = 17,    ///< id: request; body: TemplateFacts
-    image = 18,    ///< id: image; body: ImageFacts; descriptors: segment (read-only), inotify
+    image = 18,  ///< id: image (in the upper half: the service's generation; a new one has none of
+    ///< the images before it); body: ImageFacts; descriptors: segment (read-only), inotify
     leased = 19,   ///< id: request; body: numbers: child, pid, image; descriptors: pidfd, mailbox
     refused = 20,  ///< id: request; body: numbers: stage, errno, reason; text
     exited = 21,   ///< id: child; body: number: status as of waitpid; rusage
     managed = 22,  ///< id: request; body: text: JSON
+    gone = 23,     ///< id: image, of which no more leases come
 };
 
 /// In front of every message. A body that is larger than kInlineBodySize lies in a sealed memfd,

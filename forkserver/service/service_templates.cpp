@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "owner/hand_off.hpp"
 #include "service/log.hpp"
@@ -119,7 +120,19 @@ void Service::on_process(const std::string& name, std::uint64_t serial) {
 
 void Service::show_image(Client& client, TemplateProcess& process) {
     const std::uint64_t id = image_id(process);
-    if (!client.images.insert(id).second) return;
+    if (client.images.count(id)) return;
+    // A client keeps the files of an image open, an inotify instance among them, of which a user
+    // has few.
+    std::set<std::uint64_t> existing;
+    for (auto& [name, served] : templates_)
+        for (const NamedTemplate::Process& other : served.named.processes())
+            existing.insert(image_id(*other));
+    std::erase_if(client.images, [&](std::uint64_t known) {
+        if (existing.count(known)) return false;
+        client.send(ServiceKind::gone, known, {});
+        return true;
+    });
+    client.images.insert(id);
     SharedImage image;
     image.pid = static_cast<std::uint64_t>(process.pid());
     image.could_compare = process.could_compare();

@@ -217,7 +217,12 @@ void ServiceConnection::take_in(ServiceMessage& message) {
             if (message.id == 0) refusal_ = refusal;
             return add({{}, {}, std::move(refusal), {}});
         }
+        case ServiceKind::gone:
+            images_.erase(message.id);
+            return;
         case ServiceKind::image: {
+            std::erase_if(images_,
+                          [&](const auto& known) { return known.first >> 32 != message.id >> 32; });
             std::shared_ptr<LeasedImage> image;
             if (auto facts = read_shared_image(message.body))
                 if (LeasedImage::make(std::move(*facts), std::move(message.descriptors), image) ==
