@@ -17,6 +17,22 @@ namespace {
 
 constexpr int kBacklog = 128;
 
+/// Whoever may rename what is in it may put another directory in the place of the service's.
+int check_parent(const std::string& directory, std::string& ret_error) {
+    struct stat status;
+    if (::stat(directory.c_str(), &status) < 0) {
+        ret_error = fmt::format("cannot look at the directory {}", directory);
+        return errno;
+    }
+    const bool is_trusted = status.st_uid == ::geteuid() || status.st_uid == 0;
+    if (is_trusted && (!(status.st_mode & 0022) || (status.st_mode & S_ISVTX))) return 0;
+    ret_error = fmt::format(
+        "others may rename what is in {}: make it this user's and writable for no other, or set "
+        "XDG_RUNTIME_DIR",
+        directory);
+    return EPERM;
+}
+
 /// Where others could put their own files, they could be taken for the service.
 int check_directory(const std::string& directory, std::string& ret_error) {
     if (::mkdir(directory.c_str(), 0700) < 0 && errno != EEXIST) {
@@ -35,7 +51,7 @@ int check_directory(const std::string& directory, std::string& ret_error) {
             directory);
         return EPERM;
     }
-    return 0;
+    return check_parent(std::filesystem::path(directory).parent_path(), ret_error);
 }
 
 int take_lock(const std::string& path, Descriptor& ret_lock, std::string& ret_error) {
