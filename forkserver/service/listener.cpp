@@ -105,7 +105,7 @@ int listen(const std::string& path, Listener& ret_listener, std::string& ret_err
         ret_error = "what was passed on is not one listening socket of type SOCK_SEQPACKET";
         return EINVAL;
     }
-    const std::string directory = std::filesystem::path(path).parent_path();
+    const std::string directory = std::filesystem::absolute(path).parent_path();
     listener.path = path;
     if (int error = check_directory(directory, ret_error)) return error;
     if (int error = take_lock(directory + "/lock", listener.lock, ret_error)) return error;

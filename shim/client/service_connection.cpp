@@ -5,6 +5,7 @@
 #include <sys/un.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
@@ -20,6 +21,7 @@ using std::chrono::milliseconds;
 // How long a service that is starting, or ending in this very moment, is waited for.
 constexpr std::chrono::seconds kConnectPatience{10};
 constexpr milliseconds kConnectInterval{5};
+constexpr milliseconds kLaunchInterval{100};
 
 /// Returns 0 or errno.
 int connect_to(const std::string& path, OwnedSocket& ret_socket) {
@@ -31,6 +33,13 @@ int connect_to(const std::string& path, OwnedSocket& ret_socket) {
     if (!socket) return errno;
     while (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) < 0)
         if (errno != EINTR) return errno;
+    // What is sent is an environment, and what is run is up to the service: another account's only
+    // if that was chosen by name.
+    ucred service{};
+    socklen_t size = sizeof service;
+    if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &service, &size) < 0) return errno;
+    if (service.uid != ::geteuid() && service.uid != 0 && !std::getenv("WARMFORK_SOCKET"))
+        return EPERM;
     ret_socket = std::move(socket);
     return 0;
 }
@@ -77,7 +86,7 @@ Outcome ServiceConnection::greet() {
             "there is no service: XDG_RUNTIME_DIR is not set, so that it has no place to "
             "listen. Set it, or WARMFORK_SOCKET"};
     const auto deadline = Clock::now() + kConnectPatience;
-    bool has_launched = false;
+    auto launch_at = Clock::now();
     while (true) {
         const int error = connect_to(path, socket_);
         if (!error) {
@@ -93,8 +102,10 @@ Outcome ServiceConnection::greet() {
             is_lost_ = false;
         } else if (error != ENOENT && error != ECONNREFUSED) {
             return make_failure(Stage::launch, error, "cannot connect to the service at " + path);
-        } else if (!std::exchange(has_launched, true)) {
+        } else if (Clock::now() >= launch_at) {
             if (Outcome failure = launch_service(path)) return failure;
+            // Again, as the one that was quicker may have been about to end.
+            launch_at = Clock::now() + kLaunchInterval;
             continue;
         }
         if (Clock::now() >= deadline)
