@@ -119,9 +119,13 @@ void Service::on_client(std::uint64_t id, std::uint32_t events) {
                    "the service is out of descriptors");
             continue;
         }
-        if (error)
-            return lose_client(id, error == EPROTONOSUPPORT ? "it speaks another version"
-                                                            : "it sent what is no message");
+        if (error == EPROTONOSUPPORT) {
+            // Its own version is in the header of the answer.
+            refuse(served.client, 0, Stage::launch, EPROTONOSUPPORT,
+                   fmt::format("the service speaks version {} of the protocol", kServiceVersion));
+            return lose_client(id, "it speaks another version");
+        }
+        if (error) return lose_client(id, "it sent what is no message");
         dispatch(served, std::move(message));
         if (clients_.find(id) == clients_.end()) return;
     }

@@ -193,6 +193,10 @@ void ServiceConnection::drain() {
             continue;  // with its mailbox it ends
         }
         if (error == EMFILE) continue;  // an image: the first lease of it says so
+        if (error == EPROTONOSUPPORT)
+            refusal_ = Refusal{static_cast<std::uint64_t>(Stage::launch), EPROTONOSUPPORT, 0,
+                               "the service speaks another version of the protocol than this "
+                               "library: restart the older of the two"};
         if (error) {
             is_lost_ = true;
             return;
