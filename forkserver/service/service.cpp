@@ -100,6 +100,7 @@ void Service::start(std::span<const std::byte> left) {
         log(LOG_WARNING, {}, fmt::format("there is no statistics board: {}", std::strerror(error)));
     if (!left.empty()) take_over(left);
     if (!keeper_) renew_keeper();
+    tell_keeper();
     connections_ =
         loop_.watch(listener_.socket.get(), EPOLLIN, [this](std::uint32_t) { accept_clients(); });
     note_idleness();

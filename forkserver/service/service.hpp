@@ -2,6 +2,7 @@
 // process's own. One thread, one loop; nothing here waits.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -104,6 +105,7 @@ class Service {
     [[nodiscard]] bool is_within_limits(Client& client, const ServedTemplate& served,
                                         std::uint64_t request, std::uint64_t count,
                                         std::size_t size);
+    [[nodiscard]] bool may_connect(uid_t user) const;
     [[nodiscard]] bool may_lease(const Client& client) const;
 
     // Templates.
@@ -114,7 +116,7 @@ class Service {
     void note_idle_template(const std::string& name);
     void deliver(ServedTemplate& served, NamedTemplate::Answer& answer);
     void start_fixed_command(ServedTemplate& served, Client& client, NamedTemplate::Answer& answer,
-                             ServedChild child);
+                             std::uint64_t id);
     void show_image(Client& client, TemplateProcess& process);
     void watch_processes(ServedTemplate& served);
     [[nodiscard]] TemplateState state_of(ServedTemplate& served);
@@ -127,7 +129,8 @@ class Service {
     void on_child_started(std::uint64_t id);
     void watch_start(std::uint64_t id);
     void end_children(std::uint64_t client, int signal);
-    void keep(const ServedChild& child, const Client& client);
+    void keep(std::uint64_t id);
+    void tell_keeper();
     void renew_keeper();
 
     // The service itself.
@@ -150,8 +153,9 @@ class Service {
     Configuration configuration_;
     Board board_;  // outlives its entries
     EventSource publishing_;
-    EventSource connections_, reconnect_, reloading_, idle_, drain_, end_;
+    EventSource connections_, reconnect_, reloading_, idle_, drain_, end_, keeper_room_;
     Descriptor keeper_;
+    std::deque<std::uint64_t> unkept_;  ///< children that the keeper is yet to be told of
     std::map<std::uint64_t, ServedClient> clients_;
     std::map<std::string, ServedTemplate, std::less<>> templates_;
     std::map<std::uint64_t, ServedChild> children_;

@@ -15,6 +15,8 @@ namespace {
 
 // Between SIGTERM and SIGKILL: as an embedded template's children have it.
 constexpr std::chrono::milliseconds kGracePeriodOfChildren{kGracePeriod};
+// After this time a keeper that was full is told the rest.
+constexpr std::chrono::milliseconds kKeeperPatience{1};
 
 }  // namespace
 
@@ -36,16 +38,38 @@ void Service::watch_child(std::uint64_t id) {
 }
 
 /// Tells the keeper, which ends the child with its client if this service is killed.
-void Service::keep(const ServedChild& child, const Client& client) {
-    if (!keeper_) return;
-    if (int error = keep_for(keeper_.get(), child.pidfd.get(), client.peer().pidfd.get())) {
-        log(LOG_WARNING, {child.template_name, client.peer().pid, child.pid},
-            fmt::format("cannot tell the keeper of a child: {}", std::strerror(error)));
-        if (error == EPIPE || error == ECONNRESET) renew_keeper();
+void Service::keep(std::uint64_t id) {
+    unkept_.push_back(id);
+    tell_keeper();
+}
+
+void Service::tell_keeper() {
+    keeper_room_.reset();
+    for (bool is_new = false; !unkept_.empty() && keeper_; unkept_.pop_front()) {
+        const auto child = children_.find(unkept_.front());
+        if (child == children_.end() || child->second.is_detached) continue;
+        const auto client = clients_.find(child->second.client);
+        if (client == clients_.end()) continue;  // it is being ended
+        const int pidfd = child->second.pidfd.get();
+        const int owner = client->second.client.peer().pidfd.get();
+        int error = keep_for(keeper_.get(), pidfd, owner);
+        if ((error == EPIPE || error == ECONNRESET) && !std::exchange(is_new, true)) {
+            renew_keeper();  // and begin again: all are to be told of
+            if (!keeper_) return;
+            error = keep_for(keeper_.get(), pidfd, owner);
+        }
+        if (error == EAGAIN || error == ETOOMANYREFS) {
+            // It has yet to take in those before.
+            keeper_room_ = loop_.after(kKeeperPatience, [this] { tell_keeper(); });
+            return;
+        }
+        if (error)
+            log(LOG_WARNING, {child->second.template_name, 0, child->second.pid},
+                fmt::format("cannot tell the keeper of a child: {}", std::strerror(error)));
     }
 }
 
-/// Starts a keeper and tells it of all that run.
+/// Starts a keeper. All that run are yet to be told to it.
 void Service::renew_keeper() {
     const Descriptor self = open_pidfd(::getpid());
     const std::string program = find_companion("warmfork-keeper");
@@ -60,11 +84,7 @@ void Service::renew_keeper() {
                         std::strerror(error)));
         return;
     }
-    for (const auto& [id, child] : children_)
-        if (const auto client = clients_.find(child.client);
-            client != clients_.end() && !child.is_detached)
-            static_cast<void>(keep_for(keeper_.get(), child.pidfd.get(),
-                                       client->second.client.peer().pidfd.get()));
+    for (const auto& [id, child] : children_) unkept_.push_back(id);
 }
 
 void Service::on_child_ended(std::uint64_t id) {

@@ -34,6 +34,11 @@ void turn_away(const Descriptor& socket, int error_number, std::string text) {
 
 }  // namespace
 
+bool Service::may_connect(uid_t user) const {
+    const auto& allowed = configuration_.daemon->allowed_users;
+    return user == ::geteuid() || std::find(allowed.begin(), allowed.end(), user) != allowed.end();
+}
+
 void Service::accept_clients() {
     for (int taken = 0; taken < kMostMessages; ++taken) {
         Descriptor socket = accept(listener_);
@@ -55,9 +60,7 @@ void Service::accept_clients() {
                 fmt::format("a client cannot be identified: {}", std::strerror(error)));
             continue;
         }
-        const auto& allowed = configuration_.daemon->allowed_users;
-        const bool is_own = peer.uid == ::geteuid();
-        if (!is_own && std::find(allowed.begin(), allowed.end(), peer.uid) == allowed.end()) {
+        if (!may_connect(peer.uid)) {
             log(LOG_WARNING, {{}, peer.pid, 0, "access"},
                 fmt::format("refused: {} of user {} may not use this service", peer.name,
                             peer.uid));

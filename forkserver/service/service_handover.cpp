@@ -90,6 +90,8 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
                 writer.descriptor(descriptor.get());
         }
     }
+    writer.number(unkept_.size());
+    for (std::uint64_t id : unkept_) writer.number(id);
     ret_descriptors = writer.descriptors();
     return writer.bytes();
 }
@@ -179,6 +181,8 @@ void Service::take_over(std::span<const std::byte> left) {
         }
         attend_soon(name);
     }
+    for (std::uint64_t unkept = reader.number(); unkept > 0 && reader.is_whole(); --unkept)
+        unkept_.push_back(reader.number());
     if (!reader.is_whole()) log(LOG_ERR, {}, "what the service before this one left is cut short");
     for (auto& [id, served] : clients_) {
         const Peer& peer = served.client.peer();
@@ -197,6 +201,12 @@ void Service::take_over(std::span<const std::byte> left) {
     for (const auto& [id, child] : children_)
         if (!clients_.count(child.client)) orphans.insert(child.client);
     for (std::uint64_t client : orphans) end_children(client, SIGTERM);
+    // With an error in the configuration nobody knows who may.
+    std::vector<std::uint64_t> unwanted;
+    for (const auto& [id, served] : clients_)
+        if (is_reading_ && !may_connect(served.client.peer().uid)) unwanted.push_back(id);
+    for (std::uint64_t id : unwanted)
+        lose_client(id, "its user may not use this service any more");
     log(LOG_INFO, {},
         fmt::format("goes on with {} clients and {} children", clients_.size(), children_.size()));
 }

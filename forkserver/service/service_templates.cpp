@@ -179,14 +179,15 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
         end_child(child.pid);
         return refuse(client, ask.request, Stage::fork, error, "cannot open a pidfd of the child");
     }
-    if (!child.is_detached) keep(child, client);
+    // The keeper is told before anything is run: this process may be killed at any line.
+    const std::uint64_t id = add_child(std::move(child));
+    keep(id);
     if (ask.is_run) {
-        start_fixed_command(served, client, answer, std::move(child));
+        start_fixed_command(served, client, answer, id);
     } else {
         show_image(client, *answer.process);
-        const int descriptors[] = {child.pidfd.get(), answer.spare->mailbox.get()};
-        const auto pid = static_cast<std::uint64_t>(child.pid);
-        const std::uint64_t id = add_child(std::move(child));
+        const int descriptors[] = {children_.at(id).pidfd.get(), answer.spare->mailbox.get()};
+        const auto pid = static_cast<std::uint64_t>(answer.spare->pid);
         client.send(ServiceKind::leased, ask.request,
                     write_body(LeasedChild{id, pid, image_id(*answer.process)}), descriptors);
     }
@@ -195,7 +196,7 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
 
 /// A client of another user: it has no say in what is run, and no hold of the mailbox.
 void Service::start_fixed_command(ServedTemplate& served, Client& client,
-                                  NamedTemplate::Answer& answer, ServedChild child) {
+                                  NamedTemplate::Answer& answer, std::uint64_t id) {
     const std::vector<const char*> arguments = pointers_to(served.named.definition().command);
     const std::vector<const char*> environment =
         pointers_to(answer.process->environment_at_start());
@@ -219,15 +220,17 @@ void Service::start_fixed_command(ServedTemplate& served, Client& client,
     int ends[2] = {-1, -1};
     if (!failure && ::pipe2(ends, O_CLOEXEC) < 0)
         failure = make_failure(Stage::descriptors, errno, "cannot make a pipe for the reply");
+    ServedChild& child = children_.at(id);
     child.reply = Descriptor(ends[0]);
     const Descriptor reply(ends[1]);
     if (!failure) failure = send_record(record, *answer.spare, reply.get());
     if (failure) {
-        end_child(child.pid);
+        signal_pidfd(child.pidfd.get(), SIGKILL);
+        child.reply.reset();
         return refuse(client, answer.ask->request, failure->stage, failure->error_number,
                       failure->text);
     }
-    watch_start(add_child(std::move(child)));
+    watch_start(id);
 }
 
 /// The end of file behind what the child has to say: it has started, or it never will.
