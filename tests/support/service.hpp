@@ -1,0 +1,135 @@
+// A warmforkd of the build tree for the tests, in a directory of its own, and what speaks to it.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "channel/service_socket.hpp"
+#include "protocol/service_bodies.hpp"
+#include "support/processes.hpp"
+
+/// Gone with everything in it at the end.
+class TemporaryDirectory {
+  public:
+    TemporaryDirectory();
+    ~TemporaryDirectory();
+    TemporaryDirectory(const TemporaryDirectory&) = delete;
+    TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+    const std::string& path() const { return path_; }
+    void write(const std::string& name, const std::string& text) const;
+
+  private:
+    std::string path_;
+};
+
+/// Text of a template of warmfork-probe, with further lines.
+std::string probe_definition(const std::string& lines = "",
+                             const std::vector<std::string>& options = {});
+
+class TestService {
+  public:
+    struct Settings {
+        std::map<std::string, std::string> templates{{"probe", probe_definition()}};
+        std::string daemon{};                    ///< text of warmforkd.toml
+        std::vector<std::string> environment{};  ///< beside what the test has
+        std::vector<std::string> options{};      ///< of warmforkd
+        bool has_passed_socket = false;  ///< which others may connect to, as systemd's; not its own
+        unsigned long descriptors = 0;   ///< limit on open files; 0: as it is
+        bool is_watched = false;         ///< WATCHDOG_USEC is set
+    };
+    TestService() : TestService(Settings{}) {}
+    /// Returns when it is ready, has ended, or (never seen) has done neither for ten seconds.
+    explicit TestService(Settings settings);
+    /// Ends everything that is left.
+    ~TestService();
+    TestService(const TestService&) = delete;
+    TestService& operator=(const TestService&) = delete;
+
+    /// Starts it, once more if it has ended.
+    void start();
+    pid_t pid() const { return pid_; }
+    const std::string& socket() const { return socket_; }
+    const std::string& directory() const { return directory_.path(); }
+    const TemporaryDirectory& files() const { return directory_; }
+    /// Did it say READY=1 since `start`?
+    bool is_ready() const { return is_ready_; }
+    void signal(int number) const;
+    /// As of waitpid; -1: it still runs after ten seconds.
+    int wait();
+    /// kill -9, and reaps it.
+    void kill();
+    /// Waits for a notification with this text. False: none came in ten seconds. What was passed
+    /// over on the way is forgotten.
+    bool has_said(const std::string& text);
+    /// The next notification; empty: none for ten seconds.
+    std::string next_notification();
+    /// What it has logged.
+    std::string log() const;
+    /// Waits until its log has this text.
+    bool has_logged(const std::string& text) const;
+    std::size_t descriptors() const;
+
+  private:
+    Settings settings_;
+    TemporaryDirectory directory_;
+    std::string socket_;
+    warmfork::Descriptor notifications_, listening_, pidfd_;
+    pid_t pid_ = 0;
+    bool is_ready_ = false;
+};
+
+/// A process beside the test that uses the library. Runs `act`, ends with what that returns (99: it
+/// threw).
+class ClientProcess {
+  public:
+    ClientProcess(const TestService& service, std::function<int()> act);
+    ~ClientProcess();
+    ClientProcess(const ClientProcess&) = delete;
+    ClientProcess(ClientProcess&& other) noexcept;
+    pid_t pid() const { return pid_; }
+    /// A line that it has printed with `say`; empty: it has ended.
+    std::string next_line();
+    /// Lets a call of `await_cue` in it return.
+    void give_cue();
+    void kill();
+    /// Its exit status; 1000 and the signal; -1: it still runs after the time.
+    int wait(int milliseconds = 30'000);
+
+  private:
+    Pipe output_, input_;
+    warmfork::Descriptor pidfd_;
+    pid_t pid_;
+};
+void say(const std::string& line);
+void await_cue();
+bool has_cue();  ///< does not wait
+
+/// Runs it in a process of its own; its exit status.
+int as_client(const TestService& service, std::function<int()> act);
+
+/// A client of bare messages, which need not be right.
+class RawClient {
+  public:
+    /// Connects. `says_hello`: and is welcome.
+    explicit RawClient(const std::string& path, bool says_hello = true);
+    int socket() const { return socket_.get(); }
+    int send(warmfork::ServiceKind kind, std::uint64_t id, std::span<const std::byte> body,
+             std::span<const int> descriptors = {}, int flags = 0);
+    int send_bytes(std::span<const std::byte> bytes, std::span<const int> descriptors = {});
+    /// The next message within ten seconds. Returns 0 or errno (ECONNRESET: it was hung up on,
+    /// ETIMEDOUT).
+    int receive(warmfork::ServiceMessage& ret_message, int milliseconds = 10'000);
+    /// The next message of this kind; others are passed over.
+    int receive(warmfork::ServiceKind kind, warmfork::ServiceMessage& ret_message);
+    /// Is the connection closed on it? What comes before is passed over.
+    bool is_hung_up();
+    void close() { socket_.reset(); }
+
+  private:
+    warmfork::Descriptor socket_;
+};
+
+std::vector<std::byte> lease_body(std::uint64_t count = 1, std::uint64_t flags = 1,
+                                  const std::string& name = "probe");
