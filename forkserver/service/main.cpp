@@ -116,7 +116,7 @@ int main(int argc, char** argv) {
     std::string socket;
     double idle_exit = -1;
     Service::Options options;
-    bool is_verbose = false, is_background = false;
+    bool is_verbose = false, is_background = false, is_releasing = false;
     app.add_option(
            "--config", directories,
            "Directory of the configuration, instead of the default ones; may be given again, "
@@ -136,6 +136,13 @@ int main(int argc, char** argv) {
     app.add_flag(
         "--background", is_background,
         "Return when it listens, and go on in the background, which is how clients start it");
+    app.add_flag(
+        "--delegated-cgroup", options.has_delegated_cgroup,
+        "Its cgroup was delegated to it (Delegate=yes of the unit): each client's children "
+        "get one of their own below it");
+    app.add_flag("--release-cgroup", is_releasing,
+                 "For ExecStopPost= of the unit: let systemd start the next one where children of "
+                 "this one still run");
     app.add_flag("--verbose", is_verbose, "Log more");
     app.footer(
         "Signals: SIGHUP reads the configuration anew and upgrades in place: no client notices.\n"
@@ -143,6 +150,10 @@ int main(int argc, char** argv) {
         "Exit status: 0, 1 with a message, 3 if another one serves already.");
     CLI11_PARSE(app, argc, argv);
 
+    if (is_releasing) {
+        Cgroups::release();
+        return 0;
+    }
     if (is_verbose) set_log_level(LOG_DEBUG);
     ::signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();

@@ -89,7 +89,10 @@ NamedTemplate::Definition make_definition(const TemplateDefinition& configured,
 }  // namespace
 
 Service::Service(EventLoop& loop, Listener listener, Options options)
-    : loop_(loop), listener_(std::move(listener)), options_(std::move(options)) {}
+    : loop_(loop),
+      listener_(std::move(listener)),
+      options_(std::move(options)),
+      background_(loop) {}
 
 Service::~Service() = default;
 
@@ -98,7 +101,9 @@ void Service::start(std::span<const std::byte> left) {
     // Before what is to be shown on it.
     if (int error = Board::create(options_.instance, board_))
         log(LOG_WARNING, {}, fmt::format("there is no statistics board: {}", std::strerror(error)));
+    adopt_cgroup();
     if (!left.empty()) take_over(left);
+    take_over_cgroups();
     if (!keeper_) renew_keeper();
     tell_keeper();
     connections_ =
@@ -227,6 +232,7 @@ void Service::leave_when_empty() {
         for (auto& [id, served] : clients_) served.client.flush();
         clients_.clear();
         templates_.clear();
+        kill_cgroups();
         loop_.leave(0);
     });
 }

@@ -9,7 +9,9 @@
 #include <string>
 #include <unordered_map>
 
+#include "service/background_calls.hpp"
 #include "service/board.hpp"
+#include "service/cgroups.hpp"
 #include "service/client.hpp"
 #include "service/configuration.hpp"
 #include "service/event_loop.hpp"
@@ -26,9 +28,10 @@ class Service {
     struct Options {
         std::vector<std::string> directories;  ///< of the configuration, the most specific last
         std::optional<std::chrono::milliseconds> idle_exit;  ///< instead of the configuration's
-        std::string instance;                                ///< of the board: see Board::create
-        std::string program;               ///< full path of this program, to be exec'd again
-        std::vector<std::string> command;  ///< its arguments, the name in front
+        bool has_delegated_cgroup = false;  ///< its own: cgroups for clients are made below it
+        std::string instance;               ///< of the board: see Board::create
+        std::string program;                ///< full path of this program, to be exec'd again
+        std::vector<std::string> command;   ///< its arguments, the name in front
     };
 
     Service(EventLoop& loop, Listener listener, Options options);
@@ -117,6 +120,8 @@ class Service {
     void deliver(ServedTemplate& served, NamedTemplate::Answer& answer);
     void start_fixed_command(ServedTemplate& served, Client& client, NamedTemplate::Answer& answer,
                              std::uint64_t id);
+    void send_lease(std::uint64_t client, std::uint64_t request, std::uint64_t child,
+                    std::uint64_t image, int mailbox);
     void show_image(Client& client, TemplateProcess& process);
     void watch_processes(ServedTemplate& served);
     [[nodiscard]] TemplateState state_of(ServedTemplate& served);
@@ -132,6 +137,19 @@ class Service {
     void keep(std::uint64_t id);
     void tell_keeper();
     void renew_keeper();
+
+    // Cgroups.
+    struct Survivor {
+        Descriptor pidfd;
+        EventSource gone;
+    };
+    void adopt_cgroup();
+    void take_over_cgroups();
+    [[nodiscard]] const CgroupLimits* limits_of(const std::string& template_name) const;
+    [[nodiscard]] Cgroups::Owner cgroup_owner(const ServedChild& child) const;
+    void place(std::uint64_t child, std::function<void()> then = {});
+    void clear_cgroups(const Cgroups::Owner& owner, bool may_kill);
+    void kill_cgroups();
 
     // The service itself.
     void load_configuration();
@@ -161,10 +179,14 @@ class Service {
     std::map<std::uint64_t, ServedChild> children_;
     std::map<std::uint64_t, EventSource> killings_;                  ///< by client that has gone
     std::map<std::string, std::list<NamedTemplate::Ask>> unserved_;  ///< while it execs itself
+    Cgroups cgroups_;
+    std::map<Cgroups::Owner, Survivor> survivors_;     ///< clients of a service that was killed
+    std::map<Cgroups::Owner, EventSource> clearings_;  ///< of clients that have gone
     std::uint64_t last_client_ = 0, last_child_ = 0;
     std::uint64_t generation_ = 1;  ///< how often this process has been exec'd
     bool is_stopping_ = false;
-    bool is_reading_ = true;  ///< false: a file of the configuration has an error
+    bool is_reading_ = true;      ///< false: a file of the configuration has an error
+    BackgroundCalls background_;  ///< the last: what it calls uses the others
 };
 
 }  // namespace warmfork::service

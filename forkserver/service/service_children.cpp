@@ -104,8 +104,10 @@ void Service::on_child_ended(std::uint64_t id) {
         if (reaped > 0) client->second.client.send(ServiceKind::exited, id, write_body(report));
         if (client->second.client.waits_for_room()) update_interest(client->second);
     }
+    const bool was_detached = child.is_detached;
     children_.erase(found);
     publish_soon();
+    if (was_detached) clear_cgroups({}, false);
     note_idleness();
     leave_when_empty();
 }

@@ -284,8 +284,10 @@ void Service::lose_client(std::uint64_t id, std::string_view why) {
         log(LOG_NOTICE, {{}, peer.pid, 0, "protocol"},
             fmt::format("the connection to {} is closed: {}", peer.name, why));
     for (auto& [name, served] : templates_) served.named.drop(id);
+    const Cgroups::Owner owner{id, peer.pid};
     clients_.erase(found);
     end_children(id, SIGTERM);
+    clear_cgroups(owner, false);
     note_idleness();
     say_status();
     leave_when_empty();

@@ -205,14 +205,14 @@ void Service::take_over(std::span<const std::byte> left) {
     std::vector<std::uint64_t> unwanted;
     for (const auto& [id, served] : clients_)
         if (is_reading_ && !may_connect(served.client.peer().uid)) unwanted.push_back(id);
-    for (std::uint64_t id : unwanted)
-        lose_client(id, "its user may not use this service any more");
+    for (std::uint64_t id : unwanted) lose_client(id, "its user may not use this service any more");
     log(LOG_INFO, {},
         fmt::format("goes on with {} clients and {} children", clients_.size(), children_.size()));
 }
 
 /// Execs this program with what is left for it. Returns only if that failed, with errno set.
 void Service::exec_again() {
+    background_.finish();
     std::vector<int> kept;
     const Descriptor memory = make_sealed_memfd(hand_over(kept));
     if (!memory) return;

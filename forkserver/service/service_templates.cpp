@@ -186,10 +186,34 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
         start_fixed_command(served, client, answer, id);
     } else {
         show_image(client, *answer.process);
-        const int descriptors[] = {children_.at(id).pidfd.get(), answer.spare->mailbox.get()};
-        const auto pid = static_cast<std::uint64_t>(answer.spare->pid);
-        client.send(ServiceKind::leased, ask.request,
-                    write_body(LeasedChild{id, pid, image_id(*answer.process)}), descriptors);
+        const std::uint64_t image = image_id(*answer.process);
+        const bool is_limited = limits_of(children_.at(id).template_name) != nullptr;
+        if (!is_limited) {
+            send_lease(client.id(), ask.request, id, image, answer.spare->mailbox.get());
+            return place(id);
+        }
+        // Limits hold from its first instruction on.
+        const auto spare = std::make_shared<Born>(std::move(*answer.spare));
+        return place(id, [this, spare, id, image, client = client.id(), request = ask.request] {
+            send_lease(client, request, id, image, spare->mailbox.get());
+        });
+    }
+    update_interest(found->second);
+}
+
+void Service::send_lease(std::uint64_t client_id, std::uint64_t request, std::uint64_t id,
+                         std::uint64_t image, int mailbox) {
+    const auto found = clients_.find(client_id);
+    if (found == clients_.end()) return;  // the mailbox is closed, and so the child ends
+    Client& client = found->second.client;
+    const auto child = children_.find(id);
+    if (child == children_.end()) {
+        refuse(client, request, Stage::fork, ESRCH, "the parked child has ended");
+    } else {
+        const int descriptors[] = {child->second.pidfd.get(), mailbox};
+        const auto pid = static_cast<std::uint64_t>(child->second.pid);
+        client.send(ServiceKind::leased, request, write_body(LeasedChild{id, pid, image}),
+                    descriptors);
     }
     update_interest(found->second);
 }
@@ -231,6 +255,7 @@ void Service::start_fixed_command(ServedTemplate& served, Client& client,
                       failure->text);
     }
     watch_start(id);
+    place(id);
 }
 
 /// The end of file behind what the child has to say: it has started, or it never will.

@@ -1,0 +1,77 @@
+// Cgroups of the service's clients, where systemd has delegated a cgroup to this service
+// (Delegate=yes) and it is of version 2. Below that one lie
+//
+//     daemon                     this service, its templates, parked children that nobody has
+//     client-PID-ID-TEMPLATE     children of a client, with the limits of their template
+//     detached-TEMPLATE          children that outlive their client
+//
+// Passive: files are written when something is called. Nothing is remembered but where they lie, so
+// that the process after an exec finds everything as it was. Calls are safe from several threads.
+#pragma once
+
+#include <sys/types.h>
+
+#include <compare>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "channel/descriptor.hpp"
+#include "service/configuration.hpp"
+
+namespace warmfork::service {
+
+class Cgroups {
+  public:
+    /// Whose children: a client, by its number and pid; 0, 0: those that outlive theirs.
+    struct Owner {
+        std::uint64_t id = 0;
+        pid_t pid = 0;
+
+        auto operator<=>(const Owner&) const = default;
+    };
+
+    /// No cgroups: every call does nothing.
+    Cgroups() = default;
+    /// Below this directory.
+    explicit Cgroups(std::string root);
+
+    /// Moves this process out of the cgroup that was delegated to it, into `daemon` below it, and
+    /// enables the controllers. Whether it was is for the caller to know: being able to write is no
+    /// sign, since a user's cgroups are all the user's and yet the user's systemd has them, and not
+    /// every systemd marks them (user.delegate). False: it cannot be used. `ret_error`: why, or
+    /// which controller cannot.
+    [[nodiscard]] static bool adopt(Cgroups& ret_cgroups, std::string& ret_error);
+    /// For the unit's ExecStopPost=. Where a daemon was killed and its children still run, takes
+    /// the controllers back: no process could be started in the cgroup itself as long as they are
+    /// enabled for those below. This process is in a cgroup beside them (systemd's .control).
+    static void release();
+
+    explicit operator bool() const { return !root_.empty(); }
+
+    /// Moves a process to its owner's cgroup, and with it the children that it has by then; makes
+    /// the cgroup. Blocks for several milliseconds, the time in which all processors have been
+    /// through the scheduler, unless it was called just before. Returns 0 or errno (ESRCH: there is
+    /// no such process). `ret_missing`: the first limit that could not be set, and why.
+    [[nodiscard]] int place(pid_t pid, const Owner& owner, const std::string& template_name,
+                            const CgroupLimits& limits, std::string& ret_missing) const;
+    /// SIGKILL to all that an owner has.
+    void kill(const Owner& owner) const;
+    /// Removes its empty cgroups. False: a process is left in one.
+    [[nodiscard]] bool remove(const Owner& owner) const;
+    /// Memory of all that it has, bytes; 0: not known (no memory controller).
+    [[nodiscard]] std::uint64_t memory(const Owner& owner) const;
+    /// Processor time that its children have had, microseconds. As far as cgroups of the owner are
+    /// still there.
+    [[nodiscard]] std::uint64_t cpu_time(const Owner& owner) const;
+    /// All owners that have cgroups here: those of a service that has died as well.
+    [[nodiscard]] std::vector<Owner> owners() const;
+
+  private:
+    [[nodiscard]] std::vector<std::string> directories(const Owner& owner) const;
+
+    std::string root_;
+};
+
+}  // namespace warmfork::service

@@ -1,0 +1,119 @@
+// Where children live: each client's in cgroups of their own, as far as these are delegated.
+#include <fmt/format.h>
+#include <sys/epoll.h>
+
+#include <cstring>
+
+#include "keeper/end_processes.hpp"
+#include "service/log.hpp"
+#include "service/service.hpp"
+
+namespace warmfork::service {
+namespace {
+
+// Between the end of a client and that of what its children have left behind.
+constexpr std::chrono::milliseconds kGracePeriodOfCgroups{kGracePeriod};
+// What was killed is gone after a while.
+constexpr std::chrono::milliseconds kRemovalPeriod{100};
+
+bool is_limited(const CgroupLimits& limits) {
+    return !(limits == CgroupLimits());
+}
+
+}  // namespace
+
+void Service::adopt_cgroup() {
+    if (!options_.has_delegated_cgroup) return;
+    std::string error;
+    static_cast<void>(Cgroups::adopt(cgroups_, error));
+    if (!error.empty()) log(LOG_WARNING, {}, error);
+}
+
+/// What there is beside the clients that are here: of a service that was killed, or of clients that
+/// went at the very end of the one before this.
+void Service::take_over_cgroups() {
+    for (const Cgroups::Owner& owner : cgroups_.owners()) {
+        const auto client = clients_.find(owner.id);
+        if (client != clients_.end() && client->second.client.peer().pid == owner.pid) continue;
+        Descriptor pidfd = owner.pid > 0 ? open_pidfd(owner.pid) : Descriptor();
+        if (!pidfd) {
+            clear_cgroups(owner, false);
+            continue;
+        }
+        Survivor& survivor = survivors_[owner];
+        survivor.pidfd = std::move(pidfd);
+        survivor.gone = loop_.watch(survivor.pidfd.get(), EPOLLIN, [this, owner](std::uint32_t) {
+            clear_cgroups(owner, false);
+            survivors_.erase(owner);
+        });
+    }
+}
+
+const CgroupLimits* Service::limits_of(const std::string& template_name) const {
+    const auto found = configuration_.templates.find(template_name);
+    if (!cgroups_ || found == configuration_.templates.end()) return nullptr;
+    const CgroupLimits& limits = found->second.definition.cgroup;
+    return is_limited(limits) ? &limits : nullptr;
+}
+
+Cgroups::Owner Service::cgroup_owner(const ServedChild& child) const {
+    const auto client = clients_.find(child.client);
+    if (child.is_detached || client == clients_.end()) return {};
+    return {child.client, client->second.client.peer().pid};
+}
+
+/// Moves a child to where its client's live, while this process does something else. The child may
+/// end meanwhile, and be waited for: its number is not given to another process so soon.
+void Service::place(std::uint64_t id, std::function<void()> then) {
+    if (!cgroups_) return;
+    struct Placing {
+        int error = 0;
+        std::string missing;
+    };
+    const ServedChild& child = children_.at(id);
+    const CgroupLimits* const limits = limits_of(child.template_name);
+    const auto placing = std::make_shared<Placing>();
+    background_.add(
+        [placing, cgroups = cgroups_, pid = child.pid, owner = cgroup_owner(child),
+         name = child.template_name, limits = limits ? *limits : CgroupLimits()] {
+            placing->error = cgroups.place(pid, owner, name, limits, placing->missing);
+        },
+        [placing, pid = child.pid, name = child.template_name, then = std::move(then)] {
+            if (placing->error && placing->error != ESRCH)
+                log(LOG_WARNING, {name, 0, pid, "cgroup"},
+                    fmt::format("a child cannot be moved to its client's cgroup: {}",
+                                std::strerror(placing->error)));
+            if (!placing->missing.empty())
+                log(LOG_WARNING, {name, 0, pid, "cgroup"},
+                    fmt::format("a limit does not hold: {}", placing->missing));
+            if (then) then();
+        });
+}
+
+/// Until nothing is left. Whoever is in them has some time to end by itself, unless `may_kill`.
+void Service::clear_cgroups(const Cgroups::Owner& owner, bool may_kill) {
+    if (!cgroups_) return;
+    const bool is_detached = owner == Cgroups::Owner();
+    const auto is_empty = std::make_shared<bool>();
+    background_.add(
+        [is_empty, owner, cgroups = cgroups_, kills = may_kill && !is_detached] {
+            if (kills) cgroups.kill(owner);
+            *is_empty = cgroups.remove(owner);
+        },
+        [this, is_empty, owner, may_kill, is_detached] {
+            clearings_.erase(owner);
+            // The next detached child that ends tries again.
+            if (*is_empty || is_detached) return;
+            clearings_[owner] = loop_.after(may_kill ? kRemovalPeriod : kGracePeriodOfCgroups,
+                                            [this, owner] { clear_cgroups(owner, true); });
+        });
+}
+
+/// At the end, when all children have ended: what they have left behind.
+void Service::kill_cgroups() {
+    background_.finish();
+    for (const Cgroups::Owner& owner : cgroups_.owners())
+        if (!(owner == Cgroups::Owner())) cgroups_.kill(owner);
+}
+
+}  // namespace warmfork::service
