@@ -45,7 +45,7 @@ copy_tree() {
 
 # CMake 3.25 and a C++20 compiler are what Debian 12 has.
 build_packages=(g++ cmake ninja-build libboost-dev libfmt-dev libcli11-dev nlohmann-json3-dev
-    libtomlplusplus-dev python3-dev python3-numpy pkg-config)
+    libtomlplusplus-dev libsystemd-dev python3-dev python3-numpy pkg-config)
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
