@@ -6,7 +6,7 @@ import re
 import subprocess
 import unittest
 
-from support import BUILD, SOURCE, commands, environment
+from support import BUILD, SOURCE, commands, environment, find, run
 
 SOURCES = sorted(glob.glob(f"{SOURCE}/packaging/man/*.scd"))
 PAGES = f"{BUILD}/packaging/man"
@@ -60,6 +60,19 @@ class Manual(unittest.TestCase):
             self.assertIn(command, documented)
             wanted = options if command == "" else options - everywhere
             self.assertEqual(documented[command], wanted, f"warmfork {command}")
+
+    def test_the_page_of_the_service_has_the_options_of_its_help(self):
+        shown = run([find(f"{BUILD}/libexec", "warmforkd"), "--help"])
+        documented = re.findall(r"^\*(?:-\w\*, \*)?(--[a-z-]+)\*", read(f"{SOURCE}/packaging/man/warmforkd.8.scd"), re.M)
+        self.assertEqual(set(documented), set(re.findall(r"^ +(?:-\w, ?)?(--[a-z-]+)", shown, re.M)))
+
+    def test_the_page_of_the_configuration_has_its_keys(self):
+        keys = read(f"{SOURCE}/forkserver/service/configuration_keys.cpp")
+        names = set(re.findall(r'make_(?:daemon_)?key\("([a-z_.]+)"', keys)) | set(re.findall(r'name = "([a-z_]+)"', keys))
+        self.assertGreater(len(names), 20)
+        page = read(f"{SOURCE}/packaging/man/warmfork.toml.5.scd")
+        for name in names:
+            self.assertIn(f"*{name.rpartition('.')[2]}*", page)
 
     def test_each_function_of_the_header_has_a_page(self):
         header = read(f"{SOURCE}/shim/include/warmfork.h")
