@@ -1,11 +1,13 @@
 """A spawn asked for after a file has changed never starts from the image that was made before."""
 
 import ctypes
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import unittest
+import zipfile
 
 from support import PYTHON, TestCase
 
@@ -146,6 +148,42 @@ class Freshness(TestCase):
         for change in (*Project.CHANGES, Project.make_a_package_of_it):
             with self.subTest(change=change.__name__):
                 self.check(lambda: change(self.project))
+
+    @unittest.skipUnless(shutil.which("git"), "git is not installed")
+    def test_a_checkout(self):
+        def git(*args):
+            identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+            subprocess.run(["git", "-C", self.project.path, *identity, *args], check=True, stdout=-3, stderr=-3)
+
+        def check_out():
+            git("checkout", "-f", "-")
+            self.project.count = 1
+
+        git("init")
+        git("add", "subject.py")
+        git("commit", "-m", "first")
+        self.project.write_in_place()
+        git("commit", "-am", "second")
+        git("checkout", "HEAD~1")
+        self.project.count = 0
+        self.check(check_out)
+
+    @unittest.skipUnless(importlib.util.find_spec("pip"), "pip is not installed")
+    def test_an_upgrade(self):
+        def upgrade():
+            text = self.project.next_text()
+            name = f"subject-{self.project.count}.0"
+            wheel = os.path.join(self.project.root, f"{name}-py3-none-any.whl")
+            with zipfile.ZipFile(wheel, "w") as archive:
+                archive.writestr("subject.py", text)
+                archive.writestr(f"{name}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: subject\nVersion: {self.project.count}.0\n")
+                archive.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+                archive.writestr(f"{name}.dist-info/RECORD", "")
+            pip = [PYTHON, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--upgrade", "--target"]
+            subprocess.run([*pip, self.project.path, wheel], check=True, stdout=-3, stderr=-3)
+
+        upgrade()
+        self.check(upgrade)
 
     def test_a_file_that_comes_earlier_on_the_import_path(self):
         self.check(self.project.shadow_it)
