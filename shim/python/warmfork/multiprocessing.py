@@ -121,7 +121,8 @@ def _pickle(popen, process_object, definition=None):
     context.set_spawning_popen(popen)
     try:
         data = spawn.get_preparation_data(process_object._name)
-        reduction.dump(data if definition is None else _Preparation(data, definition), pickled)
+        # Nothing in it needs the pickler of multiprocessing, which takes long to make.
+        reduction.pickle.dump(data if definition is None else _Preparation(data, definition), pickled)
         reduction.dump(process_object, pickled)
     finally:
         context.set_spawning_popen(None)
