@@ -81,7 +81,8 @@ class Service {
         bool is_detached = false;
         bool is_used = false;  ///< it has its record, as its client says
         std::string template_name;
-        Descriptor reply;  ///< of a fixed command that is starting: where it says so
+        Descriptor reply;     ///< of a fixed command that is starting: where it says so
+        OwnedSocket mailbox;  ///< likewise; it may have yet to say that it is parked
         std::uint64_t request = 0;
         EventSource ended, started;
     };

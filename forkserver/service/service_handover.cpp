@@ -78,7 +78,7 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
             .number(child.is_detached)
             .number(child.is_used);
         writer.text(child.template_name);
-        writer.descriptor(child.reply.get()).number(child.request);
+        writer.descriptor(child.reply.get()).descriptor(child.mailbox.get()).number(child.request);
     }
     writer.number(templates_.size());
     for (const auto& [name, served] : templates_) {
@@ -148,6 +148,7 @@ void Service::take_over(std::span<const std::byte> left) {
         child.is_used = reader.number() != 0;
         child.template_name = reader.text();
         child.reply = read_descriptor(reader);
+        child.mailbox = OwnedSocket(read_descriptor(reader));
         child.request = reader.number();
         children_.emplace(id, std::move(child));
     }

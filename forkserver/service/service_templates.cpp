@@ -254,6 +254,7 @@ void Service::start_fixed_command(ServedTemplate& served, Client& client,
         return refuse(client, answer.ask->request, failure->stage, failure->error_number,
                       failure->text);
     }
+    child.mailbox = std::move(answer.spare->mailbox);
     watch_start(id);
     place(id);
 }
@@ -272,6 +273,7 @@ void Service::on_child_started(std::uint64_t id) {
     child.started.reset();
     Born born;
     born.pid = child.pid;
+    born.mailbox = std::move(child.mailbox);
     const Descriptor reply = std::move(child.reply);
     const Outcome failure = await_start(born, reply.get());
     const auto client = clients_.find(child.client);
