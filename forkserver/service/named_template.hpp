@@ -62,6 +62,9 @@ class NamedTemplate {
     bool has_asks() const { return !asks_.empty(); }
     const std::list<Ask>& asks() const { return asks_; }
     [[nodiscard]] std::list<Ask> take_asks() { return std::exchange(asks_, {}); }
+    /// The next call of `serve` says again how many spares are wanted: a template whose spare could
+    /// not be taken in, for want of a descriptor, was told that no more are.
+    void repeat_wish() { wanted_spares_.reset(); }
 
     /// Serves what can be served now, one child for each client in turn, however many requests it
     /// has. Starts what has to be started.
@@ -99,7 +102,8 @@ class NamedTemplate {
     std::uint64_t turn_ = 0;                     ///< of whoever has been served last
     std::list<Ask> answered_;                    ///< by the last call of `serve`
     std::vector<const TemplateProcess*> empty_;  ///< without a parked child, in this pass
-    std::uint32_t wanted_spares_ = 0;            ///< told to the images beyond the definition's
+    /// Told to the images beyond the definition's; empty: to be told again.
+    std::optional<std::uint32_t> wanted_spares_ = 0;
     Outcome failure_;
     Clock::duration back_off_{};
     Clock::time_point not_before_{};

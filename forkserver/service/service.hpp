@@ -116,6 +116,8 @@ class Service {
     ServedTemplate* find_template(const std::string& name);
     void attend(const std::string& name);
     void attend_soon(const std::string& name);
+    void retry(const std::string& name);
+    void refuse_asks(ServedTemplate& served, const Refusal& refusal);
     void on_process(const std::string& name, std::uint64_t serial);
     void note_idle_template(const std::string& name);
     void deliver(ServedTemplate& served, NamedTemplate::Answer& answer);

@@ -43,11 +43,30 @@ void Service::attend(const std::string& name) {
     watch_processes(served);
     publish_soon();
     if (served.named.has_asks())
-        served.retry = loop_.after(kRetryPeriod, [this, name] { attend(name); });
+        served.retry = loop_.after(kRetryPeriod, [this, name] { retry(name); });
     else
         served.retry.reset();
     if (served.idle_timeout.count() > 0 && !served.idle)
         served.idle = loop_.after(served.idle_timeout, [this, name] { note_idle_template(name); });
+}
+
+/// Some have waited for a while. Where no descriptor is free there will be no spare for them.
+void Service::retry(const std::string& name) {
+    const auto found = templates_.find(name);
+    if (found == templates_.end()) return;
+    ServedTemplate& served = found->second;
+    served.named.repeat_wish();
+    if (!Descriptor(::fcntl(listener_.socket.get(), F_DUPFD_CLOEXEC, 0)) && errno == EMFILE)
+        refuse_asks(served, {static_cast<std::uint64_t>(Stage::descriptors), EMFILE, 0,
+                             "the service is out of descriptors"});
+    attend(name);
+}
+
+void Service::refuse_asks(ServedTemplate& served, const Refusal& refusal) {
+    for (NamedTemplate::Ask& ask : served.named.take_asks()) {
+        NamedTemplate::Answer answer{&ask, {}, {}, refusal};
+        deliver(served, answer);
+    }
 }
 
 /// Once for all that has happened.
@@ -353,15 +372,11 @@ void Service::manage(Client& client, const ServiceMessage& message) {
     }
     ServedTemplate* served = find_template(name);
     if (!served) return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
-    std::list<NamedTemplate::Ask> asks;
-    if (verb == "stop" || verb == "reload") asks = served->named.take_asks();
     if (verb == "stop")
-        for (NamedTemplate::Ask& ask : asks) {
-            NamedTemplate::Answer stopped{&ask, {}, {}, {}};
-            stopped.refusal = {static_cast<std::uint64_t>(Stage::launch), ESHUTDOWN, 0,
-                               fmt::format("the template {} has been stopped", name)};
-            deliver(*served, stopped);
-        }
+        refuse_asks(*served, {static_cast<std::uint64_t>(Stage::launch), ESHUTDOWN, 0,
+                              fmt::format("the template {} has been stopped", name)});
+    std::list<NamedTemplate::Ask> asks;
+    if (verb == "reload") asks = served->named.take_asks();
     if (verb == "stop" || verb == "reload") templates_.erase(name);
     if (verb == "start" || verb == "reload") {
         served = find_template(name);

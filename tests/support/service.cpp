@@ -75,7 +75,7 @@ std::string probe_definition(const std::string& lines, const std::vector<std::st
 
 TestService::TestService(Settings settings) : settings_(std::move(settings)) {
     ::mkdir((directory_.path() + "/run").c_str(), 0700);
-    socket_ = directory_.path() + "/run/socket";
+    socket_ = settings_.socket.empty() ? directory_.path() + "/run/socket" : settings_.socket;
     for (const auto& [name, text] : settings_.templates)
         directory_.write("config/templates.d/" + name + ".toml", text);
     directory_.write("config/warmforkd.toml", settings_.daemon);

@@ -35,6 +35,7 @@ class TestService {
         std::string daemon{};                    ///< text of warmforkd.toml
         std::vector<std::string> environment{};  ///< beside what the test has
         std::vector<std::string> options{};      ///< of warmforkd
+        std::string socket{};                    ///< instead of one in a directory of its own
         bool has_passed_socket = false;  ///< which others may connect to, as systemd's; not its own
         unsigned long descriptors = 0;   ///< limit on open files; 0: as it is
         bool is_watched = false;         ///< WATCHDOG_USEC is set
