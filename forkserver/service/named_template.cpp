@@ -51,6 +51,15 @@ void NamedTemplate::add(Ask ask) {
     last_used_ = Clock::now();
 }
 
+std::list<NamedTemplate::Ask> NamedTemplate::take_asks() {
+    for (Ask& ask : asks_) {
+        ask.process.reset();
+        ask.look = 0;
+        ask.is_verified = false;
+    }
+    return std::exchange(asks_, {});
+}
+
 void NamedTemplate::drop(std::uint64_t client) {
     asks_.remove_if([&](const Ask& ask) {
         if (ask.client == client && ask.process) ask.process->forget_look(ask.look);
@@ -76,12 +85,13 @@ std::vector<NamedTemplate::Answer> NamedTemplate::serve() {
     answered_.clear();
     empty_.clear();
     for (auto ask = asks_.begin(); ask != asks_.end();) {
-        Answer answer{&*ask, {}, {}, {}};
+        Answer answer{&*ask, {}, {}, {}, true};
         const Step step = try_to_serve(*ask, answer);
         if (step == Step::waits) {
             ++ask;
             continue;
         }
+        answer.is_last = step == Step::refused || ask->wanted.count == 1;
         answers.push_back(std::move(answer));
         if (step == Step::granted) {
             turn_ = std::max(turn_, ask->turn);

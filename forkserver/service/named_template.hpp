@@ -50,6 +50,7 @@ class NamedTemplate {
         std::optional<Born> spare;
         Process process;
         Refusal refusal;
+        bool is_last = true;  ///< of this ask
     };
 
     explicit NamedTemplate(Definition definition);
@@ -61,7 +62,8 @@ class NamedTemplate {
     void drop(std::uint64_t client);
     bool has_asks() const { return !asks_.empty(); }
     const std::list<Ask>& asks() const { return asks_; }
-    [[nodiscard]] std::list<Ask> take_asks() { return std::exchange(asks_, {}); }
+    /// They begin anew wherever they are added, and hold no process.
+    [[nodiscard]] std::list<Ask> take_asks();
     /// The next call of `serve` says again how many spares are wanted: a template whose spare could
     /// not be taken in, for want of a descriptor, was told that no more are.
     void repeat_wish() { wanted_spares_.reset(); }

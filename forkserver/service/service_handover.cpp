@@ -218,7 +218,9 @@ void Service::exec_again() {
     const Descriptor memory = make_sealed_memfd(hand_over(kept));
     if (!memory) return;
     kept.push_back(memory.get());
-    // The asks are part of what is left. Leased spares and children outlive their templates.
+    // The asks are part of what is left, and a template that one of them held would not be waited
+    // for: it and its spares would stay zombies. Leased spares and children outlive their
+    // templates.
     for (auto& [name, served] : templates_) unserved_[name] = served.named.take_asks();
     templates_.clear();
     ::setenv(kHandoverVariable, fmt::format("{}", memory.get()).c_str(), 1);

@@ -64,7 +64,7 @@ void Service::retry(const std::string& name) {
 
 void Service::refuse_asks(ServedTemplate& served, const Refusal& refusal) {
     for (NamedTemplate::Ask& ask : served.named.take_asks()) {
-        NamedTemplate::Answer answer{&ask, {}, {}, refusal};
+        NamedTemplate::Answer answer{&ask, {}, {}, refusal, true};
         deliver(served, answer);
     }
 }
@@ -180,8 +180,7 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
     }
     Client& client = found->second.client;
     client.asked_children -= answer.spare ? 1 : ask.wanted.count;
-    const bool is_last = !answer.spare || ask.wanted.count == 0;
-    if (is_last) client.asked_bytes -= ask.size;
+    if (answer.is_last) client.asked_bytes -= ask.size;
     if (!answer.spare) {
         client.send(ServiceKind::refused, ask.request, write_body(answer.refusal));
         return update_interest(found->second);
