@@ -219,6 +219,9 @@ void NamedTemplate::want_spares() {
         static_cast<std::uint32_t>(std::min<std::size_t>(asks_.size(), kMostSparesForWaiting));
     const std::uint32_t wanted = waiting > definition_.images.spares_least ? waiting : 0;
     if (wanted == wanted_spares_) return;
+    // Fewer only when it has become calm: a spare that the template gives up in the moment of its
+    // hand-off is a spawn that has to try again.
+    if (wanted_spares_ && wanted < *wanted_spares_ && Clock::now() < last_used_ + kCalm) return;
     const std::uint32_t least = std::max(wanted, definition_.images.spares_least);
     // Where a ring has no room now, the next call says it again.
     if (images_.set_spares(least, std::max(least, definition_.images.spares_most)) == 0)

@@ -85,6 +85,10 @@ class NamedTemplate {
     [[nodiscard]] const Outcome& failure() const { return failure_; }
     [[nodiscard]] Clock::duration back_off() const { return back_off_; }
     [[nodiscard]] Clock::time_point last_used() const { return last_used_; }
+    /// So long after the last request more spares than usual are kept; `serve` then has to be
+    /// called again.
+    static constexpr std::chrono::seconds kCalm{1};
+    [[nodiscard]] bool keeps_more() const { return wanted_spares_ != 0; }
 
   private:
     enum class Step { waits, granted, refused };

@@ -44,6 +44,8 @@ void Service::attend(const std::string& name) {
     publish_soon();
     if (served.named.has_asks())
         served.retry = loop_.after(kRetryPeriod, [this, name] { retry(name); });
+    else if (served.named.keeps_more())
+        served.retry = loop_.after(NamedTemplate::kCalm, [this, name] { attend(name); });
     else
         served.retry.reset();
     if (served.idle_timeout.count() > 0 && !served.idle)

@@ -251,11 +251,19 @@ Outcome ServiceTemplate::spawn_warm(const Request& request, bool may_wait, ColdR
 Outcome ServiceTemplate::spawn_fixed(const Request& request, Spawned& ret_spawned) {
     const std::shared_ptr<ServiceConnection> connection = connection_;
     const int descriptors[] = {request.source_of(0), request.source_of(1), request.source_of(2)};
-    const std::uint64_t id =
-        connection->request(ServiceKind::run, FieldWriter().text(name_).bytes(), descriptors);
     ServiceConnection::Answer answer;
-    Outcome failure = connection->answer(id, {}, answer);
-    connection->forget(id);
+    Outcome failure;
+    for (int tries = 0; tries < kHandOffTries; ++tries) {
+        const std::uint64_t id =
+            connection->request(ServiceKind::run, FieldWriter().text(name_).bytes(), descriptors);
+        failure = connection->answer(id, {}, answer);
+        connection->forget(id);
+        // It died in the moment of its hand-off, before any user code.
+        const bool has_died = !failure && answer.refusal &&
+                              answer.refusal->stage == static_cast<std::uint64_t>(Stage::hand_off);
+        if (!has_died) break;
+        if (tries + 1 < kHandOffTries) answer = {};
+    }
     if (failure) return failure;
     if (answer.lease) {
         Lease& lease = *answer.lease;
