@@ -24,6 +24,8 @@ std::string_view last_line_of(std::string_view text) {
     while (text.ends_with('\n')) text.remove_suffix(1);
     return text.substr(text.rfind('\n') + 1);
 }
+// The status line changes at most so often.
+constexpr std::chrono::milliseconds kStatusPeriod{500};
 
 /// The daemon's environment with what the template says of it; nothing: as it is at each start.
 std::optional<std::vector<std::string>> environment_of(const TemplateDefinition& definition) {
@@ -157,9 +159,14 @@ void Service::note_idleness() {
 }
 
 void Service::say_status() {
-    ::sd_notifyf(0, "STATUS=%s%zu clients, %zu children, %zu templates",
-                 is_reading_ ? "" : "errors in the configuration (see the journal); ",
-                 clients_.size(), children_.size(), templates_.size());
+    // The notification socket is read by somebody else, and sending waits where it is full.
+    if (status_) return;
+    status_ = loop_.after(kStatusPeriod, [this] {
+        status_.reset();
+        ::sd_notifyf(0, "STATUS=%s%zu clients, %zu children, %zu templates",
+                     is_reading_ ? "" : "errors in the configuration (see the journal); ",
+                     clients_.size(), children_.size(), templates_.size());
+    });
 }
 
 /// Writes to the board what is as it is; what happens is counted when it happens.

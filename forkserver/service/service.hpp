@@ -174,7 +174,7 @@ class Service {
     Configuration configuration_;
     Board board_;  // outlives its entries
     EventSource publishing_;
-    EventSource connections_, reconnect_, reloading_, idle_, drain_, end_, keeper_room_;
+    EventSource connections_, reconnect_, reloading_, idle_, drain_, end_, keeper_room_, status_;
     Descriptor keeper_;
     std::deque<std::uint64_t> unkept_;  ///< children that the keeper is yet to be told of
     std::map<std::uint64_t, ServedClient> clients_;

@@ -165,6 +165,7 @@ TEST_CASE("Deaths in every order lose no status and leave nothing") {
             int status = -1;
             for (int tries = 0; tries < 6000 && status < 0; ++tries) {
                 subreaper.reap(known);
+                service.pass_over_notifications();
                 status = witness.wait(5);
             }
             while (!(line = witness.next_line()).empty()) last = line;
@@ -182,6 +183,7 @@ TEST_CASE("Deaths in every order lose no status and leave nothing") {
             const auto deadline = Clock::now() + std::chrono::seconds(10);
             do {
                 strangers = subreaper.reap({service.pid()});
+                service.pass_over_notifications();
                 std::erase_if(strangers, [](int pid) { return name_of(pid) == "warmfork-keeper"; });
                 left.clear();
                 int templates = 0;

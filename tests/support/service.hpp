@@ -66,6 +66,8 @@ class TestService {
     bool has_said(const std::string& text);
     /// The next notification; empty: none for ten seconds.
     std::string next_notification();
+    /// Forgets what it has said: it waits where nobody reads.
+    void pass_over_notifications();
     /// What it has logged.
     std::string log() const;
     /// Waits until its log has this text.
