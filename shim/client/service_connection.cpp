@@ -312,6 +312,7 @@ std::optional<ExitReport> ServiceConnection::exit_of(std::uint64_t child, bool m
 }
 
 void ServiceConnection::forget_child(std::uint64_t child) {
+    if (owner_ != ::getpid()) return;  // in a forked copy the mutex may be held for ever
     const std::lock_guard lock(mutex_);
     children_.erase(child);
     exits_.erase(child);

@@ -36,7 +36,7 @@ ServiceTemplate::ServiceTemplate(std::string name, warmfork_backend backend)
     : owner_(::getpid()), name_(std::move(name)), backend_(backend) {}
 
 ServiceTemplate::~ServiceTemplate() {
-    if (owner_ == ::getpid() && connection_ && asked_ahead_) connection_->forget(asked_ahead_);
+    if (owner_ == ::getpid()) drop_ahead();
 }
 
 Outcome ServiceTemplate::open() {
@@ -84,7 +84,16 @@ void ServiceTemplate::drop_ahead() {
     for (Ahead& ahead : ahead_) give_back(std::move(ahead.lease));
     ahead_.clear();
     if (asked_ahead_ && connection_) connection_->forget(asked_ahead_);
-    asked_ahead_ = coming_ = 0;
+    if (awaited_ && connection_) connection_->forget(awaited_);
+    asked_ahead_ = coming_ = awaited_ = 0;
+}
+
+/// What is wanted from now on; what was leased for something else is given back.
+void ServiceTemplate::want(const Wanted& wanted) {
+    if (wanted == last_) return;
+    drop_ahead();
+    last_ = wanted;
+    wanted_ahead_ = 0;
 }
 
 void ServiceTemplate::take_in_ahead() {
@@ -113,15 +122,10 @@ void ServiceTemplate::ask_ahead() {
 
 Outcome ServiceTemplate::lease(const std::shared_ptr<ServiceConnection>& connection,
                                const Wanted& wanted, bool may_wait, bool is_detached,
-                               Deadline deadline, bool may_take_ahead, Lease& ret_lease,
-                               ColdReason& ret_cold) {
+                               bool may_take_ahead, Lease& ret_lease, ColdReason& ret_cold) {
     if (!is_detached) {
         const std::lock_guard lock(mutex_);
-        if (!(wanted == last_)) {
-            drop_ahead();
-            last_ = wanted;
-            wanted_ahead_ = 0;
-        }
+        want(wanted);
         take_in_ahead();
         while (may_take_ahead && !ahead_.empty()) {
             Lease lease = std::move(ahead_.front().lease);
@@ -137,15 +141,24 @@ Outcome ServiceTemplate::lease(const std::shared_ptr<ServiceConnection>& connect
         if (spawns_ > 0)
             wanted_ahead_ = std::clamp(wanted_ahead_ * 2, std::uint32_t{1}, kMostAhead);
     }
-    LeaseRequest request{name_, 0, 1, wanted.options, wanted.environment};
-    if (wanted.is_isolated) request.flags |= kLeaseIsolated;
-    if (may_wait) request.flags |= kLeaseMayWait;
-    if (is_detached) request.flags |= kLeaseDetached;
-    const std::uint64_t id = connection->request(ServiceKind::lease, write_body(request));
-    ServiceConnection::Answer answer;
-    Outcome failure = connection->answer(id, deadline, answer);
+    const std::uint64_t id = ask(
+        *connection, wanted, (may_wait ? kLeaseMayWait : 0) | (is_detached ? kLeaseDetached : 0));
+    Outcome failure = await(*connection, id, {}, ret_lease, ret_cold);
     connection->forget(id);
-    if (failure) return failure;
+    return failure;
+}
+
+std::uint64_t ServiceTemplate::ask(ServiceConnection& connection, const Wanted& wanted,
+                                   std::uint64_t flags) const {
+    LeaseRequest request{name_, flags, 1, wanted.options, wanted.environment};
+    if (wanted.is_isolated) request.flags |= kLeaseIsolated;
+    return connection.request(ServiceKind::lease, write_body(request));
+}
+
+Outcome ServiceTemplate::await(ServiceConnection& connection, std::uint64_t id, Deadline deadline,
+                               Lease& ret_lease, ColdReason& ret_cold) {
+    ServiceConnection::Answer answer;
+    if (Outcome failure = connection.answer(id, deadline, answer)) return failure;
     if (answer.lease && answer.lease->image) {
         ret_lease = std::move(*answer.lease);
         return {};
@@ -202,7 +215,7 @@ Outcome ServiceTemplate::spawn_warm(const Request& request, bool may_wait, ColdR
     for (int tries = 0; tries < kHandOffTries; ++tries) {
         Lease lease;
         failure =
-            this->lease(connection, wanted, may_wait, is_detached, {}, tries == 0, lease, ret_cold);
+            this->lease(connection, wanted, may_wait, is_detached, tries == 0, lease, ret_cold);
         if (failure && failure->stage == Stage::hand_off && failure->error_number == EPIPE) {
             // The service has gone, or is being replaced: the next one serves.
             if (Outcome lost = connect(connection)) return lost;
@@ -334,7 +347,7 @@ Outcome ServiceTemplate::explain(const Request& request, ColdReason& ret_reason)
     if ((ret_reason = select(request, command, wanted))) return {};
     // Leased and given back: so the service says what it would say to a spawn.
     Lease lease;
-    Outcome failure = this->lease(connection, wanted, false, true, {}, false, lease, ret_reason);
+    Outcome failure = this->lease(connection, wanted, false, true, false, lease, ret_reason);
     if (failure && !ret_reason) return failure;
     if (ret_reason) return {};
     connection->forget_child(lease.child);
@@ -355,21 +368,38 @@ Outcome ServiceTemplate::wait_parked(std::uint32_t count, Deadline deadline) {
         const std::lock_guard lock(mutex_);
         return last_.environment.empty() ? plain() : last_;
     }();
-    while (true) {
+    {
+        const std::lock_guard lock(mutex_);
+        want(wanted);
+        take_in_ahead();
+        if (!ahead_.empty() && !ahead_.front().lease.image->is_fresh()) drop_ahead();
+    }
+    for (bool is_lost = false;;) {
+        // The service has gone: the next one serves.
+        if (std::exchange(is_lost, false))
+            if (Outcome failure = connect(connection)) return failure;
+        // What an earlier call has asked for, and did not wait long enough for, is still to come.
+        std::uint64_t id;
         {
             const std::lock_guard lock(mutex_);
             take_in_ahead();
-            if (!ahead_.empty() && !ahead_.front().lease.image->is_fresh()) drop_ahead();
-            if (!ahead_.empty() && ahead_.size() >= count) break;
+            if (ahead_.size() >= std::max(count, std::uint32_t{1})) break;
+            id = std::exchange(awaited_, 0);
         }
+        if (id == 0) id = ask(*connection, wanted, kLeaseMayWait);
         Lease lease;
         ColdReason cold;
-        if (Outcome failure =
-                this->lease(connection, wanted, true, false, deadline, false, lease, cold))
-            return failure;
-        if (cold) return Failure{Stage::launch, ENOTSUP, 0, cold.text};
+        const Outcome failure = await(*connection, id, deadline, lease, cold);
         const std::lock_guard lock(mutex_);
-        ahead_.push_back({std::move(lease), false});
+        const bool is_late = failure && failure->error_number == ETIMEDOUT;
+        if (is_late && awaited_ == 0 && connection == connection_)
+            awaited_ = id;
+        else
+            connection->forget(id);
+        is_lost = failure && failure->stage == Stage::hand_off;
+        if (failure && !is_lost) return failure;
+        if (cold) return Failure{Stage::launch, ENOTSUP, 0, cold.text};
+        if (!is_lost) ahead_.push_back({std::move(lease), false});
     }
     // Each says so when it is prepared.
     const std::lock_guard lock(mutex_);

@@ -57,8 +57,13 @@ class ServiceTemplate : public SpawnSource {
     [[nodiscard]] Outcome spawn_fixed(const Request& request, Spawned& ret_spawned);
     [[nodiscard]] Outcome lease(const std::shared_ptr<ServiceConnection>& connection,
                                 const Wanted& wanted, bool may_wait, bool is_detached,
-                                Deadline deadline, bool may_take_ahead, Lease& ret_lease,
-                                ColdReason& ret_cold);
+                                bool may_take_ahead, Lease& ret_lease, ColdReason& ret_cold);
+    /// Asks for one lease. The request's number.
+    [[nodiscard]] std::uint64_t ask(ServiceConnection& connection, const Wanted& wanted,
+                                    std::uint64_t flags) const;
+    /// The answer to that, until the deadline: then the request is still to be forgotten.
+    [[nodiscard]] static Outcome await(ServiceConnection& connection, std::uint64_t id,
+                                       Deadline deadline, Lease& ret_lease, ColdReason& ret_cold);
     [[nodiscard]] ColdReason select(const Request& request, PythonCommand& ret_command,
                                     Wanted& ret_wanted) const;
     [[nodiscard]] ColdReason find_reason(const Request& request, const PythonCommand& command,
@@ -67,6 +72,7 @@ class ServiceTemplate : public SpawnSource {
     [[nodiscard]] Wanted plain() const;
 
     // With the mutex held:
+    void want(const Wanted& wanted);
     void take_in_ahead();
     void ask_ahead();
     void drop_ahead();
@@ -83,6 +89,7 @@ class ServiceTemplate : public SpawnSource {
     Wanted last_;  ///< what the leases that came ahead are good for
     std::deque<Ahead> ahead_;
     std::uint64_t asked_ahead_ = 0;  ///< the request that more come by; 0: none
+    std::uint64_t awaited_ = 0;      ///< the request that `wait_parked` has left for its next call
     std::uint64_t coming_ = 0;       ///< so many are still to come by it
     std::uint32_t wanted_ahead_ = 0;
     std::uint64_t spawns_ = 0;
