@@ -371,8 +371,10 @@ void Service::manage(Client& client, const ServiceMessage& message) {
             errors.push_back(to_string(error));
         return answer({{"templates", list}, {"errors", errors}});
     }
+    if (verb == "reload") load_configuration();
     ServedTemplate* served = find_template(name);
-    if (!served) return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
+    if (!served || !configuration_.templates.count(name))
+        return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
     if (verb == "stop")
         refuse_asks(*served, {static_cast<std::uint64_t>(Stage::launch), ESHUTDOWN, 0,
                               fmt::format("the template {} has been stopped", name)});
