@@ -10,6 +10,7 @@
 namespace warmfork::cli {
 
 struct TemplateOptions {
+    std::string name;  ///< of a template of the service; empty: one is opened
     std::vector<std::string> preload;
     std::string python;  ///< empty: the command's first word
     bool learn = false;
@@ -45,6 +46,19 @@ struct StatusOptions {
     bool metrics = false;
 };
 
+struct ManageOptions {
+    std::string verb;  ///< list, show, start, stop, reload, edit
+    std::string name;  ///< of the template; empty: all of them
+    bool json = false;
+    std::vector<std::string> directories;  ///< of the configuration; empty: the default ones
+};
+
+struct LogOptions {
+    std::string name;  ///< of a template; empty: everything
+    bool follow = false;
+    std::vector<std::string> rest;  ///< more options of journalctl
+};
+
 /// Starts a template; throws Error.
 [[nodiscard]] Template open_template(const TemplateOptions& options, std::int32_t spares,
                                      warmfork_backend backend = WARMFORK_BACKEND_DEFAULT);
@@ -67,6 +81,12 @@ int show_status(const StatusOptions& options);
 /// The board, redrawn each second until `q` or a signal; where that cannot be, printed once. As
 /// show_status.
 int show_top(const BoardOptions& options);
+
+/// Shows or changes the service's templates.
+int manage_templates(const ManageOptions& options);
+
+/// Replaces this process by journalctl; returns only if that fails.
+int show_log(const LogOptions& options);
 
 /// Replaces this process by a Python program; returns only if that fails. `program`: what stands
 /// behind the interpreter; with a slash in front, a file below the directory of the package. Its

@@ -12,13 +12,13 @@ int explain(const ExplainOptions& options) {
     try {
         TemplateOptions from = options.from;
         if (from.python.empty()) from.python = options.command.front();
-        Template python_template = open_template(from, 0);
-        wait_with_progress(python_template);
+        Template asked = from.name.empty() ? open_template(from, 0) : Template::connect(from.name);
+        wait_with_progress(asked);
         const auto arguments = detail::pointers(options.command);
         warmfork_request request;
         warmfork_request_init(&request);
         request.arguments = arguments.data();
-        const Explanation explanation = python_template.explain(request);
+        const Explanation explanation = asked.explain(request);
         const bool is_warm = explanation.reason == WARMFORK_REASON_NONE;
         if (options.json)
             fmt::print("{}\n",

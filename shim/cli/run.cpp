@@ -2,6 +2,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
@@ -16,27 +17,32 @@ constexpr int kNotStarted = 125;
 constexpr int kNotFound = 127;
 
 /// What a terminal, a shell or a service manager sends to the program it believes to talk to.
-/// SIGTSTP and SIGCONT are not among them: the child is in the same process group and gets the
-/// terminal's itself.
 constexpr std::array kForwarded{SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGINT, SIGWINCH};
 
-/// Signals as events: blocked here before anything is started.
+/// Of linux/pidfd.h, since Linux 6.9: the process group that the process leads.
+constexpr unsigned int kPidfdSignalProcessGroup = 1u << 2;
+
+/// Signals as events: blocked from here on, and passed on to a child.
 class SignalQueue {
   public:
     SignalQueue() {
         ::sigemptyset(&set_);
-        for (int signal : kForwarded) {
-            struct sigaction action;
-            // What the caller ignores (nohup) stays ignored, here and in the child.
-            if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN)
-                ::sigaddset(&set_, signal);
-        }
+        for (int signal : kForwarded) add(signal);
         ::sigprocmask(SIG_BLOCK, &set_, &before_);
         descriptor_ = ::signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK);
     }
     SignalQueue(const SignalQueue&) = delete;
     SignalQueue& operator=(const SignalQueue&) = delete;
     ~SignalQueue() { ::close(descriptor_); }
+
+    /// What a terminal sends to this process group does not reach a child of the service, which is
+    /// in a session of its own: from now on that is passed on too. Ctrl-Z stops both.
+    void stand_for_terminal() {
+        stands_for_terminal_ = true;
+        add(SIGTSTP);
+        ::sigprocmask(SIG_BLOCK, &set_, nullptr);
+        ::signalfd(descriptor_, &set_, 0);
+    }
 
     int descriptor() const { return descriptor_; }
     std::uint64_t mask_before() const {
@@ -46,17 +52,30 @@ class SignalQueue {
         return mask;
     }
 
-    /// Passes on what has arrived. What the kernel sent (the terminal's Ctrl-C) has reached the
-    /// child already, which is in this process group.
+    /// Passes on what has arrived. What the kernel sent (the terminal's Ctrl-C) has reached a child
+    /// in this process group already.
     void forward_to(Process& child) {
         signalfd_siginfo info;
-        while (::read(descriptor_, &info, sizeof info) == sizeof info)
-            if (info.ssi_code != SI_KERNEL)
-                warmfork_signal(child, static_cast<int>(info.ssi_signo));
+        while (::read(descriptor_, &info, sizeof info) == sizeof info) {
+            const int signal = static_cast<int>(info.ssi_signo);
+            const bool is_from_kernel = info.ssi_code == SI_KERNEL;
+            if (stands_for_terminal_ && is_from_kernel)
+                signal_group(child, signal);
+            else if (!is_from_kernel)
+                signal_process(child, signal);
+            if (signal == SIGTSTP) stop_with(child);
+        }
     }
 
   private:
-    static void warmfork_signal(Process& child, int signal) {
+    void add(int signal) {
+        struct sigaction action;
+        // What the caller ignores (nohup) stays ignored, here and in the child.
+        if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN)
+            ::sigaddset(&set_, signal);
+    }
+
+    static void signal_process(Process& child, int signal) {
         try {
             child.signal(signal);
         } catch (const Error&) {
@@ -64,8 +83,28 @@ class SignalQueue {
         }
     }
 
+    /// As a terminal does: the child's own children too, where the kernel can say whose they are.
+    static void signal_group(Process& child, int signal) {
+        if (::syscall(SYS_pidfd_send_signal, child.pidfd(), signal, nullptr,
+                      kPidfdSignalProcessGroup) < 0)
+            signal_process(child, signal);
+    }
+
+    /// Stops this process as the signal does by default, which is not at all where no shell could
+    /// continue it; goes on together with the child.
+    static void stop_with(Process& child) {
+        sigset_t stop;
+        ::sigemptyset(&stop);
+        ::sigaddset(&stop, SIGTSTP);
+        ::raise(SIGTSTP);
+        ::sigprocmask(SIG_UNBLOCK, &stop, nullptr);
+        ::sigprocmask(SIG_BLOCK, &stop, nullptr);
+        signal_group(child, SIGCONT);
+    }
+
     sigset_t set_, before_;
     int descriptor_;
+    bool stands_for_terminal_ = false;
 };
 
 warmfork_backend backend_of(const std::string& name) {
@@ -83,42 +122,78 @@ void wait_for_image(Template& python_template) {
     }
 }
 
+Process spawn(Template& from, const RunOptions& options, const SignalQueue& signals) {
+    const auto arguments = detail::pointers(options.command);
+    warmfork_request request;
+    warmfork_request_init(&request);
+    request.arguments = arguments.data();
+    request.flags = WARMFORK_SIGNAL_MASK;
+    request.signal_mask = signals.mask_before();
+    Process child = from.spawn(request);
+    if (options.explain)
+        fmt::print(stderr, "warmfork: served {}{}{}\n", child.backend_name(),
+                   child.reason_text().empty() ? "" : ": ", child.reason_text());
+    return child;
+}
+
+int status_of(Process& child) {
+    try {
+        return child.wait();
+    } catch (const Error& error) {
+        if (error.error_number() != EOWNERDEAD) throw;
+        warmfork_failure failure{};
+        failure.error_number = EOWNERDEAD;
+        fmt::format_to_n(failure.text, sizeof failure.text - 1,
+                         "the command has ended, but its exit status died with the service, which "
+                         "was killed");
+        throw Error(failure);
+    }
+}
+
 int wait_and_forward(Process& child, SignalQueue& signals) {
     pollfd polled[2] = {{child.pidfd(), POLLIN, 0}, {signals.descriptor(), POLLIN, 0}};
     while (!polled[0].revents) {
         ::poll(polled, 2, -1);
         signals.forward_to(child);
     }
-    const int status = child.wait();
+    const int status = status_of(child);
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int run_from_own(const RunOptions& options, warmfork_backend backend) {
+    SignalQueue signals;  // blocked before anything is started
+    TemplateOptions from = options.from;
+    if (from.python.empty()) from.python = options.command.front();
+    // For one child a fork on command does.
+    Template python_template = open_template(from, 0, backend);
+    if (backend != WARMFORK_BACKEND_COLD) wait_for_image(python_template);
+    Process child = spawn(python_template, options, signals);
+    return wait_and_forward(child, signals);
+}
+
+int run_from_service(const RunOptions& options, warmfork_backend backend) {
+    Template served = Template::connect(options.from.name, backend);
+    // It may be preloading: until there is a child, Ctrl-C is for this process.
+    if (backend != WARMFORK_BACKEND_COLD) wait_for_image(served);
+    SignalQueue signals;
+    Process child = spawn(served, options, signals);
+    if (child.backend() == WARMFORK_BACKEND_WARM) signals.stand_for_terminal();
+    return wait_and_forward(child, signals);
 }
 
 }  // namespace
 
 int run_one(const RunOptions& options) {
     try {
-        SignalQueue signals;
-        TemplateOptions from = options.from;
-        if (from.python.empty()) from.python = options.command.front();
-        // For one child a fork on command does.
         const warmfork_backend backend =
             options.backend.empty() ? default_backend() : backend_of(options.backend);
-        Template python_template = open_template(from, 0, backend);
-        if (backend != WARMFORK_BACKEND_COLD) wait_for_image(python_template);
-        const auto arguments = detail::pointers(options.command);
-        warmfork_request request;
-        warmfork_request_init(&request);
-        request.arguments = arguments.data();
-        request.flags = WARMFORK_SIGNAL_MASK;
-        request.signal_mask = signals.mask_before();
-        Process child = python_template.spawn(request);
-        if (options.explain)
-            fmt::print(stderr, "warmfork: served {}{}{}\n", child.backend_name(),
-                       child.reason_text().empty() ? "" : ": ", child.reason_text());
-        return wait_and_forward(child, signals);
+        return options.from.name.empty() ? run_from_own(options, backend)
+                                         : run_from_service(options, backend);
     } catch (const Error& error) {
         fmt::print(stderr, "warmfork: {}\n", error.what());
-        return error.error_number() == ENOENT ? kNotFound : kNotStarted;
+        // Of the service it may also be the template that does not exist.
+        const bool is_program = options.from.name.empty() || error.stage() == WARMFORK_STAGE_EXEC;
+        return error.error_number() == ENOENT && is_program ? kNotFound : kNotStarted;
     }
 }
 

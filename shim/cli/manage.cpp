@@ -1,0 +1,194 @@
+// warmfork template: what the service's templates are, and are to do.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "cli/board_view.hpp"
+#include "cli/commands.hpp"
+#include "client/service_template.hpp"
+#include "service/configuration.hpp"
+
+namespace warmfork::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using service::Configuration;
+using service::ConfigurationError;
+
+constexpr const char* kSkeleton =
+    "# A template of warmforkd. All keys have defaults; `warmfork template show` shows them.\n"
+    "python = \"python3\"\n"
+    "preload = []\n";
+
+int complain(std::string_view text) {
+    fmt::print(stderr, "warmfork: {}\n", text);
+    return 1;
+}
+
+/// Those of one template, or all; the others are nobody's concern here.
+bool print_errors(const Configuration& configuration, const std::string& name) {
+    bool has_some = false;
+    for (const ConfigurationError& error : configuration.errors) {
+        if (!name.empty() && error.template_name != name) continue;
+        fmt::print(stderr, "{}\n", to_string(error));
+        has_some = true;
+    }
+    return has_some;
+}
+
+std::string known_names(const Configuration& configuration) {
+    std::vector<std::string> names;
+    for (const auto& [name, loaded] : configuration.templates) names.push_back(name);
+    return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
+}
+
+/// Asks the service. Returns the exit status; says what is wrong.
+int ask(const std::string& verb, const std::string& name, Json& ret_answer) {
+    std::shared_ptr<ServiceConnection> connection;
+    std::string text;
+    Outcome failure = ServiceConnection::get(connection);
+    if (!failure) failure = ask_to_manage(*connection, verb, name, text);
+    if (failure) return complain(failure->text);
+    ret_answer = Json::parse(text, nullptr, false);
+    return ret_answer.is_object() ? 0 : complain("the service answers wrongly");
+}
+
+int list(bool as_json) {
+    Json answer;
+    if (int status = ask("list", "", answer)) return status;
+    if (as_json) {
+        fmt::print("{}\n", answer.dump(1));
+        return 0;
+    }
+    Table table({"<TEMPLATE", "<STATE", "PARKED", "<FILE"}, ::isatty(STDOUT_FILENO));
+    for (const Json& entry : answer["templates"])
+        table.add({entry.value("name", ""), entry.value("state", ""),
+                   entry.value("parked", std::uint64_t{0}),
+                   entry["files"].empty() ? "" : entry["files"][0].get<std::string>()});
+    for (const std::string& line : table.lines()) fmt::print("{}\n", line);
+    for (const Json& error : answer["errors"]) fmt::print(stderr, "{}\n", error.get<std::string>());
+    return 0;
+}
+
+int show(const std::string& name, const std::vector<std::string>& directories) {
+    const Configuration configuration = service::load(directories);
+    const auto found = configuration.templates.find(name);
+    if (found != configuration.templates.end()) {
+        fmt::print("{}", service::show(found->second));
+        return 0;
+    }
+    if (print_errors(configuration, name)) return 1;
+    return complain(fmt::format("there is no template {} in templates.d of {}; known: {}", name,
+                                fmt::join(directories, ", "), known_names(configuration)));
+}
+
+/// Waits until it is preloaded, so that what keeps it from starting is said here.
+int start(const std::string& verb, const std::string& name) {
+    Json answer;
+    if (int status = ask(verb, name, answer)) return status;
+    try {
+        Template started = Template::connect(name);
+        wait_with_progress(started);
+    } catch (const Error& error) {
+        return complain(error.what());
+    }
+    return 0;
+}
+
+/// The service reads everything anew. What it finds wrong is said, and leaves the rest alone.
+int reload() {
+    Json answer;
+    if (int status = ask("reload", "", answer)) return status;
+    if (int status = ask("list", "", answer)) return status;
+    for (const Json& error : answer["errors"]) fmt::print(stderr, "{}\n", error.get<std::string>());
+    return answer["errors"].empty() ? 0 : 1;
+}
+
+std::string quoted_for_shell(const std::string& text) {
+    std::string quoted = "'";
+    for (char character : text)
+        quoted += character == '\'' ? std::string("'\\''") : std::string(1, character);
+    return quoted + "'";
+}
+
+/// Returns 0, or 1 with a message.
+int run_editor(const std::string& file) {
+    const char* editor = std::getenv("VISUAL");
+    if (!editor || !*editor) editor = std::getenv("EDITOR");
+    if (!editor || !*editor) editor = "vi";
+    const std::string command = fmt::format("{} {}", editor, quoted_for_shell(file));
+    const int status = std::system(command.c_str());
+    if (status == 0) return 0;
+    return complain(
+        fmt::format("the editor ({}, from VISUAL or EDITOR) did not end well, with status {}",
+                    editor, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)));
+}
+
+std::string contents_of(const std::string& file) {
+    std::ostringstream text;
+    text << std::ifstream(file).rdbuf();
+    return text.str();
+}
+
+bool is_name(const std::string& name) {
+    return !name.empty() && name.front() != '.' && name.find('/') == std::string::npos;
+}
+
+int edit(const std::string& name, const std::vector<std::string>& directories) {
+    if (!is_name(name)) return complain(fmt::format("{} cannot be a template's name", name));
+    const std::string own = directories.back() + "/templates.d/" + name + ".toml";
+    const Configuration before = service::load(directories);
+    print_errors(before, name);
+    const bool is_new = ::access(own.c_str(), F_OK) < 0;
+    if (is_new) {
+        const auto found = before.templates.find(name);
+        const std::string text =
+            found == before.templates.end() ? kSkeleton : contents_of(found->second.files.front());
+        std::error_code error;
+        fs::create_directories(fs::path(own).parent_path(), error);
+        std::ofstream(own) << text;
+    }
+    const std::string old = contents_of(own);
+    if (is_new && old.empty())
+        return complain(fmt::format("cannot write {}: {}", own, std::strerror(errno)));
+    const int status = run_editor(own);
+    if (is_new && contents_of(own) == old) {
+        ::unlink(own.c_str());  // nothing was said: what was in force stays
+        return status;
+    }
+    if (status) return status;
+    if (print_errors(service::load(directories), name)) return 1;
+    if (contents_of(own) != old)
+        fmt::print(
+            "{} is written; a service that runs reads it with: warmfork template reload {}\n", own,
+            name);
+    return 0;
+}
+
+}  // namespace
+
+int manage_templates(const ManageOptions& options) {
+    if (options.verb == "list") return list(options.json);
+    const std::vector<std::string> directories =
+        options.directories.empty() ? service::default_directories(::geteuid() != 0)
+                                    : options.directories;
+    if (options.verb == "show") return show(options.name, directories);
+    if (options.verb == "edit") return edit(options.name, directories);
+    if (options.verb == "reload" && options.name.empty()) return reload();
+    if (options.verb != "stop") return start(options.verb, options.name);
+    Json answer;
+    return ask("stop", options.name, answer);
+}
+
+}  // namespace warmfork::cli
