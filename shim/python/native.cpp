@@ -5,6 +5,7 @@
 #include <Python.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@ namespace warmfork::python {
 namespace {
 
 constexpr const char* kTemplateCapsule = "warmfork.template";
+constexpr const char* kProcessCapsule = "warmfork.process";
 
 /// Raises warmfork's error type with (errno, text, stage, stage name, detail).
 PyObject* raise(const warmfork_failure& failure) {
@@ -37,6 +39,7 @@ PyObject* raise(const warmfork_failure& failure) {
 /// threads use it is freed by the last of them.
 struct Handle {
     warmfork_template* self;
+    bool is_of_service = false;
     int users = 0;
     bool is_closed = false;
 };
@@ -73,6 +76,7 @@ class InUse {
     }
 
     warmfork_template* get() const { return handle_ ? handle_->self : nullptr; }
+    bool is_of_service() const { return handle_->is_of_service; }
     explicit operator bool() const { return handle_ != nullptr; }
 
   private:
@@ -135,6 +139,21 @@ PyObject* open(PyObject*, PyObject* arguments) {
         : PyCapsule_New(new Handle{self}, kTemplateCapsule, delete_handle);
 }
 
+/// connect(name, backend) -> template
+PyObject* connect(PyObject*, PyObject* arguments) {
+    const char* name;
+    int backend;
+    if (!PyArg_ParseTuple(arguments, "yi", &name, &backend)) return nullptr;
+    warmfork_template* self;
+    warmfork_failure failure;
+    int error;
+    Py_BEGIN_ALLOW_THREADS error =
+        warmfork_template_connect(name, static_cast<warmfork_backend>(backend), &self, &failure);
+    Py_END_ALLOW_THREADS return error
+        ? raise(failure)
+        : PyCapsule_New(new Handle{self, true}, kTemplateCapsule, delete_handle);
+}
+
 /// close(template): ends it; again is fine.
 PyObject* close(PyObject*, PyObject* capsule) {
     auto* handle = static_cast<Handle*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
@@ -193,9 +212,28 @@ bool read_limits(PyObject* sequence, std::vector<warmfork_limit>& ret_limits) {
     return size >= 0;
 }
 
-/// spawn(template or None, ..., list): a tuple (pid, backend, reason, reason text) is in the list
-/// when this returns, also when it returns with the exception of a signal's handler: then the child
-/// is not lost.
+warmfork_process* process_of(PyObject* capsule) {
+    return static_cast<warmfork_process*>(PyCapsule_GetPointer(capsule, kProcessCapsule));
+}
+
+void delete_process(PyObject* capsule) {
+    warmfork_process_free(process_of(capsule));
+}
+
+/// What a child of the service is waited for and signalled by; None for a child of this process.
+PyObject* handle_of(warmfork_process* process, const std::optional<InUse>& from) {
+    const bool is_served =
+        from && from->is_of_service() && warmfork_process_backend(process) == WARMFORK_BACKEND_WARM;
+    PyObject* handle =
+        is_served ? PyCapsule_New(process, kProcessCapsule, delete_process) : nullptr;
+    if (!handle) warmfork_process_free(process);
+    if (handle || is_served) return handle;
+    Py_RETURN_NONE;
+}
+
+/// spawn(template or None, ..., list): a tuple (pid, backend, reason, reason text, handle or None)
+/// is in the list when this returns, also when it returns with the exception of a signal's handler:
+/// then the child is not lost.
 PyObject* spawn(PyObject*, PyObject* tuple) {
     SpawnArguments given{};
     if (!PyArg_ParseTuple(tuple, "OOOOOOIiiIKiOOO", &given.capsule, &given.arguments,
@@ -248,10 +286,13 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
     Py_END_ALLOW_THREADS if (error) return raise(failure);
     const char* text;
     const warmfork_reason reason = warmfork_process_reason(process, &text);
-    Reference result(Py_BuildValue("iiss", warmfork_process_pid(process),
-                                   static_cast<int>(warmfork_process_backend(process)),
-                                   warmfork_reason_name(reason), text));
-    warmfork_process_free(process);
+    Reference said(Py_BuildValue("iiss", warmfork_process_pid(process),
+                                 static_cast<int>(warmfork_process_backend(process)),
+                                 warmfork_reason_name(reason), text));
+    Reference handle(handle_of(process, self));
+    if (!said || !handle) return nullptr;
+    Reference more(Py_BuildValue("(O)", handle.get()));
+    Reference result(more ? PySequence_Concat(said.get(), more.get()) : nullptr);
     if (!result || PyList_Append(given.spawned, result.get()) < 0) return nullptr;
     Py_RETURN_NONE;
 }
@@ -313,6 +354,58 @@ PyObject* wait(PyObject*, PyObject* tuple) {
         if (!result || PyList_Append(list, result.get()) < 0) return nullptr;
     }
     Py_RETURN_NONE;
+}
+
+/// wait_served(handle, options, list): the same of a child of the service. Raises OSError with
+/// EOWNERDEAD where the status died with the service.
+PyObject* wait_served(PyObject*, PyObject* tuple) {
+    PyObject* capsule;
+    int options;
+    PyObject* list;
+    if (!PyArg_ParseTuple(tuple, "OiO", &capsule, &options, &list)) return nullptr;
+    warmfork_process* process = process_of(capsule);
+    if (!process) return nullptr;
+    // Looked at first: a signal interrupts this, and its handler runs.
+    pollfd ended{warmfork_process_pidfd(process), POLLIN, 0};
+    int ready = 1;
+    while (!(options & WNOHANG)) {
+        Py_BEGIN_ALLOW_THREADS ready = ::poll(&ended, 1, -1);
+        Py_END_ALLOW_THREADS if (ready >= 0) break;
+        if (errno != EINTR) return PyErr_SetFromErrno(PyExc_OSError);
+        if (PyErr_CheckSignals() != 0) return nullptr;
+    }
+    int status, error;
+    Py_BEGIN_ALLOW_THREADS error = warmfork_process_wait(process, options, &status, nullptr);
+    Py_END_ALLOW_THREADS if (error == -EAGAIN) Py_RETURN_NONE;
+    if (error) {
+        errno = -error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Reference result(Py_BuildValue("ii", warmfork_process_pid(process), status));
+    if (!result || PyList_Append(list, result.get()) < 0) return nullptr;
+    Py_RETURN_NONE;
+}
+
+/// signal_served(handle, number)
+PyObject* signal_served(PyObject*, PyObject* tuple) {
+    PyObject* capsule;
+    int number;
+    if (!PyArg_ParseTuple(tuple, "Oi", &capsule, &number)) return nullptr;
+    warmfork_process* process = process_of(capsule);
+    if (!process) return nullptr;
+    if (const int error = warmfork_process_signal(process, number)) {
+        errno = -error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+/// pidfd(handle) -> a descriptor that is the caller's to close
+PyObject* pidfd(PyObject*, PyObject* capsule) {
+    warmfork_process* process = process_of(capsule);
+    if (!process) return nullptr;
+    const int copy = ::fcntl(warmfork_process_pidfd(process), F_DUPFD_CLOEXEC, 0);
+    return copy < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(copy);
 }
 
 /// wait_ready(template, timeout_ms)
@@ -403,11 +496,15 @@ PyObject* counts(PyObject*, PyObject* capsule) {
 
 PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
                          {"close", close, METH_O, nullptr},
+                         {"connect", connect, METH_VARARGS, nullptr},
                          {"keep", keep, METH_O, nullptr},
                          {"make_pipes", make_pipes, METH_VARARGS, nullptr},
                          {"spawn", spawn, METH_VARARGS, nullptr},
                          {"leave_unchecked", leave_unchecked, METH_O, nullptr},
                          {"wait", wait, METH_VARARGS, nullptr},
+                         {"wait_served", wait_served, METH_VARARGS, nullptr},
+                         {"signal_served", signal_served, METH_VARARGS, nullptr},
+                         {"pidfd", pidfd, METH_O, nullptr},
                          {"wait_ready", wait_ready, METH_VARARGS, nullptr},
                          {"wait_parked", wait_parked, METH_VARARGS, nullptr},
                          {"set_spares", set_spares, METH_VARARGS, nullptr},

@@ -73,9 +73,13 @@ def _milliseconds(timeout):
 
 def end_spawned(spawned):
     """Ends the child of a spawn that was interrupted when it was there. spawned: _native.spawn's list."""
-    for pid, *_ in spawned:
-        os.kill(pid, signal.SIGKILL)
-        _native.wait(pid, 0, [])
+    for pid, *_, served in spawned:
+        if served:
+            _native.signal_served(served, signal.SIGKILL)
+            _native.wait_served(served, 0, [])
+        else:
+            os.kill(pid, signal.SIGKILL)
+            _native.wait(pid, 0, [])
     del spawned[:]
 
 
@@ -94,14 +98,16 @@ class Popen(subprocess.Popen):
     backend: "warm" or "cold". reason: why it was cold, a sentence; "" if it is warm.
     reason_code: the same as one word ("environment", "gate", ...); "none" if it is warm.
 
-    A status that somebody else has taken (a wait for any child) raises ChildProcessError.
+    A status that somebody else has taken (a wait for any child), or that died with the service, which was
+    killed, raises ChildProcessError, its errno ECHILD or EOWNERDEAD.
     """
 
     backend = None
     reason = ""
     reason_code = "none"
 
-    _spawned = ()  # one (pid, backend, reason code, reason)
+    _spawned = ()  # one (pid, backend, reason code, reason, handle)
+    _served = None  # the handle of a child of the service, which no waitpid of this process sees
     _early_handles = None  # until subprocess asks for them
 
     def __init__(
@@ -209,7 +215,7 @@ class Popen(subprocess.Popen):
                     args, executable, cwd, env, handles, pass_fds, restore_signals, umask,
                     start_new_session, *process_group,
                 )
-            self.pid, backend, self.reason_code, self.reason = self._spawned[0]
+            self.pid, backend, self.reason_code, self.reason, self._served = self._spawned[0]
             self.backend = _BACKEND_NAMES[backend]
             self._child_created = True
         finally:
@@ -307,15 +313,36 @@ class Popen(subprocess.Popen):
         # Kept in the object before a signal's handler (Ctrl-C) can get between.
         if not self._statuses:
             try:
-                _native.wait(self.pid, wait_flags, self._statuses)
-            except ChildProcessError:
-                raise self._lost_status() from None
+                if self._served:
+                    _native.wait_served(self._served, wait_flags, self._statuses)
+                else:
+                    _native.wait(self.pid, wait_flags, self._statuses)
+            except OSError as error:
+                if error.errno not in (errno.ECHILD, errno.EOWNERDEAD):
+                    raise
+                raise self._lost_status(error.errno) from None
         return self._statuses[0] if self._statuses else (0, 0)
 
-    def _lost_status(self):
-        return ChildProcessError(
-            errno.ECHILD, f"the exit status of child {self.pid} was taken by another wait"
-        )
+    def _lost_status(self, error_number):
+        became = "was taken by another wait"
+        if error_number == errno.EOWNERDEAD:
+            became = "died with the service, which was killed"
+        return ChildProcessError(error_number, f"the exit status of child {self.pid} {became}")
+
+    def send_signal(self, sig):
+        if not self._served:
+            return super().send_signal(sig)
+        if self.poll() is None:
+            try:
+                _native.signal_served(self._served, sig)
+            except ProcessLookupError:
+                pass  # it has ended, and its status is about to come
+        return None
+
+    def _open_pidfd(self):
+        """Of the child; the caller's to close. It is readable when the child has ended."""
+        # A child of the service may have ended and gone already.
+        return _native.pidfd(self._served) if self._served else os.pidfd_open(self.pid)
 
 
 class Template:
@@ -343,7 +370,13 @@ class Template:
 
     options: of the interpreter, for the first image: what most command lines have ("-B").
 
-    A context manager; close() ends the template and leaves its children alone.
+    Template("NAME") is a template of this user's service (warmforkd) instead, which outlives this process; its
+    files say what it is, so that only `backend` can be given. A service is started where none runs. Its children
+    are the service's: getppid() tells so, os.waitpid does not see them, Popen's methods do. They end with this
+    process unless detached. What a child of the service cannot be is started cold by this process.
+
+    A context manager; close() ends the template (one of the service it only lets go of) and leaves its children
+    alone.
     """
 
     def __init__(
@@ -351,11 +384,14 @@ class Template:
         on_stale="cold", variants=4, before_fork=None, in_child=None, options=(), learn=False,
         nested=False,
     ):
+        self._has_waited = False
+        if isinstance(preload, str):
+            self._connect(preload, locals())
+            return
         if on_stale not in _ON_STALE:
             raise ValueError(f"on_stale must be one of {', '.join(_ON_STALE)}, not {on_stale!r}")
         self.backend = backend
         self.preload = list(preload)
-        self._has_waited = False
         self._python = python or sys.executable
         self._handle = _native.open(
             os.fsencode(self._python),
@@ -374,6 +410,17 @@ class Template:
             learn,
             nested,
         )
+
+    def _connect(self, name, arguments):
+        """To the service's template of this name. arguments: all those of __init__."""
+        for other, default in Template.__init__.__kwdefaults__.items():
+            if other != "backend" and arguments[other] != default:
+                raise TypeError(
+                    f"{other}= cannot be given for the service's template {name!r}: its file says what it is "
+                    f"(warmfork template edit {name}). A module of this name is preload=[{name!r}]"
+                )
+        self.backend = arguments["backend"]
+        self._handle = _native.connect(os.fsencode(name), _backend_number(self.backend))
 
     def popen(self, args, *positional, **keywords):
         """A warmfork.Popen from this template; parameters as there."""
@@ -436,17 +483,18 @@ class Template:
         _native.wait_parked(self._handle, count, _milliseconds(timeout))
 
     def set_spares(self, spares):
-        """Changes how many children are kept parked; -1: as many as are used."""
+        """Changes how many children are kept parked; -1: as many as are used. OSError (ENOTSUP) of a template of
+        the service, whose file says how many."""
         _native.set_spares(self._handle, spares)
 
     @property
     def pid(self):
-        """The template's process id; 0 while there is none."""
+        """The template's process id; 0 while there is none, and of the service's while no child of it is held."""
         return _native.pid(self._handle)
 
     @property
     def parked(self):
-        """How many children are parked now."""
+        """How many children are parked now; of the service's, for this process."""
         return _native.parked(self._handle)
 
     @property

@@ -17,6 +17,7 @@ from ._owner import Popen
 __all__ = ["create_subprocess_exec"]
 
 _LIMIT = 2**16  # of a stream's buffer, in bytes: asyncio's
+_UNKNOWN = 255  # a status that was lost, as asyncio's own watchers tell it
 
 
 class _Transport(base_subprocess.BaseSubprocessTransport):
@@ -26,12 +27,22 @@ class _Transport(base_subprocess.BaseSubprocessTransport):
         self._proc = Popen(
             args, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **options
         )
-        self._pidfd = os.pidfd_open(self._proc.pid)
+        self._pidfd = self._proc._open_pidfd()
         self._loop.add_reader(self._pidfd, self._child_ended)
 
     def _child_ended(self):
         self._stop_watching()
-        self._process_exited(self._proc.wait())
+        try:
+            status = self._proc.wait()
+        except ChildProcessError as error:
+            self._lost, status = error, _UNKNOWN
+        self._process_exited(status)
+
+    async def _wait(self):
+        status = await super()._wait()
+        if self._lost is not None:
+            raise self._lost
+        return status
 
     def _stop_watching(self):
         if self._pidfd is not None:
@@ -40,6 +51,7 @@ class _Transport(base_subprocess.BaseSubprocessTransport):
             self._pidfd = None
 
     _pidfd = None
+    _lost = None  # why the status is not known
 
 
 async def create_subprocess_exec(
@@ -48,7 +60,8 @@ async def create_subprocess_exec(
     """As asyncio.create_subprocess_exec, with the parameters of warmfork.Popen beside those of
     subprocess.Popen: template, backend, lifetime and so on.
 
-    Returns an asyncio.subprocess.Process. Raises what asyncio's raises, and warmfork.Error."""
+    Returns an asyncio.subprocess.Process. Raises what asyncio's raises, and warmfork.Error; its wait() raises
+    ChildProcessError where the status was lost (its returncode is then 255)."""
     loop = asyncio.get_running_loop()
     protocol = SubprocessStreamProtocol(limit=limit, loop=loop)
     waiter = loop.create_future()

@@ -107,7 +107,7 @@ class _Popen(popen_fork.Popen):
             raise
         finally:
             util.close_fds(*childs)
-        self.pid, backend, _, self.reason = spawned[0]
+        self.pid, backend, _, self.reason, _ = spawned[0]
         self.backend = "warm" if backend == 2 else "cold"
         warm_context.counts[self.backend] += 1
         self.sentinel = sentinel

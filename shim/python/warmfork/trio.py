@@ -49,7 +49,12 @@ async def open_process(command, *, stdin=None, stdout=None, stderr=None, **optio
             wanted["stderr"] = wanted["stdout"]
         # In a thread, as trio does it: a spawn may wait for the template.
         child = await trio.to_thread.run_sync(partial(Popen, command, **wanted, **options))
-    return trio.Process._create(child, streams["stdin"], streams["stdout"], streams["stderr"])
+    process = trio.Process._create(child, streams["stdin"], streams["stdout"], streams["stderr"])
+    if child._served:
+        # What trio has opened by the number may be of another process already.
+        process._close_pidfd()
+        process._pidfd = open(child._open_pidfd())
+    return process
 
 
 async def _end(process):
