@@ -1,7 +1,10 @@
 """What the Python tests share: a leak guard around every test, and cold reference runs."""
 
 import os
+import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -27,8 +30,10 @@ def descriptors():
             target = os.readlink(f"/proc/self/fd/{number}")
         except OSError:
             continue
-        # Files of /proc are kept by the shim for the life of the process, as is the keeper's socket.
-        if not target.startswith("/proc/") and not (int(number) > 500 and target.startswith("socket:")):
+        # Files of /proc are kept by the shim for the life of the process, as are the sockets of the keeper and
+        # of the service, and what tells that a file of the service's images has changed.
+        is_kept = int(number) > 500 and target.startswith(("socket:", "anon_inode:inotify"))
+        if not target.startswith("/proc/") and not is_kept:
             found[int(number)] = target
     return found
 
@@ -74,6 +79,86 @@ class TestCase(unittest.TestCase):
         template = warmfork.Template(preload, **options)
         self.addCleanup(template.close)
         return template
+
+
+class _Service:
+    """A warmforkd, started. Its notifications are read from a socket of ours, as systemd does it."""
+
+    def __init__(self, folder, environment):
+        self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        address = f"\0{folder}/{id(self)}"
+        self._notifications.bind(address)
+        self._notifications.settimeout(60)
+        self.process = subprocess.Popen(
+            [WARMFORKD, "--config", os.path.join(folder, "config"), "--socket", environment["WARMFORK_SOCKET"]],
+            env={**environment, "NOTIFY_SOCKET": "@" + address[1:]}, start_new_session=True, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.pid = self.process.pid
+        self.wait_for(b"READY=1")
+
+    def wait_for(self, word):
+        while word not in self._notifications.recv(4096).split(b"\n"):
+            pass
+
+    def reload(self):
+        """Until it serves again."""
+        self.process.send_signal(signal.SIGHUP)
+        self.wait_for(b"RELOADING=1")
+        self.wait_for(b"READY=1")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+        self._notifications.close()
+
+
+WARMFORKD = os.path.join(os.path.dirname(warmfork.__file__), "_libexec", "warmforkd")
+
+
+class ServiceTestCase(TestCase):
+    """A test with a service of its own: its socket and configuration lie in a temporary directory, for what
+    is started here as well. Templates: num (csv), own and slow (modules/*.py), patient (own, on_stale="wait")."""
+
+    def setUp(self):
+        super().setUp()
+        self._folder = self.folder({})
+        self.addCleanup(os.environ.pop, "WARMFORK_SOCKET")
+        os.environ["WARMFORK_SOCKET"] = self.path("socket")
+        os.mkdir(self.path("modules"))
+        for name, preload, more in (
+            ("num", "csv", ""), ("own", "own", ""), ("slow", "slow", ""), ("patient", "own", 'on_stale = "wait"\n')
+        ):
+            text = f'python = "{PYTHON}"\npreload = ["{preload}"]\ncwd = "{self.path("modules")}"\n{more}'
+            self.write(f"config/templates.d/{name}.toml", text)
+
+    def path(self, name):
+        return os.path.join(self._folder, name)
+
+    def write(self, name, text):
+        os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+        with open(self.path(name), "w") as file:
+            file.write(text)
+        return self.path(name)
+
+    def start_service(self):
+        service = _Service(self._folder, os.environ)
+        self.addCleanup(service.stop)
+        return service
+
+    def stop_unknown_service(self):
+        """One that a client has started: who listens is asked who it is."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(self.path("socket"))
+            pid, *_ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            ended = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGTERM)
+        select.select([ended], [], [], 60)
+        os.close(ended)
 
 
 def cold(command, **options):

@@ -1,0 +1,499 @@
+"""Templates of the service: warmfork.Template("name"), and warmfork run -t."""
+
+import asyncio
+import errno
+import json
+import os
+import pty
+import resource
+import select
+import signal
+import subprocess
+import sys
+import unittest
+
+import warmfork
+from support import PYTHON, ServiceTestCase
+
+CLI = os.environ["WARMFORK_CLI"]
+
+# Says what it is, and then waits for its input to end.
+WAITING = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
+
+# A client that leaves a child behind when it is killed; says its pid.
+CLIENT = """
+import subprocess, sys, warmfork
+template = warmfork.Template("num")
+child = template.popen([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"],
+                       stdout=subprocess.PIPE, lifetime=sys.argv[1], backend="warm")
+child.stdout.readline()
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def cli(*args, **options):
+    return subprocess.run([CLI, *args], capture_output=True, text=True, **options)
+
+
+class Service(ServiceTestCase):
+    def open(self, name="num", **options):
+        template = warmfork.Template(name, **options)
+        self.addCleanup(template.close)
+        return template
+
+    def run_python(self, template, program, **options):
+        return template.run([PYTHON, "-c", program], capture_output=True, text=True, **options)
+
+    def waiting_child(self, template, **options):
+        child = template.popen(
+            [PYTHON, "-c", WAITING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
+        )
+        self.addCleanup(child.__exit__, None, None, None)
+        self.addCleanup(child.kill)
+        self.assertEqual(int(child.stdout.readline()), child.pid)
+        return child
+
+
+class Spawns(Service):
+    def test_the_first_call_is_warm(self):
+        self.start_service()
+        done = self.run_python(self.open(), "import sys; print('csv' in sys.modules)", backend="warm")
+        self.assertEqual((done.returncode, done.stdout), (0, "True\n"))
+
+    def test_children_are_the_services(self):
+        service = self.start_service()
+        done = self.run_python(self.open(), "import os; print(os.getppid())")
+        self.assertEqual(int(done.stdout), service.pid)
+
+    def test_statuses_are_the_childs(self):
+        self.start_service()
+        template = self.open(backend="warm")
+        self.assertEqual(self.run_python(template, "raise SystemExit(7)").returncode, 7)
+        done = self.run_python(template, "import os; os.kill(os.getpid(), 15)")
+        self.assertEqual(done.returncode, -signal.SIGTERM)
+
+    def test_environment_directory_and_streams_are_the_callers(self):
+        self.start_service()
+        folder = self.folder({})
+        program = (
+            "import os, sys; print(os.getcwd(), os.environ['MARK'], 'HOME' in os.environ, sys.stdin.read()); "
+            "print('err', file=sys.stderr)"
+        )
+        done = self.run_python(
+            self.open(backend="warm"), program, cwd=folder, env={**os.environ, "MARK": "x"},
+            input="in",
+        )
+        self.assertEqual(done.stdout.split(), [os.path.realpath(folder), "x", str("HOME" in os.environ), "in"])
+        self.assertEqual(done.stderr, "err\n")
+
+    def test_signals_reach_the_child(self):
+        self.start_service()
+        child = self.waiting_child(self.open(), backend="warm")
+        self.assertIsNone(child.poll())
+        child.terminate()
+        self.assertEqual(child.wait(), -signal.SIGTERM)
+        child.terminate()  # as subprocess: nothing happens
+
+    def test_waits_with_a_timeout_and_communicate(self):
+        self.start_service()
+        child = self.waiting_child(self.open())
+        with self.assertRaises(subprocess.TimeoutExpired):
+            child.wait(timeout=0.01)
+        self.assertEqual(child.communicate("more")[0], "")
+        self.assertEqual(child.returncode, 0)
+
+    def test_a_signals_handler_interrupts_a_wait_that_then_goes_on(self):
+        self.start_service()
+        child = self.waiting_child(self.open())
+        handled = []
+
+        def end(*_):
+            handled.append(child.returncode)
+            child.stdin.close()
+
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, end))
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        self.assertEqual(child.wait(), 0)
+        self.assertEqual(handled, [None])
+
+    def test_what_the_service_cannot_give_is_cold_and_says_why(self):
+        self.start_service()
+        template = self.open()
+        child = template.popen(["true"])
+        self.assertEqual((child.wait(), child.backend, child.reason_code), (0, "cold", "program"))
+        child = template.popen([PYTHON, "-v", "-c", "pass"], stderr=subprocess.DEVNULL)
+        self.assertEqual((child.wait(), child.backend, child.reason_code), (0, "cold", "command-line"))
+        child = template.popen([PYTHON, "-c", "pass"], limits={resource.RLIMIT_STACK: (1 << 20, 1 << 20)})
+        self.assertEqual((child.wait(), child.backend, child.reason_code), (0, "cold", "limits"))
+        self.assertEqual(template.counts["reasons"], {"program": 1, "command-line": 1, "limits": 1})
+        with self.assertRaisesRegex(warmfork.Error, "cannot be served warm"):
+            template.popen(["true"], backend="warm")
+
+    def test_other_groups_than_the_services_are_cold(self):
+        if os.geteuid() != 0:
+            self.skipTest("only root can change its groups")
+        self.start_service()
+        program = (
+            "import os, sys, warmfork; os.setgroups([12345]); "
+            "child = warmfork.Template('num').popen([sys.executable, '-c', 'pass']); "
+            "print(child.wait(), child.backend, child.reason_code)"
+        )
+        done = subprocess.run([PYTHON, "-c", program], capture_output=True, text=True)
+        self.assertEqual(done.stdout, "0 cold owner-changed\n", done.stderr)
+
+    def test_a_changed_file_is_never_served_as_it_was(self):
+        self.start_service()
+        self.write("modules/own.py", "VALUE = 'old'")
+        template = self.open("own")
+        program = "import own; print(own.VALUE)"
+        self.assertEqual(self.run_python(template, program).stdout, "old\n")
+        self.write("modules/own.py", "VALUE = 'newer'")
+        child = template.popen([PYTHON, "-c", program], stdout=subprocess.PIPE, text=True, cwd=self.path("modules"))
+        self.assertEqual(child.communicate()[0], "newer\n")
+        self.assertEqual((child.backend, child.reason_code), ("cold", "stale"))
+        self.assertEqual(self.run_python(template, program, backend="warm").stdout, "newer\n")
+
+    def test_a_template_may_wait_for_its_new_image(self):
+        self.start_service()
+        self.write("modules/own.py", "VALUE = 'old'")
+        template = self.open("patient")
+        program = "import own; print(own.VALUE)"
+        self.assertEqual(self.run_python(template, program).stdout, "old\n")
+        self.write("modules/own.py", "VALUE = 'newer'")
+        child = template.popen([PYTHON, "-c", program], stdout=subprocess.PIPE, text=True)
+        self.assertEqual((child.communicate()[0], child.backend), ("newer\n", "warm"))
+
+    def test_children_can_be_left_behind_on_purpose_only(self):
+        self.start_service()
+        for lifetime, survives in (("owner", False), ("detached", True)):
+            with self.subTest(lifetime), subprocess.Popen(
+                [PYTHON, "-c", CLIENT, lifetime], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as client:
+                pid = int(client.stdout.readline())
+                pidfd = os.pidfd_open(pid)
+                client.kill()
+                client.wait()
+                if survives:
+                    # The service notices the client's end before it answers who comes later.
+                    self.run_python(self.open(), "pass")
+                    self.assertEqual(select.select([pidfd], [], [], 0)[0], [])
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                self.assertTrue(select.select([pidfd], [], [], 30)[0])
+                os.close(pidfd)
+
+    def test_a_waiting_caller_asks_for_one_child_only(self):
+        self.start_service()
+        gate = self.path("modules/gate")
+        os.mkfifo(gate)
+        self.write("modules/slow.py", f"open({gate!r}).read()")
+        template = self.open("slow")
+        for _ in range(5):
+            with self.assertRaises(warmfork.Error) as caught:
+                template.wait_ready(timeout=0.01)
+            self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
+        with open(gate, "w"):
+            pass
+        template.wait_ready()
+        self.assertEqual(template.parked, 1)
+
+
+class Opening(Service):
+    def test_an_unknown_template_names_the_known_ones(self):
+        self.start_service()
+        with self.assertRaises(warmfork.TemplateError) as caught:
+            warmfork.Template("nun")
+        self.assertEqual(caught.exception.errno, errno.ENOENT)
+        for name in ("num", "own"):
+            self.assertIn(name, str(caught.exception))
+
+    def test_an_error_in_its_file_is_said_with_file_and_line(self):
+        self.write("config/templates.d/broken.toml", 'python = "python3"\nprelode = []\n')
+        self.start_service()
+        with self.assertRaisesRegex(warmfork.TemplateError, r"broken\.toml:2:1: .*preload"):
+            warmfork.Template("broken")
+
+    def test_other_parameters_than_backend_are_refused(self):
+        self.start_service()
+        with self.assertRaisesRegex(TypeError, "spares= cannot be given for the service's template 'num'"):
+            warmfork.Template("num", spares=3)
+        with self.open(backend="cold") as template:
+            self.assertEqual(template.backend, "cold")
+            with self.assertRaises(OSError) as caught:
+                template.set_spares(3)
+            self.assertEqual(caught.exception.errno, errno.ENOTSUP)
+
+    def test_a_service_is_started_where_none_runs(self):
+        self.addCleanup(self.stop_unknown_service)
+        # It reads what is configured on this machine.
+        with self.assertRaisesRegex(warmfork.TemplateError, "there is no usable template no-such"):
+            warmfork.Template("no-such")
+
+
+class Deaths(Service):
+    def test_a_reload_keeps_children_and_their_statuses(self):
+        service = self.start_service()
+        template = self.open(backend="warm")
+        child = self.waiting_child(template)
+        service.reload()
+        self.assertEqual(self.run_python(template, "import os; print(os.getppid())").stdout, f"{service.pid}\n")
+        child.stdin.write("end")
+        child.stdin.close()
+        self.assertEqual(child.wait(), 0)
+
+    def test_a_killed_service_takes_no_child_and_makes_up_no_status(self):
+        service = self.start_service()
+        template = self.open(backend="warm")
+        child = self.waiting_child(template)
+        service.kill()
+        self.assertIsNone(child.poll())
+        child.terminate()
+        try:
+            self.assertEqual(child.wait(), -signal.SIGTERM)
+        except ChildProcessError as error:
+            self.assertEqual(error.errno, errno.EOWNERDEAD)
+        self.start_service()
+        self.assertEqual(self.run_python(template, "raise SystemExit(3)").returncode, 3)
+
+
+class Loops(Service):
+    def test_asyncio(self):
+        self.start_service()
+        template = self.open(backend="warm")
+
+        async def main():
+            process = await warmfork.aio.create_subprocess_exec(
+                PYTHON, "-c", "import sys; sys.exit(len(sys.stdin.read()))", template=template,
+                stdin=asyncio.subprocess.PIPE,
+            )
+            await process.communicate(b"12345")
+            return process.returncode, await process.wait()
+
+        self.assertEqual(asyncio.run(main()), (5, 5))
+
+    def test_trio(self):
+        try:
+            import trio
+        except ImportError:
+            self.skipTest("trio is not installed")
+        self.start_service()
+        template = self.open(backend="warm")
+
+        async def main():
+            done = await warmfork.trio.run_process(
+                [PYTHON, "-c", "import sys; print(sys.stdin.read()); sys.exit(4)"], template=template, stdin=b"in",
+                capture_stdout=True, check=False,
+            )
+            return done.returncode, done.stdout
+
+        self.assertEqual(trio.run(main), (4, b"in\n"))
+
+    def test_trio_ends_a_cancelled_child(self):
+        try:
+            import trio
+        except ImportError:
+            self.skipTest("trio is not installed")
+        self.start_service()
+        template = self.open(backend="warm")
+
+        async def main():
+            async with trio.open_nursery() as nursery:
+                process = await nursery.start(
+                    lambda task_status: warmfork.trio.run_process(
+                        [PYTHON, "-c", "import time; time.sleep(600)"], template=template, task_status=task_status
+                    )
+                )
+                nursery.cancel_scope.cancel()
+            return process.returncode
+
+        self.assertEqual(trio.run(main), -signal.SIGTERM)
+
+
+class CommandLine(Service):
+    def test_run_is_warm_and_ends_as_the_command(self):
+        self.start_service()
+        program = "import sys; print('csv' in sys.modules, sys.argv, sys.stdin.read()); sys.exit(9)"
+        done = cli("run", "-t", "num", "--explain", "--", PYTHON, "-c", program, "--x", input="in")
+        self.assertEqual((done.returncode, done.stdout), (9, "True ['-c', '--x'] in\n"), done.stderr)
+        self.assertEqual(done.stderr, "warmfork: served warm\n")
+        self.assertEqual(cli("run", "-t", "num", "--", PYTHON, "-c", "import os; os.kill(os.getpid(), 9)").returncode, 137)
+
+    def test_run_says_what_does_not_exist(self):
+        self.start_service()
+        done = cli("run", "-t", "nun", "--", PYTHON, "-c", "pass")
+        self.assertEqual(done.returncode, 125)
+        self.assertIn("num", done.stderr)
+        self.assertEqual(cli("run", "-t", "num", "--", "no-such-program").returncode, 127)
+        self.assertEqual(cli("run", "-t", "num", "--preload", "json", "--", PYTHON).returncode, 125)
+
+    def test_signals_are_forwarded(self):
+        self.start_service()
+        program = (
+            "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(33)); "
+            "print('ready', flush=True); signal.pause()"
+        )
+        with subprocess.Popen(
+            [CLI, "run", "-t", "num", "--backend", "warm", "--", PYTHON, "-c", program], stdout=subprocess.PIPE
+        ) as process:
+            process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(), 33)
+
+    def at_terminal(self, program):
+        """A run of this at a terminal of its own; returns its pid, and the terminal."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            try:
+                os.execv(CLI, [CLI, "run", "-t", "num", "--backend", "warm", "--", PYTHON, "-c", program])
+            finally:
+                os._exit(99)
+        self.addCleanup(os.close, terminal)
+        return pid, terminal
+
+    def read_until(self, terminal, word):
+        shown = b""
+        while word not in shown:
+            try:
+                shown += os.read(terminal, 1000)
+            except OSError:
+                break
+        self.assertIn(word, shown)
+        return shown
+
+    def test_ctrl_c_at_the_terminal_interrupts_the_child(self):
+        self.start_service()
+        pid, terminal = self.at_terminal("import time; print('ready', flush=True); time.sleep(600)")
+        self.read_until(terminal, b"ready")
+        os.write(terminal, b"\x03")
+        self.read_until(terminal, b"KeyboardInterrupt")
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 128 + signal.SIGINT)
+
+    def test_ctrl_z_at_the_terminal_stops_both_and_both_go_on(self):
+        self.start_service()
+        # A shell of job control's kind: it continues what has stopped.
+        program = (
+            "import os, signal, subprocess, sys; "
+            "child = subprocess.Popen(sys.argv[1:], process_group=0); "
+            "signal.signal(signal.SIGTTOU, signal.SIG_IGN); os.tcsetpgrp(0, child.pid); "
+            "_, status = os.waitpid(child.pid, os.WUNTRACED); os.tcsetpgrp(0, os.getpid()); print('stopped', os.WIFSTOPPED(status), flush=True); "
+            "sys.stdin.readline(); os.killpg(child.pid, signal.SIGCONT); "
+            "print('status', child.wait(), flush=True)"
+        )
+        inner = (
+            "import os, signal, sys; signal.signal(signal.SIGCONT, lambda *_: (print('continued', flush=True), os._exit(5))); "
+            "print('pid', os.getpid(), 'ready', flush=True)\nwhile True: signal.pause()"
+        )
+        command = [CLI, "run", "-t", "num", "--backend", "warm", "--", PYTHON, "-c", inner]
+        if sys.version_info < (3, 11):
+            self.skipTest("process_group= is of Python 3.11")
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv(PYTHON, [PYTHON, "-c", program, *command])
+        self.addCleanup(os.close, terminal)
+        shown = self.read_until(terminal, b"ready")
+        child = int(shown.split(b"pid ")[1].split()[0])
+        os.write(terminal, b"\x1a")
+        self.read_until(terminal, b"stopped True")
+        state = ""
+        while state != "T":
+            os.sched_yield()
+            with open(f"/proc/{child}/stat") as file:
+                state = file.read().rpartition(")")[2].split()[0]
+        os.write(terminal, b"\n")
+        self.read_until(terminal, b"status 5")
+        os.waitpid(pid, 0)
+
+    def test_explain(self):
+        self.start_service()
+        done = cli("explain", "-t", "num", "--", PYTHON, "-c", "print('never run')")
+        self.assertEqual((done.returncode, done.stdout), (0, "warm\n"), done.stderr)
+        done = cli("explain", "-t", "num", "--json", "--", "true")
+        self.assertEqual((done.returncode, json.loads(done.stdout)["reason_code"]), (2, "program"))
+
+    def states(self):
+        listed = json.loads(cli("template", "list", "--json").stdout)
+        return {entry["name"]: entry["state"] for entry in listed["templates"]}
+
+    def test_templates_are_started_stopped_and_listed(self):
+        self.start_service()
+        self.assertEqual(self.states()["num"], "idle")
+        done = cli("template", "start", "num")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(self.states()["num"], "ready")
+        self.assertRegex(cli("template", "list").stdout, r"(?m)^num +ready +\d+ +/")
+        self.assertEqual(cli("template", "stop", "num").returncode, 0)
+        self.assertEqual(self.states()["num"], "idle")
+        done = cli("template", "start", "nun")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("num", done.stderr)
+
+    def test_a_template_that_does_not_start_says_why(self):
+        self.write("config/templates.d/bad.toml", f"python = '{PYTHON}'\npreload = ['no_such_module']\n")
+        self.start_service()
+        done = cli("template", "start", "bad")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("no_such_module", done.stderr)
+
+    def test_a_reload_reads_the_files_anew(self):
+        self.start_service()
+        self.write("config/templates.d/later.toml", f"python = '{PYTHON}'\npreload = ['csv']\n")
+        done = cli("template", "reload")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("later", self.states())
+        self.write("config/templates.d/later.toml", f"python = '{PYTHON}'\npreload = ['json']\n")
+        self.assertEqual(cli("template", "reload", "later").returncode, 0)
+        done = self.run_python(self.open("later"), "import sys; print('json' in sys.modules, 'csv' in sys.modules)", backend="warm")
+        self.assertEqual(done.stdout, "True False\n")
+        self.write("config/templates.d/later.toml", "prelode = []\n")
+        done = cli("template", "reload")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("later.toml:1:1:", done.stderr)
+
+    def test_show_needs_no_service(self):
+        done = cli("template", "show", "--config", self.path("config"), "num")
+        self.assertEqual(done.returncode, 0)
+        self.assertRegex(done.stdout, r'preload = \[.*"csv".*\] +# .*num\.toml:2:1')
+        done = cli("template", "show", "--config", self.path("config"), "nun")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("num", done.stderr)
+
+    def edit(self, name, text):
+        """An edit by an editor that writes this."""
+        editor = self.write("editor", f"#!/bin/sh\nprintf '%s' '{text}' >\"$1\"\n")
+        os.chmod(editor, 0o700)
+        return cli("template", "edit", "--config", self.path("config"), name, env={**os.environ, "VISUAL": editor})
+
+    def test_edit_checks_what_was_written(self):
+        own = self.path("config/templates.d/new.toml")
+        done = self.edit("new", 'preload = ["csv"]\n')
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        with open(own) as file:
+            self.assertEqual(file.read(), 'preload = ["csv"]\n')
+        done = self.edit("new", "\nspares = true\n")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("new.toml:2:", done.stderr)
+        self.assertEqual(self.edit("../new", "").returncode, 1)
+
+    def test_a_new_file_that_nobody_changed_does_not_stay(self):
+        done = cli("template", "edit", "--config", self.path("config"), "new", env={**os.environ, "VISUAL": "true"})
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertFalse(os.path.exists(self.path("config/templates.d/new.toml")))
+        done = cli("template", "edit", "--config", self.path("config"), "new", env={**os.environ, "VISUAL": "false"})
+        self.assertEqual(done.returncode, 1)
+
+    def test_the_log_is_the_journals(self):
+        folder = self.folder({"journalctl": "#!/bin/sh\nprintf '%s\\n' \"$@\"\n"})
+        os.chmod(os.path.join(folder, "journalctl"), 0o700)
+        done = cli("log", "-f", "-t", "num", "--", "-n", "3", env={**os.environ, "PATH": folder})
+        user = [] if os.geteuid() == 0 else ["--user"]
+        self.assertEqual(
+            done.stdout.split("\n")[:-1],
+            ["SYSLOG_IDENTIFIER=warmforkd", *user, "WARMFORK_TEMPLATE=num", "--follow", "-n", "3"],
+        )
+        done = cli("log", env={**os.environ, "PATH": "/nowhere"})
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("no journalctl", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
