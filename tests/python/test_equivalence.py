@@ -383,7 +383,7 @@ OBSTACLES = {
 TALKATIVE = {
     "warning_option": ({}, ["-Wbogus"], {}),
     "warning_variable": ({"PYTHONWARNINGS": "bogus"}, [], {}),
-    "coerced_locale": ({"PYTHONCOERCECLOCALE": "warn", "LC_ALL": None, "LANG": "C"}, [], {}),
+    "coerced_locale": ({"PYTHONCOERCECLOCALE": "warn", "LC_ALL": None, "LC_CTYPE": None, "LANG": "C"}, [], {}),
     "site": ({}, [], {"sitecustomize.py": "print('hello from site')"}),
 }
 
