@@ -156,7 +156,8 @@ NamedTemplate::Step NamedTemplate::choose(Ask& ask, Answer& ret_answer) {
     if (failure && failure->error_number == ETIMEDOUT) return Step::waits;
     const bool is_restarting =
         cold.reason == WARMFORK_REASON_STALE || cold.reason == WARMFORK_REASON_RESTARTING;
-    if (is_restarting && may_wait && !failure) return Step::waits;
+    const bool waits_for_fresh = may_wait || definition_.on_stale == WARMFORK_STALE_WAIT;
+    if (is_restarting && waits_for_fresh && !failure) return Step::waits;
     if (failure) {
         if (!cold) note_failure(*failure);
         ret_answer.refusal = refusal_of(*failure, cold);
