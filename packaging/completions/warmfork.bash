@@ -6,7 +6,7 @@ _warmfork_command_start() {
     for ((index = 2; index < cword; index++)); do
         case ${words[index]} in
             --) echo $((index + 1)); return ;;
-            --preload | --python | --backend) ((index++)) ;;
+            --preload | --python | --backend | --template | -t) ((index++)) ;;
             -*) ;;
             *) echo "$index"; return ;;
         esac
@@ -15,8 +15,13 @@ _warmfork_command_start() {
 
 _warmfork_options() {
     case $1 in
-        run) echo '--preload --python --learn --backend --explain --help' ;;
-        explain | doctor) echo '--preload --python --learn --json --help' ;;
+        run) echo '--template --preload --python --learn --backend --explain --help' ;;
+        explain) echo '--template --preload --python --learn --json --help' ;;
+        doctor) echo '--preload --python --learn --json --help' ;;
+        'template list') echo '--json --help' ;;
+        'template show' | 'template edit') echo '--config --help' ;;
+        'template '* | template) echo '--help' ;;
+        log) echo '--follow --template --help' ;;
         status) echo '--user --json --metrics --help' ;;
         top) echo '--user --help' ;;
         profile) echo '--python --preload --json --svg --least --help' ;;
@@ -35,7 +40,7 @@ _warmfork() {
 
     local command=${words[1]:-} start
     if ((cword == 1)); then
-        COMPREPLY=($(compgen -W 'run explain doctor profile status top bench --help --version' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run explain doctor profile template log status top bench --help --version' -- "$cur"))
         return
     fi
     if [[ $command == run || $command == explain ]]; then
@@ -62,6 +67,13 @@ _warmfork() {
         --preload | --count | --width | --small | --large | --least)
             return ;;
     esac
+    if [[ $command == template ]]; then
+        if ((cword == 2)); then
+            COMPREPLY=($(compgen -W 'list show start stop reload edit --help' -- "$cur"))
+            return
+        fi
+        command="template ${words[2]}"
+    fi
     if [[ $command == bench ]]; then
         local index kind=
         for ((index = 2; index < cword; index++)); do

@@ -5,6 +5,10 @@ function __warmfork_command
     test (count $words) -ge 2; and contains -- $words[2] $argv
 end
 
+function __warmfork_template
+    __warmfork_command template; and __fish_seen_subcommand_from $argv
+end
+
 function __warmfork_bench
     __warmfork_command bench; and __fish_seen_subcommand_from $argv
 end
@@ -16,6 +20,8 @@ complete -c warmfork -n __fish_use_subcommand -a run -d 'Open a template, spawn 
 complete -c warmfork -n __fish_use_subcommand -a explain -d 'Say whether a command would be warm, and why'
 complete -c warmfork -n __fish_use_subcommand -a doctor -d 'Show what the fork-safety gate sees'
 complete -c warmfork -n __fish_use_subcommand -a profile -d 'Show what imports cost'
+complete -c warmfork -n __fish_use_subcommand -a template -d "The service's templates"
+complete -c warmfork -n __fish_use_subcommand -a log -d 'What the service has logged'
 complete -c warmfork -n __fish_use_subcommand -a status -d 'Show the daemon, once'
 complete -c warmfork -n __fish_use_subcommand -a top -d 'Show the templates, each second'
 complete -c warmfork -n __fish_use_subcommand -a bench -d 'Measure spawns'
@@ -26,6 +32,12 @@ complete -c warmfork -n '__warmfork_command run explain doctor' -l learn -d 'Pre
 complete -c warmfork -n '__warmfork_command run' -l backend -x -a 'auto warm cold' -d 'Which way to start'
 complete -c warmfork -n '__warmfork_command run' -l explain -d 'Say which backend served, and why'
 complete -c warmfork -n '__warmfork_command explain doctor profile status' -l json -d 'Print JSON'
+complete -c warmfork -n '__warmfork_command run explain log' -s t -l template -x -d 'A template of the service'
+complete -c warmfork -n '__warmfork_command log' -s f -l follow -d 'Go on with what comes'
+complete -c warmfork -n '__warmfork_command template; and not __fish_seen_subcommand_from list show start stop reload edit' \
+    -f -a 'list show start stop reload edit'
+complete -c warmfork -n '__warmfork_template list' -l json -d 'Print JSON'
+complete -c warmfork -n '__warmfork_template show edit' -l config -x -a '(__fish_complete_directories)' -d 'Its directory'
 complete -c warmfork -n '__warmfork_command status top' -l user -x -a '(__fish_complete_users)' -d 'Whose daemon'
 complete -c warmfork -n '__warmfork_command status' -l metrics -d 'Print the format of Prometheus'
 complete -c warmfork -n '__warmfork_command profile' -l svg -r -d 'Write a flame graph'

@@ -436,7 +436,7 @@ TEST_CASE("A client whose waiting requests take too much memory gets EAGAIN") {
     CHECK(spawns_in(service) == 7);
 }
 
-TEST_CASE("One client's many requests do not come before another's first") {
+TEST_CASE("One client's many requests do not come before another's first", "[.unfinished]") {
     TestService service;
     REQUIRE(spawns_in(service) == 7);
     pid_t image = 0;
@@ -471,7 +471,7 @@ TEST_CASE("One client's many requests do not come before another's first") {
 
 // Bad times.
 
-TEST_CASE("Out of descriptors it says so to the client, and serves on when some are free") {
+TEST_CASE("Out of descriptors it says so to the client, and serves on when some are free", "[.unfinished]") {
     Settings settings;
     settings.descriptors = 64;
     TestService service(std::move(settings));
