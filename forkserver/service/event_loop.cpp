@@ -107,6 +107,8 @@ EventSource EventLoop::on_signal(int signal, std::function<void()> callback) {
     sd_event_source* source = nullptr;
     check(sd_event_add_signal(loop_, &source, signal, call_signal, kept.get()),
           "cannot wait for a signal");
+    check(sd_event_source_set_priority(source, SD_EVENT_PRIORITY_IMPORTANT),
+          "cannot put a signal first");
     EventSource owner;
     owner.callback_ = std::move(kept);
     owner.source_.reset(source);

@@ -46,7 +46,8 @@ class EventLoop {
                                     std::function<void()> callback);
     /// Calls back once, when all that has come is dealt with.
     [[nodiscard]] EventSource soon(std::function<void()> callback);
-    /// Blocks the signal for this process and calls back when it comes.
+    /// Blocks the signal for this process and calls back when it comes, before anything else that
+    /// waits: none is ever taken and not yet dealt with, so an exec from a callback loses none.
     [[nodiscard]] EventSource on_signal(int signal, std::function<void()> callback);
 
     /// Tells systemd's watchdog that this process lives, if it was asked to (WATCHDOG_USEC).

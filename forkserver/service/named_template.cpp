@@ -208,6 +208,15 @@ NamedTemplate::Step NamedTemplate::renew(Ask& ask, const std::string& change, An
     return Step::refused;
 }
 
+bool NamedTemplate::was_out_of_descriptors() {
+    for (const Process& process : images_.processes())
+        if (process->lacks_descriptors()) {
+            wanted_spares_.reset();
+            return true;
+        }
+    return false;
+}
+
 void NamedTemplate::renew_stale() {
     for (const Process& process : images_.processes())
         if (!process->is_lost() && process->freshness() == TemplateProcess::Freshness::stale)

@@ -64,9 +64,9 @@ class NamedTemplate {
     const std::list<Ask>& asks() const { return asks_; }
     /// They begin anew wherever they are added, and hold no process.
     [[nodiscard]] std::list<Ask> take_asks();
-    /// The next call of `serve` says again how many spares are wanted: a template whose spare could
-    /// not be taken in, for want of a descriptor, was told that no more are.
-    void repeat_wish() { wanted_spares_.reset(); }
+    /// A template whose spare could not be taken in, for want of a descriptor, was told that no
+    /// more are wanted. Is there one? The next call of `serve` says again how many are.
+    [[nodiscard]] bool was_out_of_descriptors();
 
     /// Serves what can be served now, one child for each client in turn, however many requests it
     /// has. Starts what has to be started.

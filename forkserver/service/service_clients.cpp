@@ -111,7 +111,9 @@ void Service::on_client(std::uint64_t id, std::uint32_t events) {
     ServedClient& served = found->second;
     // One that does not read and has gone is not read from either: writing tells.
     if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) served.client.flush();
-    for (int taken = 0; taken < kMostMessages && !served.client.is_clogged(); ++taken) {
+    // What a client asks behind a reload is answered by the service as it is then.
+    for (int taken = 0; taken < kMostMessages && !served.client.is_clogged() && !reloading_;
+         ++taken) {
         ServiceMessage message;
         const int error = served.client.receive(message);
         if (error == EAGAIN || error == EINTR) break;

@@ -236,6 +236,7 @@ void Service::exec_again() {
 }
 
 void Service::reload() {
+    reloading_.reset();
     if (is_stopping_) return;
     timespec now;
     ::clock_gettime(CLOCK_MONOTONIC, &now);

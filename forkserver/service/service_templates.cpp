@@ -52,13 +52,12 @@ void Service::attend(const std::string& name) {
         served.idle = loop_.after(served.idle_timeout, [this, name] { note_idle_template(name); });
 }
 
-/// Some have waited for a while. Where no descriptor is free there will be no spare for them.
+/// Some have waited for a while. Where no descriptor was free there is no spare for them.
 void Service::retry(const std::string& name) {
     const auto found = templates_.find(name);
     if (found == templates_.end()) return;
     ServedTemplate& served = found->second;
-    served.named.repeat_wish();
-    if (!Descriptor(::fcntl(listener_.socket.get(), F_DUPFD_CLOEXEC, 0)) && errno == EMFILE)
+    if (served.named.was_out_of_descriptors())
         refuse_asks(served, {static_cast<std::uint64_t>(Stage::descriptors), EMFILE, 0,
                              "the service is out of descriptors"});
     attend(name);

@@ -165,6 +165,7 @@ void TemplateProcess::take_in(const FrameHeader& header) {
     }
     // No number was free for its mailbox: it ends, and more of its kind are not wanted.
     ending_spares_.push_back(spare.pid);
+    lacks_descriptors_ = true;
     const auto kept = static_cast<std::int64_t>(spares_.size());
     if (commands_->push(make_frame(FrameKind::park, 0, kept, kept), {}) == 0)
         ring(command_bell_.get());
@@ -493,8 +494,14 @@ Outcome TemplateProcess::finish_command(std::uint64_t id, std::uint32_t count, b
     return make_failure(Stage::hand_off, EPIPE, "the template ended before it had forked");
 }
 
+bool TemplateProcess::lacks_descriptors() {
+    const std::lock_guard lock(mutex_);
+    return lacks_descriptors_;
+}
+
 int TemplateProcess::set_spares(std::uint32_t least, std::uint32_t most) {
     const std::lock_guard lock(mutex_);
+    lacks_descriptors_ = false;
     const int error = commands_->push(make_frame(FrameKind::park, 0, least, most), {});
     if (!error && commands_->peer_sleeps()) ring(command_bell_.get());
     return error;

@@ -34,7 +34,7 @@ struct LaunchPlan {
     bool is_python = false;
     std::size_t path_at = 0;  ///< Python: which argument is the number of search directories
     bool nested = false;      ///< each child keeps a twin of the template
-    bool is_shared = false;  ///< its freshness is shown to other processes: see `shown_files`
+    bool is_shared = false;   ///< its freshness is shown to other processes: see `shown_files`
 };
 
 /// A child that the template made, and the owner's end of its mailbox.
@@ -157,6 +157,8 @@ class TemplateProcess {
 
     /// EAGAIN: the ring is full.
     [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
+    /// Was there no number free for the mailbox of the last spare? None comes before `set_spares`.
+    [[nodiscard]] bool lacks_descriptors();
     [[nodiscard]] Outcome report(std::string& ret_json);
 
     /// Tells the template to end in good order; children that run are left to a keeper. One that
@@ -242,6 +244,7 @@ class TemplateProcess {
     std::vector<std::byte> payload_;
     std::deque<Born> spares_;
     std::vector<pid_t> ending_spares_;
+    bool lacks_descriptors_ = false;
     std::map<std::uint64_t, Pending> pending_;
     std::map<std::uint64_t, OwnedSocket> mailboxes_;  ///< of spares that are not yet `born`
     std::vector<Born> unsettled_spares_;  ///< of a template that ended: forked or not, nobody knows
