@@ -188,9 +188,8 @@ Failure TemplateProcess::end_failure() {
     std::string how = "ended";
     if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
         info.si_pid == pid_)
-        how = info.si_code == CLD_EXITED
-                  ? "exited with status " + std::to_string(info.si_status)
-                  : std::string("was killed by ") + ::strsignal(info.si_status);
+        how = (info.si_code == CLD_EXITED ? "exited with status " : "was killed by signal ") +
+              std::to_string(info.si_status);
     const std::string lines = last_lines();
     return {Stage::launch, ECHILD, 0,
             "the template " + how + " before it was ready" +

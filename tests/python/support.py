@@ -89,8 +89,11 @@ class _Service:
         address = f"\0{folder}/{id(self)}"
         self._notifications.bind(address)
         self._notifications.settimeout(60)
+        instance = f"test-{os.getpid()}"  # neither this user's own service nor another test's shares its board
+        self._board = f"/dev/shm/warmfork-{os.geteuid()}-{instance}"
         self.process = subprocess.Popen(
-            [WARMFORKD, "--config", os.path.join(folder, "config"), "--socket", environment["WARMFORK_SOCKET"]],
+            [WARMFORKD, "--config", os.path.join(folder, "config"), "--socket", environment["WARMFORK_SOCKET"],
+             "--instance", instance],
             env={**environment, "NOTIFY_SOCKET": "@" + address[1:]}, start_new_session=True, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -110,6 +113,7 @@ class _Service:
     def kill(self):
         self.process.kill()
         self.process.wait()
+        os.unlink(self._board)
 
     def stop(self):
         self.process.terminate()

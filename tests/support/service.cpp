@@ -74,6 +74,10 @@ std::string probe_definition(const std::string& lines, const std::vector<std::st
 }
 
 TestService::TestService(Settings settings) : settings_(std::move(settings)) {
+    // Neither this user's own service nor another test's shares its board.
+    static int count = 0;
+    instance_ = fmt::format("test-{}-{}", ::getpid(), ++count);
+    board_ = fmt::format("/dev/shm/warmfork-{}-{}", ::geteuid(), instance_);
     ::mkdir((directory_.path() + "/run").c_str(), 0700);
     socket_ = settings_.socket.empty() ? directory_.path() + "/run/socket" : settings_.socket;
     for (const auto& [name, text] : settings_.templates)
@@ -91,6 +95,8 @@ TestService::TestService(Settings settings) : settings_(std::move(settings)) {
 }
 
 TestService::~TestService() {
+    // One that was killed has left it.
+    ::unlink(board_.c_str());
     if (pid_ <= 0) return;
     const std::vector<int> left = children_of(pid_);
     kill();
@@ -99,7 +105,8 @@ TestService::~TestService() {
 
 void TestService::start() {
     std::vector<std::string> command{WARMFORKD,  "--config", directory_.path() + "/config",
-                                     "--socket", socket_,    "--verbose"};
+                                     "--socket", socket_,    "--instance",
+                                     instance_,  "--verbose"};
     command.insert(command.end(), settings_.options.begin(), settings_.options.end());
     auto arguments = detail::pointers(command);
     const Descriptor log(::open((directory_.path() + "/log").c_str(),

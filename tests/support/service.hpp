@@ -73,11 +73,13 @@ class TestService {
     /// Waits until its log has this text.
     bool has_logged(const std::string& text) const;
     std::size_t descriptors() const;
+    /// Its statistics board.
+    const std::string& board() const { return board_; }
 
   private:
     Settings settings_;
     TemporaryDirectory directory_;
-    std::string socket_;
+    std::string socket_, instance_, board_;
     warmfork::Descriptor notifications_, listening_, pidfd_;
     pid_t pid_ = 0;
     bool is_ready_ = false;
