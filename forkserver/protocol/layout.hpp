@@ -26,6 +26,16 @@ static_assert(offsetof(RingHeader, head) == 64);
 static_assert(offsetof(RingHeader, asleep) == 128);
 static_assert(sizeof(RingHeader) == 192);
 
+/// A child that `born` has perhaps not announced yet, for the case that template and child are
+/// killed before either of them says anything: so its parent learns of it all the same.
+struct Newborn {
+    std::atomic<std::uint64_t> id;     ///< child
+    std::atomic<std::uint64_t> spawn;  ///< or 0: a spare
+    std::atomic<std::int32_t> pid;     ///< the kernel's, before the child runs; 0: not forked
+    std::uint32_t reserved;
+};
+static_assert(sizeof(Newborn) == 24 && sizeof(Newborn::pid) == sizeof(int));
+
 struct SegmentLayout {
     std::uint64_t magic;
     std::uint16_t version;
@@ -33,6 +43,7 @@ struct SegmentLayout {
     alignas(64) RingHeader command_ring;               ///< owner to template
     alignas(64) RingHeader completion_ring;            ///< template to owner
     alignas(64) std::atomic<std::uint32_t> freshness;  ///< the template's; FreshnessWord
+    alignas(4096) Newborn newborns[kNewborns];  ///< the template's; by id, modulo their number
     alignas(4096) std::byte command_bytes[kCommandRingSize];
     alignas(4096) std::byte completion_bytes[kCompletionRingSize];
 };
@@ -41,9 +52,10 @@ static_assert(offsetof(SegmentLayout, version) == 8);
 static_assert(offsetof(SegmentLayout, command_ring) == 64);
 static_assert(offsetof(SegmentLayout, completion_ring) == 256);
 static_assert(offsetof(SegmentLayout, freshness) == 448);
-static_assert(offsetof(SegmentLayout, command_bytes) == 4096);
-static_assert(offsetof(SegmentLayout, completion_bytes) == 4096 + 262144);
-static_assert(sizeof(SegmentLayout) == 4096 + 262144 + 65536);
+static_assert(offsetof(SegmentLayout, newborns) == 4096);
+static_assert(offsetof(SegmentLayout, command_bytes) == 12288);
+static_assert(offsetof(SegmentLayout, completion_bytes) == 12288 + 262144);
+static_assert(sizeof(SegmentLayout) == 12288 + 262144 + 65536);
 
 /// Is the image what its files would give now? template/freshness.hpp says in which order it is
 /// read.

@@ -7,7 +7,7 @@
 namespace warmfork {
 
 /// Raised whenever the meaning or place of a byte in this folder changes; both hellos carry it.
-inline constexpr std::uint16_t kProtocolVersion = 3;
+inline constexpr std::uint16_t kProtocolVersion = 4;
 
 /// A spawn record, whole. Linux's own limit for arguments and environment together is 6 MiB.
 inline constexpr std::size_t kMaximumRecordSize = 2u << 20;
@@ -29,6 +29,11 @@ inline constexpr std::size_t kMaximumRecordDescriptors = kMaximumMessageDescript
 
 /// Children of one command: their mailboxes travel in one message.
 inline constexpr std::uint32_t kMaximumBatch = 250;
+
+/// Children that may not have been announced: those of one command, as a template takes the next
+/// when all of the last have been.
+inline constexpr std::uint32_t kNewborns = 256;
+static_assert(kNewborns >= kMaximumBatch);
 
 /// Spares that one template keeps.
 inline constexpr std::uint32_t kMaximumSpares = 4096;

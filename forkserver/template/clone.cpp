@@ -12,21 +12,26 @@ namespace {
 
 constexpr std::uint64_t kFlags = CLONE_PIDFD | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
 
-long clone_system_call(std::uint64_t flags, int exit_signal, int* pidfd, int* thread_id) {
+long clone_system_call(std::uint64_t flags, int exit_signal, std::atomic<std::int32_t>* shown_pid,
+                       int* pidfd, int* thread_id) {
     clone_args arguments{};
-    arguments.flags = flags;
+    arguments.flags = flags | (shown_pid ? CLONE_PARENT_SETTID : 0);
+    arguments.parent_tid = reinterpret_cast<std::uintptr_t>(shown_pid);
     arguments.pidfd = reinterpret_cast<std::uintptr_t>(pidfd);
     arguments.child_tid = reinterpret_cast<std::uintptr_t>(thread_id);
     arguments.exit_signal = static_cast<std::uint64_t>(exit_signal);
-    const long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+    long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
     if (pid >= 0 || errno != ENOSYS) return pid;
+        // It has one place for the pidfd and for what CLONE_PARENT_SETTID writes.
 #if defined(__aarch64__)
-    return ::syscall(SYS_clone, flags | arguments.exit_signal, nullptr, pidfd, nullptr, thread_id);
+    pid = ::syscall(SYS_clone, flags | arguments.exit_signal, nullptr, pidfd, nullptr, thread_id);
 #elif defined(__x86_64__)
-    return ::syscall(SYS_clone, flags | arguments.exit_signal, nullptr, pidfd, thread_id, nullptr);
+    pid = ::syscall(SYS_clone, flags | arguments.exit_signal, nullptr, pidfd, thread_id, nullptr);
 #else
 #error "the argument order of clone is not known for this architecture"
 #endif
+    if (pid > 0 && shown_pid) shown_pid->store(static_cast<std::int32_t>(pid));
+    return pid;
 }
 
 }  // namespace
@@ -41,19 +46,21 @@ int CloneContext::prepare() {
     return list->list.next == &list->list && !list->list_op_pending ? 0 : EBUSY;
 }
 
-int CloneContext::clone_sibling(Descriptor& ret_pidfd) const {
+int CloneContext::clone_sibling(std::atomic<std::int32_t>& shown_pid, Descriptor& ret_pidfd) const {
     // With CLONE_PARENT the child gets the template's exit signal, SIGCHLD.
-    return clone(CLONE_PARENT, 0, ret_pidfd);
+    return clone(CLONE_PARENT, 0, &shown_pid, ret_pidfd);
 }
 
 int CloneContext::clone_child(int exit_signal) const {
     Descriptor pidfd;
-    return clone(0, exit_signal, pidfd);
+    return clone(0, exit_signal, nullptr, pidfd);
 }
 
-int CloneContext::clone(std::uint64_t relation, int exit_signal, Descriptor& ret_pidfd) const {
+int CloneContext::clone(std::uint64_t relation, int exit_signal,
+                        std::atomic<std::int32_t>* shown_pid, Descriptor& ret_pidfd) const {
     int pidfd = -1;
-    const long pid = clone_system_call(kFlags | relation, exit_signal, &pidfd, thread_id_);
+    const long pid =
+        clone_system_call(kFlags | relation, exit_signal, shown_pid, &pidfd, thread_id_);
     if (pid < 0) return -errno;
     if (pid == 0) {
         if (robust_list_) ::syscall(SYS_set_robust_list, robust_list_, robust_list_size_);

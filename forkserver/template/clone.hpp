@@ -1,6 +1,7 @@
 // The system call that makes a child, and what glibc's fork would have put right after it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -18,15 +19,18 @@ class CloneContext {
     /// Makes a child of the template's *parent*: CLONE_PARENT. The caller has blocked all signals
     /// and is the only thread. Returns the pid, with `ret_pidfd` set; 0 in the child; -errno on
     /// failure (EAGAIN: RLIMIT_NPROC or pids; EINVAL: the template is PID 1 of its namespace;
-    /// ENOMEM).
-    [[nodiscard]] int clone_sibling(Descriptor& ret_pidfd) const;
+    /// ENOMEM). `shown_pid` has the pid before the child runs; where there is no clone3, as soon as
+    /// the call returns.
+    [[nodiscard]] int clone_sibling(std::atomic<std::int32_t>& shown_pid,
+                                    Descriptor& ret_pidfd) const;
 
     /// Makes a child of this process. Otherwise the same. `exit_signal`: SIGCHLD, or 0 for a child
     /// that is not seen by any wait without __WALL and ends without a word to its parent.
     [[nodiscard]] int clone_child(int exit_signal) const;
 
   private:
-    [[nodiscard]] int clone(std::uint64_t relation, int exit_signal, Descriptor& ret_pidfd) const;
+    [[nodiscard]] int clone(std::uint64_t relation, int exit_signal,
+                            std::atomic<std::int32_t>* shown_pid, Descriptor& ret_pidfd) const;
 
     int* thread_id_ = nullptr;
     void* robust_list_ = nullptr;

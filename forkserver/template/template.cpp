@@ -81,9 +81,7 @@ std::string Template::open_gate() {
                                         "of the thread id (PR_GET_TID_ADDRESS): {}",
                                         std::strerror(error));
     if (obstacle.empty()) obstacle = libraries_in_the_way(preload_);
-    if (obstacle.empty())
-        obstacle =
-            mappings_in_the_way(allowed_, {&connection_.segment.layout()});
+    if (obstacle.empty()) obstacle = mappings_in_the_way(allowed_, {&connection_.segment.layout()});
     if (obstacle.empty()) {
         // The handlers are part of what makes one thread: OpenBLAS ends its pool in its own.
         const AtforkRun handlers(preload_);
@@ -372,6 +370,15 @@ int Template::make_spare_mailbox(Descriptor& ret_child_end) {
     return error;
 }
 
+/// Where the kernel is to write the pid.
+std::atomic<std::int32_t>& Template::show_newborn(std::uint64_t id, std::uint64_t spawn_id) {
+    Newborn& newborn = connection_.segment.layout().newborns[id % kNewborns];
+    newborn.pid = 0;
+    newborn.id = id;
+    newborn.spawn = spawn_id;
+    return newborn.pid;
+}
+
 std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spawn_id,
                                                  Lifetime lifetime, Descriptor mailbox,
                                                  ForkFailure& ret_failure) {
@@ -385,7 +392,8 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
     Descriptor pidfd;
     const std::string obstacle = fork_obstacle();
     const auto began = Clock::now();
-    const int pid = obstacle.empty() ? clone_.clone_sibling(pidfd) : -ECANCELED;
+    const int pid =
+        obstacle.empty() ? clone_.clone_sibling(show_newborn(id, spawn_id), pidfd) : -ECANCELED;
     if (pid == 0) {
         TwinBirth twin;
         // Before the handlers, so that the twin is as little touched as the template itself.

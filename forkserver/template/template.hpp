@@ -72,6 +72,7 @@ class Template {
     std::optional<ChildCommand> take_commands();
     std::optional<ChildCommand> spawn(const FrameHeader& frame);
     std::optional<ChildCommand> refill();
+    std::atomic<std::int32_t>& show_newborn(std::uint64_t id, std::uint64_t spawn_id);
     std::optional<ChildCommand> give_birth(State state, std::uint64_t spawn_id, Lifetime lifetime,
                                            Descriptor mailbox, ForkFailure& ret_failure);
     std::optional<ChildCommand> serve_as_twin(Descriptor control);

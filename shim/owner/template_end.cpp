@@ -17,8 +17,6 @@
 namespace warmfork {
 namespace {
 
-// How long a spare of a template that has ended may take to say that it exists, in milliseconds.
-constexpr int kUnsettledPatience = 1000;
 constexpr std::size_t kLastLinesSize = 3072;
 // How long a template may take to end after it was told to.
 constexpr auto kShutDownPatience = std::chrono::seconds(5);
@@ -27,8 +25,8 @@ constexpr auto kShutDownPatience = std::chrono::seconds(5);
 bool is_unreaped(pid_t pid) {
     siginfo_t info{};
     // __WALL: also a parked twin, which no other wait sees.
-    return ::waitid(P_PID, static_cast<id_t>(pid), &info,
-                    WEXITED | WNOWAIT | WNOHANG | __WALL) == 0;
+    return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG | __WALL) ==
+           0;
 }
 
 }  // namespace
@@ -60,19 +58,7 @@ bool TemplateProcess::is_over() const {
 TemplateProcess::~TemplateProcess() {
     if (owner_ != ::getpid() || pid_ <= 0) return;  // a forked copy, or never started
     if (!end_template()) leave_children_to_keeper();
-    // By now all that it has forked is known, or says so itself: nobody else has the mailboxes.
     settle_after_end();
-    for (Born& spare : unsettled_spares_) {
-        // It says its pid when it parks; a closed mailbox says that there is no such child.
-        pollfd polled{spare.mailbox.get(), POLLIN, 0};
-        MailboxReply reply{};
-        ReceivedMessage received;
-        if (::poll(&polled, 1, kUnsettledPatience) == 1 &&
-            receive_message(spare.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)), {},
-                            MSG_DONTWAIT, received) == 0 &&
-            received.size == sizeof reply)
-            ending_spares_.push_back(reply.pid);
-    }
     for (Born& spare : spares_) ending_spares_.push_back(spare.pid);
     for (pid_t spare : ending_spares_) end_child(spare);
 }
@@ -91,18 +77,22 @@ bool TemplateProcess::end_template() {
     return status == 0;
 }
 
-/// The template has ended: whatever it still said is in the ring and in the socket. A spare whose
-/// mailbox came but not its birth may exist: it will say so itself, or its mailbox is closed
-/// already.
+/// The template has ended: whatever it still said is in the ring and in the socket, and what it has
+/// forked and not told of is in the segment. A spare ends when its mailbox is closed.
 void TemplateProcess::settle_after_end() {
     ended_ = true;
     receive_mailboxes();
     drain();
-    for (auto& [id, mailbox] : mailboxes_) {
-        Born spare;
-        spare.id = id;
-        spare.mailbox = std::move(mailbox);
-        unsettled_spares_.push_back(std::move(spare));
+    const std::uint64_t last_announced = last_born_;
+    for (const Newborn& newborn : segment_.layout().newborns) {
+        const std::uint64_t id = newborn.id, spawn = newborn.spawn;
+        const pid_t pid = newborn.pid;
+        if (id <= last_announced || pid <= 0) continue;
+        last_born_ = std::max(last_born_, id);
+        if (spawn == 0)
+            ending_spares_.push_back(pid);
+        else if (const auto pending = pending_.find(spawn); pending != pending_.end())
+            pending->second.born.push_back(pid);
     }
     mailboxes_.clear();
 }

@@ -145,6 +145,7 @@ void TemplateProcess::take_strings(const FrameHeader& header) {
 }
 
 void TemplateProcess::take_in(const FrameHeader& header) {
+    last_born_ = std::max(last_born_, header.id);
     if (header.values[1] != 0) {  // of a command: the child itself tells whoever waits for it
         const auto pending = pending_.find(static_cast<std::uint64_t>(header.values[1]));
         if (pending != pending_.end())

@@ -247,7 +247,7 @@ class TemplateProcess {
     bool lacks_descriptors_ = false;
     std::map<std::uint64_t, Pending> pending_;
     std::map<std::uint64_t, OwnedSocket> mailboxes_;  ///< of spares that are not yet `born`
-    std::vector<Born> unsettled_spares_;  ///< of a template that ended: forked or not, nobody knows
+    std::uint64_t last_born_ = 0;                     ///< that was announced
     std::uint32_t waiting_for_room_ = 0;
     std::vector<pid_t> running_children_;
     std::size_t prune_at_ =

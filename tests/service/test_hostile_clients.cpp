@@ -26,7 +26,8 @@ class AttackedService {
               TestService::Settings settings;
               settings.templates["probe"] = probe_definition("spares = 2\nlimits.children = 40\n");
               return settings;
-          }()) {
+          }()),
+          watcher_(service.socket()) {
         spawn();
         rest();
         descriptors_ = service.descriptors();
@@ -49,17 +50,18 @@ class AttackedService {
     TestService service;
 
   private:
-    /// Until there are the template and its spares, and nothing else.
+    /// Until there are the template and its spares, all taken in, and nothing else.
     void rest() {
         std::vector<int> children;
         for (int tries = 0; tries < 2000; ++tries) {
             children = children_of(service.pid());
-            if (children.size() == 3) return;
+            if (children.size() == 3 && parked_spares(watcher_) == 2) return;
             ::poll(nullptr, 0, 5);
         }
         CHECK(children.size() == 3);
     }
 
+    RawClient watcher_;
     std::size_t descriptors_ = 0;
 };
 

@@ -296,8 +296,11 @@ TEST_CASE("No client notices that the daemon is reloaded over and over") {
         return service.descriptors();
     };
     REQUIRE(spawns_in(service) == 7);
-    for (int tries = 0; tries < 2000 && children_of(service.pid()).size() != 3; ++tries)
+    RawClient watcher(service.socket());
+    for (int tries = 0; tries < 2000; ++tries) {
+        if (children_of(service.pid()).size() == 3 && parked_spares(watcher) == 2) break;
         ::poll(nullptr, 0, 5);
+    }
     const std::size_t descriptors = service.descriptors();
     std::vector<ClientProcess> clients;
     for (int i = 0; i < 4; ++i)
@@ -321,7 +324,7 @@ TEST_CASE("No client notices that the daemon is reloaded over and over") {
     }
     CHECK(all > 0);
     CHECK(spawns_in(service) == 7);
-    CHECK(at_rest(descriptors) == descriptors);
+    CHECK(at_rest(descriptors) <= descriptors);
     for (int child : children_of(service.pid())) CHECK(is_running(child));
     CHECK(children_of(service.pid()).size() == 3);
     fmt::print("{} reloads under load: {} spawned; {} descriptors before, {} after\n", reloads, all,

@@ -259,6 +259,10 @@ void misbehave(std::string_view option) {
         ask(rest.substr(0, colon).c_str(), rest.substr(colon + 1).c_str());
     } else if (option == "atfork") {
         ::pthread_atfork([] { ++prepare_runs; }, nullptr, [] { ++child_runs; });
+    } else if (option == "die-at-fork") {
+        // Both, right after the clone.
+        const auto die = [] { ::kill(::getpid(), SIGKILL); };
+        ::pthread_atfork(nullptr, die, die);
     }
 }
 

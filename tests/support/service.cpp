@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 
 #include "channel/message_socket.hpp"
 
@@ -315,6 +316,16 @@ bool RawClient::is_hung_up() {
         const int error = receive(message);
         if (error) return error == ECONNRESET;
     }
+}
+
+std::uint64_t parked_spares(RawClient& client, const std::string& name) {
+    client.send(ServiceKind::manage, 0, FieldWriter().text("list").text("").bytes());
+    ServiceMessage list;
+    if (client.receive(ServiceKind::managed, list)) throw std::runtime_error("no list");
+    const auto json = nlohmann::json::parse(FieldReader(list.body).text());
+    for (const auto& entry : json.at("templates"))
+        if (entry.at("name") == name) return entry.at("parked");
+    return 0;
 }
 
 std::vector<std::byte> lease_body(std::uint64_t count, std::uint64_t flags,

@@ -136,5 +136,8 @@ class RawClient {
     warmfork::Descriptor socket_;
 };
 
+/// How many spares of the template the service holds, as it tells this client.
+std::uint64_t parked_spares(RawClient& client, const std::string& name = "probe");
+
 std::vector<std::byte> lease_body(std::uint64_t count = 1, std::uint64_t flags = 1,
                                   const std::string& name = "probe");

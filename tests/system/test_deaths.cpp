@@ -232,7 +232,7 @@ TEST_CASE(
         FAIL("it was served");
     } catch (const warmfork::Error& error) {
         CHECK(error.stage() == WARMFORK_STAGE_LAUNCH);
-        CHECK(std::string(error.what()).find("Killed") != std::string::npos);
+        CHECK(std::string(error.what()).find("signal 9") != std::string::npos);
     }
 }
 
@@ -273,6 +273,16 @@ TEST_CASE("A template that is killed between a command and its answer loses no s
         CHECK(WEXITSTATUS(status) == 8);
         ::waitpid(killer, nullptr, 0);
     }
+}
+
+TEST_CASE("A child that is killed together with its template before it is announced is reaped") {
+    const int spares = GENERATE(0, 1);  // by a command, and ahead of one
+    {
+        warmfork::Template table = probe_template(spares, {"die-at-fork"});
+        for (int round = 0; round < 3; ++round)
+            CHECK_THROWS_AS(table.spawn({WARMFORK_PROBE, "exit", "0"}), warmfork::Error);
+    }
+    CHECK(children_of(::getpid()).empty());
 }
 
 TEST_CASE("A spare that is killed while parked is replaced, and reaped") {
