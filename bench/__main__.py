@@ -1,9 +1,9 @@
-"""python3 .../warmfork/bench/__main__.py {serial,concurrent,resident,multiprocessing,plot} ..."""
+"""python3 .../warmfork/bench/__main__.py {serial,concurrent,resident,multiprocessing,service,plot} ..."""
 
 import sys
 from importlib import import_module
 
-KINDS = ("serial", "concurrent", "resident", "multiprocessing", "plot")
+KINDS = ("serial", "concurrent", "resident", "multiprocessing", "service", "plot")
 
 
 def main():

@@ -83,7 +83,7 @@ _warmfork() {
             esac
         done
         if [[ -z $kind ]]; then
-            COMPREPLY=($(compgen -W "serial concurrent resident multiprocessing plot $(_warmfork_options bench)" -- "$cur"))
+            COMPREPLY=($(compgen -W "serial concurrent resident multiprocessing service plot $(_warmfork_options bench)" -- "$cur"))
             return
         fi
         if [[ $kind == plot && $cur != -* ]]; then

@@ -188,6 +188,11 @@ class Bench(TestCase):
         done = run("bench", "--python", PYTHON, "multiprocessing", *options, "--json")
         self.assertEqual(set(json.loads(done.stdout)["rows"]), {"warmfork", "forkserver"})
 
+    def test_the_benchmark_of_the_service_prints_its_ratios(self):
+        done = run("bench", "--python", PYTHON, "service", "--count", "1", "--preload", "json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.count("wanted: at most"), 3)
+
 
 class Help(TestCase):
     def test_help_says_what_there_is(self):
