@@ -8,7 +8,7 @@
 namespace warmfork {
 
 /// Raised whenever PreloadInterface changes.
-inline constexpr std::uint32_t kPreloadVersion = 2;
+inline constexpr std::uint32_t kPreloadVersion = 3;
 inline constexpr const char* kPreloadSymbol = "warmfork_preload_interface";
 
 /// One registration by pthread_atfork; each function may be null.
@@ -35,6 +35,7 @@ struct RecordedReads {
     const OpenedFile* files;
     std::size_t file_count;
     bool has_all_variables, has_all_files;  ///< false: there were more than could be recorded
+    std::int64_t resumed;  ///< when the recording went on in this process; 0: it began here
 };
 
 struct PreloadInterface {
@@ -47,6 +48,9 @@ struct PreloadInterface {
     const AtforkHandlers* (*handlers)(std::size_t* ret_count);
     /// Ends the recording of reads, and returns them.
     RecordedReads (*stop_recording)();
+    /// In a forked copy of a process that has stopped recording: goes on, on top of what was
+    /// recorded.
+    void (*resume_recording)();
 };
 
 using PreloadEntry = const PreloadInterface* (*)();

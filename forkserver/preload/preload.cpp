@@ -80,6 +80,7 @@ __attribute__((constructor)) void take_over() {
     interface.real_register_atfork = reinterpret_cast<void*>(real_register_atfork());
     interface.handlers = handlers;
     interface.stop_recording = warmfork::recorder::stop;
+    interface.resume_recording = warmfork::recorder::resume;
     const char* channel = std::getenv(warmfork::kChannelVariable);
     if (!channel) return;
     // Not for what preloading may start, nor in the way of what it opens.

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -27,6 +28,7 @@ char* arena = nullptr;
 std::size_t arena_used = 0;
 bool has_all_variables = true;
 bool has_all_files = true;
+std::int64_t resumed = 0;
 
 const char* variables[kMostVariables];
 OpenedFile files[kMostFiles];
@@ -120,7 +122,17 @@ RecordedReads stop() {
     ::pthread_mutex_lock(&lock);
     recording_process = 0;
     ::pthread_mutex_unlock(&lock);
-    return {variables, variable_count, files, file_count, has_all_variables, has_all_files};
+    return {variables,         variable_count, files,  file_count,
+            has_all_variables, has_all_files,  resumed};
+}
+
+void resume() {
+    timespec now;
+    ::clock_gettime(CLOCK_REALTIME_COARSE, &now);  // by which files are stamped
+    ::pthread_mutex_lock(&lock);
+    resumed = nanoseconds(now);
+    recording_process = ::getpid();
+    ::pthread_mutex_unlock(&lock);
 }
 
 bool is_recording() {

@@ -12,6 +12,8 @@ namespace warmfork::recorder {
 void start();
 /// Ends the recording, and returns what was read.
 RecordedReads stop();
+/// In a forked copy of a process that has stopped: goes on.
+void resume();
 
 /// Is this the process that records, and does it still? Not in what it forks.
 bool is_recording();

@@ -81,6 +81,8 @@ const char* scalar_error(const RecordHeader& header) {
         return "new session and process group exclude each other";
     if (header.limit_count > kResourceLimitCount) return "too many limits";
     if (header.descriptor_count > kMaximumRecordDescriptors) return "too many descriptors";
+    if ((header.flags & kRecordLayer) && header.descriptor_count == 0)
+        return "a layer without a channel";
     if (header.affinity_bytes > kMaximumAffinitySize || header.affinity_bytes % 8 != 0)
         return "affinity mask of a wrong size";
     return nullptr;

@@ -196,7 +196,8 @@ ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, int& reply)
             record.payload,
             record.executable,
             record.header.flags & kRecordSignalMask ? record.header.signal_mask : 0,
-            record.header.flags & kRecordSignalsIgnored ? record.header.signals_ignored : 0};
+            record.header.flags & kRecordSignalsIgnored ? record.header.signals_ignored : 0,
+            record.header.flags & kRecordLayer ? record.descriptor_targets.back() : -1};
 }
 
 void tell_started(int reply) {

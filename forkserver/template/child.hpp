@@ -33,6 +33,7 @@ struct ChildCommand {
     const char* executable;  ///< null: not given
     std::uint64_t signal_mask;
     std::uint64_t signals_ignored;
+    int channel;  ///< of a child that is to become a template, its control socket; -1: none
 };
 
 /// Runs in the child after the fork handlers: parks if it is a spare, takes its record, brings the

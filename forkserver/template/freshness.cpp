@@ -10,9 +10,12 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include "protocol/files.hpp"
 
@@ -168,6 +171,11 @@ void Freshness::watch(const ImageFacts& facts, const Freshness* before) {
     for (const auto& [path, modules] : facts.places)
         places_[path] = {modules, settled(stamp_of(path)), importable_names(path, modules)};
     if (before) compare_with(*before);
+    // From here on whatever is changed has another stamp, also for a copy of this process, which
+    // does not get the events.
+    if (std::any_of(stamps_.begin(), stamps_.end(),
+                    [](const auto& stamp) { return may_change_unseen(stamp.second.changed); }))
+        std::this_thread::sleep_for(std::chrono::nanoseconds(kTick));
     if (mounts_) {
         pollfd polled{mounts_.get(), POLLPRI, 0};
         ::poll(&polled, 1, 0);  // the first look tells of every change before it
@@ -186,7 +194,7 @@ void Freshness::note_sources(const ImageFacts& facts) {
         absent_.insert(path);
         if (stamp_of(path)) is_changed(path);
     }
-    const std::int64_t made_since = process_start_time() - kTick;
+    const std::int64_t made_since = (facts.began ? facts.began : process_start_time()) - kTick;
     for (const std::string& path : facts.sources) {
         const std::optional<FileStamp> now = stamp_of(path);
         if (now) stamps_.emplace(path, *now);
@@ -210,8 +218,14 @@ void Freshness::compare_with(const Freshness& before) {
         const auto now = stamps_.find(path);
         if (now == stamps_.end() || now->second != stamp) become_stale(path + " has changed");
     }
-    for (const auto& [path, place] : before.places_)
-        if (places_[path].names != place.names) become_stale(path + " holds other modules now");
+    for (const auto& [path, place] : before.places_) {
+        // A layer may look for more modules there.
+        const Place& now = places_[path];
+        const bool is_same =
+            (now.modules == place.modules ? now.names : importable_names(path, place.modules)) ==
+            place.names;
+        if (!is_same) become_stale(path + " holds other modules now");
+    }
 }
 
 void Freshness::arm() {

@@ -29,8 +29,8 @@ class Freshness {
     Freshness(int inotify, std::atomic<std::uint32_t>& word);
 
     /// Begins to watch. What has changed since the image took it in makes it stale at once.
-    /// `before`: what the process that this one is a copy of had noted of the same image; null:
-    /// this one has made it.
+    /// `before`: what the process that this one is a copy of had noted of the same image, or of the
+    /// one that this is a layer on; null: this one has made all of it.
     void watch(const ImageFacts& facts, const Freshness* before);
 
     /// To be called when `inotify` or `mounts` is ready, and before each fork. False: stale, for

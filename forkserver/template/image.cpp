@@ -63,6 +63,7 @@ void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts) {
         facts.variables.insert(reads.variables[i]);
     if (!reads.has_all_variables) facts.reads_all_variables = true;
     facts.has_all_files = reads.has_all_files;
+    facts.began = reads.resumed;
     for (std::size_t i = 0; i < reads.file_count; ++i) {
         const OpenedFile& file = reads.files[i];
         if (file.inode == 0) {

@@ -39,6 +39,8 @@ struct ImageFacts {
     /// there.
     std::set<std::string> caches;
     bool has_all_files = true;
+    /// When this process began to take files in, as below; 0: when it was started.
+    std::int64_t began = 0;
     /// Where modules are looked for, and the names of those that were found there or further on: a
     /// new file of that name would be found first.
     std::map<std::string, std::set<std::string>> places;

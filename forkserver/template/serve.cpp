@@ -16,6 +16,9 @@ namespace {
 
 constexpr std::size_t kHelloSize = 64u << 10;
 
+// In a child: the template that it came from.
+const Template* parent_template = nullptr;
+
 ServeResult failed(int error_number, std::string text) {
     ServeResult result;
     result.end = ServeResult::End::failed;
@@ -81,11 +84,19 @@ ServeResult serve(Host& host) {
         return failed(ENOTCONN, "this program was not started as a warmfork template");
     Descriptor control(preload->channel);
     stop_dying_by_signal(control.get());
-    return serve_channel(std::move(control), *preload, host, nullptr);
+    return serve_channel(std::move(control), *preload, host, {});
+}
+
+ServeResult serve_layer(Host& host, Descriptor channel) {
+    const PreloadInterface* preload = find_preload();
+    if (!preload || !parent_template)
+        return failed(ENOTCONN, "this process is no child of a warmfork template");
+    stop_dying_by_signal(channel.get());
+    return serve_channel(std::move(channel), *preload, host, {parent_template, true});
 }
 
 ServeResult serve_channel(Descriptor control, const PreloadInterface& preload, Host& host,
-                          const Template* origin) {
+                          const Origin& origin) {
     Connection connection;
     connection.control = std::move(control);
     const int error = receive_hello(connection);
@@ -104,7 +115,7 @@ ServeResult serve_channel(Descriptor control, const PreloadInterface& preload, H
         return failed(EBUSY, std::move(obstacle));
     ServeResult result;
     if (auto command = served->run()) {
-        static_cast<void>(served.release());  // see Template::run
+        parent_template = served.release();  // never destroyed: see Template::run
         result.end = ServeResult::End::child;
         result.command = *command;
         return result;

@@ -25,4 +25,9 @@ struct ServeResult {
 /// all signals are blocked meanwhile, except while it sleeps. `host` must outlive the call.
 [[nodiscard]] ServeResult serve(Host& host);
 
+/// In a child that is to become a template, and has preloaded on top of the image that it came
+/// from: the same by the channel that came with its command. What that image depends on, this one
+/// does too.
+[[nodiscard]] ServeResult serve_layer(Host& host, Descriptor channel);
+
 }  // namespace warmfork

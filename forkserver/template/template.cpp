@@ -39,7 +39,7 @@ std::span<std::byte> ring_bytes(std::byte* bytes, std::size_t size) {
 }  // namespace
 
 Template::Template(Connection connection, const PreloadInterface& preload, Host& host,
-                   const Template* origin)
+                   const Origin& origin)
     : connection_(std::move(connection)),
       commands_(connection_.segment.layout().command_ring,
                 ring_bytes(connection_.segment.layout().command_bytes, kCommandRingSize)),
@@ -102,9 +102,8 @@ std::string Template::open_gate() {
 
 /// Tells the owner what the image depends on, ahead of `ready`, and begins to watch it.
 void Template::describe_image() {
-    if (origin_) {
-        facts_ = origin_->facts_;
-    } else {
+    if (origin_.base) facts_ = origin_.base->facts_;
+    if (!origin_.base || origin_.is_extended) {
         add_recorded_reads(preload_, facts_);
         host_.describe(facts_);
     }
@@ -127,7 +126,7 @@ void Template::describe_image() {
     };
     add_strings(FrameKind::variables, facts_.variables, facts_.reads_all_variables);
     add_strings(FrameKind::shadowable, facts_.shadowable, false);
-    freshness_.watch(facts_, origin_ ? &origin_->freshness_ : nullptr);
+    freshness_.watch(facts_, origin_.base ? &origin_.base->freshness_ : nullptr);
     static_cast<void>(is_fresh());
 }
 
@@ -427,7 +426,7 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
 std::optional<ChildCommand> Template::serve_as_twin(Descriptor control) {
     const TwinReply reply{kTwinMagic, ::getpid()};
     if (send_message(control.get(), bytes_of(reply), {}, {}, 0)) ::_exit(0);
-    const ServeResult result = serve_channel(std::move(control), preload_, host_, this);
+    const ServeResult result = serve_channel(std::move(control), preload_, host_, {this});
     if (result.end == ServeResult::End::child) return result.command;
     // By no other way: what the program does behind `serve` is for the template's own end.
     if (result.end == ServeResult::End::failed) fmt::print(stderr, "{}\n", result.error);

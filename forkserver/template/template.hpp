@@ -32,11 +32,18 @@ struct Connection {
     std::vector<std::string> allowed;
 };
 
+class Template;
+
+/// What a template that did not begin as a program was forked from.
+struct Origin {
+    const Template* base = nullptr;  ///< null: it was started as a program
+    bool is_extended = false;        ///< it has preloaded on top of that image; false: it is a twin
+};
+
 class Template {
   public:
-    /// `origin`: the template whose twin this process was; null: it has made its image itself.
     Template(Connection connection, const PreloadInterface& preload, Host& host,
-             const Template* origin);
+             const Origin& origin);
 
     /// What has to be right before the first fork; tells the owner ready or refused. Returns what
     /// is in the way, or an empty text.
@@ -113,7 +120,7 @@ class Template {
     Outbox outbox_;
     const PreloadInterface& preload_;
     Host& host_;
-    const Template* origin_;
+    const Origin origin_;
     CloneContext clone_;
     AllowList allowed_;
     SparePolicy policy_;
@@ -140,6 +147,6 @@ class Template {
 /// What `serve` does, by a control socket. `preload`: of the library that is loaded into this
 /// process.
 [[nodiscard]] ServeResult serve_channel(Descriptor control, const PreloadInterface& preload,
-                                        Host& host, const Template* origin);
+                                        Host& host, const Origin& origin);
 
 }  // namespace warmfork

@@ -21,6 +21,8 @@ constexpr seconds kRetryPeriod{5};
 // What an image turns out to depend on is known when it is ready: then another may be the right
 // one.
 constexpr int kChoices = 4;
+// A layer whose base could not be had asks again after this time.
+constexpr seconds kBaseRetryPeriod{1};
 
 /// Where the package lies is inserted for its import only; the modules follow as arguments. What
 /// the interpreter has loaded by itself is told apart from what preloading adds.
@@ -38,6 +40,10 @@ void add_to_hash(std::size_t& hash, std::string_view text) {
 
 std::vector<std::string> copy(std::span<char* const> strings) {
     return {strings.begin(), strings.end()};
+}
+
+bool is_not_yet(const Outcome& failure) {
+    return failure && failure->error_number == ETIMEDOUT;
 }
 
 }  // namespace
@@ -102,10 +108,36 @@ LaunchPlan ImageSet::plan_for(const Image& image) const {
     return plan;
 }
 
-Outcome ImageSet::start_process(const Image& image, Process& ret_process) {
+Outcome ImageSet::start_process(Image& image, Process& ret_process) {
+    if (definition_.take_foundation) return start_layer(image, ret_process);
     if (Outcome failure = TemplateProcess::start(plan_for(image), ret_process)) return failure;
     ++starts_;
     return {};
+}
+
+/// ETIMEDOUT: its base is not ready; `resume` goes on with it.
+Outcome ImageSet::start_layer(Image& image, Process& ret_process) {
+    if (image.base_failure && Clock::now() < image.base_failed_at + kBaseRetryPeriod)
+        return image.base_failure;
+    std::vector<char*> environment;
+    if (image.environment)
+        for (std::string& variable : *image.environment) environment.push_back(variable.data());
+    else
+        for (char** variable = environ; variable && *variable; ++variable)
+            environment.push_back(*variable);
+    Foundation foundation;
+    image.base_reason = {};
+    image.base_failure = definition_.take_foundation(
+        {image.options, image.is_isolated, environment}, foundation, image.base_reason);
+    image.awaits_base = is_not_yet(image.base_failure);
+    if (image.awaits_base) return std::exchange(image.base_failure, std::nullopt);
+    image.base_failed_at = Clock::now();
+    if (image.base_failure) return image.base_failure;
+    Outcome failure = TemplateProcess::extend(plan_for(image), *foundation.base,
+                                              std::move(foundation.spare), ret_process);
+    if (failure && failure->stage == Stage::hand_off) return start_layer(image, ret_process);
+    if (!failure) ++starts_;
+    return failure;
 }
 
 /// The process of the image from now on.
@@ -162,7 +194,20 @@ Outcome ImageSet::run(Image& image) {
 
 Outcome ImageSet::start() {
     const std::lock_guard lock(mutex_);
-    return run(*images_.front());
+    Outcome failure = run(*images_.front());
+    return is_not_yet(failure) ? Outcome() : failure;
+}
+
+Outcome ImageSet::resume() {
+    const std::lock_guard lock(mutex_);
+    Outcome of_first;
+    for (const ImagePointer& image : images_) {
+        if (!image->awaits_base) continue;
+        // Where it fails, whoever asks for this image next is told.
+        Outcome failure = image->process ? start_process(*image, image->next) : restart(*image);
+        if (image == images_.front() && !is_not_yet(failure)) of_first = std::move(failure);
+    }
+    return of_first;
 }
 
 void ImageSet::learn(Image& image, TemplateProcess& process) {
@@ -174,7 +219,7 @@ void ImageSet::learn(Image& image, TemplateProcess& process) {
 }
 
 bool ImageSet::is_starting(const Image& image) {
-    return image.process && !image.has_learned;
+    return image.awaits_base || (image.process && !image.has_learned);
 }
 
 bool ImageSet::fits(Image& image, const Selection& selection) {
@@ -228,6 +273,7 @@ ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, bool in
     variant->options = selection.options;
     variant->is_isolated = selection.is_isolated;
     variant->environment = copy(selection.environment);
+    variant->started_with = *variant->environment;
     images_.push_back(variant);
     return variant;
 }
@@ -255,8 +301,9 @@ ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selecti
         if (image.failure)
             reason.text += "; the image could not be preloaded again: " + image.failure->text;
         else
-            reason.text += image.process ? "; the image is being preloaded again"
-                                         : "; too often to preload it again now";
+            reason.text += image.process || image.awaits_base
+                               ? "; the image is being preloaded again"
+                               : "; too often to preload it again now";
         return reason;
     }
     ColdReason reason = difference(selection);
@@ -264,6 +311,14 @@ ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selecti
                        ? "; a variant for it could not be preloaded: " + image.failure->text
                        : std::string("; a variant for it is being preloaded");
     return reason;
+}
+
+/// Why a request is served cold where a layer's base could not be had. NONE: it is an error.
+ColdReason ImageSet::reason_without_base(Image& image, const Selection& selection) {
+    if (image.base_reason) return image.base_reason;
+    if (&image == images_.front().get() && !image.restarting) return {};
+    if (image.base_failure) image.failure = image.base_failure;
+    return reason_to_wait(image, selection);
 }
 
 Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline deadline,
@@ -283,12 +338,15 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
             ret_cold = reason_to_wait(*image, selection);
             return {};
         }
-        if (Outcome failure = run(*image)) {
-            if (!is_first) std::erase(images_, image);
-            return failure;
-        }
+        Outcome run_failure = run(*image);
         const Process process = image->process;
         const bool waits = may_wait || (is_first && !image->restarting);
+        if (run_failure && (!is_not_yet(run_failure) || waits)) {
+            if (is_not_yet(run_failure)) return run_failure;
+            if (definition_.take_foundation) ret_cold = reason_without_base(*image, selection);
+            if (!is_first) std::erase(images_, image);
+            return run_failure;
+        }
         if (!process || (is_new && !waits)) {
             const auto time = image->not_before;
             if (!waits || (deadline && *deadline < time)) {
@@ -308,6 +366,10 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
             if (!fits(*image, selection)) continue;  // it has read what differs
             ret_process = process;
             return {};
+        }
+        if (failure->stage == Stage::hand_off) {  // the child had ended: another one will do
+            if (image->process == process) discard(image->process);
+            continue;
         }
         const bool is_late = failure->error_number == ETIMEDOUT;
         if (is_late && waits) return failure;

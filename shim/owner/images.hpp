@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -27,6 +28,16 @@ class ImageSet {
     using Process = std::shared_ptr<TemplateProcess>;
     using Deadline = TemplateProcess::Deadline;
 
+    /// What a layer begins as: a parked child of an image of its base.
+    struct Foundation {
+        Process base;
+        Born spare;
+    };
+    /// Takes one that fits and is up to date. ETIMEDOUT: there is none yet, and `resume` is to be
+    /// called when there may be. With `ret_cold` where no image of the base fits, or may.
+    using TakeFoundation =
+        std::function<Outcome(const Selection&, Foundation&, ColdReason& ret_cold)>;
+
     struct Definition {
         bool is_python = false;
         std::string program;                 ///< full path of the interpreter or native program
@@ -44,6 +55,8 @@ class ImageSet {
         std::uint32_t variants_most = 4;
         std::vector<std::string> allowed;
         bool is_shared = false;  ///< with the clients of a service
+        /// Python: each image is preloaded on top of what this gives; empty: it is no layer.
+        TakeFoundation take_foundation = {};
     };
 
     explicit ImageSet(Definition definition);
@@ -53,8 +66,10 @@ class ImageSet {
     /// What the first image is started for. Good until the environment is changed.
     [[nodiscard]] Selection plain_selection();
 
-    /// Starts the first image unless it runs.
+    /// Starts the first image unless it runs. A layer may wait for its base then.
     [[nodiscard]] Outcome start();
+    /// Goes on with layers that wait for their base. A failure is that of the first image.
+    [[nodiscard]] Outcome resume();
 
     /// Finds an image that fits and is ready, and starts what is missing. `may_wait`: until there
     /// is one, or the deadline has passed (ETIMEDOUT); otherwise `ret_cold` is set where there is
@@ -95,6 +110,10 @@ class ImageSet {
         ColdReason restarting;  ///< why it is preloaded again; NONE: it is the first time
         std::optional<Failure> failure;  ///< a variant that could not be preloaded
         Clock::time_point failed_at{};
+        bool awaits_base = false;
+        Outcome base_failure;  ///< why there is no foundation; asked for anew after a while
+        ColdReason base_reason;
+        Clock::time_point base_failed_at{};
         std::vector<std::string> started_with;
         std::vector<std::string> fitting;   ///< the last environment that was found to fit
         std::optional<ReadVariables> read;  ///< of the last process that was ready
@@ -107,7 +126,8 @@ class ImageSet {
 
     // With the mutex held:
     [[nodiscard]] LaunchPlan plan_for(const Image& image) const;
-    [[nodiscard]] Outcome start_process(const Image& image, Process& ret_process);
+    [[nodiscard]] Outcome start_process(Image& image, Process& ret_process);
+    [[nodiscard]] Outcome start_layer(Image& image, Process& ret_process);
     void adopt(Image& image, Process process);
     [[nodiscard]] Outcome restart(Image& image);
     [[nodiscard]] Outcome run(Image& image);
@@ -117,6 +137,7 @@ class ImageSet {
     [[nodiscard]] ImagePointer add_variant(const Selection& selection, bool insists);
     [[nodiscard]] ColdReason difference(const Selection& selection);
     [[nodiscard]] ColdReason reason_to_wait(const Image& image, const Selection& selection);
+    [[nodiscard]] ColdReason reason_without_base(Image& image, const Selection& selection);
     static void put_off_next_start(Image& image);
     [[nodiscard]] Image* image_of(const Process& process);
     void learn(Image& image, TemplateProcess& process);

@@ -10,6 +10,7 @@
 
 #include "channel/doorbell.hpp"
 #include "owner/cold.hpp"
+#include "owner/hand_off.hpp"
 #include "owner/keeping.hpp"
 #include "owner/template_process.hpp"
 #include "protocol/messages.hpp"
@@ -174,6 +175,15 @@ std::string TemplateProcess::last_lines() const {
 
 /// Why a template that has ended did not serve.
 Failure TemplateProcess::end_failure() {
+    // Of a layer: whether it has become one at all.
+    if (started_) {
+        const Descriptor started = std::move(started_);
+        not_started_ = await_start(extended_, started.get());
+        if (not_started_ && not_started_->stage == Stage::directory)
+            not_started_ = make_failure(Stage::launch, not_started_->error_number,
+                                        "the layer cannot change to the directory " + directory_);
+    }
+    if (not_started_) return *not_started_;
     siginfo_t info{};
     std::string how = "ended";
     if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&

@@ -131,24 +131,33 @@ bool TemplateProcess::take_over_twin(const LaunchPlan& plan, const Descriptor& s
     return true;
 }
 
+/// Makes the control socket, the hello in it. `ret_far`: the template's end.
+Outcome TemplateProcess::connect(const LaunchPlan& plan, const Descriptor& segment,
+                                 OwnedSocket& ret_far) {
+    if (int error = make_owned_pair(control_, ret_far))
+        return make_failure(Stage::launch, error, "cannot make the control socket");
+    if (Outcome failure = queue_hello(plan, segment)) return failure;
+    // While it preloads the template cannot watch its owner. Its end of the control socket raises
+    // SIGKILL for it when this end is closed, however that happens; nothing is sent meanwhile. It
+    // takes that back when it begins to serve.
+    ::fcntl(ret_far.get(), F_SETSIG, SIGKILL);
+    ::fcntl(ret_far.get(), F_SETFL, O_ASYNC);
+    return {};
+}
+
+void TemplateProcess::note_launch(const LaunchPlan& plan) {
+    std::error_code unknown;
+    directory_ = std::filesystem::absolute(plan.directory.empty() ? "." : plan.directory, unknown);
+    environment_ = plan.environment ? *plan.environment : current_environment();
+}
+
 Outcome TemplateProcess::start_program(const LaunchPlan& plan, const Descriptor& segment) {
     const std::string preload_library = find_companion("libwarmfork-preload.so");
     if (preload_library.empty())
         return make_failure(Stage::launch, ENOENT, "cannot find libwarmfork-preload.so");
     OwnedSocket far;
-    if (int error = make_owned_pair(control_, far))
-        return make_failure(Stage::launch, error, "cannot make the control socket");
-    if (Outcome failure = queue_hello(plan, segment)) return failure;
-
-    // While it preloads the template cannot watch its owner. Its end of the control socket raises
-    // SIGKILL for it when this end is closed, however that happens; nothing is sent meanwhile. It
-    // takes that back when it begins to serve.
-    ::fcntl(far.get(), F_SETSIG, SIGKILL);
-    ::fcntl(far.get(), F_SETFL, O_ASYNC);
-
-    std::error_code unknown;
-    directory_ = std::filesystem::absolute(plan.directory.empty() ? "." : plan.directory, unknown);
-    environment_ = plan.environment ? *plan.environment : current_environment();
+    if (Outcome failure = connect(plan, segment, far)) return failure;
+    note_launch(plan);
     const std::vector<std::string> environment = with_launch(environment_, preload_library);
     const std::vector<const char*> argument_pointers = pointers_to(plan.arguments);
     const std::vector<const char*> environment_pointers = pointers_to(environment);

@@ -65,6 +65,12 @@ class TemplateProcess {
     [[nodiscard]] static Outcome start(const LaunchPlan& plan,
                                        std::shared_ptr<TemplateProcess>& ret_process);
 
+    /// Makes a template of a parked child of another one, which goes on to preload on top of its
+    /// image; the plan's command line is that of this second part. It is not ready yet. A failure
+    /// leaves nothing of the child; stage hand_off: it had ended, and another one will do.
+    [[nodiscard]] static Outcome extend(const LaunchPlan& plan, TemplateProcess& base, Born spare,
+                                        std::shared_ptr<TemplateProcess>& ret_process);
+
     /// Ends template and spares, and reaps them. Blocks until they have ended.
     ~TemplateProcess();
     TemplateProcess(const TemplateProcess&) = delete;
@@ -183,6 +189,10 @@ class TemplateProcess {
     [[nodiscard]] Outcome make_channel_files(const LaunchPlan& plan, Descriptor& ret_memfd);
     [[nodiscard]] bool take_over_twin(const LaunchPlan& plan, const Descriptor& segment);
     [[nodiscard]] Outcome start_program(const LaunchPlan& plan, const Descriptor& segment);
+    [[nodiscard]] Outcome start_layer(const LaunchPlan& plan, TemplateProcess& base, Born spare);
+    [[nodiscard]] Outcome connect(const LaunchPlan& plan, const Descriptor& segment,
+                                  OwnedSocket& ret_far);
+    void note_launch(const LaunchPlan& plan);
     [[nodiscard]] Outcome queue_hello(const LaunchPlan& plan, const Descriptor& segment);
     [[nodiscard]] std::string last_output() const;
     [[nodiscard]] std::string last_lines() const;
@@ -221,6 +231,9 @@ class TemplateProcess {
     KeptDescriptor shown_segment_;
     OwnerState state_at_start_;
     bool could_compare_ = false;
+    Born extended_;       ///< of a layer: the child that it was, until it has ended
+    Descriptor started_;  ///< likewise: where that says that it has its command
+    Outcome not_started_;
     bool opened_by_main_thread_ = false;
     std::vector<std::string> environment_;
     std::string directory_;

@@ -65,6 +65,8 @@ void report() {
 }  // namespace
 
 bool time_imports() {
+    static bool is_done = false;  // by the template that this one is a layer on
+    if (std::exchange(is_done, true)) return true;
     Reference importlib(PyImport_ImportModule("_frozen_importlib"));
     if (!importlib) return false;
     PyObject* original = PyObject_GetAttrString(importlib.get(), definition.ml_name);

@@ -15,12 +15,14 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
 
 #include "child/setup.hpp"
 #include "import_times.hpp"
 #include "owner/python_command.hpp"
 #include "owner/twin.hpp"
 #include "python_objects.hpp"
+#include "template/atfork.hpp"
 #include "template/serve.hpp"
 
 namespace warmfork::python {
@@ -31,6 +33,9 @@ constexpr int kFailedStatus = 1;
 constexpr int kFlushFailedStatus = 120;
 
 constexpr int kSignalCount = 64;
+
+// Above the numbers that a program's own files get, as the preload library has it.
+constexpr int kLowestChannel = 200;
 
 /// The part of CPython's C API that runs a file as `python3 FILE` does. It is no part of the stable
 /// ABI, but has been the same since Python 2; null: an interpreter without.
@@ -208,9 +213,12 @@ unsigned standard_pipes() {
     return pipes;
 }
 
+// The environment that the record has brought, as `renew_environment` found it last.
+std::vector<std::string> applied_environment;
+
 /// os.environ made equal to environ, unless it is.
 bool renew_environment(PyObject* child) {
-    static std::vector<std::string> applied;
+    std::vector<std::string>& applied = applied_environment;
     char** variable = environ;
     std::size_t same = 0;
     while (*variable && same < applied.size() && applied[same] == *variable) ++variable, ++same;
@@ -345,9 +353,9 @@ class PythonHost : public Host {
         facts.variables.merge(facts_.variables);
         facts.reads_all_variables |= facts_.reads_all_variables;
         facts.sources.merge(facts_.sources);
-        facts.caches = facts_.caches;
-        facts.places = facts_.places;
-        facts.shadowable = facts_.shadowable;
+        facts.caches.merge(facts_.caches);
+        facts.shadowable.merge(facts_.shadowable);
+        for (auto& [path, modules] : facts_.places) facts.places[path].merge(modules);
     }
     std::string report() override { return report_; }
 
@@ -435,9 +443,39 @@ void PythonHost::run_and_forget(char* source) {
     std::exit(status);
 }
 
+// Of a child that is to become a template: the control socket; -1: this process is none.
+int layer_channel = -1;
+// What the template that this process came from has left for layers on it: see `_Image`.
+PyObject* image = nullptr;
+
+/// Copies of what the record has brought, which lies where the records of this process's own
+/// children will: modules may keep what getenv returned.
+void keep_environment() {
+    std::size_t count = 0;
+    while (environ[count]) ++count;
+    auto** kept = static_cast<char**>(std::calloc(count + 1, sizeof(char*)));
+    for (std::size_t i = 0; kept && i < count; ++i)
+        if (!(kept[i] = ::strdup(environ[i]))) kept = nullptr;
+    if (!kept) ::_exit(kFailedStatus);
+    environ = kept;
+}
+
+void begin_layer(int channel) {
+    const PreloadInterface* preload = find_preload();
+    if (!preload) ::_exit(kFailedStatus);
+    keep_environment();
+    preload->resume_recording();
+    layer_channel = moved_up(Descriptor(channel), kLowestChannel).release();
+}
+
 [[noreturn]] void run_child(PythonHost& host, const ChildCommand& command) {
-    if (!host.import_log().empty()) report_imports_at_exit(host.import_log());
-    Reference prepared = prepare(host.child(), command, false);
+    const bool is_layer = command.channel >= 0;
+    if (is_layer)
+        begin_layer(command.channel);
+    else if (!host.import_log().empty())
+        report_imports_at_exit(host.import_log());
+    // A layer's children run the hook, it itself does not, as in a rehearsal.
+    Reference prepared = prepare(host.child(), command, is_layer);
     // Not before Python knows which signals are ignored.
     set_signal_mask(command.signal_mask);
     const End end = prepared ? run_prepared(host.child(), prepared.get()) : fail_with_traceback();
@@ -476,6 +514,12 @@ ChildPlan stand_in_plan;
 }  // namespace
 
 PyObject* start_environment(PyObject*, PyObject*) {
+    if (layer_channel >= 0) {
+        std::vector<char*> variables;
+        for (std::string& variable : applied_environment) variables.push_back(variable.data());
+        variables.push_back(nullptr);
+        return environment_dictionary(variables.data()).release();
+    }
     // The interpreter may have changed its environment since; the kernel shows what it was started
     // with.
     std::ifstream file("/proc/self/environ", std::ios::binary);
@@ -486,6 +530,12 @@ PyObject* start_environment(PyObject*, PyObject*) {
         variables.push_back(text.data() + at);
     variables.push_back(nullptr);
     return environment_dictionary(variables.data()).release();
+}
+
+PyObject* extended_image(PyObject*, PyObject*) {
+    PyObject* extended = layer_channel >= 0 && image ? image : Py_None;
+    Py_INCREF(extended);
+    return extended;
 }
 
 PyObject* current_environment(PyObject*, PyObject*) {
@@ -540,11 +590,11 @@ PyObject* become_child(PyObject*, PyObject* arguments) {
 }
 
 PyObject* serve(PyObject*, PyObject* arguments) {
-    PyObject *child, *hook, *description, *restore;
+    PyObject *child, *hook, *description, *restore, *left;
     const char *report, *import_log, *obstacle;
     ImageFacts facts;
-    if (!PyArg_ParseTuple(arguments, "OOsOysO", &child, &hook, &report, &description, &import_log,
-                          &obstacle, &restore) ||
+    if (!PyArg_ParseTuple(arguments, "OOsOysOO", &child, &hook, &report, &description, &import_log,
+                          &obstacle, &restore, &left) ||
         !read_facts(description, facts) || (import_log[0] && !time_imports()))
         return nullptr;
     if (!run_file_function() || !delete_thread_state_function()) {
@@ -557,9 +607,13 @@ PyObject* serve(PyObject*, PyObject* arguments) {
     Py_INCREF(child);
     Py_INCREF(hook);
     Py_INCREF(restore);
+    Py_INCREF(left);
+    image = left;
     auto* host = new PythonHost(child, hook, report, std::move(facts), import_log, obstacle);
     end_unless(leave_python_frames(delete_thread_state_function(), restore));
-    ServeResult result = warmfork::serve(*host);
+    const int channel = std::exchange(layer_channel, -1);
+    ServeResult result =
+        channel >= 0 ? serve_layer(*host, Descriptor(channel)) : warmfork::serve(*host);
     if (result.end == ServeResult::End::child) run_child(*host, result.command);
     if (result.end == ServeResult::End::failed)
         // The owner has the reason already, by the channel or by this line.

@@ -6,13 +6,17 @@
 
 namespace warmfork::python {
 
-/// serve(child, hook, report, description): never returns to Python, neither in the template, which
-/// ends here, nor in a child. `child` is the module warmfork._child, `hook` is called before each
-/// fork (None: nothing), `description` says what the image was made from.
+/// serve(child, hook, report, description, log, obstacle, restore, image): never returns to Python,
+/// neither in the template, which ends here, nor in a child. `child` is the module warmfork._child,
+/// `hook` is called before each fork (None: nothing), `description` says what the image was made
+/// from, `image` is for layers on it.
 PyObject* serve(PyObject* module, PyObject* arguments);
 
 /// The environment that this process was started with, as bytes by bytes.
 PyObject* start_environment(PyObject* module, PyObject* none);
+
+/// In a layer: what the template that it was forked from gave to `serve`; None: this is no layer.
+PyObject* extended_image(PyObject* module, PyObject* none);
 
 /// What environ holds, as bytes by bytes.
 PyObject* current_environment(PyObject* module, PyObject* none);

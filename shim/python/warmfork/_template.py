@@ -193,13 +193,15 @@ def _sources_of(attributes):
     return os.path.abspath(file) if has_file else "", os.path.abspath(cache) if isinstance(cache, str) else ""
 
 
-def _describe(start, path, missed):
+def _describe(start, path, missed, described=()):
     """Of what is imported: its files, where it was looked for, and which modules a file beside a script
     would come before. start: the modules that every interpreter has from the beginning. missed: names that
-    were looked for and not found; a file that is new might be."""
+    were looked for and not found; a file that is new might be. described: modules that need not be."""
     sources, caches, places, shadowable = set(), set(), {}, set()
     looked_for = {name: {} for name in (*missed, "sitecustomize", "usercustomize")}
-    looked_for.update((name, _attributes(module)) for name, module in list(sys.modules.items()))
+    looked_for.update(
+        (name, _attributes(module)) for name, module in list(sys.modules.items()) if name not in described
+    )
     for name, attributes in looked_for.items():
         origin = getattr(attributes.get("__spec__"), "origin", None)
         if name == "__main__" or origin in ("built-in", "frozen"):
@@ -254,7 +256,8 @@ class _ThreadState:
     """What the main thread has of its own, and modules may set when they are imported. `restore` is called in
     the thread state that children begin with: see leave_python_frames."""
 
-    def __init__(self):
+    def __init__(self, inherited):
+        """inherited: thread-local objects that are known already; what is frozen is not found by itself."""
         is_new = "_contextvars" not in sys.modules
         import _contextvars
 
@@ -263,8 +266,11 @@ class _ThreadState:
         self.variables = list(_contextvars.copy_context().items())
         self.asyncgen_hooks = sys.get_asyncgen_hooks()
         self.coroutine_depth = sys.get_coroutine_origin_tracking_depth()
+        # Not in one list with what is inherited: it would be among the objects, and refer to itself.
         self.locals = [
-            (local, dict(self._values_of(local))) for local in gc.get_objects() if issubclass(type(local), _thread._local)
+            (local, dict(self._values_of(local)))
+            for objects in (inherited, gc.get_objects())
+            for local in objects if issubclass(type(local), _thread._local)
         ]
 
     @staticmethod
@@ -307,45 +313,88 @@ def _find_hook(name):
     return found
 
 
+class _Image:
+    """What a layer has to know of the image that it is preloaded on top of."""
+
+    def __init__(self):
+        self.names = ()  # of the modules that were asked for
+        self.times = []
+        self.ignored = _ignored_signals()  # when the interpreter had started
+        self.own_path = sys.path[:]
+        self.search_path = []  # came in front of it
+        self.whole_path = self.own_path  # both, and what preloading has made of it
+        self.locals = ()
+
+    def path_for(self, search_path):
+        """sys.path before the first import, and now, with these search directories in front."""
+        before = search_path + [entry for entry in self.own_path if entry not in search_path]
+        if search_path == self.search_path:
+            return before, self.whole_path[:]
+        # The others go, unless the interpreter itself has them, and these come in their place.
+        left = [entry for entry in self.whole_path if entry not in search_path]
+        given_up = [entry for entry in self.search_path if entry in left]
+        place = left.index(given_up[0]) if given_up else 0
+        kept = [entry for entry in left if entry in self.own_path or entry not in given_up]
+        kept[place:place] = search_path
+        return before, kept
+
+
+def _forget_listings():
+    """Directories are looked at anew: what the base remembers of them may be older than the last change."""
+    for finder in list(sys.path_importer_cache.values()):
+        if hasattr(finder, "invalidate_caches"):
+            finder.invalidate_caches()
+
+
 def main(start):
     """sys.argv: -c, the package's directory, the two hooks, "learn" or "", the number of search directories,
-    these, the modules. start: the names in sys.modules when the interpreter had started."""
+    these, the modules. start: the names in sys.modules when this began."""
     from . import _child, _native
 
+    base = _native.extended_image()
     package, before_fork, in_child, learns, count = *sys.argv[1:5], int(sys.argv[5])
     path, names = sys.argv[6 : 6 + count], sys.argv[6 + count :]
     del sys.argv[1:]  # not for the modules
-    ignored_at_start = _ignored_signals()
-    obstacle = "the interpreter writes something whenever it starts" if _output_at_start() else ""
-    folder = _learning_folder(names) if learns else ""
-    start_environment = _started_with(_native.start_environment())
     sys.path.remove(package)
-    own_path = sys.path[:]
-    sys.path[:] = path + [entry for entry in own_path if entry not in path]
-    path_at_start = sys.path[:]
+    obstacle, start_environment = "", _native.start_environment()
+    if base is None:
+        base = image = _Image()
+        described = ()
+        start_environment = _started_with(start_environment)
+        if _output_at_start():
+            obstacle = "the interpreter writes something whenever it starts"
+    else:
+        image, described = _Image(), start
+        image.ignored, image.own_path = base.ignored, base.own_path
+        _forget_listings()
+    path_at_start, sys.path[:] = base.path_for(path)
+    image.names, image.search_path = (*base.names, *names), path
+    folder = _learning_folder(image.names) if learns else ""
     variables, missed = _ReadVariables(), _MissedModules()
     sys.meta_path.append(missed)
-    times = _import_all(names)
+    times = base.times + _import_all(names)
     learned = _learn(folder, times) if learns else None
     before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
     sys.meta_path.remove(missed)
     variables.stop()
-    _leave_no_trace(package, names)
-    description = _describe(start, sys.path, missed.names)
+    _leave_no_trace(package, image.names)
+    description = _describe(start, sys.path, missed.names, described)
     path_changes = _changes_of_path(path_at_start, sys.path)
-    sys.path[:] = own_path
+    image.times, image.whole_path = times[:], sys.path[:]
+    sys.path[:] = image.own_path
     for entry in path:
-        if entry not in own_path:
+        if entry not in image.own_path:
             sys.path_importer_cache.pop(entry, None)
     _child.remember_image(
-        names, start_environment, _native.current_environment(), in_child,
-        ignored_at_start & _ignored_signals(), path_changes,
+        image.names, start_environment, _native.current_environment(), in_child,
+        image.ignored & _ignored_signals(), path_changes,
     )
     if not obstacle and (sys.gettrace() or sys.getprofile()):
         obstacle = "preloading has set a trace or profile function, which a child could not go on with"
     _flush()
     gc.collect()
-    thread_state = _ThreadState()
+    thread_state = _ThreadState(base.locals)
+    image.locals = [local for local, _ in thread_state.locals]
     gc.freeze()
     _native.serve(
         _child,
@@ -355,4 +404,5 @@ def main(start):
         os.fsencode(learned.log) if learned else b"",
         obstacle,
         thread_state.restore,
+        image,
     )
