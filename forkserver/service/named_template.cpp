@@ -84,6 +84,8 @@ std::vector<NamedTemplate::Answer> NamedTemplate::serve() {
     std::vector<Answer> answers;
     answered_.clear();
     empty_.clear();
+    // With somebody who asks, the failure is theirs to find.
+    if (const Outcome failure = images_.resume(); failure && asks_.empty()) note_failure(*failure);
     for (auto ask = asks_.begin(); ask != asks_.end();) {
         Answer answer{&*ask, {}, {}, {}, true};
         const Step step = try_to_serve(*ask, answer);

@@ -21,10 +21,14 @@ class NamedTemplate {
 
     struct Definition {
         std::string name;
+        std::string base;  ///< that it is a layer on; empty: it is none
         ImageSet::Definition images;
         warmfork_on_stale on_stale = WARMFORK_STALE_COLD;
         std::vector<std::string> command;  ///< fixed, for users that may start nothing else
     };
+
+    /// An ask of the service itself, for a layer that is to begin as that child.
+    static constexpr std::uint64_t kNoClient = 0;
 
     /// A client that wants `wanted.count` children.
     struct Ask {

@@ -53,6 +53,7 @@ NamedTemplate::Definition make_definition(const TemplateDefinition& configured,
                                           std::string& ret_error) {
     NamedTemplate::Definition definition;
     definition.name = configured.name;
+    definition.base = configured.extends;
     definition.on_stale = configured.on_stale;
     definition.command = configured.command;
     ImageSet::Definition& images = definition.images;
@@ -128,17 +129,17 @@ Service::ServedTemplate* Service::find_template(const std::string& name) {
     if (configured == configuration_.templates.end()) return nullptr;
     const TemplateDefinition& definition = configured->second.definition;
     std::string error;
-    if (!definition.extends.empty())
-        error = "layers (extends) are read, but not served yet: give the whole preload list";
-    if (!error.empty()) {
-        log(LOG_ERR, {name}, error);
-        return nullptr;
-    }
     NamedTemplate::Definition named = make_definition(definition, error);
     if (!error.empty()) {
         log(LOG_ERR, {name}, error);
         return nullptr;
     }
+    if (!named.base.empty())
+        named.images.take_foundation = [this, name](const Selection& selection,
+                                                    ImageSet::Foundation& ret_foundation,
+                                                    ColdReason& ret_cold) {
+            return take_foundation(name, selection, ret_foundation, ret_cold);
+        };
     const auto [place, _] = templates_.try_emplace(
         name, std::move(named), definition.limits.over(configuration_.daemon->limits));
     place->second.idle_timeout = definition.idle_timeout;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -64,6 +65,14 @@ class Service {
         NamedTemplate::Clock::time_point began;
         bool is_ready = false;
     };
+    /// What a layer wants of its base, until it has it.
+    struct FoundationAsk {
+        std::uint64_t id;
+        std::vector<std::string> options, environment;
+        bool is_answered = false;
+        ImageSet::Foundation foundation = {};
+        Refusal refusal = {};  ///< where it has no spare
+    };
     struct ServedTemplate {
         explicit ServedTemplate(NamedTemplate::Definition definition, ClientLimits limits)
             : named(std::move(definition)), limits(limits) {}
@@ -71,6 +80,7 @@ class Service {
         TemplateEntry entry;
         ClientLimits limits;
         std::chrono::milliseconds idle_timeout{0};
+        std::list<FoundationAsk> foundation_asks;                   ///< of a layer
         std::unordered_map<std::uint64_t, WatchedProcess> watched;  ///< by serial
         EventSource due, retry, idle;
     };
@@ -128,6 +138,14 @@ class Service {
     void show_image(Client& client, TemplateProcess& process);
     void watch_processes(ServedTemplate& served);
     [[nodiscard]] TemplateState state_of(ServedTemplate& served);
+
+    // Layers.
+    [[nodiscard]] Outcome take_foundation(const std::string& layer, const Selection& selection,
+                                          ImageSet::Foundation& ret_foundation,
+                                          ColdReason& ret_cold);
+    void lay_foundation(NamedTemplate::Answer& answer);
+    [[nodiscard]] std::vector<std::string> layers_on(const std::string& base) const;
+    [[nodiscard]] ServedTemplate* renew_template(const std::string& name);
     [[nodiscard]] std::string name_of(ServedTemplate& served);
 
     // Children.
@@ -185,7 +203,7 @@ class Service {
     Cgroups cgroups_;
     std::map<Cgroups::Owner, Survivor> survivors_;     ///< clients of a service that was killed
     std::map<Cgroups::Owner, EventSource> clearings_;  ///< of clients that have gone
-    std::uint64_t last_client_ = 0, last_child_ = 0;
+    std::uint64_t last_client_ = 0, last_child_ = 0, last_foundation_ = 0;
     std::uint64_t generation_ = 1;  ///< how often this process has been exec'd
     bool is_stopping_ = false;
     bool is_reading_ = true;      ///< false: a file of the configuration has an error

@@ -82,8 +82,9 @@ void Service::note_idle_template(const std::string& name) {
     if (found == templates_.end()) return;
     ServedTemplate& served = found->second;
     const auto unused = NamedTemplate::Clock::now() - served.named.last_used();
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(served.idle_timeout - unused);
+    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(served.idle_timeout - unused);
+    // Without its base an edit of a layer would cost that preload too.
+    if (!layers_on(name).empty()) left = served.idle_timeout;
     served.idle.reset();
     if (served.named.has_asks() || left.count() > 0) {
         served.idle =
@@ -174,6 +175,7 @@ void Service::show_image(Client& client, TemplateProcess& process) {
 
 void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
     const NamedTemplate::Ask& ask = *answer.ask;
+    if (ask.client == NamedTemplate::kNoClient) return lay_foundation(answer);
     const auto found = clients_.find(ask.client);
     if (found == clients_.end()) {
         if (answer.spare) end_child(answer.spare->pid);
@@ -361,6 +363,7 @@ void Service::manage(Client& client, const ServiceMessage& message) {
             const auto served = templates_.find(known);
             const bool runs = served != templates_.end();
             list.push_back({{"name", known},
+                            {"extends", loaded.definition.extends},
                             {"state", runs ? name_of(served->second) : "idle"},
                             {"parked", runs ? served->second.named.parked() : 0},
                             {"files", loaded.files}});
@@ -377,15 +380,11 @@ void Service::manage(Client& client, const ServiceMessage& message) {
     if (verb == "stop")
         refuse_asks(*served, {static_cast<std::uint64_t>(Stage::launch), ESHUTDOWN, 0,
                               fmt::format("the template {} has been stopped", name)});
-    std::list<NamedTemplate::Ask> asks;
-    if (verb == "reload") asks = served->named.take_asks();
-    if (verb == "stop" || verb == "reload") templates_.erase(name);
+    if (verb == "stop") templates_.erase(name);
+    if (verb == "reload") served = renew_template(name);
     if (verb == "start" || verb == "reload") {
-        served = find_template(name);
         if (!served)
             return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
-        for (NamedTemplate::Ask& ask : asks) served->named.add(std::move(ask));
-        attend_soon(name);  // they are answered, whatever becomes of this
         if (const Outcome failure = served->named.start())
             return refuse(client, message.id, failure->stage, failure->error_number, failure->text);
         attend(name);
