@@ -15,7 +15,7 @@ inline constexpr std::uint64_t kBoardMagic = 0x3164726f626d7277;  // "wrmbord1"
 
 /// Raised whenever the meaning or place of a byte changes. The first 32 bytes of a board never do,
 /// so that a reader of any version can say which daemon it has found.
-inline constexpr std::uint64_t kBoardVersion = 1;
+inline constexpr std::uint64_t kBoardVersion = 2;
 
 /// Entries. What a daemon has beyond these is counted and not shown.
 inline constexpr std::size_t kBoardTemplates = 128;
@@ -93,12 +93,13 @@ struct BoardTemplate {
     std::uint64_t latency[kLatencyBuckets];  ///< warm spawns, since the start
     BoardText<64> name;
     BoardText<256> error;  ///< the last line that it wrote when it failed
+    BoardText<64> base;    ///< the template that it extends; empty: none
 };
 static_assert(offsetof(BoardTemplate, cold) == 88);
 static_assert(offsetof(BoardTemplate, latency_sum_us) == 344);
 static_assert(offsetof(BoardTemplate, latency) == 352);
 static_assert(offsetof(BoardTemplate, name) == 352 + 8 * kLatencyBuckets);
-static_assert(sizeof(BoardTemplate) == 2464);
+static_assert(sizeof(BoardTemplate) == 2528);
 
 struct BoardClient {
     std::uint64_t pid;  ///< 0: the entry is not in use
@@ -130,7 +131,7 @@ static_assert(offsetof(BoardLayout, daemon) == 64);
 static_assert(offsetof(BoardLayout, clients) == 448);
 static_assert(sizeof(Published<BoardClient>) == 72);
 static_assert(offsetof(BoardLayout, templates) == 20480);
-static_assert(sizeof(Published<BoardTemplate>) == 2472);
-static_assert(sizeof(BoardLayout) == 339968);
+static_assert(sizeof(Published<BoardTemplate>) == 2536);
+static_assert(sizeof(BoardLayout) == 348160);
 
 }  // namespace warmfork

@@ -363,12 +363,13 @@ void Board::take_over(interprocess::mapped_region region) {
     });
 }
 
-TemplateEntry Board::template_entry(std::string_view name) {
+TemplateEntry Board::template_entry(std::string_view name, std::string_view base) {
     if (!layout_) return {};
     Published<BoardTemplate>* const place = find_place(*layout_, name);
     publish_entry(place, [&](BoardTemplate& entry) {
         if (!holds(entry.name, name)) clear(entry);
         store(entry.name, name);
+        store(entry.base, base);
         set_state_word(entry, TemplateState::idle);
     });
     publish(layout_->daemon, [&](BoardDaemon& daemon) {

@@ -112,8 +112,8 @@ class Board {
     [[nodiscard]] static int create(std::string_view instance, Board& ret_board);
 
     /// An entry for a template (the first 64 bytes of its name count). One at a time for a name:
-    /// give the old one back first.
-    [[nodiscard]] TemplateEntry template_entry(std::string_view name);
+    /// give the old one back first. `base`: that it extends; empty: none.
+    [[nodiscard]] TemplateEntry template_entry(std::string_view name, std::string_view base = {});
 
     /// An entry for a client that has connected; `command`: its comm.
     [[nodiscard]] ClientEntry client_entry(pid_t pid, uid_t uid, std::string_view command);

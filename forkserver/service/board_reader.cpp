@@ -95,6 +95,7 @@ TemplateSnapshot describe(const BoardTemplate& entry, std::uint64_t now_ns) {
     if (entry.retry_at_ns > now_ns)
         snapshot.retry_in = milliseconds_of((entry.retry_at_ns - now_ns) / 1'000'000);
     snapshot.error = printable(entry.error);
+    snapshot.base = printable(entry.base);
     snapshot.cold = std::to_array(entry.cold);
     snapshot.latency = std::to_array(entry.latency);
     snapshot.latency_sum_us = entry.latency_sum_us;

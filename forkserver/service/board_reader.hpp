@@ -28,6 +28,7 @@ struct TemplateSnapshot {
     std::uint64_t resident_kb = 0, proportional_kb = 0;  ///< 0: not known
     std::chrono::milliseconds retry_in{0};
     std::string error;
+    std::string base;  ///< the template that it extends; empty: none
     ColdCounts cold{};
     LatencyCounts latency{};  ///< of warm spawns; latency_total() is their number
     std::uint64_t latency_sum_us = 0;

@@ -143,7 +143,7 @@ Service::ServedTemplate* Service::find_template(const std::string& name) {
     const auto [place, _] = templates_.try_emplace(
         name, std::move(named), definition.limits.over(configuration_.daemon->limits));
     place->second.idle_timeout = definition.idle_timeout;
-    place->second.entry = board_.template_entry(name);
+    place->second.entry = board_.template_entry(name, definition.extends);
     return &place->second;
 }
 

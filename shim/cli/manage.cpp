@@ -71,10 +71,10 @@ int list(bool as_json) {
         fmt::print("{}\n", answer.dump(1));
         return 0;
     }
-    Table table({"<TEMPLATE", "<STATE", "PARKED", "<FILE"}, ::isatty(STDOUT_FILENO));
+    Table table({"<TEMPLATE", "<STATE", "PARKED", "<EXTENDS", "<FILE"}, ::isatty(STDOUT_FILENO));
     for (const Json& entry : answer["templates"])
         table.add({entry.value("name", ""), entry.value("state", ""),
-                   entry.value("parked", std::uint64_t{0}),
+                   entry.value("parked", std::uint64_t{0}), entry.value("extends", ""),
                    entry["files"].empty() ? "" : entry["files"][0].get<std::string>()});
     for (const std::string& line : table.lines()) fmt::print("{}\n", line);
     for (const Json& error : answer["errors"]) fmt::print(stderr, "{}\n", error.get<std::string>());

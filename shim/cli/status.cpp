@@ -39,6 +39,7 @@ Json latency_json(const TemplateSnapshot& entry) {
 
 Json template_json(const TemplateSnapshot& entry) {
     Json described{{"name", entry.name},
+                   {"extends", entry.base.empty() ? Json(nullptr) : Json(entry.base)},
                    {"state", template_state_name(entry.state)},
                    {"pid", known(static_cast<std::uint64_t>(entry.pid))},
                    {"images", entry.images},
@@ -111,6 +112,7 @@ void print_templates(const BoardSnapshot& snapshot, bool is_coloured) {
     for (std::size_t i = 0; i < snapshot.templates.size(); ++i) {
         const TemplateSnapshot& entry = snapshot.templates[i];
         fmt::print("{}\n", lines[i + 1]);
+        if (!entry.base.empty()) fmt::print("  extends: {}\n", entry.base);
         if (cold_total(entry.cold)) fmt::print("  cold: {}\n", cold_text(entry.cold));
         if (entry.state == TemplateState::failing) fmt::print("  {}\n", failing_text(entry));
     }

@@ -156,7 +156,7 @@ class Status(TestCase):
         self.assertEqual(
             num,
             dict(
-                name="num", state="ready", pid=4711, images=2, spares=4, leased=2, children=3, spawns=1000,
+                name="num", extends=None, state="ready", pid=4711, images=2, spares=4, leased=2, children=3, spawns=1000,
                 cold={"total": 3, "reasons": {"stale": 1, "environment": 2}}, starts=1, preload_ms=812,
                 resident_kb=63000, proportional_kb=31000, retry_ms=None, error=None,
             ),

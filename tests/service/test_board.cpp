@@ -121,7 +121,7 @@ std::uint64_t exact_percentile(std::vector<std::uint64_t> values, double part) {
 
 TEST_CASE("What the daemon writes is what a reader sees") {
     Board board = make_board();
-    TemplateEntry num = board.template_entry("num");
+    TemplateEntry num = board.template_entry("num", "base");
     num.set_state(TemplateState::ready);
     num.set_images(4711, 2);
     num.count_start();
@@ -147,6 +147,7 @@ TEST_CASE("What the daemon writes is what a reader sees") {
     REQUIRE(seen.templates.size() == 1);
     const TemplateSnapshot& entry = seen.templates.front();
     CHECK(entry.name == "num");
+    CHECK(entry.base == "base");
     CHECK(entry.state == TemplateState::ready);
     CHECK(entry.pid == 4711);
     CHECK(entry.images == 2);
