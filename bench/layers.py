@@ -53,7 +53,9 @@ def round_of(folder, number, seconds):
         write(f"{folder}/config/templates.d/{name}.toml", text)
     # One at a time: the other's preload would be measured too.
     for name in ("layer", "whole") if number % 2 else ("whole", "layer"):
-        service = subprocess.Popen([WARMFORKD, "--config", f"{folder}/config", "--socket", os.environ["WARMFORK_SOCKET"]])
+        service = subprocess.Popen(
+            [WARMFORKD, "--config", f"{folder}/config", "--socket", os.environ["WARMFORK_SOCKET"]], stderr=subprocess.DEVNULL
+        )
         while not os.path.exists(os.environ["WARMFORK_SOCKET"]):
             time.sleep(0.01)
         with warmfork.Template(name) as template:

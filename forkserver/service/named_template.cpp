@@ -178,10 +178,11 @@ NamedTemplate::Step NamedTemplate::choose(Ask& ask, Answer& ret_answer) {
 /// Granted: it was up to date after the client had asked.
 NamedTemplate::Step NamedTemplate::verify(Ask& ask, Answer& ret_answer) {
     TemplateProcess& process = *ask.process;
+    const bool takes_stale = serves_stale() && ask.client != kNoClient;
     const TemplateProcess::Freshness freshness = process.freshness();
-    if (freshness == TemplateProcess::Freshness::stale && !serves_stale())
+    if (freshness == TemplateProcess::Freshness::stale && !takes_stale)
         return renew(ask, process.change(), ret_answer);
-    if (freshness == TemplateProcess::Freshness::fresh || serves_stale() || ask.is_verified)
+    if (freshness == TemplateProcess::Freshness::fresh || takes_stale || ask.is_verified)
         return Step::granted;
     if (ask.look == 0) {
         ask.mount_changes = process.mount_changes();
@@ -198,10 +199,12 @@ NamedTemplate::Step NamedTemplate::verify(Ask& ask, Answer& ret_answer) {
 }
 
 NamedTemplate::Step NamedTemplate::renew(Ask& ask, const std::string& change, Answer& ret_answer) {
-    images_.renew(ask.process, change, false);
+    images_.renew(ask.process, change, serves_stale());
     ask.process.reset();
     ask.look = 0;
     ask.is_verified = false;
+    // Of a layer: the old image stays, for others, until there is the new one.
+    if (serves_stale()) return Step::waits;
     const bool may_wait =
         (ask.wanted.flags & kLeaseMayWait) || definition_.on_stale == WARMFORK_STALE_WAIT;
     if (may_wait && ask.renewals++ < kMostRenewals) return Step::waits;

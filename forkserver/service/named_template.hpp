@@ -27,7 +27,8 @@ class NamedTemplate {
         std::vector<std::string> command;  ///< fixed, for users that may start nothing else
     };
 
-    /// An ask of the service itself, for a layer that is to begin as that child.
+    /// An ask of the service itself, for a layer that is to begin as that child: never from an
+    /// image that is out of date.
     static constexpr std::uint64_t kNoClient = 0;
 
     /// A client that wants `wanted.count` children.

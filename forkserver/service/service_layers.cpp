@@ -83,14 +83,15 @@ void Service::lay_foundation(NamedTemplate::Answer& answer) {
 
 /// Those that are in use, and extend it directly or by others.
 std::vector<std::string> Service::layers_on(const std::string& base) const {
-    std::vector<std::string> layers;
-    for (const auto& [name, served] : templates_) {
-        if (served.named.definition().base != base) continue;
-        layers.push_back(name);
-        const std::vector<std::string> upper = layers_on(name);
-        layers.insert(layers.end(), upper.begin(), upper.end());
-    }
-    return layers;
+    std::vector<std::string> found{base};
+    // Each once: those that still are as an older configuration had them may go round in a circle.
+    for (std::size_t i = 0; i < found.size(); ++i)
+        for (const auto& [name, served] : templates_)
+            if (served.named.definition().base == found[i] &&
+                std::ranges::find(found, name) == found.end())
+                found.push_back(name);
+    found.erase(found.begin());
+    return found;
 }
 
 /// Begins anew, by the configuration of now, and with it what extends it. Null: there is no such

@@ -93,6 +93,8 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
                 std::memcpy(image_descriptors_.data(), payload_.data(),
                             image_descriptors_.size() * sizeof(int));
             state_ = State::ready;
+            extended_ = {};
+            started_.reset();
             break;
         }
         case FrameKind::variables:

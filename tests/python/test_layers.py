@@ -127,6 +127,18 @@ class Freshness(Layers):
             program = f"import {name}; print({name}.VALUE)"
             self.assertEqual(self.run_python(top, program, backend="auto", cwd=self.path("modules")), f"new{number}")
 
+    def test_a_layer_never_begins_as_the_old_image_that_its_base_may_serve(self):
+        self.define("base", preload=["base_part"], on_stale="serve")
+        self.define("top", extends="base", preload=["top_part"], on_stale="wait")
+        self.start_service()
+        base, top = self.open("base"), self.open("top")
+        self.assertEqual(self.run_python(top, SHOW), "old old")
+        for number in range(3):
+            self.write_module("base_part", f"new{number}")
+            # Perhaps the old one; it does not end for the layer's sake.
+            self.run_python(base, "import base_part")
+            self.assertEqual(self.run_python(top, SHOW), f"new{number} old")
+
     def test_a_new_file_that_is_found_earlier_counts(self):
         self.write_module("base_part", "old", f"import sys; sys.path.append({self.path('last')!r})\n")
         self.write("last/late_part.py", "VALUE = 1")
