@@ -146,6 +146,7 @@ void ImageSet::adopt(Image& image, Process process) {
     image.started_with = process->environment_at_start();
     image.process = std::move(process);
     image.fitting.clear();
+    image.is_put_off = false;
     image.has_learned = false;
     image.failure.reset();
 }
@@ -432,11 +433,13 @@ void ImageSet::replace(const Process& process, const ColdReason& reason) {
 void ImageSet::renew(const Process& process, const std::string& change, bool serves_on) {
     const std::lock_guard lock(mutex_);
     Image* image = image_of(process);
-    if (!image || image->next) return;
+    if (!image || image->next || image->awaits_base) return;
     if (serves_on && Clock::now() < image->not_before) return;
-    put_off_next_start(*image);
+    // Once for each change, however often a start that was put off is asked for meanwhile.
+    if (!std::exchange(image->is_put_off, false)) put_off_next_start(*image);
     image->restarting = {WARMFORK_REASON_STALE, change};
     if (!serves_on) discard(image->process);
+    image->is_put_off = serves_on && Clock::now() < image->not_before;
     if (Clock::now() < image->not_before) return;
     // Where it cannot be started now the next request tries, and says so.
     static_cast<void>(serves_on ? start_process(*image, image->next) : restart(*image));

@@ -119,6 +119,7 @@ class ImageSet {
         std::optional<ReadVariables> read;  ///< of the last process that was ready
         bool has_learned = false;           ///< `read` is of this process
         Clock::time_point renewed_at{}, not_before{};
+        bool is_put_off = false;  ///< `next` is to start at `not_before`
         Clock::duration delay{};
         std::uint64_t last_use = 0;
     };
