@@ -107,10 +107,11 @@ struct BoardClient {
     std::uint64_t children;  ///< alive
     std::uint64_t leases;    ///< spares that it holds
     std::uint64_t spawns;    ///< since it connected
-    std::uint64_t memory;    ///< of its children's cgroup, bytes; 0: not known
+    std::uint64_t memory;    ///< of its children's cgroups, bytes; 0: not known
+    std::uint64_t cpu_us;    ///< processor time of those cgroups; 0: not known
     BoardText<16> command;   ///< comm
 };
-static_assert(sizeof(BoardClient) == 64);
+static_assert(sizeof(BoardClient) == 72);
 
 /// Something that is written while others read: odd while a change is under way, and another number
 /// after each change. The reader copies, and looks whether the number stayed even and the same.
@@ -129,9 +130,9 @@ struct BoardLayout {
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(offsetof(BoardLayout, daemon) == 64);
 static_assert(offsetof(BoardLayout, clients) == 448);
-static_assert(sizeof(Published<BoardClient>) == 72);
-static_assert(offsetof(BoardLayout, templates) == 20480);
+static_assert(sizeof(Published<BoardClient>) == 80);
+static_assert(offsetof(BoardLayout, templates) == 24576);
 static_assert(sizeof(Published<BoardTemplate>) == 2536);
-static_assert(sizeof(BoardLayout) == 348160);
+static_assert(sizeof(BoardLayout) == 352256);
 
 }  // namespace warmfork

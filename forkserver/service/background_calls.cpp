@@ -9,6 +9,12 @@
 
 namespace warmfork::service {
 
+BackgroundCalls::BackgroundCalls(EventLoop& loop)
+    : bell_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    if (!bell_) throw std::system_error(errno, std::generic_category(), "eventfd");
+    rung_ = loop.watch(bell_.get(), EPOLLIN, [this](std::uint32_t) { take_done(); });
+}
+
 BackgroundCalls::~BackgroundCalls() {
     if (!thread_.joinable()) return;
     {
@@ -20,7 +26,11 @@ BackgroundCalls::~BackgroundCalls() {
 }
 
 void BackgroundCalls::add(std::function<void()> call, std::function<void()> then) {
-    if (!thread_.joinable()) start();
+    if (!thread_.joinable() && !start()) {
+        call();
+        if (then) then();
+        return;
+    }
     {
         const std::lock_guard lock(mutex_);
         waiting_.push_back({std::move(call), std::move(then)});
@@ -28,16 +38,18 @@ void BackgroundCalls::add(std::function<void()> call, std::function<void()> then
     changed_.notify_all();
 }
 
-void BackgroundCalls::start() {
-    bell_ = Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!bell_) throw std::system_error(errno, std::generic_category(), "eventfd");
-    rung_ = loop_.watch(bell_.get(), EPOLLIN, [this](std::uint32_t) { take_done(); });
+/// False: there can be no thread.
+bool BackgroundCalls::start() {
     // Signals are for the loop's thread.
     sigset_t all, before;
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([this] { run(); });
+    try {
+        thread_ = std::thread([this] { run(); });
+    } catch (const std::system_error&) {
+    }
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return thread_.joinable();
 }
 
 void BackgroundCalls::run() {

@@ -12,18 +12,19 @@
 
 namespace warmfork::service {
 
-/// For use by the loop's thread. Nothing is started before the first call.
+/// For use by the loop's thread. No thread is started before the first call.
 class BackgroundCalls {
   public:
-    explicit BackgroundCalls(EventLoop& loop) : loop_(loop) {}
+    /// Throws std::system_error.
+    explicit BackgroundCalls(EventLoop& loop);
     /// Makes the calls that wait, without what comes then.
     ~BackgroundCalls();
     BackgroundCalls(const BackgroundCalls&) = delete;
     BackgroundCalls& operator=(const BackgroundCalls&) = delete;
 
     /// `call` runs in the thread, in the order in which it was added, and touches nothing that is
-    /// not its own; `then` in the loop. Neither throws. Throws std::system_error if there cannot be
-    /// a thread.
+    /// not its own; `then` in the loop. Neither throws. Where there can be no thread both are
+    /// called at once.
     void add(std::function<void()> call, std::function<void()> then);
     /// Blocks until all has been called, and what comes then as well.
     void finish();
@@ -32,11 +33,10 @@ class BackgroundCalls {
     struct Entry {
         std::function<void()> call, then;
     };
-    void start();
+    [[nodiscard]] bool start();
     void run();
     void take_done();
 
-    EventLoop& loop_;
     Descriptor bell_;
     EventSource rung_;
     std::thread thread_;

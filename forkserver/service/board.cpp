@@ -276,8 +276,11 @@ void ClientEntry::set_usage(std::uint64_t children, std::uint64_t leases, std::u
     });
 }
 
-void ClientEntry::set_memory(std::uint64_t bytes) {
-    publish_entry(place_, [&](BoardClient& client) { store(client.memory, bytes); });
+void ClientEntry::set_cost(std::uint64_t memory, std::uint64_t cpu_us) {
+    publish_entry(place_, [&](BoardClient& client) {
+        store(client.memory, memory);
+        store(client.cpu_us, cpu_us);
+    });
 }
 
 Board::Board(Board&& other) noexcept {

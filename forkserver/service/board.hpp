@@ -47,7 +47,7 @@ class TemplateEntry {
     void set_preload(std::chrono::milliseconds duration);
     /// Spares that are parked and not leased, spares that clients hold, children alive.
     void set_population(std::uint64_t spares, std::uint64_t leased, std::uint64_t children);
-    /// Resident and proportional memory of template and spares, kB; 0: not known.
+    /// Resident and proportional memory of its images, without their children, kB; 0: not known.
     void set_memory(std::uint64_t resident_kb, std::uint64_t proportional_kb);
 
     /// A warm spawn; `latency`: from the request to `started`. Counts for the daemon as well.
@@ -78,8 +78,8 @@ class ClientEntry {
 
     /// Children alive, spares that it holds, spawns since it connected.
     void set_usage(std::uint64_t children, std::uint64_t leases, std::uint64_t spawns);
-    /// Of its children's cgroup, bytes; 0: not known.
-    void set_memory(std::uint64_t bytes);
+    /// Of its children's cgroups: bytes, and processor time in microseconds; 0: not known.
+    void set_cost(std::uint64_t memory, std::uint64_t cpu_us);
 
     /// As of TemplateEntry.
     bool is_shown() const { return place_ != nullptr; }

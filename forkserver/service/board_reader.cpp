@@ -109,7 +109,8 @@ ClientSnapshot describe(const BoardClient& client) {
             client.children,
             client.leases,
             client.spawns,
-            client.memory};
+            client.memory,
+            client.cpu_us};
 }
 
 void read_templates(const BoardLayout& board, std::uint64_t slots, std::uint64_t now_ns,

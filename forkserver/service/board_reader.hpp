@@ -40,6 +40,7 @@ struct ClientSnapshot {
     std::string command;
     std::uint64_t children = 0, leases = 0, spawns = 0;
     std::uint64_t memory = 0;  ///< bytes; 0: not known
+    std::uint64_t cpu_us = 0;  ///< 0: not known
 };
 
 /// Each entry is as it was at one moment; two entries may be of different ones.

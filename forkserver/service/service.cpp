@@ -7,9 +7,12 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "owner/companions.hpp"
 #include "owner/eligibility.hpp"
 #include "service/log.hpp"
+#include "service/process_memory.hpp"
 
 namespace warmfork::service {
 namespace {
@@ -20,6 +23,13 @@ constexpr std::chrono::milliseconds kGracePeriodOfChildren{3000};
 // The board is brought up to date so soon after a change.
 constexpr std::chrono::milliseconds kPublishPeriod{200};
 
+// What memory and processor time cost is looked at so long after a change.
+constexpr std::chrono::seconds kMeasurePeriod{1};
+
+// Of this service itself, and of no template.
+constexpr std::string_view kOwnVariables[] = {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
+                                              "LISTEN_PID",    "LISTEN_FDS",   "LISTEN_FDNAMES"};
+
 std::string_view last_line_of(std::string_view text) {
     while (text.ends_with('\n')) text.remove_suffix(1);
     return text.substr(text.rfind('\n') + 1);
@@ -27,14 +37,15 @@ std::string_view last_line_of(std::string_view text) {
 // The status line changes at most so often.
 constexpr std::chrono::milliseconds kStatusPeriod{500};
 
-/// The daemon's environment with what the template says of it; nothing: as it is at each start.
-std::optional<std::vector<std::string>> environment_of(const TemplateDefinition& definition) {
-    if (definition.inherit_environment && definition.environment.empty()) return {};
+/// The daemon's environment with what the template says of it.
+std::vector<std::string> environment_of(const TemplateDefinition& definition) {
     std::vector<std::string> environment;
     for (char** variable = environ; definition.inherit_environment && variable && *variable;
          ++variable) {
-        const std::string_view text(*variable);
-        if (!definition.environment.count(std::string(text.substr(0, text.find('=')))))
+        const std::string_view text(*variable), name = text.substr(0, text.find('='));
+        const bool is_own = std::find(std::begin(kOwnVariables), std::end(kOwnVariables), name) !=
+                            std::end(kOwnVariables);
+        if (!is_own && !definition.environment.count(std::string(name)))
             environment.emplace_back(text);
     }
     for (const auto& [name, value] : definition.environment)
@@ -58,15 +69,9 @@ NamedTemplate::Definition make_definition(const TemplateDefinition& configured,
     definition.command = configured.command;
     ImageSet::Definition& images = definition.images;
     images.environment = environment_of(configured);
-    std::vector<std::string> environment;
-    if (images.environment)
-        environment = *images.environment;
-    else
-        for (char** variable = environ; variable && *variable; ++variable)
-            environment.emplace_back(*variable);
     images.is_python = configured.is_python();
     const std::string program = images.is_python ? configured.python : configured.program.front();
-    images.program = resolve_program(program, pointers_to(environment));
+    images.program = resolve_program(program, pointers_to(*images.environment));
     if (images.program.empty()) ret_error = fmt::format("cannot find its program {}", program);
     if (images.is_python) {
         images.package = find_python_path();
@@ -203,6 +208,43 @@ void Service::publish() {
 
 void Service::publish_soon() {
     if (!publishing_) publishing_ = loop_.after(kPublishPeriod, [this] { publish(); });
+    if (!measuring_) measuring_ = loop_.after(kMeasurePeriod, [this] { measure(); });
+}
+
+/// Looks at what templates and clients cost, while this process does something else.
+void Service::measure() {
+    struct Costs {
+        std::map<std::string, ProcessMemory> templates;
+        std::map<std::uint64_t, std::pair<std::uint64_t, std::uint64_t>> clients;
+    };
+    std::map<std::string, std::vector<pid_t>> processes;
+    for (auto& [name, served] : templates_)
+        for (const NamedTemplate::Process& process : served.named.processes())
+            processes[name].push_back(process->pid());
+    std::map<std::uint64_t, Cgroups::Owner> owners;
+    if (cgroups_)
+        for (const auto& [id, served] : clients_)
+            if (served.client.children > 0) owners[id] = {id, served.client.peer().pid};
+    const bool goes_on = !owners.empty();
+    const auto costs = std::make_shared<Costs>();
+    background_.add(
+        [costs, processes = std::move(processes), owners = std::move(owners), cgroups = cgroups_] {
+            for (const auto& [name, pids] : processes) costs->templates[name] = memory_of(pids);
+            for (const auto& [id, owner] : owners)
+                costs->clients[id] = {cgroups.memory(owner), cgroups.cpu_time(owner)};
+        },
+        [this, costs, goes_on] {
+            for (auto& [name, served] : templates_)
+                if (const auto found = costs->templates.find(name); found != costs->templates.end())
+                    served.entry.set_memory(found->second.resident_kb,
+                                            found->second.proportional_kb);
+            for (auto& [id, served] : clients_)
+                if (const auto found = costs->clients.find(id); found != costs->clients.end())
+                    served.entry.set_cost(found->second.first, found->second.second);
+            // Children need no event to grow.
+            measuring_ =
+                goes_on ? loop_.after(kMeasurePeriod, [this] { measure(); }) : EventSource();
+        });
 }
 
 void Service::stop() {

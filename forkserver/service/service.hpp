@@ -178,6 +178,7 @@ class Service {
     void say_status();
     void publish();
     void publish_soon();
+    void measure();
     void leave_when_empty();
     void exec_again();
     [[nodiscard]] std::vector<std::byte> hand_over(std::vector<int>& ret_descriptors);
@@ -191,7 +192,7 @@ class Service {
     Options options_;
     Configuration configuration_;
     Board board_;  // outlives its entries
-    EventSource publishing_;
+    EventSource publishing_, measuring_;
     EventSource connections_, reconnect_, reloading_, idle_, drain_, end_, keeper_room_, status_;
     Descriptor keeper_;
     std::deque<std::uint64_t> unkept_;  ///< children that the keeper is yet to be told of

@@ -18,6 +18,8 @@ constexpr std::chrono::seconds kGreetingPatience{10};
 // Messages of one client in a row, before others have their turn.
 constexpr int kMostMessages = 32;
 constexpr std::size_t kMostClients = 4096;
+// Of one user other than the service's own: so none takes the places of all.
+constexpr std::ptrdiff_t kMostClientsOfGuest = 256;
 
 std::string text_of(const ServiceMessage& message) {
     return FieldReader(message.body).text();
@@ -32,6 +34,13 @@ void turn_away(const Descriptor& socket, int error_number, std::string text) {
         send_service_message(socket.get(), ServiceKind::refused, 0, body, {}, MSG_DONTWAIT));
 }
 
+/// For its socket and its pidfd. False: errno says why.
+bool has_descriptors_for_client(int any) {
+    const Descriptor one(::fcntl(any, F_DUPFD_CLOEXEC, 0));
+    const Descriptor other(::fcntl(any, F_DUPFD_CLOEXEC, 0));
+    return one && other;  // what closes them succeeds, and keeps errno
+}
+
 }  // namespace
 
 bool Service::may_connect(uid_t user) const {
@@ -41,7 +50,9 @@ bool Service::may_connect(uid_t user) const {
 
 void Service::accept_clients() {
     for (int taken = 0; taken < kMostMessages; ++taken) {
-        Descriptor socket = accept(listener_);
+        // One that was accepted and cannot be kept would be lost, where one that waits is not.
+        const bool has_room = has_descriptors_for_client(listener_.socket.get());
+        Descriptor socket = has_room ? accept(listener_) : Descriptor();
         if (!socket) {
             if (errno == EMFILE || errno == ENFILE) {
                 log(LOG_ERR, {}, "no descriptor is free for another client: waiting for some");
@@ -67,7 +78,12 @@ void Service::accept_clients() {
             turn_away(socket, EACCES, fmt::format("user {} may not use this service", peer.uid));
             continue;
         }
-        if (clients_.size() >= kMostClients) {
+        const bool is_guest = peer.uid != ::geteuid();
+        const auto of_guest =
+            std::count_if(clients_.begin(), clients_.end(), [&](const auto& entry) {
+                return is_guest && entry.second.client.peer().uid == peer.uid;
+            });
+        if (clients_.size() >= kMostClients || of_guest >= kMostClientsOfGuest) {
             log(LOG_WARNING, {{}, peer.pid, 0, "limit"}, "refused: too many clients");
             turn_away(socket, EAGAIN, "the service has as many clients as it may have");
             continue;

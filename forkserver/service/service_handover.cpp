@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <set>
+#include <stdexcept>
 
 #include "channel/message_socket.hpp"
 #include "protocol/fields.hpp"
@@ -98,12 +99,12 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
 
 void Service::take_over(std::span<const std::byte> left) {
     FieldReader reader(left);
-    if (reader.number() != kHandoverVersion) {
-        log(LOG_ERR, {},
+    // Without its socket this one would serve nobody: the next does, which systemd or a client
+    // starts.
+    if (reader.number() != kHandoverVersion)
+        throw std::runtime_error(
             "the service before this one was of another version: its clients have to connect "
-            "again");
-        return;
-    }
+            "again, and their children end with them");
     generation_ = reader.number() + 1;
     last_client_ = reader.number();
     last_child_ = reader.number();

@@ -67,7 +67,8 @@ Json client_json(const ClientSnapshot& client) {
             {"children", client.children},
             {"leases", client.leases},
             {"spawns", client.spawns},
-            {"memory_bytes", known(client.memory)}};
+            {"memory_bytes", known(client.memory)},
+            {"cpu_us", known(client.cpu_us)}};
 }
 
 Json to_json(const BoardSnapshot& snapshot) {
@@ -120,12 +121,14 @@ void print_templates(const BoardSnapshot& snapshot, bool is_coloured) {
 
 void print_clients(const BoardSnapshot& snapshot, bool is_coloured) {
     if (snapshot.clients.empty()) return;
-    Table table({"CLIENT", "UID", "<COMMAND", "CHILDREN", "LEASES", "SPAWNS", "MEMORY"},
+    Table table({"CLIENT", "UID", "<COMMAND", "CHILDREN", "LEASES", "SPAWNS", "MEMORY", "CPU"},
                 is_coloured);
     for (const ClientSnapshot& client : snapshot.clients)
         table.add({static_cast<std::uint64_t>(client.pid), std::uint64_t{client.uid},
                    client.command, client.children, client.leases, client.spawns,
-                   memory_text(client.memory)});
+                   memory_text(client.memory),
+                   client.cpu_us ? fmt::format("{:.1f} s", static_cast<double>(client.cpu_us) / 1e6)
+                                 : "-"});
     fmt::print("\n");
     for (const std::string& line : table.lines()) fmt::print("{}\n", line);
 }

@@ -95,8 +95,8 @@ def fill(board):
         cold num environment
         template broken
         failing broken 3600000 ModuleNotFoundError: No module named 'nunpy'
-        client 815 1000 pytest 3 2 41 5242880
-        client 900 1001 make 0 0 0 0
+        client 815 1000 pytest 3 2 41 5242880 2500000
+        client 900 1001 make 0 0 0 0 0
         children 3
         """
     )
@@ -121,7 +121,7 @@ class Status(TestCase):
         self.assertEqual(rows["num"][-4:], ["61.5", "MB", "30.3", "MB"])
         self.assertEqual(rows["broken"][1:3], ["failing", "-"])
         self.assertRegex(done.stdout, r"retry in \d+ \w+.*: ModuleNotFoundError: No module named 'nunpy'")
-        self.assertEqual(rows["815"], ["815", "1000", "pytest", "3", "2", "41", "5.0", "MB"])
+        self.assertEqual(rows["815"], ["815", "1000", "pytest", "3", "2", "41", "5.0", "MB", "2.5", "s"])
         self.assertEqual(rows["900"][-1], "-")
         self.assertNotIn("\x1b", done.stdout)
 
@@ -143,8 +143,10 @@ class Status(TestCase):
                 "spawns": 1000,
                 "cold": {"total": 3, "reasons": {"stale": 1, "environment": 2}},
                 "clients": [
-                    dict(pid=815, uid=1000, command="pytest", children=3, leases=2, spawns=41, memory_bytes=5242880),
-                    dict(pid=900, uid=1001, command="make", children=0, leases=0, spawns=0, memory_bytes=None),
+                    dict(pid=815, uid=1000, command="pytest", children=3, leases=2, spawns=41, memory_bytes=5242880,
+                         cpu_us=2500000),
+                    dict(pid=900, uid=1001, command="make", children=0, leases=0, spawns=0, memory_bytes=None,
+                         cpu_us=None),
                 ],
                 "not_shown": {"templates": 0, "clients": 0, "being_written": 0},
             },

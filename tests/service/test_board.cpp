@@ -133,7 +133,7 @@ TEST_CASE("What the daemon writes is what a reader sees") {
     num.count_cold(WARMFORK_REASON_STALE);
     ClientEntry client = board.client_entry(815, 1000, "pytest");
     client.set_usage(3, 2, 40);
-    client.set_memory(1 << 20);
+    client.set_cost(1 << 20, 2500);
     board.set_children(3);
 
     const BoardSnapshot seen = snapshot();
@@ -169,6 +169,7 @@ TEST_CASE("What the daemon writes is what a reader sees") {
     CHECK(seen.clients.front().leases == 2);
     CHECK(seen.clients.front().spawns == 40);
     CHECK(seen.clients.front().memory == 1 << 20);
+    CHECK(seen.clients.front().cpu_us == 2500);
 }
 
 TEST_CASE("A failing template shows its last line and when it is tried again, until it is ready") {

@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "support/catch.hpp"
@@ -141,6 +143,18 @@ TEST_CASE("It says that it is ready, reloading, stopping, and what it does") {
     service.signal(SIGTERM);
     CHECK(service.has_said("STOPPING=1"));
     CHECK(service.wait() == 0);
+}
+
+TEST_CASE("Templates get nothing of what systemd tells the service") {
+    Settings settings;
+    settings.is_watched = true;
+    TestService service(std::move(settings));
+    REQUIRE(spawns_in(service) == 7);
+    std::ifstream file(fmt::format("/proc/{}/environ", children_of(service.pid()).at(0)));
+    const std::string environment(std::istreambuf_iterator<char>(file), {});
+    CHECK(environment.find("PATH=") != std::string::npos);
+    CHECK(environment.find("NOTIFY_SOCKET=") == std::string::npos);
+    CHECK(environment.find("WATCHDOG_") == std::string::npos);
 }
 
 TEST_CASE("It feeds the watchdog, also after a reload") {

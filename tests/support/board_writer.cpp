@@ -76,12 +76,12 @@ void change(Daemon& daemon, const std::string& verb, std::istringstream& words) 
 void connect(Daemon& daemon, std::istringstream& words) {
     int pid, uid;
     std::string command;
-    std::uint64_t children, leases, spawns, memory;
-    words >> pid >> uid >> command >> children >> leases >> spawns >> memory;
+    std::uint64_t children, leases, spawns, memory, cpu_us;
+    words >> pid >> uid >> command >> children >> leases >> spawns >> memory >> cpu_us;
     ClientEntry& client = daemon.clients[pid] =
         daemon.board.client_entry(pid, static_cast<uid_t>(uid), command);
     client.set_usage(children, leases, spawns);
-    client.set_memory(memory);
+    client.set_cost(memory, cpu_us);
 }
 
 }  // namespace
