@@ -38,19 +38,22 @@ std::string first_existing(const std::vector<fs::path>& candidates) {
 }  // namespace
 
 std::string find_companion(const std::string& name) {
+    const fs::path installed(WARMFORK_LIBEXEC_DIRECTORY);
     return first_existing({own / "_libexec" / name, own / WARMFORK_LIBEXEC_FROM_PROGRAMS / name,
                            own / WARMFORK_LIBEXEC_FROM_LIBRARIES / name,
                            own / WARMFORK_LIBEXEC_FROM_PACKAGE / name,
-                           own.parent_path() / "warmfork" / name,  // a companion itself
-
-                           fs::path(WARMFORK_LIBEXEC_DIRECTORY) / name});
+                           // Beside this code, which is a companion itself. Not own / name: for a
+                           // program `python` is something else there.
+                           own.parent_path() / "_libexec" / name,
+                           own.parent_path() / installed.filename() / name, installed / name});
 }
 
 std::string find_python_path() {
     // The package that this code belongs to: children that preload it find it where their owner
     // did.
     std::error_code error;
-    if (fs::exists(own / "_template.py", error)) return own.parent_path().string();
+    for (const fs::path& package : {own, own.parent_path()})  // a companion's is the folder above
+        if (fs::exists(package / "_template.py", error)) return package.parent_path().string();
     // For others not where it lies: beside it are modules that other interpreters must not find.
     return find_companion("python");
 }

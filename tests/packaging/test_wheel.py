@@ -2,10 +2,12 @@
 
 import glob
 import os
+import select
+import signal
 import tempfile
 import unittest
 
-from support import PYTHON, SOURCE, run
+from support import PYTHON, SOURCE, find, run
 
 PROGRAM = """
 import sys, warmfork, warmfork._native
@@ -38,6 +40,13 @@ class Wheel(unittest.TestCase):
         run([*self.pip(root), "install", "--no-deps", "--no-index", self.wheel])
         return root
 
+    def stop(self, process):
+        """And wait until it has ended."""
+        ended = os.pidfd_open(process)
+        os.kill(process, signal.SIGTERM)
+        select.select([ended], [], [], 60)
+        os.close(ended)
+
     def test_it_is_for_the_stable_abi(self):
         self.assertIn("-cp39-abi3-linux_", os.path.basename(self.wheel))
 
@@ -52,6 +61,21 @@ class Wheel(unittest.TestCase):
         self.assertEqual(run(["warmfork", "run", "--backend", "warm", "--preload", "json", "--", "python", "-c",
                               "import sys; print(sys.prefix)"], env=path), f"{root}\n")
         self.assertIn("warm-spare", run(["warmfork", "bench", "serial", "--count", "1", "--preload", "json"], env=path))
+
+    def test_the_service_comes_with_it(self):
+        root = self.environment()
+        folder = tempfile.mkdtemp(dir=self.folder)
+        os.makedirs(f"{folder}/templates.d")
+        with open(f"{folder}/templates.d/own.toml", "w") as file:
+            file.write(f'python = "{root}/bin/python"\npreload = ["json"]\n')
+        service = {"WARMFORK_SOCKET": f"{folder}/socket"}
+        run([find(root, "warmforkd"), "--background", "--idle-exit", "60", "--config", folder], env=service)
+        shown = run([f"{root}/bin/warmfork", "run", "--backend", "warm", "-t", "own", "--", f"{root}/bin/python", "-c",
+                     "import os, sys; print(os.getppid(), sys.prefix)"], env=service)
+        daemon, prefix = shown.split()
+        self.addCleanup(self.stop, int(daemon))
+        self.assertEqual(os.readlink(f"/proc/{daemon}/exe"), find(root, "warmforkd"))
+        self.assertEqual(prefix, root)
 
     def test_it_is_removed_without_a_trace(self):
         root = self.environment()
