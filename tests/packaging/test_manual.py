@@ -14,7 +14,8 @@ SECTIONS = {"1": ("NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS", "ENVIRONMENT
             "3": ("NAME", "LIBRARY", "SYNOPSIS", "DESCRIPTION", "EXAMPLES", "SEE ALSO"),
             "5": ("NAME", "DESCRIPTION", "EXAMPLES", "SEE ALSO"),
             "7": ("NAME", "DESCRIPTION", "EXAMPLES", "SEE ALSO"),
-            "8": ("NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS", "ENVIRONMENT", "FILES", "SEE ALSO")}
+            "8": ("NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES",
+                  "SEE ALSO")}
 
 
 def read(file):
