@@ -29,6 +29,7 @@ _warmfork_options() {
         'bench concurrent') echo '--preload --count --width --json --help' ;;
         'bench resident') echo '--count --small --large --json --help' ;;
         'bench multiprocessing') echo '--preload --count --width --json --help' ;;
+        'bench service') echo '--preload --count --cli --json --help' ;;
         'bench plot') echo '--svg --help' ;;
         bench) echo '--python --help' ;;
     esac
@@ -54,7 +55,7 @@ _warmfork() {
         --backend)
             COMPREPLY=($(compgen -W 'auto warm cold' -- "$cur"))
             return ;;
-        --python)
+        --python | --cli)
             COMPREPLY=($(compgen -c -- "$cur"))
             [[ $cur == */* ]] && _filedir
             return ;;
@@ -79,7 +80,7 @@ _warmfork() {
         for ((index = 2; index < cword; index++)); do
             case ${words[index]} in
                 --python) ((index++)) ;;
-                serial | concurrent | resident | multiprocessing | plot) kind=${words[index]}; break ;;
+                serial | concurrent | resident | multiprocessing | service | plot) kind=${words[index]}; break ;;
             esac
         done
         if [[ -z $kind ]]; then

@@ -48,11 +48,12 @@ complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcomman
     -f -a 'serial concurrent resident multiprocessing service plot'
 complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcommand_from serial concurrent resident multiprocessing service plot' \
     -l python -r -d 'The interpreter'
-complete -c warmfork -n '__warmfork_bench serial concurrent multiprocessing' -l preload -x -d 'Modules to preload'
+complete -c warmfork -n '__warmfork_bench serial concurrent multiprocessing service' -l preload -x -d 'Modules to preload'
 complete -c warmfork -n '__warmfork_bench serial concurrent resident multiprocessing service' -l count -x -d 'How often'
 complete -c warmfork -n '__warmfork_bench serial concurrent resident multiprocessing service' -l json -d 'Print JSON'
 complete -c warmfork -n '__warmfork_bench serial' -l unchecked -d 'Also without the checks'
 complete -c warmfork -n '__warmfork_bench concurrent multiprocessing' -l width -x -d 'Children at once'
+complete -c warmfork -n '__warmfork_bench service' -l cli -r -d 'The command line to measure'
 complete -c warmfork -n '__warmfork_bench resident' -l small -x -d 'Megabytes'
 complete -c warmfork -n '__warmfork_bench resident' -l large -x -d 'Megabytes'
 complete -c warmfork -n '__warmfork_bench plot' -l svg -r -d 'Where to write the drawing'

@@ -37,8 +37,9 @@ class Bash(unittest.TestCase):
     def test_values(self):
         self.assertEqual(complete("run", "--backend", ""), {"auto", "warm", "cold"})
         self.assertEqual(complete("bench", ""),
-                         {"serial", "concurrent", "resident", "multiprocessing", "plot", "--python", "--help"})
-        self.assertEqual(complete("bench", "--python", "/usr/bin/python3", "ser"), {"serial"})
+                         {"serial", "concurrent", "resident", "multiprocessing", "service", "plot", "--python",
+                          "--help"})
+        self.assertEqual(complete("bench", "--python", "/usr/bin/python3", "res"), {"resident"})
 
     def test_files(self):
         with tempfile.TemporaryDirectory() as folder:
