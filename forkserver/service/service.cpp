@@ -137,6 +137,7 @@ Service::ServedTemplate* Service::find_template(const std::string& name) {
     NamedTemplate::Definition named = make_definition(definition, error);
     if (!error.empty()) {
         log(LOG_ERR, {name}, error);
+        unusable_[name] = std::move(error);
         return nullptr;
     }
     if (!named.base.empty())

@@ -198,6 +198,8 @@ class Service {
     std::deque<std::uint64_t> unkept_;  ///< children that the keeper is yet to be told of
     std::map<std::uint64_t, ServedClient> clients_;
     std::map<std::string, ServedTemplate, std::less<>> templates_;
+    std::map<std::string, std::string>
+        unusable_;  ///< why there is no template, when last looked for
     std::map<std::uint64_t, ServedChild> children_;
     std::map<std::uint64_t, EventSource> killings_;                  ///< by client that has gone
     std::map<std::string, std::list<NamedTemplate::Ask>> unserved_;  ///< while it execs itself

@@ -212,6 +212,9 @@ std::string Service::explain_absence(const std::string& name) const {
     for (const ConfigurationError& error : configuration_.errors)
         if (error.template_name == name)
             return fmt::format("the template {} is not usable: {}", name, to_string(error));
+    if (const auto found = unusable_.find(name);
+        found != unusable_.end() && configuration_.templates.count(name))
+        return fmt::format("the template {} is not usable: {}", name, found->second);
     std::string known;
     for (const auto& [other, loaded] : configuration_.templates)
         known += (known.empty() ? "" : ", ") + other;

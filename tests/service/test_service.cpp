@@ -542,6 +542,17 @@ TEST_CASE("With no descriptor free connections wait, and are served later") {
 
 #endif
 
+TEST_CASE("A template whose program is not there is refused with that") {
+    Settings settings;
+    settings.templates["lost"] = "program = [\"/no/such/program\"]\n";
+    TestService service(std::move(settings));
+    RawClient client(service.socket());
+    client.send(ServiceKind::find, 5, FieldWriter().text("lost").bytes());
+    ServiceMessage refused;
+    REQUIRE(client.receive(ServiceKind::refused, refused) == 0);
+    CHECK(text_of_refusal(refused).find("/no/such/program") != std::string::npos);
+}
+
 TEST_CASE("A template that does not start fails its spawns at once with its last lines") {
     Settings settings;
     settings.templates["sick"] = probe_definition("", {"die"});
