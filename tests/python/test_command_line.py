@@ -52,8 +52,8 @@ class Run(TestCase):
 
     def test_signals_are_forwarded(self):
         program = (
-            "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(33)); "
-            "print('ready', flush=True); signal.pause()"
+            "import signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
+            "print('ready', flush=True); signal.sigwait({signal.SIGTERM}); sys.exit(33)"
         )
         with subprocess.Popen([CLI, "run", "--", PYTHON, "-c", program], stdout=subprocess.PIPE) as process:
             process.stdout.readline()

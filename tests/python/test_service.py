@@ -329,8 +329,8 @@ class CommandLine(Service):
     def test_signals_are_forwarded(self):
         self.start_service()
         program = (
-            "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(33)); "
-            "print('ready', flush=True); signal.pause()"
+            "import signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
+            "print('ready', flush=True); signal.sigwait({signal.SIGTERM}); sys.exit(33)"
         )
         with subprocess.Popen(
             [CLI, "run", "-t", "num", "--backend", "warm", "--", PYTHON, "-c", program], stdout=subprocess.PIPE
@@ -380,8 +380,8 @@ class CommandLine(Service):
             "print('status', child.wait(), flush=True)"
         )
         inner = (
-            "import os, signal, sys; signal.signal(signal.SIGCONT, lambda *_: (print('continued', flush=True), os._exit(5))); "
-            "print('pid', os.getpid(), 'ready', flush=True)\nwhile True: signal.pause()"
+            "import os, signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT}); "
+            "print('pid', os.getpid(), 'ready', flush=True); signal.sigwait({signal.SIGCONT}); os._exit(5)"
         )
         command = [CLI, "run", "-t", "num", "--backend", "warm", "--", PYTHON, "-c", inner]
         if sys.version_info < (3, 11):
