@@ -47,7 +47,7 @@ class InstalledTree(unittest.TestCase):
                        "find_package(warmfork 0.1 REQUIRED)\n"
                        "add_executable(user native_template.cpp)\ntarget_compile_features(user PRIVATE cxx_std_20)\n"
                        "target_link_libraries(user PRIVATE warmfork::warmfork)\n")
-        run(["cmake", "-S", project, "-B", f"{project}/build", f"-DCMAKE_PREFIX_PATH={self.root}"])
+        run(["cmake", "-G", "Ninja", "-S", project, "-B", f"{project}/build", f"-DCMAKE_PREFIX_PATH={self.root}"])
         run(["cmake", "--build", f"{project}/build"])
         self.assertEqual(run([f"{project}/build/user"]).count("warm spawn"), 3)
 

@@ -30,7 +30,9 @@ class Manual(unittest.TestCase):
             done = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", page],
                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                                   env=environment(LC_ALL="C.UTF-8", MANROFFSEQ="", MANWIDTH="80"))
-            self.assertEqual((done.returncode, done.stderr), (0, ""), page)
+            # A word as long as its cell of a table is no fault.
+            warnings = [line for line in done.stderr.splitlines() if not line.endswith("cannot adjust line")]
+            self.assertEqual((done.returncode, warnings), (0, []), page)
 
     def test_pages_have_the_sections_of_their_kind(self):
         for source in SOURCES:
