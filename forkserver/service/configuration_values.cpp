@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <utility>
 
@@ -21,9 +22,19 @@ constexpr std::array<std::pair<std::string_view, warmfork_on_stale>, 3> kOnStale
     {"serve", WARMFORK_STALE_SERVE},
 }};
 
+/// A number, a truth value or a time. Not by the library's formatter, which needs libm: the command
+/// line, started for each command, would wait for it to be loaded.
 std::string print_node(const toml::node& node) {
     std::ostringstream text;
-    text << toml::toml_formatter{node, toml::format_flags::allow_unicode_strings};
+    node.visit([&](const auto& value) {
+        if constexpr (toml::is_number<decltype(value)>)
+            text << fmt::format("{}", *value);
+        else if constexpr (toml::is_boolean<decltype(value)>)
+            text << (*value ? "true" : "false");
+        else if constexpr (toml::is_date<decltype(value)> || toml::is_time<decltype(value)> ||
+                           toml::is_date_time<decltype(value)>)
+            text << *value;
+    });
     return text.str();
 }
 
@@ -47,7 +58,7 @@ std::string describe(const toml::node& node) {
 }  // namespace
 
 std::string printed_text(std::string_view text) {
-    return print_node(toml::value<std::string>(text));
+    return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 std::string printed_key(std::string_view key) {

@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cmath>
+#include <cstdlib>
 #include <limits>
+#include <string>
 
 namespace warmfork::service {
 namespace {
@@ -51,13 +52,11 @@ void skip_blanks(std::string_view& text) {
 
 /// "1", "1.5"; not "1." or ".5".
 std::optional<double> take_number(std::string_view& text) {
-    const std::string_view digits = take(text, [](char c) { return is_digit(c) || c == '.'; });
-    double number = 0;
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number,
-                                              std::chars_format::fixed);
-    if (digits.empty() || !is_digit(digits.front()) || !is_digit(digits.back()) ||
-        error != std::errc{} || end != digits.data() + digits.size())
-        return {};
+    const std::string digits(take(text, [](char c) { return is_digit(c) || c == '.'; }));
+    if (digits.empty() || !is_digit(digits.front()) || !is_digit(digits.back())) return {};
+    char* end;
+    const double number = std::strtod(digits.c_str(), &end);  // from_chars would need libm
+    if (*end != '\0') return {};
     return number;
 }
 
@@ -80,7 +79,7 @@ std::optional<milliseconds> parse_time_span(std::string_view text) {
         if (total > kMost) return {};
     }
     if (total > 0 && total < 1) return {};
-    return milliseconds(std::llround(total));
+    return milliseconds(static_cast<std::int64_t>(total + 0.5));
 }
 
 std::string print_time_span(milliseconds span) {

@@ -4,6 +4,10 @@
 
 #define TOML_HEADER_ONLY 1
 #define TOML_EXCEPTIONS 0
+// Nothing is written, and few numbers are read: without these the command line needs no libm, for
+// which it would wait each time it is started.
+#define TOML_ENABLE_FORMATTERS 0
+#define TOML_FLOAT_CHARCONV 0
 // What it asserts of its input ("[[[" is enough) is also refused in good order behind the
 // assertion.
 #define TOML_ASSERT(expression) static_cast<void>(0)
