@@ -11,27 +11,35 @@ namespace {
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 /// Lets Boost.Interprocess map a descriptor that is already open.
-class OpenMemfd {
+class OpenFile {
   public:
-    explicit OpenMemfd(int number) : number_(number) {}
+    OpenFile(int number, boost::interprocess::mode_t mode) : number_(number), mode_(mode) {}
     boost::interprocess::mapping_handle_t get_mapping_handle() const {
         return boost::interprocess::ipcdetail::mapping_handle_from_file_handle(number_);
     }
-    static boost::interprocess::mode_t get_mode() { return boost::interprocess::read_write; }
+    boost::interprocess::mode_t get_mode() const { return mode_; }
 
   private:
     int number_;
+    boost::interprocess::mode_t mode_;
 };
 
 }  // namespace
 
-int Segment::map(int memfd) {
+int map_file(int number, boost::interprocess::mode_t mode, std::size_t size,
+             boost::interprocess::mapped_region& ret_region) {
     try {
-        region_ = boost::interprocess::mapped_region(
-            OpenMemfd(memfd), boost::interprocess::read_write, 0, sizeof(SegmentLayout));
+        ret_region = boost::interprocess::mapped_region(OpenFile(number, mode), mode, 0, size);
     } catch (const boost::interprocess::interprocess_exception& error) {
         return error.get_native_error() ? error.get_native_error() : ENOMEM;
     }
+    return 0;
+}
+
+int Segment::map(int memfd) {
+    if (int error =
+            map_file(memfd, boost::interprocess::read_write, sizeof(SegmentLayout), region_))
+        return error;
     // No child has any business in the channel: a process that forks leaves the mapping behind.
     return ::madvise(region_.get_address(), region_.get_size(), MADV_DONTFORK) < 0 ? errno : 0;
 }

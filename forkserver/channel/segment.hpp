@@ -8,6 +8,10 @@
 
 namespace warmfork {
 
+/// Maps the first `size` bytes of an open file, which may be closed afterwards. Returns 0 or errno.
+[[nodiscard]] int map_file(int number, boost::interprocess::mode_t mode, std::size_t size,
+                           boost::interprocess::mapped_region& ret_region);
+
 class Segment {
   public:
     Segment() = default;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "owner/pointers.hpp"
+
 namespace warmfork::service {
 namespace {
 
@@ -16,12 +18,6 @@ constexpr seconds kLongestBackOff{60};
 constexpr int kMostRenewals = 5;
 // So many parked children are asked for at the most because so many clients wait.
 constexpr std::uint32_t kMostSparesForWaiting = 64;
-
-std::vector<char*> pointers_to(std::vector<std::string>& strings) {
-    std::vector<char*> pointers;
-    for (std::string& string : strings) pointers.push_back(string.data());
-    return pointers;
-}
 
 Refusal refusal_of(const Failure& failure, const ColdReason& cold) {
     return {static_cast<std::uint64_t>(failure.stage),
@@ -148,7 +144,7 @@ NamedTemplate::Step NamedTemplate::choose(Ask& ask, Answer& ret_answer) {
         ret_answer.refusal = refusal_of(*failure_, {});
         return Step::refused;
     }
-    const std::vector<char*> environment = pointers_to(ask.wanted.environment);
+    const std::vector<char*> environment = mutable_pointers_to(ask.wanted.environment);
     Selection selection{ask.wanted.options, (ask.wanted.flags & kLeaseIsolated) != 0, environment};
     const bool may_wait = (ask.wanted.flags & kLeaseMayWait) != 0 ||
                           (ask.renewals > 0 && definition_.on_stale == WARMFORK_STALE_WAIT);

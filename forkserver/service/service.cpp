@@ -11,6 +11,7 @@
 
 #include "owner/companions.hpp"
 #include "owner/eligibility.hpp"
+#include "owner/pointers.hpp"
 #include "service/log.hpp"
 #include "service/process_memory.hpp"
 
@@ -53,12 +54,6 @@ std::vector<std::string> environment_of(const TemplateDefinition& definition) {
     return environment;
 }
 
-std::vector<char*> pointers_to(std::vector<std::string>& strings) {
-    std::vector<char*> pointers;
-    for (std::string& string : strings) pointers.push_back(string.data());
-    return pointers;
-}
-
 /// What the shim starts for a definition of the configuration. `ret_error`: why it cannot be.
 NamedTemplate::Definition make_definition(const TemplateDefinition& configured,
                                           std::string& ret_error) {
@@ -71,7 +66,7 @@ NamedTemplate::Definition make_definition(const TemplateDefinition& configured,
     images.environment = environment_of(configured);
     images.is_python = configured.is_python();
     const std::string program = images.is_python ? configured.python : configured.program.front();
-    images.program = resolve_program(program, pointers_to(*images.environment));
+    images.program = resolve_program(program, mutable_pointers_to(*images.environment));
     if (images.program.empty()) ret_error = fmt::format("cannot find its program {}", program);
     if (images.is_python) {
         images.package = find_python_path();

@@ -11,6 +11,7 @@
 #include "owner/hand_off.hpp"
 #include "service/log.hpp"
 #include "service/service.hpp"
+#include "warmfork.hpp"
 
 namespace warmfork::service {
 namespace {
@@ -20,13 +21,6 @@ using Json = nlohmann::json;
 // What no bell tells is looked at again after this time: an image that is to be preloaded once
 // more, but not yet.
 constexpr std::chrono::milliseconds kRetryPeriod{50};
-
-std::vector<const char*> pointers_to(const std::vector<std::string>& strings) {
-    std::vector<const char*> pointers;
-    for (const std::string& string : strings) pointers.push_back(string.c_str());
-    pointers.push_back(nullptr);
-    return pointers;
-}
 
 }  // namespace
 
@@ -242,9 +236,9 @@ void Service::send_lease(std::uint64_t client_id, std::uint64_t request, std::ui
 /// A client of another user: it has no say in what is run, and no hold of the mailbox.
 void Service::start_fixed_command(ServedTemplate& served, Client& client,
                                   NamedTemplate::Answer& answer, std::uint64_t id) {
-    const std::vector<const char*> arguments = pointers_to(served.named.definition().command);
+    const std::vector<const char*> arguments = detail::pointers(served.named.definition().command);
     const std::vector<const char*> environment =
-        pointers_to(answer.process->environment_at_start());
+        detail::pointers(answer.process->environment_at_start());
     warmfork_descriptor map[3];
     for (int number : {0, 1, 2})
         map[number] = {answer.ask->descriptors[static_cast<std::size_t>(number)].get(), number};

@@ -4,27 +4,13 @@
 #include <poll.h>
 #include <sys/stat.h>
 
-#include <boost/interprocess/exceptions.hpp>
-
-#include "protocol/layout.hpp"
+#include "channel/segment.hpp"
 
 namespace warmfork {
 namespace {
 
 // The header of the segment, which is all that is looked at.
-constexpr std::size_t kHeaderSize = offsetof(SegmentLayout, command_bytes);
-
-class OpenFile {
-  public:
-    explicit OpenFile(int number) : number_(number) {}
-    boost::interprocess::mapping_handle_t get_mapping_handle() const {
-        return boost::interprocess::ipcdetail::mapping_handle_from_file_handle(number_);
-    }
-    static boost::interprocess::mode_t get_mode() { return boost::interprocess::read_only; }
-
-  private:
-    int number_;
-};
+constexpr std::size_t kHeaderSize = offsetof(SegmentLayout, newborns);
 
 }  // namespace
 
@@ -38,12 +24,9 @@ int LeasedImage::make(SharedImage facts, std::vector<Descriptor> files,
         status.st_size != static_cast<off_t>(sizeof(SegmentLayout)))
         return EPROTO;
     std::shared_ptr<LeasedImage> image(new LeasedImage);
-    try {
-        image->segment_ = boost::interprocess::mapped_region(
-            OpenFile(files[0].get()), boost::interprocess::read_only, 0, kHeaderSize);
-    } catch (const boost::interprocess::interprocess_exception& error) {
-        return error.get_native_error() ? error.get_native_error() : ENOMEM;
-    }
+    if (int error =
+            map_file(files[0].get(), boost::interprocess::read_only, kHeaderSize, image->segment_))
+        return error;
     image->has_inotify_ = files.size() > 1;
     if (image->has_inotify_) image->inotify_ = KeptDescriptor(std::move(files[1]));
     image->mounts_ =

@@ -10,6 +10,7 @@
 #include "owner/cold.hpp"
 #include "owner/companions.hpp"
 #include "owner/launch_environment.hpp"
+#include "owner/pointers.hpp"
 #include "owner/template_process.hpp"
 #include "owner/twin.hpp"
 #include "protocol/messages.hpp"
@@ -26,12 +27,6 @@ std::vector<std::string> current_environment() {
     for (char** variable = environ; variable && *variable; ++variable)
         environment.emplace_back(*variable);
     return environment;
-}
-
-std::vector<const char*> pointers_to(const std::vector<std::string>& strings) {
-    std::vector<const char*> pointers;
-    for (const std::string& string : strings) pointers.push_back(string.c_str());
-    return pointers;
 }
 
 }  // namespace

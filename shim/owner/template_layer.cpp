@@ -2,17 +2,12 @@
 #include <algorithm>
 
 #include "owner/hand_off.hpp"
+#include "owner/pointers.hpp"
 #include "owner/template_process.hpp"
 #include "protocol/messages.hpp"
 
 namespace warmfork {
 namespace {
-
-std::vector<const char*> pointers_to(const std::vector<std::string>& strings) {
-    std::vector<const char*> pointers;
-    for (const std::string& string : strings) pointers.push_back(string.c_str());
-    return pointers;
-}
 
 /// One that no file of the image has.
 int channel_number(const std::vector<int>& image_descriptors) {
