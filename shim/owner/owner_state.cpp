@@ -1,7 +1,6 @@
 #include "owner/owner_state.hpp"
 
 #include <fcntl.h>
-#include <linux/ioprio.h>
 #include <linux/kcmp.h>
 #include <sched.h>
 #include <signal.h>
@@ -21,6 +20,9 @@
 
 namespace warmfork {
 namespace {
+
+// IOPRIO_WHO_PROCESS of ioprio_get(2). linux/ioprio.h is not included: that of Linux 6.1.192 is no C++.
+constexpr int kIoPriorityOfProcess = 1;
 
 /// Files of /proc that are read at every spawn, each by one pread on a kept descriptor.
 struct ProcFiles {
@@ -146,7 +148,7 @@ OwnerState read_state(const ProcFiles& files) {
     state.root_device = std::uint64_t{root.stx_dev_major} << 32 | root.stx_dev_minor;
     state.root_inode = root.stx_ino;
     state.scheduler = ::sched_getscheduler(0);
-    state.io_priority = static_cast<int>(::syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0));
+    state.io_priority = static_cast<int>(::syscall(SYS_ioprio_get, kIoPriorityOfProcess, 0));
     state.personality = ::personality(0xffffffff);
     state.secure_bits = ::prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
     state.timer_slack = ::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
