@@ -1,5 +1,6 @@
 """Templates that learn: what most children go on to import is preloaded in the next image."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,32 @@ import unittest
 import unittest.mock
 
 from support import PYTHON, TestCase
+
+# Prints what two images have learned on a disk that is full by then: of a log that is to be cut, and anew.
+ON_A_FULL_DISK = """
+import json, os, sys, warmfork
+
+def image(*texts):
+    with warmfork.Template(["json"], learn=True, backend="warm", python=sys.executable) as template:
+        for text in texts:
+            assert template.run([sys.executable, "-c", text]).returncode == 0
+        return template.report()["host"]["learned"]
+
+image("import colorsys")
+image("import wave")
+image("import wave", "import wave")
+(folder,) = os.scandir(os.environ["XDG_STATE_HOME"] + "/warmfork/learned")
+with open(folder.path + "/children", "a") as log:
+    log.write(" wave=5\\n" * 1500)
+with open(folder.path + "/modules", "a") as modules:  # to the end of a page
+    modules.write("no x ".ljust(4095 - modules.tell(), "x") + "\\n")
+with open(os.environ["XDG_STATE_HOME"] + "/other", "wb", buffering=0) as other:
+    try:
+        while other.write(bytes(1000)): pass
+    except OSError: pass
+for _ in range(2):
+    print(json.dumps(image("import bz2")))
+"""
 
 
 class Learning(TestCase):
@@ -112,6 +139,31 @@ class Learning(TestCase):
         with self.template(["json"], learn=True, backend="warm") as template:
             self.assertEqual(template.run([PYTHON, "-c", "import colorsys"]).returncode, 0)
             self.assertIn("/proc/no", template.report()["host"]["learned"]["error"])
+
+    def test_a_full_disk_is_told_and_what_is_known_stays_in_the_image(self):
+        """On a file system of its own, in a mount namespace."""
+        confine = ["unshare", "--user", "--map-root-user", "--mount"]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", self.state]
+        if subprocess.run([*confine, *mount], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("user namespaces cannot be made here")
+        environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        command = [*confine, "sh", "-c", '"$@" && exec "$PYTHON" -c "$ON_A_FULL_DISK"', "sh", *mount]
+        environment.update(PYTHON=PYTHON, ON_A_FULL_DISK=ON_A_FULL_DISK)
+        done = subprocess.run(command, capture_output=True, env=environment, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        for learned in map(json.loads, done.stdout.splitlines()):
+            self.assertIn("No space left on device", learned["error"])
+            self.assertEqual(self.names(learned), ["colorsys", "wave"])  # the second is new
+
+    def test_a_line_cut_short_costs_no_more_than_itself(self):
+        self.children("import colorsys", "import colorsys")
+        self.assertEqual(self.names(self.children()), ["colorsys"])
+        (folder,) = os.listdir(os.path.join(self.state, "warmfork/learned"))
+        modules = os.path.join(self.state, "warmfork/learned", folder, "modules")
+        for line in ("ok", "ok wave", "ok wave 12 30", "no", "no wav"):
+            with open(modules, "a") as file:
+                file.write(line)  # and what comes next is written behind it
+            self.assertEqual(self.names(self.children("import colorsys")), ["colorsys"])
 
     def test_a_log_that_grows_is_cut(self):
         self.children("import colorsys")

@@ -7,7 +7,7 @@ children  a line of each child that has ended, by import_times.cpp: " module=mic
 modules   a line of each module that was tried: "ok NAME microseconds kilobytes size mtime_ns file", or
           "no NAME reason"; the last one of a name counts
 
-To forget, remove the folder. All of it is read and tried in a process of its own, forked by the template while
+A line that a full disk has cut short is passed over. To forget, remove the folder. All of it is read and tried in a process of its own, forked by the template while
 it preloads: the image does not come to depend on these files, and a module that fails spoils nothing.
 """
 
@@ -115,8 +115,9 @@ def _help(folder, write_end):
 
 
 def _decide(folder, say):
+    """What is known goes into the image also where nothing can be written any more."""
     os.makedirs(folder, 0o700, exist_ok=True)
-    children = _read_children(os.path.join(folder, "children"))
+    children = _read_children(os.path.join(folder, "children"), say)
     say("children", len(children))
     known = _read_modules(os.path.join(folder, "modules"))
     seconds = kilobytes = 0
@@ -124,7 +125,10 @@ def _decide(folder, say):
         if not _is_known(known.get(name)):
             say("try", name)
             known[name] = _try(name)
-            _remember(folder, _line(name, known[name]))
+            try:
+                _remember(folder, _line(name, known[name]))
+            except OSError as error:
+                say("error", error)
         verdict, *facts = known[name]
         if verdict == "no":
             say("no", name, *facts)
@@ -137,18 +141,25 @@ def _decide(folder, say):
         say("ok", name, facts[0], facts[1])
 
 
-def _read_children(path):
+def _read_children(path, say):
     """A dictionary {module: microseconds} of each of the last children, in order of import."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
     with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
         lines = file.readlines()
     if len(lines) > 2 * _CHILDREN:
         lines = lines[-_CHILDREN:]
-        # What is written meanwhile is lost: it is a statistic.
-        with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.writelines(lines)
-        os.rename(path + ".new", path)
+        try:
+            _replace(path, lines)
+        except OSError as error:
+            say("error", error)
     return [dict(entry.rpartition("=")[::2] for entry in line.split()) for line in lines[-_CHILDREN:]]
+
+
+def _replace(path, lines):
+    # What is written meanwhile is lost: it is a statistic.
+    with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.writelines(lines)
+    os.rename(path + ".new", path)
 
 
 def _read_modules(path):
@@ -161,11 +172,14 @@ def _read_modules(path):
         return known
     for line in lines:
         verdict, name, rest = (*line.split(" ", 2), "", "")[:3]
-        if verdict == "ok":
-            microseconds, kilobytes, size, modified, file = rest.split(" ", 4)
-            known[name] = (verdict, int(microseconds), int(kilobytes), (int(size), int(modified)), file)
-        else:
+        if verdict == "no":
             known[name] = (verdict, rest)
+        elif verdict == "ok":
+            try:
+                microseconds, kilobytes, size, modified, file = rest.split(" ", 4)
+                known[name] = (verdict, int(microseconds), int(kilobytes), (int(size), int(modified)), file)
+            except ValueError:
+                continue
     return known
 
 
