@@ -30,7 +30,8 @@ PACKAGE = os.path.dirname(warmfork.__file__)
 
 
 class Service:
-    """A warmforkd with one template, in a directory of its own."""
+    """A warmforkd with one template, in a directory of its own. It listens already: a client that found nobody
+    would start another."""
 
     def __init__(self, preload):
         self._folder = tempfile.TemporaryDirectory(prefix="warmfork-bench-")
@@ -39,11 +40,21 @@ class Service:
         with open(os.path.join(templates, f"{NAME}.toml"), "w") as file:
             file.write(f"python = {json.dumps(sys.executable)}\npreload = {json.dumps(preload)}\n")
         self.address = os.path.join(self._folder.name, "socket")
-        self._process = subprocess.Popen(
-            [os.path.join(PACKAGE, "_libexec", "warmforkd"), "--config", self._folder.name, "--socket",
-             self.address, "--instance", f"bench-{os.getpid()}"],
-            env={key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
-        )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+            notifications.bind("")
+            notifications.settimeout(60)
+            name = notifications.getsockname().decode().replace("\0", "@", 1)
+            self._process = subprocess.Popen(
+                [os.path.join(PACKAGE, "_libexec", "warmforkd"), "--config", self._folder.name, "--socket",
+                 self.address, "--instance", f"bench-{os.getpid()}"],
+                env={**os.environ, "NOTIFY_SOCKET": name},
+            )
+            try:
+                while b"READY=1" not in notifications.recv(4096):
+                    pass
+            except TimeoutError:
+                self.close()
+                raise SystemExit("warmfork bench: the service did not start within 60 s")
 
     def close(self):
         self._process.send_signal(signal.SIGTERM)
