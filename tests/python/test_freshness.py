@@ -384,7 +384,8 @@ class FreshnessOnFuse(Freshness):
         done = subprocess.run(["bindfs", self.beneath, mount], capture_output=True)
         if done.returncode:
             self.skipTest(f"FUSE cannot be mounted here: {done.stderr.decode()}")
-        self.addCleanup(subprocess.run, ["fusermount3", "-u", mount], check=True)
+        unmount = shutil.which("fusermount3") or "fusermount"  # bindfs comes with the one or the other
+        self.addCleanup(subprocess.run, [unmount, "-u", mount], check=True)
         return mount
 
     def test_what_changes_behind_the_file_system(self):
