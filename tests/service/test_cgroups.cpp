@@ -1,5 +1,5 @@
 // Which cgroups are made, found, ended and removed. A plain directory stands for the delegated one:
-// the kernel's part is seen by packaging/check-service.
+// the kernel's part is seen by packaging/check-service and, with limits, packaging/check-kernel.
 #include <sys/stat.h>
 #include <unistd.h>
 
