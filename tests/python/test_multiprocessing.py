@@ -6,10 +6,11 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 import unittest
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import context, process
+from multiprocessing import context, process, resource_tracker, util
 
 import warmfork
 import warmfork.multiprocessing
@@ -262,6 +263,9 @@ class Rehearsals(TestCase):
                 current, current.name, bytes(current.authkey), hasattr(current, "_inheriting"),
                 process.parent_process(), process.ORIGINAL_DIR, repr(process._process_counter), process._children,
                 context._default_context._actual_context, context.get_spawning_popen(), list(process._dangling),
+                util._exit_function, threading._shutdown, resource_tracker._resource_tracker._fd,
+                dict(warmfork.multiprocessing._contexts), warmfork.multiprocessing._default.definition,
+                os.listdir("/proc/self/fd"),
             )
 
         before = state()

@@ -137,8 +137,8 @@ def remember_image(preloaded, start_environment, c_environment, in_child, ignore
     _trio_random = getattr(sys.modules.get("trio._core._run"), "_r", None)
     _multiprocessing = sys.modules.get("multiprocessing.process")
     if _MULTIPROCESSING in sys.modules:
-        text = sys.modules[_MULTIPROCESSING].CHILD + "\n"
-        _known_codes[text] = compile(text, "<string>", "exec", 0, True)
+        module = sys.modules[_MULTIPROCESSING]
+        _known_codes[module.CHILD + "\n"] = module.CHILD_CODE
     _threading = sys.modules.get("threading")
 
 # Some of everything that a first line is made of, so that a spare has its own copies of the pages that

@@ -28,8 +28,9 @@ from ._owner import Template, end_spawned
 
 __all__ = ["get_context", "install", "set_preload", "WarmforkContext", "WarmforkProcess"]
 
-# Always the same, so that the template can compile it.
+# Always the same, so that it is compiled once.
 CHILD = "import warmfork.multiprocessing as m; m.run_child()"
+CHILD_CODE = compile(CHILD + "\n", "<string>", "exec", 0, True)
 
 # What children come to need of multiprocessing: connections, queues and locks as arguments, pools.
 _MODULES = ("spawn", "connection", "queues", "synchronize", "pool", "managers")
@@ -114,15 +115,14 @@ class _Popen(popen_fork.Popen):
         self.finalizer = util.Finalize(self, util.close_fds, (sentinel, own))
 
 
-def _pickle(popen, process_object, definition=None):
+def _pickle(popen, process_object, definition):
     """A file with what the child unpickles: it finds it there and need not be woken again. definition: of
     the context, for the child's own processes."""
     pickled = io.BytesIO()
     context.set_spawning_popen(popen)
     try:
-        data = spawn.get_preparation_data(process_object._name)
         # Nothing in it needs the pickler of multiprocessing, which takes long to make.
-        reduction.pickle.dump(data if definition is None else _Preparation(data, definition), pickled)
+        reduction.pickle.dump(_Preparation(definition, process_object._name), pickled)
         reduction.dump(process_object, pickled)
     finally:
         context.set_spawning_popen(None)
@@ -134,21 +134,35 @@ def _pickle(popen, process_object, definition=None):
     return data
 
 
-class _Preparation(dict):
-    """What a child prepares with. Unpickling it makes the child's own processes like this one."""
+class _Preparation:
+    """What a child prepares with: spawn.get_preparation_data(), pickled once for as long as it stays the same."""
 
-    def __init__(self, data, definition):
-        super().__init__(data)
-        self.definition = definition
+    _kept = (None, None)  # what it was made of, and it
+
+    def __init__(self, definition, name):
+        main, logger = sys.modules["__main__"], util._logger
+        origin = [
+            definition, sys.path[:], sys.argv[:], os.getcwd(), process.ORIGINAL_DIR, process.current_process().authkey,
+            util._log_to_stderr, logger and logger.getEffectiveLevel(), spawn.get_start_method(),
+            main, getattr(main, "__spec__", None), getattr(main, "__file__", None),
+        ]
+        kept = _Preparation._kept
+        if kept[0] != origin:
+            data = reduction.pickle.dumps((definition, spawn.get_preparation_data("")))
+            kept = _Preparation._kept = origin, data
+        self.data, self.name = kept[1], name
 
     def __reduce__(self):
-        return _prepare_like, (self.definition, dict(self))
+        return _prepare_like, (self.data, self.name)
 
 
-def _prepare_like(definition, data):
+def _prepare_like(data, name):
+    """In the child: unpickles it, and makes the child's own processes like this one."""
+    definition, preparation = reduction.pickle.loads(data)
     # One template for both: what main has made by these arguments, and the method itself.
     _default._follow(_contexts.setdefault(_key(*definition), _default), *definition)
-    return data
+    preparation["name"] = name
+    return preparation
 
 
 def _tracker():
@@ -185,34 +199,46 @@ def _rehearsed_target(write_end, **keywords):
     os.write(write_end.fileno(), b"")
 
 
+def _changed_by_children():
+    """(holder, name) of what a child changes on its way to the target, and behind it."""
+    return (
+        (sys, "argv"), (sys, "path"), (sys, "stdin"), (process, "_current_process"), (process, "_parent_process"),
+        (process, "_process_counter"), (process, "_children"), (process, "ORIGINAL_DIR"),
+        (context._default_context, "_actual_context"), (resource_tracker._resource_tracker, "_fd"),
+        (util, "_exit_function"), (process.threading, "_shutdown"),
+    )
+
+
 def rehearse():
-    """In a spare: what comes before the target of a process, for the pages that this writes to. Nothing of
-    it stays."""
-    current, path, arguments = process.current_process(), sys.path, sys.argv
-    kept_context = context._default_context._actual_context
-    read_end, write_end = connection.Pipe(duplex=False)
-    state = {
-        "_identity": (1,), "_config": {}, "_parent_pid": os.getppid(), "_parent_name": current.name,
-        "_popen": None, "_closed": False, "_target": _rehearsed_target, "_args": (write_end,),
-        "_kwargs": {"key": ["value", 1, 1.5]}, "_name": current.name,
-    }
-    data = _pickle(_Rehearsal(), _rebuild_process(state))
-    with os.fdopen(data, "rb", closefd=True) as file:
-        current._inheriting = True
-        try:
-            preparation = reduction.pickle.load(file)
-            for key in ("init_main_from_name", "init_main_from_path"):
-                preparation.pop(key, None)
-            spawn.prepare(preparation)
-            rehearsed = reduction.pickle.load(file)
-        finally:
-            del current._inheriting
-            sys.path, sys.argv = path, arguments
-            context._default_context._actual_context = kept_context
-    with read_end, write_end, open(os.devnull, encoding="utf-8"):
-        process._ParentProcess(current.name, os.getppid(), read_end.fileno())
-        rehearsed._after_fork()
-        rehearsed.run()
+    """In a spare: the way of a child to its target, for the pages that this writes to. Nothing of it stays."""
+    kept = [(holder, name, getattr(holder, name)) for holder, name in _changed_by_children()]
+    main, contexts, current = sys.modules["__main__"], dict(_contexts), process.current_process()
+    descriptors = []
+    try:
+        sys.modules["__main__"] = type(sys)("__main__")  # as none that would be run again
+        read_end, write_end = connection.Pipe(duplex=False)
+        with read_end, write_end:
+            state = {
+                "_identity": (1,), "_config": {}, "_parent_pid": os.getppid(), "_parent_name": current.name,
+                "_popen": None, "_closed": False, "_target": _rehearsed_target, "_args": (write_end,),
+                "_kwargs": {"key": ["value", 1, 1.5]}, "_name": current.name,
+            }
+            data = _pickle(_Rehearsal(), _rebuild_process(state), _default.definition)
+            # All this is the end of the process, which this one does not come to.
+            util._exit_function = process.threading._shutdown = bool
+            sys.stdin = open(os.devnull, encoding="utf-8")  # to be closed
+            sys.argv = ["-c", "--multiprocessing-fork", str(data), str(read_end.fileno()), "-1"]
+            try:
+                exec(CHILD_CODE, {"__name__": "__main__"})
+            except SystemExit:
+                descriptors.append(sys.stdin.fileno())
+    finally:
+        util.close_fds(*descriptors)
+        for holder, name, value in kept:
+            setattr(holder, name, value)
+        sys.modules["__main__"] = main
+        _contexts.clear()
+        _contexts.update(contexts)
 
 
 class WarmforkProcess(process.BaseProcess):
