@@ -205,7 +205,7 @@ def _changed_by_children():
         (sys, "argv"), (sys, "path"), (sys, "stdin"), (process, "_current_process"), (process, "_parent_process"),
         (process, "_process_counter"), (process, "_children"), (process, "ORIGINAL_DIR"),
         (context._default_context, "_actual_context"), (resource_tracker._resource_tracker, "_fd"),
-        (util, "_exit_function"), (process.threading, "_shutdown"),
+        (spawn, "runpy"), (util, "_exit_function"), (process.threading, "_shutdown"),
     )
 
 
@@ -215,7 +215,8 @@ def rehearse():
     main, contexts, current = sys.modules["__main__"], dict(_contexts), process.current_process()
     descriptors = []
     try:
-        sys.modules["__main__"] = type(sys)("__main__")  # as none that would be run again
+        sys.modules["__main__"] = sys.modules.get("__mp_main__") or type(sys)("__main__")
+        spawn.runpy = None  # no main module is run again, whatever comes
         read_end, write_end = connection.Pipe(duplex=False)
         with read_end, write_end:
             state = {
