@@ -12,6 +12,9 @@ namespace warmfork {
 
 inline constexpr std::uint64_t kSegmentMagic = 0x316b726f666d7277;  // "wrmfork1"
 
+/// What /proc calls a child that is parked: until it has its record, with a name of its own.
+inline constexpr const char* kSpareName = "warmfork-spare";
+
 /// Indices run freely and are masked where they are used. One writer a field, one cache line a
 /// writer, so that the two processes do not fight over a line.
 struct RingHeader {

@@ -8,10 +8,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 
 #include "owner/companions.hpp"
 #include "owner/eligibility.hpp"
 #include "owner/pointers.hpp"
+#include "protocol/layout.hpp"
 #include "service/log.hpp"
 #include "service/process_memory.hpp"
 
@@ -87,6 +89,12 @@ NamedTemplate::Definition make_definition(const TemplateDefinition& configured,
     images.allowed = configured.allow;
     images.is_shared = true;
     return definition;
+}
+
+bool is_parked(pid_t pid) {
+    std::string name;
+    return std::getline(std::ifstream(fmt::format("/proc/{}/comm", pid)), name) &&
+           name == kSpareName;
 }
 
 }  // namespace
@@ -272,7 +280,8 @@ void Service::stop() {
 void Service::leave_when_empty() {
     if (!is_stopping_ || end_) return;
     for (const auto& [id, child] : children_)
-        if (!child.is_detached) return;
+        if (!child.is_detached && (child.is_used || !is_parked(child.pid))) return;
+    // What clients have leased and not used ends by itself, with the process that it is a child of.
     // Not from within whoever found it empty.
     end_ = loop_.soon([this] {
         for (auto& [id, served] : clients_) served.client.flush();

@@ -17,6 +17,7 @@
 
 #include "channel/message_socket.hpp"
 #include "child/setup.hpp"
+#include "protocol/layout.hpp"
 #include "template/parking_token.hpp"
 
 namespace warmfork {
@@ -236,7 +237,7 @@ ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_desc
         put_pipes_on_standard_streams();
         plan.host->rehearse();
         touch_buffers();
-        ::prctl(PR_SET_NAME, "warmfork-spare", 0, 0, 0);
+        ::prctl(PR_SET_NAME, kSpareName, 0, 0, 0);
         if (!say(mailbox, ReplyKind::parked, {})) ::_exit(0);
         wait_for_message(plan, mailbox);
         // Given up meanwhile: the owner finds the mailbox closed, and takes another one.

@@ -21,7 +21,8 @@
 namespace warmfork {
 namespace {
 
-// IOPRIO_WHO_PROCESS of ioprio_get(2). linux/ioprio.h is not included: that of Linux 6.1.192 is no C++.
+// IOPRIO_WHO_PROCESS of ioprio_get(2). linux/ioprio.h is not included: that of Linux 6.1.192 is no
+// C++.
 constexpr int kIoPriorityOfProcess = 1;
 
 /// Files of /proc that are read at every spawn, each by one pread on a kept descriptor.

@@ -15,6 +15,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "protocol/layout.hpp"
 #include "support/catch.hpp"
 #include "support/service.hpp"
 
@@ -676,6 +677,22 @@ TEST_CASE("A stop waits for the children, tells their statuses and frees the pla
     CHECK(client.wait() == 5);
     CHECK(service.wait() == 0);
     CHECK(fs::exists(place));  // the next one's
+}
+
+TEST_CASE("A stop does not wait for spares that a client holds and has not used") {
+    TestService service;
+    RawClient client(service.socket());
+    const ServiceMessage leased = lease_one(client);
+    REQUIRE(leased.kind == ServiceKind::leased);
+    const pid_t spare = pid_of(leased);
+    for (int tries = 0; tries < 2000 && name_of(spare) != kSpareName; ++tries)
+        ::poll(nullptr, 0, 5);  // a rehearsal tells nobody of its end
+    service.signal(SIGTERM);
+    CHECK(service.wait() == 0);
+    CHECK(service.has_logged("stopping: 1 children"));
+    CHECK(service.log().find("did not end by themselves") == std::string::npos);
+    pollfd polled{leased.descriptors[0].get(), POLLIN, 0};  // its pidfd
+    CHECK(::poll(&polled, 1, 30000) == 1);
 }
 
 TEST_CASE("Told to stop twice it ends the children, but not those that are detached") {
