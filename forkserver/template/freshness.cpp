@@ -26,7 +26,7 @@ namespace fs = std::filesystem;
 
 constexpr std::uint32_t kNamesMask = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |
                                      IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
-constexpr std::uint32_t kContentMask = IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB;
+constexpr std::uint32_t kContentMask = IN_MODIFY | IN_CLOSE_WRITE;
 // What happens to the directory itself: its parent, which is watched too, has it by name.
 constexpr std::uint32_t kLostMask = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED;
 
@@ -230,15 +230,35 @@ void Freshness::compare_with(const Freshness& before) {
 
 void Freshness::arm() {
     for (const auto& [path, directory] : directories_) {
-        const bool has_content = !directory.files.empty() || !directory.modules.empty();
-        const int watch = ::inotify_add_watch(
-            inotify_, path.c_str(), kNamesMask | IN_MASK_ADD | (has_content ? kContentMask : 0));
+        const std::uint32_t attributes = directory.files.empty() ? 0 : IN_ATTRIB;
+        const int watch =
+            ::inotify_add_watch(inotify_, path.c_str(), kNamesMask | attributes | IN_MASK_ADD);
         if (watch >= 0) {
             watched_[watch].push_back(&directory);
         } else if (errno != ENOENT && errno != ENOTDIR) {
             // A directory that is not there shows by its name in its parent.
             obstacle_ = fmt::format("cannot watch {}: {}{}", path, std::strerror(errno),
                                     errno == ENOSPC ? " (fs.inotify.max_user_watches)" : "");
+            return;
+        }
+    }
+    // Behind the names: a file that is replaced meanwhile shows by its name.
+    for (const auto& [path, directory] : directories_) arm_content(directory);
+}
+
+/// Each file by itself, so that nothing is heard of others that are written beside them: a log, in
+/// which each line would send the next spawn to the template.
+void Freshness::arm_content(const Directory& directory) {
+    for (const std::string& name : directory.files) {
+        std::string path = (fs::path(directory.path) / name).string();
+        if (directories_.count(path)) continue;
+        const int watch = ::inotify_add_watch(inotify_, path.c_str(), kContentMask | IN_MASK_ADD);
+        if (watch >= 0) {
+            watched_files_[watch] = std::move(path);
+        } else if (errno != ENOENT && errno != ENOTDIR) {
+            // No more are to be had, or it may not be read: the directory's own does for all of
+            // them. What is not there shows by its name.
+            ::inotify_add_watch(inotify_, directory.path.c_str(), kContentMask | IN_MASK_ADD);
             return;
         }
     }
@@ -265,6 +285,11 @@ bool Freshness::take_events() {
             at += sizeof event + event.len;
             if (event.mask & IN_Q_OVERFLOW) {
                 become_stale("more has changed than the kernel could note");
+                return false;
+            }
+            if (const auto file = watched_files_.find(event.wd);
+                file != watched_files_.end() && event.len == 0 && (event.mask & kContentMask)) {
+                become_stale(file->second + " has changed");
                 return false;
             }
             for (const Directory* directory : watched_[event.wd]) {

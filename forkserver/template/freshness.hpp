@@ -1,5 +1,5 @@
 // Is the image still what preloading it again would give? Watches, with inotify, every directory on
-// the way to each file that the image came from.
+// the way to each file that the image came from, and the file.
 //
 // The order that makes it strict: the owner looks first whether events are waiting, then at the
 // word; this side sets the word to `checking` before it takes events away, and back to `fresh` only
@@ -68,6 +68,7 @@ class Freshness {
     void add_way(const std::string& path);
     Directory& directory(const std::string& path);
     void arm();
+    void arm_content(const Directory& directory);
     bool take_events();
     void note_sources(const ImageFacts& facts);
     void compare_with(const Freshness& before);
@@ -87,6 +88,7 @@ class Freshness {
     std::map<std::string, Directory> directories_;
     std::map<std::string, Place> places_;
     std::map<int, std::vector<const Directory*>> watched_;  ///< by watch descriptor
+    std::map<int, std::string> watched_files_;              ///< their paths, likewise
 };
 
 }  // namespace warmfork

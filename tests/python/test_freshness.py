@@ -11,6 +11,8 @@ import zipfile
 
 from support import PYTHON, TestCase
 
+MOST_WATCHES = "/proc/sys/user/max_inotify_watches"  # of a user namespace
+
 
 class Project:
     """A module on the owner's import path, in a place that can be changed in every way."""
@@ -211,6 +213,18 @@ class Freshness(TestCase):
             self.assertEqual((value, process.backend), ("0", "warm"), process.reason)
         self.assertEqual(template.counts["template_starts"], 1)
 
+    def test_a_log_beside_the_module_does_not_keep_spares_from_being_used(self):
+        template = self.parked()
+        with open(os.path.join(self.project.path, "application.log"), "w") as log:
+            self.project.value(template)
+            forked = template.counts["forked"]
+            for _ in range(10):
+                template.wait_parked(1)
+                log.write("a line\n")
+                log.flush()
+                self.project.value(template)
+        self.assertEqual(template.counts["forked"], forked)
+
     def test_wait_gives_the_new_image_and_serve_the_old_one(self):
         template = self.parked(on_stale="wait")
         self.project.write_in_place()
@@ -328,22 +342,35 @@ class Freshness(TestCase):
             self.project.value(template, backend="warm")
 
     def test_with_too_few_watches_files_are_compared(self):
-        """The same changes, in a user namespace that allows five watches."""
-        limit = "/proc/sys/user/max_inotify_watches"
-        names = (
-            "test_every_kind_of_change", "test_a_file_that_comes_earlier_on_the_import_path",
+        self.run_with_few_watches(
+            False, "test_every_kind_of_change", "test_a_file_that_comes_earlier_on_the_import_path",
             "test_what_was_looked_for_and_not_there", "test_a_pth_file_beside_packages",
             "test_wait_gives_the_new_image_and_serve_the_old_one",
         )
+
+    def test_with_too_few_watches_for_each_file_their_directories_are_watched(self):
+        self.run_with_few_watches(True, "changes_with_as_many_watches_as_directories")
+
+    def changes_with_as_many_watches_as_directories(self):
+        for count in range(20, 1000):
+            with open(MOST_WATCHES, "w") as file:
+                file.write(str(count))
+            with self.parked() as template:
+                if not template.report()["freshness"]["not_watched_because"]:
+                    break
+        self.check(self.project.write_in_place)
+
+    def run_with_few_watches(self, watching, *names):
+        """These tests in a user namespace that allows five watches."""
         program = (
             "import sys, unittest\n"
-            f"with open({limit!r}, 'w') as file: file.write('5')\n"
             "import test_freshness\n"
-            "test_freshness.Freshness.watching = False\n"
+            f"test_freshness.Freshness.watching = {watching}\n"
+            "with open(test_freshness.MOST_WATCHES, 'w') as file: file.write('5')\n"
             f"unittest.main(argv=['', *['test_freshness.Freshness.' + name for name in {names}]])\n"
         )
         confine = ["unshare", "--user", "--map-root-user"]
-        if subprocess.run([*confine, "sh", "-c", f"echo 5 > {limit}"], stderr=-3).returncode:
+        if subprocess.run([*confine, "sh", "-c", f"echo 5 > {MOST_WATCHES}"], stderr=-3).returncode:
             self.skipTest("user namespaces cannot be made here")
         done = subprocess.run(
             [*confine, PYTHON, "-c", program], capture_output=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
@@ -374,6 +401,8 @@ class FreshnessOnFuse(Freshness):
 
     watching = False
     test_with_too_few_watches_files_are_compared = None
+    test_with_too_few_watches_for_each_file_their_directories_are_watched = None
+    test_a_log_beside_the_module_does_not_keep_spares_from_being_used = None
     test_without_an_inotify_instance_files_are_compared = None
     test_no_stale_child_in_a_thousand_edits = None  # a minute is enough
 
