@@ -23,6 +23,9 @@
 namespace warmfork {
 namespace {
 
+// Of the stack, above what a parked child uses of it.
+constexpr std::size_t kFrames = 16u << 10;
+
 constexpr int kFailedStatus = 127;  // posix_spawn's
 constexpr std::size_t kMessageSize = sizeof(MailboxHeader) + kInlineRecordSize;
 
@@ -222,6 +225,13 @@ void put_pipes_on_standard_streams() {
 void touch_buffers() {
     message_buffer[0] = std::byte{0};
     pointer_buffer[0] = nullptr;
+    // The code that will read from the mailbox, tried on nothing.
+    ReceivedMessage received;
+    static_cast<void>(receive_message(-1, message_buffer, {}, 0, received));
+    // What a child returns through on its way to user code.
+    const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+    const auto page_size = static_cast<std::uintptr_t>(::getpagesize());
+    ::madvise(reinterpret_cast<void*>(frame / page_size * page_size), kFrames, MADV_POPULATE_WRITE);
 }
 
 }  // namespace

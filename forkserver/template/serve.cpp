@@ -114,12 +114,14 @@ ServeResult serve_channel(Descriptor control, const PreloadInterface& preload, H
     if (std::string obstacle = served->open_gate(); !obstacle.empty())
         return failed(EBUSY, std::move(obstacle));
     ServeResult result;
+    parent_template = served.get();  // of the children, which need not write it
     if (auto command = served->run()) {
-        parent_template = served.release();  // never destroyed: see Template::run
+        static_cast<void>(served.release());  // never destroyed: see Template::run
         result.end = ServeResult::End::child;
         result.command = *command;
         return result;
     }
+    parent_template = nullptr;
     set_signal_mask(mask);
     result.end = ServeResult::End::shut_down;
     return result;

@@ -156,6 +156,7 @@ class Class:
     def method(self):
         return {{"a": 1, "b": (2.5, b"%d" % time.monotonic_ns())}}
 function(*sys.argv, key=Class().method())
+[bytes(number) for number in range(0, 500, 5)]
 if __name__ == "__main__":
     os.write(1, b"")
 """
