@@ -180,6 +180,16 @@ class Popen(subprocess.Popen):
         handles, self._early_handles = self._early_handles, None
         return handles or super()._get_handles(stdin, stdout, stderr)
 
+    def _close_pipe_fds(self, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite):
+        if -1 in (p2cwrite, c2pread, errread):
+            super()._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+            return
+        # Three pipes, without the stack of callbacks that subprocess closes them by: the child may be waiting
+        # for the processor that this runs on.
+        self._closed_child_pipe_fds = True
+        for number in (p2cread, c2pwrite, errwrite):
+            os.close(number)
+
     # The parameters of subprocess's own, which passes them by position: alike from 3.9 on, the last one
     # since 3.11.
     def _execute_child(
