@@ -251,7 +251,8 @@ void Freshness::arm() {
 void Freshness::arm_content(const Directory& directory) {
     for (const std::string& name : directory.files) {
         std::string path = (fs::path(directory.path) / name).string();
-        if (directories_.count(path)) continue;
+        std::error_code error;
+        if (fs::is_directory(path, error)) continue;  // a file may be one to imports: an archive
         const int watch = ::inotify_add_watch(inotify_, path.c_str(), kContentMask | IN_MASK_ADD);
         if (watch >= 0) {
             watched_files_[watch] = std::move(path);

@@ -187,6 +187,15 @@ class Freshness(TestCase):
         upgrade()
         self.check(upgrade)
 
+    def test_an_archive_on_the_import_path_that_is_written_in_place(self):
+        def write():
+            with zipfile.ZipFile(self.project.first, "w") as archive:
+                archive.writestr("subject.py", self.project.next_text())
+
+        os.rmdir(self.project.first)
+        write()
+        self.check(write)
+
     def test_a_file_that_comes_earlier_on_the_import_path(self):
         self.check(self.project.shadow_it)
         self.check(self.project.unshadow_it)
