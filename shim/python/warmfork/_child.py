@@ -141,8 +141,8 @@ def remember_image(preloaded, start_environment, c_environment, in_child, ignore
         _known_codes[module.CHILD + "\n"] = module.CHILD_CODE
     _threading = sys.modules.get("threading")
 
-# Some of everything that a first line is made of, so that a spare has its own copies of the pages that
-# compiling and running it write to.
+# Some of everything that a first line is made of, and room for small objects, so that a spare has its own
+# copies of the pages that compiling and running it write to.
 _REHEARSAL = """\
 import {modules}
 import os, sys, time

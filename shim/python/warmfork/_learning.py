@@ -7,8 +7,9 @@ children  a line of each child that has ended, by import_times.cpp: " module=mic
 modules   a line of each module that was tried: "ok NAME microseconds kilobytes size mtime_ns file", or
           "no NAME reason"; the last one of a name counts
 
-A line that a full disk has cut short is passed over. To forget, remove the folder. All of it is read and tried in a process of its own, forked by the template while
-it preloads: the image does not come to depend on these files, and a module that fails spoils nothing.
+A line that a full disk has cut short is passed over. To forget, remove the folder. All of it is read and tried
+in a process of its own, forked by the template while it preloads: the image does not come to depend on these
+files, and a module that fails spoils nothing.
 """
 
 import os
