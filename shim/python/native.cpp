@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "finalization.hpp"
 #include "owner/benchmark.hpp"
 #include "python_child.hpp"
 #include "python_objects.hpp"
@@ -512,7 +513,9 @@ PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
                          {"parked", parked, METH_O, nullptr},
                          {"report", report, METH_O, nullptr},
                          {"counts", counts, METH_O, nullptr},
-                         {"serve", serve, METH_VARARGS, nullptr},
+                         {"serve", serve, METH_O, nullptr},
+                         {"freeze_image", freeze_image, METH_VARARGS, nullptr},
+                         {"finalize_image", finalize_image, METH_NOARGS, nullptr},
                          {"start_environment", start_environment, METH_NOARGS, nullptr},
                          {"extended_image", extended_image, METH_NOARGS, nullptr},
                          {"current_environment", current_environment, METH_NOARGS, nullptr},

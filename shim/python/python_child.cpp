@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "child/setup.hpp"
+#include "finalization.hpp"
 #include "import_times.hpp"
 #include "owner/python_command.hpp"
 #include "owner/twin.hpp"
@@ -187,16 +188,20 @@ End run_script(PyObject* path, PyObject* program) {
 }
 
 /// Runs what warmfork._child has prepared. No Python frame of warmfork's own lies below it.
-End run_prepared(PyObject* child, PyObject* prepared) {
-    Reference first(PySequence_GetItem(prepared, 0));
-    Reference second(PySequence_GetItem(prepared, 1));
+End run_prepared(PyObject* child, Reference prepared) {
+    Reference first(PySequence_GetItem(prepared.get(), 0));
+    Reference second(PySequence_GetItem(prepared.get(), 1));
     if (!first || !second) return fail_with_traceback();
-    if (PyCallable_Check(first.get()))
-        return end_of(Reference(PyObject_CallObject(first.get(), second.get())));
+    if (PyCallable_Check(first.get())) {
+        const Reference result(PyObject_CallObject(first.get(), second.get()));
+        // An exit does not return.
+        for (Reference* used : {&first, &second, &prepared}) *used = Reference(nullptr);
+        return end_of(result);
+    }
     if (PyUnicode_CompareWithASCIIString(first.get(), "text") == 0)
         return run_text(child, second.get());
     if (PyUnicode_CompareWithASCIIString(first.get(), "file") == 0) {
-        Reference program(PySequence_GetItem(prepared, 2));
+        Reference program(PySequence_GetItem(prepared.get(), 2));
         return program ? run_script(second.get(), program.get()) : fail_with_traceback();
     }
     return run_file(stdin, "<stdin>", false);
@@ -427,8 +432,7 @@ void PythonHost::run_and_forget(char* source) {
     ChildCommand command{};
     command.arguments = arguments;
     Reference prepared = prepare(child_, command, true);
-    end_unless(prepared && run_prepared(child_, prepared.get()) == End::done);
-    prepared = Reference(nullptr);
+    end_unless(prepared && run_prepared(child_, std::move(prepared)) == End::done);
     make_ready();
 }
 
@@ -474,11 +478,13 @@ void begin_layer(int channel) {
         begin_layer(command.channel);
     else if (!host.import_log().empty())
         report_imports_at_exit(host.import_log());
+    end_unless(begin_own_objects());
     // A layer's children run the hook, it itself does not, as in a rehearsal.
     Reference prepared = prepare(host.child(), command, is_layer);
     // Not before Python knows which signals are ignored.
     set_signal_mask(command.signal_mask);
-    const End end = prepared ? run_prepared(host.child(), prepared.get()) : fail_with_traceback();
+    const End end =
+        prepared ? run_prepared(host.child(), std::move(prepared)) : fail_with_traceback();
     leave(end == End::done ? 0 : kFailedStatus, end == End::interrupted);
 }
 
@@ -589,12 +595,14 @@ PyObject* become_child(PyObject*, PyObject* arguments) {
     run_child(*stand_in_host, live_until_user_code(stand_in_plan, Descriptor(mailbox)));
 }
 
-PyObject* serve(PyObject*, PyObject* arguments) {
+PyObject* serve(PyObject*, PyObject* list) {
+    Reference arguments(PyList_AsTuple(list));
     PyObject *child, *hook, *description, *restore, *left;
     const char *report, *import_log, *obstacle;
     ImageFacts facts;
-    if (!PyArg_ParseTuple(arguments, "OOsOysOO", &child, &hook, &report, &description, &import_log,
-                          &obstacle, &restore, &left) ||
+    if (!arguments || PyList_SetSlice(list, 0, PyList_Size(list), nullptr) < 0 ||
+        !PyArg_ParseTuple(arguments.get(), "OOsOysOO", &child, &hook, &report, &description,
+                          &import_log, &obstacle, &restore, &left) ||
         !read_facts(description, facts) || (import_log[0] && !time_imports()))
         return nullptr;
     if (!run_file_function() || !delete_thread_state_function()) {
@@ -603,14 +611,12 @@ PyObject* serve(PyObject*, PyObject* arguments) {
             "this interpreter has no PyRun_AnyFileExFlags or PyThreadState_DeleteCurrent");
         return nullptr;
     }
-    // Children use all of it until they end.
-    Py_INCREF(child);
-    Py_INCREF(hook);
-    Py_INCREF(restore);
-    Py_INCREF(left);
+    for (PyObject* object : {child, hook, restore, left}) keep_until_finalized(object);
     image = left;
     auto* host = new PythonHost(child, hook, report, std::move(facts), import_log, obstacle);
+    arguments = Reference(nullptr);
     end_unless(leave_python_frames(delete_thread_state_function(), restore));
+    take_census();
     const int channel = std::exchange(layer_channel, -1);
     ServeResult result =
         channel >= 0 ? serve_layer(*host, Descriptor(channel)) : warmfork::serve(*host);

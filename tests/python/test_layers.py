@@ -218,6 +218,21 @@ class Images(Layers):
     def both(self, program, **options):
         return [self.run_python(self.open(name), program, **options) for name in ("top", "whole")]
 
+    def test_what_hangs_on_modules_of_either_layer_ends_as_in_a_cold_child(self):
+        self.write_module("top_part", "old", "class Class:\n    def method(self): return Class\nkept = {}\n")
+        self.write_module("base_part", "old", "class Class:\n    def method(self): return Class\n")
+        self.start_service()
+        template = self.open()
+        loud = (
+            "import os, base_part, top_part\nclass Loud:\n    def __init__(self, name): self.name = name\n"
+            "    def __del__(self): os.write(1, self.name)\n"
+        )
+        for place in ("base_part.Class.x", "top_part.Class.x", "base_part.x", "top_part.kept['x']"):
+            with self.subTest(place):
+                program = f"{loud}{place} = Loud(b'end')"
+                self.assertEqual(self.run_python(template, program), "end")
+        self.assertEqual(self.run_python(template, loud), "")
+
     def test_state_of_the_interpreter(self):
         self.start_service()
         for what in (

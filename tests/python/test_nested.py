@@ -21,6 +21,8 @@ try:
     import nested_option
 except ImportError:
     nested_option = None
+class Class:
+    pass
 """
 
 # Opens the template again, and runs itself from it.
@@ -32,6 +34,19 @@ if depth:
     with warmfork.Template(["nested_module"], nested=True) as template:
         child = template.popen([sys.executable, __file__, str(depth - 1)])
         sys.exit(child.wait() or child.backend != "warm")
+"""
+
+# Leaves what speaks when it ends to a preloaded module, and runs itself from the image.
+LOUD_PROGRAM = """
+import os, sys, nested_module, warmfork
+class Loud:
+    def __del__(self):
+        os.write(1, b"%d ends. " % depth)
+depth = int(sys.argv[1])
+nested_module.Class.loud = Loud()
+if depth:
+    with warmfork.Template(["nested_module"], nested=True) as template:
+        template.run([sys.executable, __file__, str(depth - 1)], check=True, backend="warm")
 """
 
 # Runs a line of input, opens a template, runs a program from it, and goes on with the next line.
@@ -134,6 +149,12 @@ class Nested(TestCase):
             self.assertEqual((seen_parent, maker), (parent, template.pid))
             parent = pid
         self.assertEqual(len(done.stdout.splitlines()), 4)
+
+    def test_what_hangs_on_the_image_ends_at_every_depth(self):
+        template = self.nested()
+        program = os.path.join(self.folder({"program.py": LOUD_PROGRAM}), "program.py")
+        done = template.run([PYTHON, program, "2"], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "0 ends. 1 ends. 2 ends. ", ""))
 
     def test_another_definition_is_another_image(self):
         template = self.nested()

@@ -1,6 +1,7 @@
 """What runs in a template: import the modules, then serve. Started by warmfork_template_open."""
 
 import _thread
+import atexit
 import gc
 import os
 import posix
@@ -8,6 +9,15 @@ import runpy  # noqa: F401  every `python3 -m` needs it
 import signal
 import sys
 import time
+import types
+
+
+# Where they are loaded: all of their types.
+_MODULES_WITHOUT_END = (
+    "builtins", "types", "_collections_abc", "_collections", "_functools", "itertools", "_operator", "_weakref",
+    "_thread", "_contextvars", "_queue", "_sre", "re", "_typing", "typing", "_datetime", "_decimal", "_zoneinfo",
+    "array", "_random", "_struct", "_json", "_multiprocessing",
+)
 
 
 class _ReadVariables:
@@ -313,6 +323,31 @@ def _find_hook(name):
     return found
 
 
+def _types_without_end():
+    """Types whose objects end as what they hold does, and otherwise as the end of the process would have it."""
+    found = {type(sys.modules["_collections_abc"].Hashable._abc_impl)}
+    for name in _MODULES_WITHOUT_END:
+        values = _attributes(sys.modules.get(name)).values()
+        found.update(value for value in values if issubclass(type(value), type))
+    if "functools" in sys.modules:
+        cached = sys.modules["functools"].lru_cache(1)(int)
+        cached()
+        found.update(
+            type(link) for part in gc.get_referents(cached) if type(part) is dict for link in part.values()
+        )
+    found = [kind for kind in found if kind.__name__ != "PyCapsule" and not hasattr(kind, "__del__")]
+    if "multiprocessing.connection" in sys.modules:
+        found.append(sys.modules["multiprocessing.connection"].Connection)  # it closes its descriptor
+    return found
+
+
+def _idle_generators():
+    """Those that have not begun, as of context managers that decorate functions, or are through."""
+    if sys.version_info < (3, 11):
+        return []  # they do not say so
+    return [value for value in gc.get_objects() if type(value) is types.GeneratorType and not value.gi_suspended]
+
+
 class _Image:
     """What a layer has to know of the image that it is preloaded on top of."""
 
@@ -347,11 +382,21 @@ def _forget_listings():
 
 
 def main(start):
-    """sys.argv: -c, the package's directory, the two hooks, "learn" or "", the number of search directories,
+    """Does not return; nor do this frame's variables go, which are kept to what none can miss."""
+    from . import _native
+
+    _native.serve(_preload(start))
+
+
+def _preload(start):
+    """Makes the image; returns what _native.serve wants. sys.argv: -c, the package's directory, the two hooks, "learn" or "", the number of search directories,
     these, the modules. start: the names in sys.modules when this began."""
     from . import _child, _native
 
     base = _native.extended_image()
+    is_left_last = atexit._ncallbacks() == 0
+    if base is None:
+        atexit.register(_native.finalize_image)
     package, before_fork, in_child, learns, count = *sys.argv[1:5], int(sys.argv[5])
     path, names = sys.argv[6 : 6 + count], sys.argv[6 + count :]
     del sys.argv[1:]  # not for the modules
@@ -392,11 +437,14 @@ def main(start):
     if not obstacle and (sys.gettrace() or sys.getprofile()):
         obstacle = "preloading has set a trace or profile function, which a child could not go on with"
     _flush()
+    if base is image:
+        gc.unfreeze()  # what modules may have frozen
     gc.collect()
     thread_state = _ThreadState(base.locals)
     image.locals = [local for local, _ in thread_state.locals]
-    gc.freeze()
-    _native.serve(
+    namespaces = [globals(), vars(_child), vars(sys.modules["__main__"])]
+    _native.freeze_image(_types_without_end(), _Image, _idle_generators(), namespaces, is_left_last)
+    return [
         _child,
         before_fork,
         _report(times, learned),
@@ -405,4 +453,4 @@ def main(start):
         obstacle,
         thread_state.restore,
         image,
-    )
+    ]

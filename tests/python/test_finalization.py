@@ -1,0 +1,192 @@
+"""How a warm child's interpreter ends: whatever the program has hung on preloaded modules comes to its end as in
+a cold one, and the image is not taken apart for nothing."""
+
+import os
+import re
+import resource
+import subprocess
+import sys
+import unittest
+
+from support import PYTHON, TestCase
+
+# The module that is preloaded.
+STORE = """\
+import functools
+import weakref
+
+class Class:
+    def method(self):
+        return self
+
+def function():
+    return function
+
+kept = {}
+values = [1.5]
+pair = (kept, values)
+named = Class()
+named.itself = named
+cached = functools.lru_cache(maxsize=4)(lambda key: open(key, "w"))
+slot = Class()
+def generate():
+    try:
+        yield 1
+    finally:
+        kept.clear()
+        print("generator left")
+idle = generate()
+weak = weakref.WeakValueDictionary(slot=slot)
+"""
+
+# What the programs begin with.
+BEGIN = """\
+import os, sys
+import store
+
+class Loud:
+    def __init__(self, name):
+        self.name = name
+    def __del__(self):
+        os.write(1, b"end of %s\\n" % self.name.encode())
+
+def written(name):
+    file = open(name, "w")
+    file.write("buffered in " + name)
+    return file
+
+"""
+
+PROGRAMS = {
+    "nothing": "",
+    "file_in_dictionary": "store.kept['file'] = written('a')",
+    "file_in_list": "store.values[0] = written('a')",
+    "file_on_class": "store.Class.file = written('a')",
+    "file_on_function": "store.function.file = written('a')",
+    "file_on_instance_in_cycle": "store.named.file = written('a')",
+    "file_as_module_attribute": "store.file = written('a')",
+    "file_as_default": "store.function.__defaults__ = (written('a'),)",
+    "file_in_cache": "store.cached('a').write('x')",
+    "file_two_steps_away": "store.kept[1] = [{2: (3, written('a'))}]",
+    "file_in_closure": "def make(file): return lambda: file\nstore.Class.call = make(written('a'))",
+    "file_in_subclass": "class Sub(store.Class): file = written('a')\nstore.kept['class'] = Sub",
+    "file_in_traceback": "try: 1/0\nexcept ZeroDivisionError as e: file = written('a'); store.kept['e'] = e",
+    "file_in_main": "file = written('a')",
+    "file_in_main_and_cycle": "file = written('a')\ndef function(): return file",
+    "function_of_main_kept": "file = written('a')\ndef function(): return file\nstore.kept['f'] = function",
+    "several": "store.one, store.Class.two, store.kept[3] = written('a'), written('b'), written('c')",
+    "loud_in_dictionary": "store.kept['loud'] = Loud('kept')",
+    "loud_at_the_address_of_another": "del store.slot\nstore.slot = Loud('slot')",
+    "loud_deep_in_tuples": "nested = (Loud('deep'),)\nfor _ in range(200_000): nested = (nested,)\nstore.kept[1] = nested",
+    "deep_tuples": "import gc\nnested = ()\nfor _ in range(200_000): nested = (nested, 1)\ngc.collect(); store.kept[1] = nested",
+    "loud_beside_many": "store.many = [[] for _ in range(200_000)]; store.kept[1] = Loud('many')",
+    "loud_in_main": "loud = Loud('main')",
+    "loud_in_cycle": "loud = Loud('cycle'); loud.loud = loud; del loud",
+    "loud_in_removed_module": "store.loud = Loud('removed'); del sys.modules['store'], store",
+    "loud_generator": "def g():\n    try: yield\n    finally: os.write(1, b'left')\nstore.g = g(); next(store.g)",
+    "loud_generator_of_the_image": "next(store.idle)",
+    "loud_that_imports": "class L:\n    def __del__(self):\n        import json; os.write(1, b'%d' % len(json.dumps([])))\nl = L()",
+    "loud_in_frozen": "import gc; loud = Loud('frozen'); store.kept[1] = loud; gc.freeze()",
+    "loud_in_unfrozen": "import gc; store.kept[1] = Loud('unfrozen'); gc.unfreeze()",
+    "loud_in_frozen_anew": "import gc; gc.unfreeze(); store.kept[1] = Loud('anew'); gc.freeze(); gc.unfreeze()",
+    "loud_at_early_exit": "store.kept[1] = Loud('exit'); sys.exit(3)",
+    "loud_at_exception": "store.kept[1] = Loud('exception'); raise ValueError",
+    "loud_from_exit_handler": "import atexit; atexit.register(lambda: store.kept.update(a=Loud('late')))",
+    "loud_after_explicit_exit_handlers": "import atexit; store.a = Loud('a'); atexit._run_exitfuncs(); import json; print(json.dumps(1))",
+    "imports_after_explicit_exit_handlers": "import atexit; atexit._run_exitfuncs(); import json, csv; print(json.dumps(1))",
+    "loud_in_forked_child": "if os.fork(): print(os.wait()[1])\nelse: store.kept[1] = Loud('forked')",
+    "finalizer": "import weakref; weakref.finalize(store.Class, print, 'finalized')",
+    "buffered_output": "print('x' * 10000, end='')",
+    "other_stdout": "sys.stdout = written('a'); print('y')\nsys.__stdout__.write('z')",
+    "stdout_kept": "store.out = sys.stdout; print('x', file=store.out)",
+    "thread": "import threading\nthreading.Thread(target=lambda: store.kept.update(a=Loud('thread'))).start()",
+    "daemon_thread": "import threading\nstore.kept[1] = Loud('with thread')\nthreading.Thread(target=threading.Event().wait, daemon=True).start()",
+    "audit_hook": "sys.addaudithook(lambda event, a: os.write(1, event.encode() + b'\\n') if not event.startswith('cpython') else None)",
+    "weak_reference": "import gc; del store.slot; gc.collect(); print(dict(store.weak))",
+}
+
+
+# An array is of a type that the interpreter knows nothing of, and its collector neither.
+ARRAY_PROGRAMS = {
+    "nothing": "",
+    "in_empty_dictionary": "store.kept['array'] = numpy.array([Loud('array')])",
+    "in_dictionary": "numpy.__dict__['array_of_ours'] = numpy.array([Loud('array')])",
+    "in_dictionary_in_dictionary": "store.kept['array'] = {'a': numpy.array([Loud('array')])}",
+    "in_tuple_in_list": "store.values[0] = (numpy.array([Loud('array')]),)",
+    "on_class": "store.Class.array = numpy.array([Loud('array')])",
+    "in_main": "array = numpy.array([Loud('array')])",
+}
+
+
+class Finalization(TestCase):
+    def begin(self, store, preload=("store", "json")):
+        """A template with such a module, and the environment that it is found in."""
+        self.directory = self.folder({"store.py": store})
+        self.env = {**os.environ, "PYTHONPATH": self.directory, "PYTHONDONTWRITEBYTECODE": "1"}
+        self.preload = f"import {', '.join(preload)}\n"
+        return self.template(preload, env=self.env, backend="warm", spares=1)
+
+    def run_program(self, run, program):
+        """Status, output, and what is in the files that were written."""
+        folder = self.folder({})
+        done = run([PYTHON, "-c", self.preload + BEGIN + program], env=self.env, cwd=folder, capture_output=True, timeout=60)
+        files = {}
+        for name in os.listdir(folder):
+            with open(os.path.join(folder, name)) as file:
+                files[name] = file.read()
+        # Where things lie in memory is each process's own.
+        return done.returncode, done.stdout, re.sub(rb"0x[0-9a-f]{6,}", b"0x", done.stderr), files
+
+    def test_what_hangs_on_the_image_ends_as_in_a_cold_child(self):
+        with self.begin(STORE) as template:
+            for name, program in PROGRAMS.items():
+                with self.subTest(name):
+                    expected = self.run_program(subprocess.run, program)
+                    self.assertEqual(self.run_program(template.run, program), expected)
+
+    def test_what_only_the_dealloc_of_an_array_ends_ends_as_in_a_cold_child(self):
+        with self.begin(STORE, ["store", "json", "numpy"]) as template:
+            for name, program in ARRAY_PROGRAMS.items():
+                with self.subTest(name):
+                    expected = self.run_program(subprocess.run, program)
+                    self.assertEqual(self.run_program(template.run, program), expected)
+
+    def test_what_the_image_itself_holds_ends_in_each_child(self):
+        store = STORE + BEGIN.replace("import store\n", "") + "kept['loud'] = Loud('preloaded')\n"
+        with self.begin(store) as template:
+            expected = self.run_program(subprocess.run, "")
+            self.assertIn(b"end of preloaded", expected[1])
+            for _ in range(2):
+                self.assertEqual(self.run_program(template.run, ""), expected)
+
+    def test_an_image_that_had_frozen_itself_ends_as_in_a_cold_child(self):
+        with self.begin(STORE + "import gc\ngc.freeze()\n") as template:
+            done = self.run_program(template.run, "store.kept['file'] = written('a')")
+            self.assertEqual(done[3], {"a": "buffered in a"})
+
+    def test_an_exit_handler_of_the_interpreter_itself_finds_its_modules(self):
+        site = "import atexit\ndef late():\n    import store, json, os\n    os.write(1, json.dumps(len(store.kept)).encode())\natexit.register(late)\n"
+        with self.begin(STORE) as template:
+            pass
+        with open(os.path.join(self.directory, "sitecustomize.py"), "w") as file:
+            file.write(site)
+        with self.template(["store", "json"], env=self.env, backend="warm") as template:
+            expected = self.run_program(subprocess.run, "store.kept['file'] = written('a')")
+            self.assertIn(b"1", expected[1])
+            self.assertEqual(self.run_program(template.run, "store.kept['file'] = written('a')"), expected)
+
+    @unittest.skipIf(sys.version_info < (3, 10) or sys.version_info >= (3, 14), "objects cannot be looked at")
+    def test_an_image_in_which_nothing_ends_is_left_as_it_is(self):
+        def faults(program):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+            self.run_program(template.run, program)
+            return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
+
+        with self.begin(STORE + "many = [[] for _ in range(100_000)]\n") as template:
+            for name in ("nothing", "file_in_main", "finalizer", "buffered_output"):
+                with self.subTest(name):
+                    self.assertLess(faults(PROGRAMS[name]) * 2, faults(PROGRAMS["file_in_dictionary"]))
+
+
+if __name__ == "__main__":
+    unittest.main()
