@@ -19,6 +19,7 @@
 
 #include "child/setup.hpp"
 #include "finalization.hpp"
+#include "frozen_image.hpp"
 #include "import_times.hpp"
 #include "owner/python_command.hpp"
 #include "owner/twin.hpp"

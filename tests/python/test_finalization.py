@@ -12,7 +12,11 @@ from support import PYTHON, TestCase
 
 # The module that is preloaded.
 STORE = """\
+import contextvars
+import datetime
 import functools
+import sys
+import threading
 import weakref
 
 class Class:
@@ -29,6 +33,10 @@ named = Class()
 named.itself = named
 cached = functools.lru_cache(maxsize=4)(lambda key: open(key, "w"))
 slot = Class()
+empty = {}
+out = sys.stdout
+local = threading.local()
+variable = contextvars.ContextVar("variable")
 def generate():
     try:
         yield 1
@@ -77,6 +85,34 @@ PROGRAMS = {
     "several": "store.one, store.Class.two, store.kept[3] = written('a'), written('b'), written('c')",
     "loud_in_dictionary": "store.kept['loud'] = Loud('kept')",
     "loud_at_the_address_of_another": "del store.slot\nstore.slot = Loud('slot')",
+    "del_added_to_class": "store.Class.__del__ = lambda self: os.write(1, b'added')",
+    "class_changed": "store.named.name = 'changed'; store.named.__class__ = Loud",
+    "file_in_thread_local": "store.local.file = written('a')",
+    "file_in_context_variable": "store.variable.set(written('a'))",
+    "loud_in_builtins": "import builtins; builtins.loud = Loud('builtins')",
+    "loud_in_sys": "sys.loud = Loud('sys')",
+    "loud_as_module": "sys.modules['loud'] = Loud('module')",
+    "loud_on_import_path": "sys.meta_path.append(Loud('finder'))",
+    "loud_as_signal_handler": "import signal; loud = Loud('handler'); signal.signal(signal.SIGUSR1, lambda *_: loud)",
+    "loud_as_exit_handler": "import atexit; atexit.register(Loud('handler').__init__, 'called')",
+    "loud_as_hook": "sys.excepthook = Loud('hook')",
+    "loud_in_warning_filter": "import warnings; warnings.filters.append(('ignore', None, Loud, 'x', 0)); warnings.loud = Loud('warnings')",
+    "keyboard_interrupt": "store.kept[1] = Loud('interrupted'); raise KeyboardInterrupt",
+    "exit_in_exit_handler": "import atexit; atexit.register(sys.exit, 3); store.kept[1] = Loud('x')",
+    "printed_at_the_end": "class P:\n    def __del__(self): print('bye', end='')\np = P()",
+    "printed_at_the_end_to_stderr": "class P:\n    def __del__(self): sys.stderr.write('bye')\np = P(); store.err = sys.stderr",
+    "time_zone": "import datetime\nclass Zone(datetime.tzinfo):\n    def utcoffset(self, when): return datetime.timedelta(0)\nZone.file = written('a'); store.stamp = datetime.datetime.now(Zone())",
+    "subclass_of_number": "class N(int): __slots__ = ()\nN.file = written('a'); store.number = N(5)",
+    "import_in_garbage": "class L:\n    def __del__(self):\n        import json; print(json.dumps([1]))\nl = L(); l.l = l; del l",
+    "codec_in_garbage": "class L:\n    def __del__(self):\n        with open('a', 'w', encoding='utf-16') as f: f.write('x')\nl = L(); l.l = l; del l",
+    "hung_on_by_garbage": "class L:\n    def __del__(self): store.Class.file = written('a')\nl = L(); l.l = l; del l",
+    "callbacks_of_the_collector": "import gc\ndef f(phase, info):\n    import json; os.write(1, phase.encode())\ngc.callbacks.append(f)",
+    "no_collector": "import gc; gc.disable(); store.kept[1] = Loud('x')",
+    "no_collector_nothing": "import gc; gc.disable(); loud = Loud('x')",
+    "dictionary_at_the_address_of_another": "file = Loud('x'); store.empty = None; store.empty = {'a': 1}; store.empty['b'] = file; del file",
+    "constants_of_code": "f = store.function; f.__code__ = f.__code__.replace(co_consts=(None, Loud('constant')))",
+    "no_unfreeze": "import gc; gc.unfreeze = gc.callbacks = None; store.Class.file = written('a')",
+    "memory_limit": "import resource\nobjects = [[] for _ in range(5000)]; file = written('a'); size = int(open('/proc/self/statm').read().split()[0]) * 4096\nresource.setrlimit(resource.RLIMIT_AS, (size, size))",
     "loud_deep_in_tuples": "nested = (Loud('deep'),)\nfor _ in range(200_000): nested = (nested,)\nstore.kept[1] = nested",
     "deep_tuples": "import gc\nnested = ()\nfor _ in range(200_000): nested = (nested, 1)\ngc.collect(); store.kept[1] = nested",
     "loud_beside_many": "store.many = [[] for _ in range(200_000)]; store.kept[1] = Loud('many')",
@@ -119,12 +155,12 @@ ARRAY_PROGRAMS = {
 
 
 class Finalization(TestCase):
-    def begin(self, store, preload=("store", "json")):
+    def begin(self, store, preload=("store", "json"), **options):
         """A template with such a module, and the environment that it is found in."""
         self.directory = self.folder({"store.py": store})
         self.env = {**os.environ, "PYTHONPATH": self.directory, "PYTHONDONTWRITEBYTECODE": "1"}
         self.preload = f"import {', '.join(preload)}\n"
-        return self.template(preload, env=self.env, backend="warm", spares=1)
+        return self.template(preload, env=self.env, backend="warm", spares=1, **options)
 
     def run_program(self, run, program):
         """Status, output, and what is in the files that were written."""
@@ -132,7 +168,7 @@ class Finalization(TestCase):
         done = run([PYTHON, "-c", self.preload + BEGIN + program], env=self.env, cwd=folder, capture_output=True, timeout=60)
         files = {}
         for name in os.listdir(folder):
-            with open(os.path.join(folder, name)) as file:
+            with open(os.path.join(folder, name), "rb") as file:
                 files[name] = file.read()
         # Where things lie in memory is each process's own.
         return done.returncode, done.stdout, re.sub(rb"0x[0-9a-f]{6,}", b"0x", done.stderr), files
@@ -159,10 +195,17 @@ class Finalization(TestCase):
             for _ in range(2):
                 self.assertEqual(self.run_program(template.run, ""), expected)
 
+    def test_a_hook_of_the_template_does_not_keep_what_the_program_unfreezes(self):
+        with self.begin(STORE + "def before(): pass\n", before_fork="store:before") as template:
+            for start in ("", "import gc; gc.unfreeze()\n", "import atexit; atexit._run_exitfuncs()\n"):
+                with self.subTest(start):
+                    done = self.run_program(template.run, start + "store.Class.file = written('a')")
+                    self.assertEqual(done[3], {"a": b"buffered in a"})
+
     def test_an_image_that_had_frozen_itself_ends_as_in_a_cold_child(self):
         with self.begin(STORE + "import gc\ngc.freeze()\n") as template:
             done = self.run_program(template.run, "store.kept['file'] = written('a')")
-            self.assertEqual(done[3], {"a": "buffered in a"})
+            self.assertEqual(done[3], {"a": b"buffered in a"})
 
     def test_an_exit_handler_of_the_interpreter_itself_finds_its_modules(self):
         site = "import atexit\ndef late():\n    import store, json, os\n    os.write(1, json.dumps(len(store.kept)).encode())\natexit.register(late)\n"

@@ -15,8 +15,8 @@ import types
 # Where they are loaded: all of their types.
 _MODULES_WITHOUT_END = (
     "builtins", "types", "_collections_abc", "_collections", "_functools", "itertools", "_operator", "_weakref",
-    "_thread", "_contextvars", "_queue", "_sre", "re", "_typing", "typing", "_datetime", "_decimal", "_zoneinfo",
-    "array", "_random", "_struct", "_json", "_multiprocessing",
+    "_thread", "_contextvars", "_queue", "_sre", "re", "_typing", "typing", "_decimal", "array", "_random", "_struct",
+    "_json", "_multiprocessing",
 )
 
 
@@ -394,7 +394,7 @@ def _preload(start):
     from . import _child, _native
 
     base = _native.extended_image()
-    is_left_last = atexit._ncallbacks() == 0
+    is_called_last = atexit._ncallbacks() == 0
     if base is None:
         atexit.register(_native.finalize_image)
     package, before_fork, in_child, learns, count = *sys.argv[1:5], int(sys.argv[5])
@@ -443,7 +443,7 @@ def _preload(start):
     thread_state = _ThreadState(base.locals)
     image.locals = [local for local, _ in thread_state.locals]
     namespaces = [globals(), vars(_child), vars(sys.modules["__main__"])]
-    _native.freeze_image(_types_without_end(), _Image, _idle_generators(), namespaces, is_left_last)
+    _native.freeze_image(_types_without_end(), _Image, _idle_generators(), namespaces, is_called_last)
     return [
         _child,
         before_fork,
