@@ -7,6 +7,7 @@
  *     orphan            spawns one that leaves a sleeping process behind, in a session of its own
  *     fill MEGABYTES    spawns one that fills so much memory and exits, and waits for it
  *     hold MEGABYTES    spawns one that fills so much memory and sleeps
+ *     spin PROCESSOR    spawns one that keeps that processor busy
  *     fork COUNT        spawns one that has so many children at once, and waits for it: what it
  *                       exits with is 0, or the errno of the fork that failed
  *     wait              waits for the one that was started
@@ -81,6 +82,10 @@ static const char hold[] =
     "import sys, time\n"
     "data = b'x' * (int(sys.argv[1]) << 20)\n"
     "time.sleep(31536000)";
+static const char spin[] =
+    "import os, sys\n"
+    "os.sched_setaffinity(0, [int(sys.argv[1])])\n"
+    "while True: pass";
 static const char fork_often[] =
     "import os, signal, sys, time\n"
     "children, status = [], 0\n"
@@ -116,6 +121,8 @@ int main(int argc, char** argv) {
             run(fork_often, argument);
         } else if (strcmp(word, "hold") == 0) {
             start(hold, argument, 0);
+        } else if (strcmp(word, "spin") == 0) {
+            start(spin, argument, 0);
         } else if (strcmp(word, "start") == 0) {
             start(sleep_until, argument[0] ? argument : "/nowhere", 0);
         } else if (strcmp(word, "start-detached") == 0) {
