@@ -5,10 +5,7 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
-#include <array>
-#include <cstring>
 #include <new>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -19,7 +16,8 @@ namespace warmfork::python {
 namespace {
 
 // The interpreter's own, before a program can put others in their place.
-PyObject *unfreeze_function, *is_enabled_function, *is_finalizing_function, *collector_callbacks;
+PyObject *unfreeze_function, *collector_callbacks, *debug_function, *trace_function,
+    *profile_function;
 
 std::vector<PyObject*> own_namespaces;
 
@@ -38,16 +36,12 @@ PyObject* keep_attribute(PyObject* module, const char* name) {
 
 /// False with an exception set.
 bool find_functions() {
-    const Reference collector(PyImport_ImportModule("gc")), sys(PyImport_ImportModule("sys"));
-    return collector && sys && (unfreeze_function = keep_attribute(collector.get(), "unfreeze")) &&
-           (is_enabled_function = keep_attribute(collector.get(), "isenabled")) &&
-           (collector_callbacks = keep_attribute(collector.get(), "callbacks")) &&
-           (is_finalizing_function = keep_attribute(sys.get(), "is_finalizing"));
-}
-
-bool is_true(PyObject* function) {
-    const Reference result(PyObject_CallObject(function, nullptr));
-    return result.get() == Py_True;
+    const Reference gc(PyImport_ImportModule("gc")), sys(PyImport_ImportModule("sys"));
+    return gc && sys && (unfreeze_function = keep_attribute(gc.get(), "unfreeze")) &&
+           (collector_callbacks = keep_attribute(gc.get(), "callbacks")) &&
+           (debug_function = keep_attribute(gc.get(), "get_debug")) &&
+           (trace_function = keep_attribute(sys.get(), "gettrace")) &&
+           (profile_function = keep_attribute(sys.get(), "getprofile"));
 }
 
 /// As a cold child's, everything will be taken apart.
@@ -85,104 +79,47 @@ bool has_other_streams() {
            is_other_stream("__stderr__", STDERR_FILENO);
 }
 
-enum class Image {
-    has_ends,           ///< or may have
-    has_no_ends,        ///< it can stay as it is
-    frozen_by_program,  ///< with its own objects, by gc.freeze(): nothing ends, as in a cold child
-};
-
-// As `look_at_image` found it.
-std::unordered_set<PyObject*> modules_of_image;
-bool collection_can_run_code = false;
-
-void find_modules(const ImageSearch& search) {
-    PyObject *name, *module;
-    modules_of_image.clear();
-    for (Py_ssize_t position = 0; PyDict_Next(PyImport_GetModuleDict(), &position, &name, &module);)
-        // The interpreter knows these two by themselves.
-        if (PyModule_Check(module) && !search.is_own(module) &&
-            PyUnicode_CompareWithASCIIString(name, "sys") != 0 &&
-            PyUnicode_CompareWithASCIIString(name, "builtins") != 0)
-            modules_of_image.insert(module);
+/// Does it return something else than None, 0 and the like?
+bool tells_something(PyObject* function) {
+    const Reference result(PyObject_CallObject(function, nullptr));
+    return !result || PyObject_IsTrue(result.get()) != 0;
 }
 
-Image look_at_image() try {
-    if (!can_search_image() || has_other_streams()) return Image::has_ends;
-    ImageSearch search;
-    if (search.is_too_large()) return Image::has_ends;
-    if (!search.is_own(first_own_object)) return Image::frozen_by_program;
-    if (search.finds_end()) return Image::has_ends;
-    find_modules(search);
-    collection_can_run_code = search.can_run_code();
-    return Image::has_no_ends;
-} catch (const std::bad_alloc&) {
-    return Image::has_ends;
+/// Would code of the program run, or see what happens, while the interpreter is finalized, other
+/// than what objects do at their end?
+bool has_onlookers() {
+    return !is_called_last || has_other_threads() || has_other_streams() ||
+           PyList_Size(collector_callbacks) > 0 || tells_something(debug_function) ||
+           tells_something(trace_function) || tells_something(profile_function);
 }
 
-/// The interpreter, which takes all modules apart, will not see those of the image.
-void hide_modules() {
+/// The interpreter, which takes all modules apart, will not see those of the image. But sys and
+/// builtins it knows by themselves.
+void hide_modules(const ImageSearch& search) {
     PyObject* modules = PyImport_GetModuleDict();  // borrowed
     PyObject *name, *module;
     for (Py_ssize_t position = 0; PyDict_Next(modules, &position, &name, &module);) {
-        if (!modules_of_image.contains(module)) continue;
+        if (!PyModule_Check(module) || search.is_own(module) || !PyUnicode_Check(name) ||
+            PyUnicode_CompareWithASCIIString(name, "sys") == 0 ||
+            PyUnicode_CompareWithASCIIString(name, "builtins") == 0)
+            continue;
         Py_INCREF(module);
         PyDict_SetItem(modules, name, Py_None);  // there is such a key, so it cannot fail
     }
 }
 
-std::array<PyObject*, 2> streams_to_flush;
-
-void flush_streams(PyObject*) {
-    for (PyObject* stream : streams_to_flush) {
-        if (!stream) continue;
-        Reference(PyObject_CallMethod(stream, "flush", nullptr));
-        PyErr_Clear();  // nor does the end of a stream tell
-        Py_DECREF(stream);
-    }
-}
-
-/// What is still printed while modules are taken apart is written out when the stream comes to its
-/// end, but the image may refer to it as well. Of what sys holds this comes to its end last.
-void flush_streams_at_end() {
-    streams_to_flush = {PySys_GetObject("__stdout__"), PySys_GetObject("__stderr__")};
-    for (PyObject* stream : streams_to_flush) Py_XINCREF(stream);
-    const Reference last(PyCapsule_New(&streams_to_flush, nullptr, flush_streams));
-    if (last) PySys_SetObject("warmfork", last.get());
-    PyErr_Clear();
-}
-
-/// Can something run after the image was looked at that hangs more on it?
-bool may_change = false;
-
-/// In gc.callbacks: Py_FinalizeEx collects garbage first, whose __del__ finds all modules.
-PyObject* after_collection(PyObject*, PyObject* arguments) {
-    const char* phase;
-    PyObject* facts;
-    if (!PyArg_ParseTuple(arguments, "sO", &phase, &facts)) return nullptr;
-    if (!first_own_object || std::strcmp(phase, "stop") != 0 || !is_true(is_finalizing_function))
-        Py_RETURN_NONE;
-    switch (may_change ? look_at_image() : Image::has_no_ends) {
-        case Image::has_ends:
-            unfreeze();
-            break;
-        case Image::has_no_ends:
-            hide_modules();
-            flush_streams_at_end();
-            break;
-        case Image::frozen_by_program:
-            break;
-    }
-    first_own_object = nullptr;
-    Py_RETURN_NONE;
-}
-
-/// False if there will be none.
-bool await_collection() {
-    static PyMethodDef definition{"after_collection", after_collection, METH_VARARGS, nullptr};
-    may_change = !is_called_last || has_other_threads() || collection_can_run_code;
-    const Reference callback(PyCFunction_New(&definition, nullptr));
-    return is_true(is_enabled_function) && callback &&
-           PyList_Append(collector_callbacks, callback.get()) == 0;
+/// Does the image stay frozen?
+bool leave_image() try {
+    if (!can_search_image() || has_onlookers()) return false;
+    ImageSearch search;
+    if (search.is_too_large()) return false;
+    // The program has called gc.freeze(): its own objects are to be left, as in a cold child.
+    if (!search.is_own(first_own_object)) return true;
+    if (search.finds_end()) return false;
+    hide_modules(search);
+    return true;
+} catch (const std::bad_alloc&) {
+    return false;
 }
 
 }  // namespace
@@ -212,21 +149,11 @@ bool begin_own_objects() {
 }
 
 PyObject* finalize_image(PyObject*, PyObject*) {
-    if (!first_own_object) Py_RETURN_NONE;
     // With a frame this is not Py_FinalizeEx, but atexit._run_exitfuncs: the program goes on, and
     // this is not called again. And what the program has unfrozen we may still refer to.
-    const bool cannot_wait = PyEval_GetFrame() || (can_search_image() && is_unfrozen());
-    switch (cannot_wait ? Image::has_ends : look_at_image()) {
-        case Image::has_no_ends:
-            if (await_collection()) break;
-            PyErr_Clear();
-            [[fallthrough]];
-        case Image::has_ends:
-            unfreeze();
-            break;
-        case Image::frozen_by_program:
-            break;
-    }
+    const bool has_to_let_go = PyEval_GetFrame() || (can_search_image() && is_unfrozen());
+    if (first_own_object && (has_to_let_go || !leave_image())) unfreeze();
+    PyErr_Clear();
     Py_RETURN_NONE;
 }
 

@@ -4,12 +4,9 @@
 // neither would the last one take it apart. Modules and their functions refer to each other, so
 // what a child has hung on them, and does not free itself, would never end: a file would keep what
 // it has buffered. To unfreeze everything is right, and dear: each object is written to, and so
-// each page copied. Therefore the child first looks, without writing. If nothing that has an end
-// hangs on the image, nobody can tell that the image is left as it is.
-//
-//     Py_FinalizeEx:   threads, atexit ──▶ collection ──▶ modules ──▶ sys ──▶ the rest
-//                                 │             │                        │
-//     unfreezes the image, or looks    then hides its modules    flushes its streams
+// each page copied. Therefore the child first looks, without writing. If no code of the program
+// will run when its objects end, and nothing that has an end hangs on the image, nobody can tell
+// that the image is left as it is.
 #pragma once
 
 #include <Python.h>

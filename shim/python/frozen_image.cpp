@@ -188,7 +188,6 @@ struct Image {
     /// other object has the address of one.
     std::unordered_set<const PyObject*> unknown;
     Types types;
-    bool was_searched = false;
 };
 Image image;
 
@@ -196,10 +195,6 @@ std::vector<PyObject*> kept;
 
 const Type& type_of(PyObject* object) {
     return image.types.of(object);
-}
-
-bool ends_by_itself(End end) {
-    return end == End::unknown || end == End::finalizer;
 }
 
 /// The collector leaves out those of them that hold nothing that it would track. Others that it
@@ -287,13 +282,6 @@ struct Glance {
         return 0;
     }
 };
-
-/// A weak reference refers to its callback, if it has one.
-bool can_run_code_at_end(PyObject* object) {
-    const Type& type = type_of(object);
-    return type.end == End::finalizer ||
-           (PyWeakref_Check(object) && Glance(object, type).hash != 0);
-}
 
 /// In the template: notes what is frozen.
 class Census {
@@ -452,11 +440,9 @@ PyObject* stream_of_image(std::size_t descriptor) {
 }
 
 ImageSearch::ImageSearch() : streams_(parts_of_streams()) {
-    if (std::exchange(image.was_searched, true)) image.types.forget();
     for (std::size_t i = 0; i < kGenerations; ++i)
         for_each_object(image.collected[i].ring, [this](PyObject* object) {
             own_.insert(object);
-            can_run_code_ |= can_run_code_at_end(object) && !contains(streams_, object);
             return is_too_large();
         });
 }
@@ -467,6 +453,8 @@ bool ImageSearch::is_too_large() const {
 
 bool ImageSearch::finds_end() {
     if (image.has_finalizers || image.types.have_new_finalizer() || has_begun_generator() ||
+        std::any_of(own_.begin(), own_.end(),
+                    [this](PyObject* object) { return runs_code_at_end(object); }) ||
         finds_end_in_image())
         return true;
     while (!to_visit_.empty()) {
@@ -475,6 +463,17 @@ bool ImageSearch::finds_end() {
         if (type_of(object).traverse(object, visit, this)) return true;
     }
     return false;
+}
+
+/// Of the program's own.
+bool ImageSearch::runs_code_at_end(PyObject* object) const {
+    const auto is_own_callback = [](PyObject* referent, void* self) {
+        return int{static_cast<const ImageSearch*>(self)->is_own(referent)};
+    };
+    const Type& type = type_of(object);
+    if (type.end == End::finalizer) return !contains(streams_, object);
+    return PyWeakref_Check(object) &&
+           type.traverse(object, is_own_callback, const_cast<ImageSearch*>(this));
 }
 
 /// Looks closely only at what does not refer to the same objects as it did in the template. Where
@@ -515,9 +514,10 @@ int ImageSearch::visit(PyObject* object, void* argument) {
     }
     if (end == End::nothing) return 0;
     const bool is_own = self.is_own(object);
-    if (ends_by_itself(end))
-        return is_own ? !contains(self.streams_, object)
-                      : !PyObject_GC_IsTracked(object) && !image.unknown.contains(object);
+    if (end == End::unknown && is_own) return 1;
+    if (end == End::unknown || end == End::finalizer)
+        // The collector's are of the image, or have been dealt with.
+        return !PyObject_GC_IsTracked(object) && !image.unknown.contains(object);
     if ((is_own || is_untracked_container(object)) && self.reached_.insert(object).second)
         self.to_visit_.push_back(object);
     return 0;

@@ -44,16 +44,15 @@ class ImageSearch {
     bool is_too_large() const;
     /// Is it tracked by the collector, and not frozen?
     bool is_own(PyObject* object) const { return own_.contains(object); }
-    /// Can a collection run code of the program, by __del__ or a callback of a weak reference?
-    bool can_run_code() const { return can_run_code_; }
+    /// Or code of the program, as __del__, that runs when any of its objects ends.
     bool finds_end();
 
   private:
     static int visit(PyObject* object, void* self);
+    bool runs_code_at_end(PyObject* object) const;
     bool finds_end_in_image();
 
     std::unordered_set<PyObject*> own_;
-    bool can_run_code_ = false;
     std::vector<const PyObject*> streams_;
     std::unordered_set<const PyObject*> reached_;
     std::vector<PyObject*> to_visit_;

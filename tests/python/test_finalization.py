@@ -44,6 +44,10 @@ def generate():
         kept.clear()
         print("generator left")
 idle = generate()
+class Lazy:
+    def __del__(self):
+        import json
+        print(json.dumps("lazy"))
 weak = weakref.WeakValueDictionary(slot=slot)
 """
 
@@ -67,6 +71,7 @@ def written(name):
 
 PROGRAMS = {
     "nothing": "",
+    "objects": "class A(store.Class): pass\na = A(); store.kept[1] = [a, {2: A.method}]; store.values.append(A); store.weak['a'] = a",
     "file_in_dictionary": "store.kept['file'] = written('a')",
     "file_in_list": "store.values[0] = written('a')",
     "file_on_class": "store.Class.file = written('a')",
@@ -107,6 +112,16 @@ PROGRAMS = {
     "codec_in_garbage": "class L:\n    def __del__(self):\n        with open('a', 'w', encoding='utf-16') as f: f.write('x')\nl = L(); l.l = l; del l",
     "hung_on_by_garbage": "class L:\n    def __del__(self): store.Class.file = written('a')\nl = L(); l.l = l; del l",
     "callbacks_of_the_collector": "import gc\ndef f(phase, info):\n    import json; os.write(1, phase.encode())\ngc.callbacks.append(f)",
+    "hung_on_late": "class L:\n    def __del__(self): store.kept['f'] = f = open('a', 'w'); f.write('late')\nimport io; open = io.open; l = L()",
+    "hung_on_by_a_suspended_generator": "import io\ndef g():\n    try: yield\n    finally: store.kept['f'] = f = io.open('a', 'w'); f.write('late')\ng = g(); next(g)",
+    "hung_on_by_a_callback_of_the_collector": "import gc\ndef f(phase, info):\n    if 'f' not in store.kept: store.kept['f'] = written('a')\ngc.callbacks.append(f)",
+    "callbacks_cleared_by_garbage": "import gc\nclass L:\n    def __del__(self): gc.callbacks.clear(); print('z')\nl = L(); l.l = l; del l\nclass M:\n    def __del__(self): print('m')\nm = M()",
+    "printed_by_a_context_variable": "import contextvars\nclass L:\n    def __del__(self, o=sys.stdout): o.write('late')\nv = contextvars.ContextVar('v'); v.set(L())",
+    "printed_by_a_weak_reference": "import weakref; it = store.Class(); reference = weakref.ref(it, lambda r: print('gone'))",
+    "import_by_an_object_of_a_class_of_the_image": "lazy = store.Lazy()",
+    "resource_warning": "import warnings, socket; warnings.simplefilter('always'); s = socket.socket()",
+    "never_awaited": "async def f(): pass\nf = f()",
+    "module_by_another_name": "sys.modules[None] = sys.modules[b'x'] = store",
     "no_collector": "import gc; gc.disable(); store.kept[1] = Loud('x')",
     "no_collector_nothing": "import gc; gc.disable(); loud = Loud('x')",
     "dictionary_at_the_address_of_another": "file = Loud('x'); store.empty = None; store.empty = {'a': 1}; store.empty['b'] = file; del file",
@@ -226,7 +241,7 @@ class Finalization(TestCase):
             return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
 
         with self.begin(STORE + "many = [[] for _ in range(100_000)]\n") as template:
-            for name in ("nothing", "file_in_main", "finalizer", "buffered_output"):
+            for name in ("nothing", "finalizer", "buffered_output", "objects"):
                 with self.subTest(name):
                     self.assertLess(faults(PROGRAMS[name]) * 2, faults(PROGRAMS["file_in_dictionary"]))
 
