@@ -4,6 +4,7 @@ a cold one, and the image is not taken apart for nothing."""
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import unittest
@@ -157,15 +158,34 @@ PROGRAMS = {
 }
 
 
-# An array is of a type that the interpreter knows nothing of, and its collector neither.
-ARRAY_PROGRAMS = {
-    "nothing": "",
-    "in_empty_dictionary": "store.kept['array'] = numpy.array([Loud('array')])",
-    "in_dictionary": "numpy.__dict__['array_of_ours'] = numpy.array([Loud('array')])",
-    "in_dictionary_in_dictionary": "store.kept['array'] = {'a': numpy.array([Loud('array')])}",
-    "in_tuple_in_list": "store.values[0] = (numpy.array([Loud('array')]),)",
-    "on_class": "store.Class.array = numpy.array([Loud('array')])",
-    "in_main": "array = numpy.array([Loud('array')])",
+# Makes an object that only C code ends, and that the collector does not know: its end is an abort.
+CAPSULES = """\
+import ctypes
+import resource
+
+_new = ctypes.pythonapi.PyCapsule_New
+_new.restype, _new.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
+_abort = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p)
+
+def make():
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return _new(1, None, _abort)
+"""
+
+# Nothing in them has a finalizer.
+CAPSULE_PROGRAMS = {
+    "in_empty_dictionary": "store.kept['x'] = store.make()",
+    "in_dictionary": "vars(store)['x'] = store.make()",
+    "in_list": "store.values[0] = store.make()",
+    "in_dictionary_in_dictionary": "store.kept['x'] = {'y': store.make()}",
+    "in_tuple_in_list": "store.values.append((1, store.make()))",
+    "on_class": "store.Class.x = store.make()",
+    "on_function": "store.function.x = store.make()",
+    "on_instance": "store.named.x = store.make()",
+    "on_class_of_the_program": "class A(store.Class): x = store.make()\nstore.kept[1] = A",
+    "in_constants": "f = store.function; f.__code__ = f.__code__.replace(co_consts=(None, store.make()))",
+    "in_function_of_the_program": "def f(x=store.make()): pass\nstore.values.append(f)",
+    "in_main": "x = store.make()",
 }
 
 
@@ -195,11 +215,13 @@ class Finalization(TestCase):
                     expected = self.run_program(subprocess.run, program)
                     self.assertEqual(self.run_program(template.run, program), expected)
 
-    def test_what_only_the_dealloc_of_an_array_ends_ends_as_in_a_cold_child(self):
-        with self.begin(STORE, ["store", "json", "numpy"]) as template:
-            for name, program in ARRAY_PROGRAMS.items():
+    def test_what_only_c_code_ends_ends_as_in_a_cold_child(self):
+        with self.begin(STORE + CAPSULES) as template:
+            for name, program in CAPSULE_PROGRAMS.items():
                 with self.subTest(name):
+                    program = "del Loud, written\n" + program
                     expected = self.run_program(subprocess.run, program)
+                    self.assertEqual(expected[0], -signal.SIGABRT)
                     self.assertEqual(self.run_program(template.run, program), expected)
 
     def test_what_the_image_itself_holds_ends_in_each_child(self):

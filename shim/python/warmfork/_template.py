@@ -11,7 +11,6 @@ import sys
 import time
 import types
 
-
 # Where they are loaded: all of their types.
 _MODULES_WITHOUT_END = (
     "builtins", "types", "_collections_abc", "_collections", "_functools", "itertools", "_operator", "_weakref",
@@ -389,8 +388,9 @@ def main(start):
 
 
 def _preload(start):
-    """Makes the image; returns what _native.serve wants. sys.argv: -c, the package's directory, the two hooks, "learn" or "", the number of search directories,
-    these, the modules. start: the names in sys.modules when this began."""
+    """Makes the image; returns what _native.serve wants. sys.argv: -c, the package's directory, the two hooks,
+    "learn" or "", the number of search directories, these, the modules. start: the names in sys.modules when this
+    began."""
     from . import _child, _native
 
     base = _native.extended_image()
