@@ -1,8 +1,10 @@
 #include "template/gate.hpp"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/kcmp.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -14,9 +16,11 @@
 #include <chrono>
 #include <climits>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <thread>
 
+#include "channel/descriptor.hpp"
 #include "template/atfork.hpp"
 
 namespace warmfork {
@@ -58,10 +62,12 @@ bool is_harmless_device(const struct stat& status) {
            std::find(harmless.begin(), harmless.end(), minor(status.st_rdev)) != harmless.end();
 }
 
-bool is_connected_socket(int number) {
+/// Also one that cannot be asked: of that kind are packet sockets.
+bool may_be_connected(int number) {
     sockaddr_storage peer;
     socklen_t size = sizeof peer;
-    return ::getpeername(number, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+    return ::getpeername(number, reinterpret_cast<sockaddr*>(&peer), &size) == 0 ||
+           errno != ENOTCONN;
 }
 
 /// What leads to nothing outside of the process but has a state.
@@ -73,12 +79,34 @@ bool is_stateful_object(const std::string& target) {
     return std::find(stateful.begin(), stateful.end(), target) != stateful.end();
 }
 
+bool is_same_inode(int one, int other) {
+    struct stat status, other_status;
+    return ::fstat(one, &status) == 0 && ::fstat(other, &other_status) == 0 &&
+           status.st_dev == other_status.st_dev && status.st_ino == other_status.st_ino;
+}
+
+/// Do both numbers stand for one open file? Where kcmp(2) is forbidden, as in most containers, the
+/// signal of F_SETSIG tells, which belongs to the open file and means nothing before O_ASYNC: set
+/// by the one number it is seen by the other. Where that cannot be asked either they may be the
+/// same.
+bool may_be_same_open_file(int one, int other) {
+    const pid_t self = ::getpid();
+    const long difference = ::syscall(SYS_kcmp, self, self, KCMP_FILE, one, other);
+    if (difference >= 0 || errno == EBADF) return difference == 0;
+    if (!is_same_inode(one, other)) return false;
+    const int before = ::fcntl(other, F_GETSIG);
+    const int of_one = ::fcntl(one, F_GETSIG);
+    // Either is ignored unless somebody handles it.
+    const int mark = of_one == SIGURG ? SIGWINCH : SIGURG;
+    if (before < 0 || of_one < 0 || ::fcntl(other, F_SETSIG, mark) < 0) return true;
+    const bool is_same = ::fcntl(one, F_GETSIG) == mark;
+    return ::fcntl(other, F_SETSIG, before) < 0 || is_same;
+}
+
 /// A duplicate of a standard stream: the child's is another.
 bool is_standard_stream(int number) {
-    const pid_t self = ::getpid();
     for (int standard : {0, 1, 2})
-        if (number > 2 && ::syscall(SYS_kcmp, self, self, KCMP_FILE, number, standard) == 0)
-            return true;
+        if (number > 2 && may_be_same_open_file(number, standard)) return true;
     return false;
 }
 
@@ -86,9 +114,16 @@ bool is_hazardous(int number, const std::string& target) {
     struct stat status;
     if (::fstat(number, &status) < 0) return false;
     if (is_standard_stream(number) || S_ISFIFO(status.st_mode)) return true;
-    if (S_ISSOCK(status.st_mode)) return is_connected_socket(number);
+    if (S_ISSOCK(status.st_mode)) return may_be_connected(number);
     if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode)) return !is_harmless_device(status);
     return is_stateful_object(target);
+}
+
+/// Why nothing is known of what the file or directory lists, or an empty text.
+std::string obstacle_to_reading(const char* path) {
+    if (Descriptor(::open(path, O_RDONLY | O_CLOEXEC))) return {};
+    return fmt::format("not safe to fork: what it would share is not known: cannot read {}: {}",
+                       path, std::strerror(errno));
 }
 
 std::vector<std::string> unexpected_threads(const AllowList& allowed) {
@@ -137,8 +172,9 @@ std::vector<DescriptorFact> list_descriptors(const std::unordered_set<int>& own)
         char target[PATH_MAX];
         const ssize_t size =
             ::readlink(fmt::format("/proc/self/fd/{}", number).c_str(), target, sizeof target);
-        if (size < 0) continue;
-        std::string name(target, static_cast<std::size_t>(size));
+        if (size < 0 && errno == ENOENT) continue;
+        std::string name =
+            size < 0 ? "unknown" : std::string(target, static_cast<std::size_t>(size));
         descriptors.push_back({number, name, is_hazardous(number, name)});
     }
     return descriptors;
@@ -146,6 +182,8 @@ std::vector<DescriptorFact> list_descriptors(const std::unordered_set<int>& own)
 
 std::string threads_in_the_way(const AllowList& allowed) {
     if (is_single_threaded()) return {};
+    if (std::string obstacle = obstacle_to_reading("/proc/self/task"); !obstacle.empty())
+        return obstacle;
     const auto deadline = std::chrono::steady_clock::now() + kThreadPatience;
     std::vector<std::string> found = unexpected_threads(allowed);
     while (!found.empty() && std::chrono::steady_clock::now() < deadline) {
@@ -161,6 +199,8 @@ std::string threads_in_the_way(const AllowList& allowed) {
 }
 
 std::string descriptors_in_the_way(const AllowList& allowed, const std::unordered_set<int>& own) {
+    if (std::string obstacle = obstacle_to_reading("/proc/self/fd"); !obstacle.empty())
+        return obstacle;
     std::vector<std::string> found;
     for (const DescriptorFact& descriptor : list_descriptors(own))
         if (descriptor.hazardous && !allowed.descriptor(descriptor.target))
@@ -174,6 +214,8 @@ std::string descriptors_in_the_way(const AllowList& allowed, const std::unordere
 
 std::string mappings_in_the_way(const AllowList& allowed,
                                 const std::unordered_set<const void*>& own) {
+    if (std::string obstacle = obstacle_to_reading("/proc/self/maps"); !obstacle.empty())
+        return obstacle;
     std::vector<std::string> found;
     std::ifstream maps("/proc/self/maps");
     for (std::string line; std::getline(maps, line);) {

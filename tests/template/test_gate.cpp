@@ -91,6 +91,25 @@ TEST_CASE("What children would share with each other is named, other descriptors
         const Descriptor copy(::fcntl(1, F_DUPFD_CLOEXEC, 3));
         CHECK_FALSE(descriptors_in_the_way({}, own).empty());
     }
+    SECTION("duplicate of a standard stream, and the same file opened by itself") {
+        const Descriptor before(::fcntl(0, F_DUPFD_CLOEXEC, 3));
+        ::dup2(file.get(), 0);
+        const Descriptor again(::open("/etc/passwd", O_RDONLY | O_CLOEXEC));
+        const Descriptor copy(::fcntl(0, F_DUPFD_CLOEXEC, 3));
+        std::unordered_set<int> others = own;
+        others.insert({file.get(), before.get(), copy.get()});
+        const std::string obstacle_by_itself = descriptors_in_the_way({}, others);
+        others.erase(copy.get());
+        const std::string obstacle = descriptors_in_the_way({}, others);
+        ::dup2(before.get(), 0);
+        CHECK(obstacle_by_itself == "");
+        CHECK(obstacle.find("/etc/passwd") != std::string::npos);
+    }
+    SECTION("a socket that cannot be asked for its peer") {
+        const Descriptor algorithm(::socket(AF_ALG, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+        if (!algorithm) return;  // a kernel without
+        CHECK(descriptors_in_the_way({}, own).find("socket:") != std::string::npos);
+    }
     SECTION("device") {
         const Descriptor device(::open("/dev/ptmx", O_RDWR | O_CLOEXEC));
         if (!device) return;  // a container without
