@@ -1,6 +1,5 @@
 #include "template/gate.hpp"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/kcmp.h>
@@ -18,9 +17,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <thread>
 
 #include "channel/descriptor.hpp"
+#include "child/proc_entries.hpp"
 #include "template/atfork.hpp"
 
 namespace warmfork {
@@ -28,32 +27,28 @@ namespace {
 
 // After pthread_join the kernel was seen to count the thread for up to 157 microseconds.
 constexpr auto kThreadPatience = std::chrono::milliseconds(10);
-constexpr auto kThreadInterval = std::chrono::microseconds(100);
+constexpr timespec kThreadInterval{0, 100'000};
 
-/// The numbers that name the entries of a /proc directory, ascending.
-std::vector<int> numbered_entries(const char* path) {
-    std::vector<int> numbers;
-    DIR* directory = ::opendir(path);
-    if (!directory) return numbers;
-    const int own = ::dirfd(directory);
-    const bool lists_descriptors = std::string_view(path).ends_with("/fd");
-    while (const dirent* entry = ::readdir(directory)) {
-        char* end;
-        const long number = std::strtol(entry->d_name, &end, 10);
-        if (*end == '\0' && !(lists_descriptors && number == own))
-            numbers.push_back(static_cast<int>(number));
-    }
-    ::closedir(directory);
-    std::sort(numbers.begin(), numbers.end());
-    return numbers;
+/// By the system call itself, as stat is interposed by the preload library.
+bool ask(const char* path, unsigned mask, struct statx& ret_status) {
+    return ::syscall(SYS_statx, AT_FDCWD, path, 0, mask, &ret_status) == 0 &&
+           (ret_status.stx_mask & mask) == mask;
 }
 
 /// The kernel counts the threads in the link count of this directory: one system call where the
 /// answer is "one", which it nearly always is.
 bool is_single_threaded() {
-    struct stat status;
-    return ::stat("/proc/self/task", &status) == 0 && status.st_nlink == 3;
+    struct statx status;
+    return ask("/proc/self/task", STATX_NLINK, status) && status.stx_nlink == 3;
 }
+
+/// How many descriptors are open, in one system call; 0 before Linux 6.2, which does not say.
+std::size_t count_descriptors() {
+    struct statx status;
+    return ask("/proc/self/fd", STATX_SIZE, status) ? static_cast<std::size_t>(status.stx_size) : 0;
+}
+
+// What follows, down to the visits, is called between fork handlers: no allocation, no lock.
 
 bool is_harmless_device(const struct stat& status) {
     // Devices without state that children could share: null, zero, full, random, urandom.
@@ -71,7 +66,7 @@ bool may_be_connected(int number) {
 }
 
 /// What leads to nothing outside of the process but has a state.
-bool is_stateful_object(const std::string& target) {
+bool is_stateful_object(std::string_view target) {
     constexpr std::array<std::string_view, 8> stateful{
         "anon_inode:[io_uring]", "anon_inode:[eventpoll]", "anon_inode:[eventfd]",
         "anon_inode:[timerfd]",  "anon_inode:[signalfd]",  "anon_inode:inotify",
@@ -110,7 +105,7 @@ bool is_standard_stream(int number) {
     return false;
 }
 
-bool is_hazardous(int number, const std::string& target) {
+bool is_hazardous(int number, std::string_view target) {
     struct stat status;
     if (::fstat(number, &status) < 0) return false;
     if (is_standard_stream(number) || S_ISFIFO(status.st_mode)) return true;
@@ -126,90 +121,159 @@ std::string obstacle_to_reading(const char* path) {
                        path, std::strerror(errno));
 }
 
-std::vector<std::string> unexpected_threads(const AllowList& allowed) {
-    std::vector<std::string> found;
-    for (const ThreadFact& thread : list_threads())
-        if (thread.id != ::gettid() && !allowed.thread(thread.name))
-            found.push_back(fmt::format("{} (thread {})", thread.name, thread.id));
-    return found;
+/// Calls `visit` with number and name of each thread. Returns 0 or errno.
+template <typename Visit>
+int visit_threads(Visit visit) {
+    return visit_numbered_entries("/proc/self/task", [&](int id) {
+        std::array<char, 64> buffer;
+        errno = 0;
+        const std::string_view name =
+            read_line(NumberedPath("/proc/self/task/", id, "/comm").get(), buffer);
+        const bool has_ended = name.empty() && (errno == ENOENT || errno == ESRCH);
+        if (!has_ended) visit(id, name.empty() && errno != 0 ? "(unknown)" : name);
+    });
+}
+
+/// Calls `visit` with number, target and hazard of each descriptor that is not one of `own`
+/// (sorted). Returns 0 or errno.
+template <typename Visit>
+int visit_descriptors(std::span<const int> own, Visit visit) {
+    return visit_numbered_entries("/proc/self/fd", [&](int number) {
+        if (std::binary_search(own.begin(), own.end(), number)) return;
+        std::array<char, PATH_MAX> buffer;
+        const long size =
+            ::syscall(SYS_readlinkat, AT_FDCWD, NumberedPath("/proc/self/fd/", number).get(),
+                      buffer.data(), buffer.size());
+        if (size < 0 && errno == ENOENT) return;
+        const std::string_view target =
+            size < 0 ? "(unknown)"
+                     : std::string_view(buffer.data(), static_cast<std::size_t>(size));
+        visit(number, target, is_hazardous(number, target));
+    });
 }
 
 }  // namespace
 
-bool AllowList::thread(const std::string& name) const {
-    return std::find(entries_.begin(), entries_.end(), "thread:" + name) != entries_.end();
-}
-
-bool AllowList::has_prefix(std::string_view kind, const std::string& text) const {
-    return std::any_of(entries_.begin(), entries_.end(), [&](const std::string& entry) {
-        return entry.starts_with(kind) &&
-               text.starts_with(std::string_view(entry).substr(kind.size()));
+bool AllowList::thread(std::string_view name) const {
+    constexpr std::string_view kind = "thread:";
+    return std::any_of(entries_.begin(), entries_.end(), [&](std::string_view entry) {
+        return entry.starts_with(kind) && entry.substr(kind.size()) == name;
     });
 }
 
-bool AllowList::descriptor(const std::string& target) const {
+bool AllowList::has_prefix(std::string_view kind, std::string_view text) const {
+    return std::any_of(entries_.begin(), entries_.end(), [&](std::string_view entry) {
+        return entry.starts_with(kind) && text.starts_with(entry.substr(kind.size()));
+    });
+}
+
+bool AllowList::descriptor(std::string_view target) const {
     return has_prefix("descriptor:", target);
 }
 
-bool AllowList::mapping(const std::string& name) const {
+bool AllowList::mapping(std::string_view name) const {
     return has_prefix("mapping:", name);
 }
 
 std::vector<ThreadFact> list_threads() {
     std::vector<ThreadFact> threads;
-    for (int id : numbered_entries("/proc/self/task")) {
-        std::ifstream file(fmt::format("/proc/self/task/{}/comm", id));
-        std::string name;
-        if (std::getline(file, name)) threads.push_back({id, name});
-    }
+    // For a report, which shows what there is to be seen.
+    static_cast<void>(visit_threads([&](int id, std::string_view name) {
+        threads.push_back({id, std::string(name)});
+    }));
     return threads;
 }
 
-std::vector<DescriptorFact> list_descriptors(const std::unordered_set<int>& own) {
+std::vector<DescriptorFact> list_descriptors(std::span<const int> own) {
     std::vector<DescriptorFact> descriptors;
-    for (int number : numbered_entries("/proc/self/fd")) {
-        if (own.count(number)) continue;
-        char target[PATH_MAX];
-        const ssize_t size =
-            ::readlink(fmt::format("/proc/self/fd/{}", number).c_str(), target, sizeof target);
-        if (size < 0 && errno == ENOENT) continue;
-        std::string name =
-            size < 0 ? "unknown" : std::string(target, static_cast<std::size_t>(size));
-        descriptors.push_back({number, name, is_hazardous(number, name)});
-    }
+    static_cast<void>(
+        visit_descriptors(own, [&](int number, std::string_view target, bool is_hazardous) {
+            descriptors.push_back({number, std::string(target), is_hazardous});
+        }));
+    std::sort(descriptors.begin(), descriptors.end(),
+              [](const auto& one, const auto& other) { return one.number < other.number; });
     return descriptors;
 }
 
-std::string threads_in_the_way(const AllowList& allowed) {
-    if (is_single_threaded()) return {};
-    if (std::string obstacle = obstacle_to_reading("/proc/self/task"); !obstacle.empty())
-        return obstacle;
-    const auto deadline = std::chrono::steady_clock::now() + kThreadPatience;
-    std::vector<std::string> found = unexpected_threads(allowed);
-    while (!found.empty() && std::chrono::steady_clock::now() < deadline) {
-        std::this_thread::sleep_for(kThreadInterval);
-        found = unexpected_threads(allowed);
-    }
-    if (found.empty()) return {};
-    return fmt::format(
-        "not safe to fork: {} more thread{} than the main one: {}. A child would have only the "
-        "main thread, and whatever locks the others held. Start threads after the spawn, not "
-        "while preloading",
-        found.size(), found.size() == 1 ? "" : "s", fmt::join(found, ", "));
+void ForkCheck::prepare(std::vector<int> own) {
+    own_ = std::move(own);
+    open_before_ = count_descriptors();
+    // What came and went since the last fork was the template's own.
+    if (checked_ != 0) checked_ = open_before_;
 }
 
-std::string descriptors_in_the_way(const AllowList& allowed, const std::unordered_set<int>& own) {
-    if (std::string obstacle = obstacle_to_reading("/proc/self/fd"); !obstacle.empty())
-        return obstacle;
+void ForkCheck::finish(std::size_t added) {
+    if (count_descriptors() != open_before_ + added) checked_ = 0;
+}
+
+void ForkCheck::note(int number, std::string_view name) {
+    if (count_ < kMostFound) {
+        Found& found = found_[count_];
+        found.number = number;
+        found.name[name.copy(found.name.data(), found.name.size() - 1)] = '\0';
+    }
+    ++count_;
+}
+
+bool ForkCheck::has_other_threads() {
+    if (is_single_threaded()) return false;
+    kind_ = Kind::threads;
+    const int own = ::gettid();
+    const auto deadline = std::chrono::steady_clock::now() + kThreadPatience;
+    do {
+        count_ = 0;
+        error_ = visit_threads([&](int id, std::string_view name) {
+            if (id != own && !allowed_.thread(name)) note(id, name);
+        });
+        if (error_ != 0) return true;
+        if (count_ == 0) return false;
+        ::syscall(SYS_nanosleep, &kThreadInterval, nullptr);
+    } while (std::chrono::steady_clock::now() < deadline);
+    return true;
+}
+
+bool ForkCheck::has_hazardous_descriptors() {
+    const std::size_t open = count_descriptors();
+    if (open != 0 && open == checked_) return false;
+    kind_ = Kind::descriptors;
+    checked_ = count_ = 0;
+    error_ = visit_descriptors(own_, [&](int number, std::string_view target, bool is_hazardous) {
+        if (is_hazardous && !allowed_.descriptor(target)) note(number, target);
+    });
+    if (error_ != 0 || count_ > 0) return true;
+    checked_ = open;
+    return false;
+}
+
+bool ForkCheck::is_safe() {
+    return !has_other_threads() && !has_hazardous_descriptors();
+}
+
+std::string ForkCheck::list_found() const {
     std::vector<std::string> found;
-    for (const DescriptorFact& descriptor : list_descriptors(own))
-        if (descriptor.hazardous && !allowed.descriptor(descriptor.target))
-            found.push_back(fmt::format("{} ({})", descriptor.number, descriptor.target));
-    if (found.empty()) return {};
+    for (std::size_t i = 0; i < std::min(count_, kMostFound); ++i)
+        found.push_back(kind_ == Kind::threads
+                            ? fmt::format("{} (thread {})", found_[i].name.data(), found_[i].number)
+                            : fmt::format("{} ({})", found_[i].number, found_[i].name.data()));
+    if (count_ > kMostFound) found.push_back(fmt::format("and {} more", count_ - kMostFound));
+    return fmt::format("{}", fmt::join(found, ", "));
+}
+
+std::string ForkCheck::obstacle() const {
+    if (error_ != 0)
+        return fmt::format("not safe to fork: its {} are not known: cannot list /proc/self/{}: {}",
+                           kind_ == Kind::threads ? "threads" : "descriptors",
+                           kind_ == Kind::threads ? "task" : "fd", std::strerror(error_));
+    if (kind_ == Kind::threads)
+        return fmt::format(
+            "not safe to fork: {} more thread{} than the main one: {}. A child would have only the "
+            "main thread, and whatever locks the others held. Start threads after the spawn, not "
+            "while preloading",
+            count_, count_ == 1 ? "" : "s", list_found());
     return fmt::format(
         "not safe to fork: preloading left descriptors open that children would share with each "
         "other: {}. Open connections, pipes and devices after the spawn",
-        fmt::join(found, ", "));
+        list_found());
 }
 
 std::string mappings_in_the_way(const AllowList& allowed,

@@ -1,7 +1,11 @@
 // The fork-safety gate: may this process be forked now, and if not, what is in the way?
 #pragma once
 
+#include <array>
+#include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 #include <unordered_set>
 #include <vector>
 
@@ -29,12 +33,13 @@ class AllowList {
   public:
     AllowList() = default;
     explicit AllowList(std::vector<std::string> entries) : entries_(std::move(entries)) {}
-    bool thread(const std::string& name) const;
-    bool descriptor(const std::string& target) const;
-    bool mapping(const std::string& name) const;
+    // None of these allocates.
+    bool thread(std::string_view name) const;
+    bool descriptor(std::string_view target) const;
+    bool mapping(std::string_view name) const;
 
   private:
-    bool has_prefix(std::string_view kind, const std::string& text) const;
+    bool has_prefix(std::string_view kind, std::string_view text) const;
 
     std::vector<std::string> entries_;
 };
@@ -42,14 +47,54 @@ class AllowList {
 /// The threads of this process, the calling one included.
 [[nodiscard]] std::vector<ThreadFact> list_threads();
 
-/// The descriptors of this process that are not warmfork's own (`own`), in order of number.
-[[nodiscard]] std::vector<DescriptorFact> list_descriptors(const std::unordered_set<int>& own);
+/// The descriptors of this process that are not warmfork's own (`own`, sorted), in order of number.
+[[nodiscard]] std::vector<DescriptorFact> list_descriptors(std::span<const int> own);
 
-/// Why this process must not be forked, or an empty text. Looks for further threads again for up to
-/// 10 ms: the kernel counts a thread for a while after pthread_join has returned.
-[[nodiscard]] std::string threads_in_the_way(const AllowList& allowed);
-[[nodiscard]] std::string descriptors_in_the_way(const AllowList& allowed,
-                                                 const std::unordered_set<int>& own);
+/// May this process be forked at this moment? Asked between the prepare handlers and the fork: one
+/// of them may have taken the lock that malloc takes, or that of any library. So whatever this
+/// needs is made before, what it finds is put into words after, and in between it only makes system
+/// calls.
+class ForkCheck {
+  public:
+    explicit ForkCheck(AllowList allowed) : allowed_(std::move(allowed)) {}
+
+    /// Before the prepare handlers. `own`: warmfork's descriptors, sorted.
+    void prepare(std::vector<int> own);
+    /// Looks for further threads again for up to 10 ms: the kernel counts a thread for a while
+    /// after pthread_join has returned. Descriptors are listed only if their number is not the one
+    /// of the last look. No allocation, no lock.
+    [[nodiscard]] bool is_safe();
+    /// After the parent handlers. `added`: descriptors that the caller has opened since `prepare`;
+    /// where others have come or gone the next look lists them.
+    void finish(std::size_t added);
+    /// Why it was not safe.
+    [[nodiscard]] std::string obstacle() const;
+
+    const AllowList& allowed() const { return allowed_; }
+
+  private:
+    /// Something in the way; of more than there is room for only the number is kept.
+    struct Found {
+        int number;
+        std::array<char, 96> name;  ///< NUL-terminated
+    };
+    static constexpr std::size_t kMostFound = 16;
+
+    void note(int number, std::string_view name);
+    [[nodiscard]] bool has_other_threads();
+    [[nodiscard]] bool has_hazardous_descriptors();
+    [[nodiscard]] std::string list_found() const;
+
+    AllowList allowed_;
+    std::vector<int> own_;
+    std::size_t open_before_ = 0;  ///< descriptors, at `prepare`
+    std::size_t checked_ = 0;      ///< how many were open at the last look; 0: unknown
+    enum class Kind : std::uint8_t { threads, descriptors } kind_{};  ///< what was looked at last
+    int error_ = 0;  ///< why that could not be listed
+    std::size_t count_ = 0;
+    std::array<Found, kMostFound> found_;
+};
+
 /// `own`: addresses of shared memory that is warmfork's.
 [[nodiscard]] std::string mappings_in_the_way(const AllowList& allowed,
                                               const std::unordered_set<const void*>& own);

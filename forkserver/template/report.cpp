@@ -31,7 +31,7 @@ std::size_t resident_kilobytes() {
 
 }  // namespace
 
-std::string make_report(const std::unordered_set<int>& own, double fork_microseconds,
+std::string make_report(std::span<const int> own, double fork_microseconds,
                         const Freshness& freshness, const std::string& host) {
     Json threads = Json::array();
     for (const ThreadFact& fact : list_threads())

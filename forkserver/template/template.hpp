@@ -3,7 +3,6 @@
 
 #include <optional>
 #include <string>
-#include <unordered_set>
 #include <vector>
 
 #include "channel/segment.hpp"
@@ -88,8 +87,7 @@ class Template {
 
     void describe_image();
     bool is_fresh();
-    std::string fork_obstacle();
-    std::unordered_set<int> own_descriptors() const;
+    std::vector<int> own_descriptors() const;
     std::string receive_descriptors(const FrameHeader& frame,
                                     std::vector<Descriptor>& ret_descriptors);
     std::string receive_spawn(const FrameHeader& frame, std::uint32_t count,
@@ -122,7 +120,7 @@ class Template {
     Host& host_;
     const Origin origin_;
     CloneContext clone_;
-    AllowList allowed_;
+    ForkCheck check_;
     SparePolicy policy_;
     ImageFacts facts_;
     Freshness freshness_;
@@ -130,11 +128,10 @@ class Template {
     ChildPlan plan_;
     std::vector<Child> children_;
     std::uint64_t last_child_id_ = 0;
-    std::size_t descriptors_checked_ = 0;  ///< how many were open at the last look; 0: unknown
-    int child_mailbox_ = -1;               ///< the child's end, while the child is being made
-    double fork_microseconds_ = 0;         ///< of the last clone
-    bool socket_is_full_ = false;          ///< no mailbox can be sent now
-    unsigned long owner_stack_ = 0;        ///< where its stack begins: another place after exec
+    int child_mailbox_ = -1;         ///< the child's end, while the child is being made
+    double fork_microseconds_ = 0;   ///< of the last clone
+    bool socket_is_full_ = false;    ///< no mailbox can be sent now
+    unsigned long owner_stack_ = 0;  ///< where its stack begins: another place after exec
     bool shut_down_ = false;
     bool owner_is_gone_ = false;
 

@@ -1,7 +1,9 @@
 """Packages that people wait for, preloaded: each does some of its own work in a warm child."""
 
+import glob
 import importlib.util
 import os
+import subprocess
 import unittest
 import unittest.mock
 
@@ -56,6 +58,25 @@ class Packages(TestCase):
             "      scipy.sparse.linalg.spsolve(scipy.sparse.eye(3, format='csc') * 2, [2, 4, 6]).tolist())",
             "1.414214 [1.0, 2.0, 3.0]",
         )
+
+    def test_jemalloc_as_the_malloc_of_owner_and_template(self):
+        libraries = glob.glob("/usr/lib/*/libjemalloc.so.2")
+        if not libraries:
+            self.skipTest("not installed: libjemalloc2")
+        owner = (
+            "import sys, warmfork\n"
+            "for spares in (0, 2):\n"
+            "    with warmfork.Template(['json'], python=sys.argv[1], spares=spares, backend='warm', nested=True) as t:\n"
+            "        for _ in range(3):\n"
+            "            done = t.run([sys.argv[1], '-c', 'import json; print(json.dumps([1]))'], stdout=-1)\n"
+            "            assert done.stdout == b'[1]\\n', done\n"
+            "print('done')\n"
+        )
+        done = subprocess.run(
+            [PYTHON, "-c", owner, PYTHON], env={**os.environ, "LD_PRELOAD": libraries[0]},
+            capture_output=True, text=True, timeout=60,
+        )
+        self.assertEqual((done.stdout, done.stderr), ("done\n", ""))
 
     def test_ssl_and_http(self):
         self.check(

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <future>
 #include <thread>
 
@@ -15,10 +16,25 @@ using namespace warmfork;
 
 namespace {
 
-std::unordered_set<int> open_now() {
-    std::unordered_set<int> numbers;
-    for (const DescriptorFact& fact : list_descriptors({})) numbers.insert(fact.number);
+std::vector<int> open_now() {
+    std::vector<int> numbers;
+    for (const DescriptorFact& fact : list_descriptors({})) numbers.push_back(fact.number);
     return numbers;
+}
+
+std::string obstacle_of(const AllowList& allowed, const std::vector<int>& own) {
+    ForkCheck check(allowed);
+    check.prepare(own);
+    return check.is_safe() ? std::string() : check.obstacle();
+}
+
+std::string descriptors_in_the_way(const AllowList& allowed, const std::vector<int>& own) {
+    return obstacle_of(allowed, own);
+}
+
+/// None of the descriptors that are open counts.
+std::string threads_in_the_way(const AllowList& allowed) {
+    return obstacle_of(allowed, open_now());
 }
 
 }  // namespace
@@ -65,7 +81,7 @@ TEST_CASE("Memory that is shared and writable is named, unless it is one's own o
 }
 
 TEST_CASE("What children would share with each other is named, other descriptors are not") {
-    const std::unordered_set<int> own = open_now();
+    const std::vector<int> own = open_now();
     const Descriptor file(::open("/etc/passwd", O_RDONLY | O_CLOEXEC));
     const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     const Descriptor listening(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -96,11 +112,13 @@ TEST_CASE("What children would share with each other is named, other descriptors
         ::dup2(file.get(), 0);
         const Descriptor again(::open("/etc/passwd", O_RDONLY | O_CLOEXEC));
         const Descriptor copy(::fcntl(0, F_DUPFD_CLOEXEC, 3));
-        std::unordered_set<int> others = own;
-        others.insert({file.get(), before.get(), copy.get()});
-        const std::string obstacle_by_itself = descriptors_in_the_way({}, others);
-        others.erase(copy.get());
+        std::vector<int> others = own;
+        others.insert(others.end(), {file.get(), before.get()});
+        std::sort(others.begin(), others.end());
         const std::string obstacle = descriptors_in_the_way({}, others);
+        others.push_back(copy.get());
+        std::sort(others.begin(), others.end());
+        const std::string obstacle_by_itself = descriptors_in_the_way({}, others);
         ::dup2(before.get(), 0);
         CHECK(obstacle_by_itself == "");
         CHECK(obstacle.find("/etc/passwd") != std::string::npos);
