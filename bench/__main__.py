@@ -1,9 +1,9 @@
-"""python3 .../warmfork/bench/__main__.py {serial,concurrent,resident,multiprocessing,service,plot} ..."""
+"""python3 .../warmfork/bench/__main__.py {serial,life,concurrent,...,plot} ..."""
 
 import sys
 from importlib import import_module
 
-KINDS = ("serial", "concurrent", "resident", "multiprocessing", "service", "plot")
+KINDS = ("serial", "life", "concurrent", "resident", "multiprocessing", "service", "plot")
 
 
 def main():

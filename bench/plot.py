@@ -1,4 +1,5 @@
-"""`warmfork bench plot`: what `warmfork bench serial --json` measured, as distributions in an SVG drawing."""
+"""`warmfork bench plot`: what `bench serial --json` or `bench life --json` measured, as distributions in an SVG
+drawing."""
 
 import argparse
 import html
@@ -7,8 +8,14 @@ import math
 import random
 import sys
 
+from . import life, serial
 from .common import percentile
-from .serial import ROWS
+
+_EXPLANATIONS = {**dict(serial.ROWS), **dict(life.ROWS)}
+_TITLES = {
+    "started_us": "Time until the first line of user code runs in the child (each dot a spawn, the bar the median)",
+    "wall_us": "Time from a spawn until the child is reaped, one after the other (each dot a round, the bar the median)",
+}
 
 _LEFT, _WIDTH, _RIGHT = 150, 620, 110  # names, the axis, medians
 _TOP, _ROW, _BOTTOM = 44, 40, 58
@@ -59,21 +66,23 @@ def _draw_row(axis, row, values, middle):
               for value in values]
     parts.append(f'<path d="M{axis.x(median):.1f},{middle - 14}v28" stroke="{color}" stroke-width="2"/>')
     parts.append(f'<text x="{_LEFT + _WIDTH + 10}" y="{middle + 4}">{_duration(median)}</text>')
-    explanation = dict(ROWS).get(row, "")
+    explanation = _EXPLANATIONS.get(row, "")
     return f"<g><title>{html.escape(explanation)}</title>{''.join(parts)}</g>"
 
 
 def draw(result):
-    """The drawing of a result as `bench serial --json` prints it."""
-    samples = {row: values["started_us"]["samples"] for row, values in result["rows"].items()
-               if values["started_us"] is not None}
+    """The drawing of a result as one of the benchmarks prints it."""
+    measured = next(what for what in _TITLES if any(what in values for values in result["rows"].values()))
+    # A round in which nothing took less than nothing is one of chance.
+    samples = {row: [value for value in values[measured]["samples"] if value > 0]
+               for row, values in result["rows"].items() if values[measured] is not None}
+    samples = {row: values for row, values in samples.items() if values}
     axis = _Axis([value for values in samples.values() for value in values])
     order = sorted(samples, key=lambda row: percentile(sorted(samples[row]), 0.5))
     width, height = _LEFT + _WIDTH + _RIGHT, _TOP + _ROW * len(order) + _BOTTOM
     bottom = height - _BOTTOM
     parts = [f'<rect width="{width}" height="{height}" fill="white"/>',
-             f'<text x="{_LEFT}" y="24" font-size="15">Time until the first line of user code runs in the child'
-             ' (each dot a spawn, the bar the median)</text>']
+             f'<text x="{_LEFT}" y="24" font-size="15">{_TITLES[measured]}</text>']
     for decade in range(axis.low, axis.high + 1):
         x = axis.x(10.0**decade)
         parts.append(f'<path d="M{x:.1f},{_TOP}V{bottom}" stroke="#dee2e6"/>')
@@ -90,7 +99,7 @@ def draw(result):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="warmfork bench plot", description=__doc__)
-    parser.add_argument("file", help="what `warmfork bench serial --json` printed")
+    parser.add_argument("file", help="what `warmfork bench serial --json`, or life, printed")
     parser.add_argument("--svg", metavar="FILE", help="where to write the drawing (default: standard output)")
     options = parser.parse_args(arguments)
     try:
@@ -103,5 +112,5 @@ def main(arguments=None):
             sys.stdout.write(drawing)
     except OSError as error:
         parser.exit(1, f"warmfork bench plot: {error}\n")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        parser.exit(1, f"warmfork bench plot: {options.file} is not what `warmfork bench serial --json` prints\n")
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        parser.exit(1, f"warmfork bench plot: {options.file} is not what `warmfork bench serial --json`, or life, prints\n")

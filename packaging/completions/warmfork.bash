@@ -26,6 +26,7 @@ _warmfork_options() {
         top) echo '--user --help' ;;
         profile) echo '--python --preload --json --svg --least --help' ;;
         'bench serial') echo '--preload --count --json --unchecked --help' ;;
+        'bench life') echo '--preload --count --rounds --json --help' ;;
         'bench concurrent') echo '--preload --count --width --json --help' ;;
         'bench resident') echo '--count --small --large --json --help' ;;
         'bench multiprocessing') echo '--preload --count --width --json --help' ;;
@@ -80,11 +81,11 @@ _warmfork() {
         for ((index = 2; index < cword; index++)); do
             case ${words[index]} in
                 --python) ((index++)) ;;
-                serial | concurrent | resident | multiprocessing | service | plot) kind=${words[index]}; break ;;
+                serial | life | concurrent | resident | multiprocessing | service | plot) kind=${words[index]}; break ;;
             esac
         done
         if [[ -z $kind ]]; then
-            COMPREPLY=($(compgen -W "serial concurrent resident multiprocessing service plot $(_warmfork_options bench)" -- "$cur"))
+            COMPREPLY=($(compgen -W "serial life concurrent resident multiprocessing service plot $(_warmfork_options bench)" -- "$cur"))
             return
         fi
         if [[ $kind == plot && $cur != -* ]]; then

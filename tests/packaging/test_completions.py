@@ -37,7 +37,7 @@ class Bash(unittest.TestCase):
     def test_values(self):
         self.assertEqual(complete("run", "--backend", ""), {"auto", "warm", "cold"})
         self.assertEqual(complete("bench", ""),
-                         {"serial", "concurrent", "resident", "multiprocessing", "service", "plot", "--python",
+                         {"serial", "life", "concurrent", "resident", "multiprocessing", "service", "plot", "--python",
                           "--help"})
         self.assertEqual(complete("bench", "--python", "/usr/bin/python3", "res"), {"resident"})
 

@@ -175,6 +175,26 @@ class Bench(TestCase):
         self.assertIn("other.json is not what", done.stderr)
         self.assertEqual(run("bench", "--python", PYTHON, "plot", "/no/such.json").returncode, 1)
 
+    def test_life_json_has_every_row_and_can_be_drawn(self):
+        file = os.path.join(self.folder({}), "life.json")
+        done = run("bench", "--python", PYTHON, "life", "--count", "2", "--rounds", "1", "--preload", "json", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = json.loads(done.stdout)["rows"]
+        self.assertEqual(
+            set(rows),
+            {"os-fork", "cold-pass", "cold-imports", "warm-pass", "warm-file", "warm-generator", "warm-finalizer",
+             "warm-hung", "warm-thread", "mp-forkserver", "mp-fork", "mp-warmfork", "native", "cold-at-once",
+             "warm-at-once"},
+        )
+        for name, row in rows.items():
+            self.assertGreaterEqual(set(row), {"page_faults", "cpu_us", "wall_us"}, name)
+        self.assertGreater(rows["warm-pass"]["spare_kb"], 0)
+        with open(file, "w") as output:
+            output.write(done.stdout)
+        done = run("bench", "--python", PYTHON, "plot", file)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("warm-file", done.stdout)
+
     def test_concurrent_json(self):
         done = run("bench", "--python", PYTHON, "concurrent", "--count", "1", "--width", "3", "--preload", "json", "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
