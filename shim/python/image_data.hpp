@@ -1,0 +1,224 @@
+// What a template has noted of its image, and a child reads: shared by frozen_image.cpp and
+// image_search.cpp alone.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x03090000
+#include <Python.h>
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "python_objects.hpp"
+
+namespace warmfork::python {
+
+/// What lies in front of each object that the collector tracks, in a ring with the others of its
+/// generation: _PyGC_Head. Neither this nor what follows is part of the stable ABI, but they are
+/// the same in the versions below; `freeze_and_find_generations` checks that. 3.13 aligns them
+/// to 4.
+struct [[gnu::packed, gnu::aligned(4)]] CollectorHead {
+    std::uintptr_t next, previous;
+};
+constexpr std::uintptr_t kFlagsOfHead = 3;
+
+/// struct gc_generation.
+struct Generation {
+    CollectorHead ring;
+    int threshold, count;
+};
+
+/// A part of struct _gc_runtime_state: these three, a pointer to the first, and then the frozen.
+constexpr std::size_t kGenerations = 3;
+
+inline const CollectorHead* head_in(std::uintptr_t field) {
+    return reinterpret_cast<const CollectorHead*>(field & ~kFlagsOfHead);
+}
+
+/// Calls `visit` with each object of a generation, until it returns something else than 0.
+template <typename Visit>
+int for_each_object(const CollectorHead& ring, Visit visit) {
+    for (const CollectorHead* head = head_in(ring.next); head != &ring;
+         head = head_in(head->next)) {
+        const void* object = head + 1;
+        if (const int result = visit(static_cast<PyObject*>(const_cast<void*>(object))))
+            return result;
+    }
+    return 0;
+}
+
+/// How an object ends.
+enum class End : char {
+    nothing,    ///< it is freed, and holds no others
+    contents,   ///< as what it holds
+    unknown,    ///< by code in C of which we know nothing
+    finalizer,  ///< by __del__, or the like in C
+};
+
+struct Type {
+    End end;
+    traverseproc traverse;  ///< of those that the collector tracks
+};
+
+class Types {
+  public:
+    void know(PyObject* known, PyObject* of_python) {
+        for (Py_ssize_t i = 0; i < PyList_Size(known); ++i) {
+            PyObject* type = PyList_GetItem(known, i);  // borrowed
+            keep_until_finalized(type);
+            known_.insert(reinterpret_cast<PyTypeObject*>(type));
+        }
+        python_dealloc_ = PyType_GetSlot(reinterpret_cast<PyTypeObject*>(of_python), Py_tp_dealloc);
+        forget();
+    }
+
+    /// Types may have gone, and others have their addresses.
+    void forget() {
+        found_.clear();
+        recent_ = {};
+    }
+
+    /// What is remembered stays true in a child, as long as the image is frozen, which keeps its
+    /// types, but for `have_new_finalizer`.
+    const Type& of(PyObject* object) {
+        PyTypeObject* type = Py_TYPE(object);
+        Recent& recent = recent_[reinterpret_cast<std::uintptr_t>(type) / 16 % recent_.size()];
+        if (recent.type != type) {
+            const auto [found, is_new] = found_.try_emplace(type);
+            if (is_new) found->second = {end_of(type), traverse_of(type)};
+            recent = {type, found->second};
+        }
+        return recent.found;
+    }
+
+    /// Has a class got a __del__ since it was asked about?
+    bool have_new_finalizer() const {
+        return std::any_of(found_.begin(), found_.end(), [this](const auto& entry) {
+            return entry.second.end != End::finalizer && has_finalizer(entry.first);
+        });
+    }
+
+  private:
+    struct Recent {
+        PyTypeObject* type = nullptr;
+        Type found{};
+    };
+
+    static traverseproc traverse_of(PyTypeObject* type) {
+        return reinterpret_cast<traverseproc>(PyType_GetSlot(type, Py_tp_traverse));
+    }
+
+    bool has_finalizer(PyTypeObject* type) const {
+        return (PyType_GetSlot(type, Py_tp_finalize) || PyType_GetSlot(type, Py_tp_del)) &&
+               !known_.contains(type);
+    }
+
+    End end_of(PyTypeObject* type) const {
+        if (has_finalizer(type)) return End::finalizer;
+        const bool is_collected = PyType_GetFlags(type) & Py_TPFLAGS_HAVE_GC;
+        // What Python code has defined ends as the type of C that it is derived from. Its objects
+        // refer to their class, at least: that must show.
+        for (; !known_.contains(type);
+             type = static_cast<PyTypeObject*>(PyType_GetSlot(type, Py_tp_base)))
+            if (!is_collected || PyType_GetSlot(type, Py_tp_dealloc) != python_dealloc_)
+                return End::unknown;
+        return is_collected ? End::contents : End::nothing;
+    }
+
+    std::unordered_set<PyTypeObject*> known_;
+    void* python_dealloc_ = nullptr;
+    std::unordered_map<PyTypeObject*, Type> found_;
+    std::array<Recent, 1024> recent_{};
+};
+
+/// A set of addresses that takes no others for members more often than now and then: a Bloom filter
+/// with one hash.
+class Addresses {
+  public:
+    /// Empties it, and makes room for that many.
+    void reset(std::size_t count) { bits_.assign(std::bit_ceil(count) * kBitsEach / 64, 0); }
+    void add(const PyObject* object) { bits_[index(object)] |= bit(object); }
+    bool may_contain(const PyObject* object) const { return bits_[index(object)] & bit(object); }
+
+  private:
+    static constexpr std::size_t kBitsEach = 16;
+
+    static std::uint64_t hash(const PyObject* object) {
+        return reinterpret_cast<std::uintptr_t>(object) * 0x9e3779b97f4a7c15 >> 16;
+    }
+    std::size_t index(const PyObject* object) const { return hash(object) / 64 % bits_.size(); }
+    static std::uint64_t bit(const PyObject* object) {
+        return std::uint64_t{1} << hash(object) % 64;
+    }
+
+    std::vector<std::uint64_t> bits_;
+};
+
+/// One object of the image, and which ones it referred to when the template began to serve.
+struct Frozen {
+    const PyObject* object;
+    std::uint64_t referents;  ///< their addresses, hashed in order
+};
+
+constexpr std::array kStreamNames = {"__stdin__", "__stdout__", "__stderr__"};
+
+struct Image {
+    const Generation* collected = nullptr;  ///< kGenerations of them, from the youngest on
+    const CollectorHead* frozen = nullptr;  ///< null: objects cannot be read
+    bool has_finalizers = false;
+    PyObject* idle_generators = nullptr;  ///< a list
+    PyTypeObject* code_type = nullptr;
+    std::array<PyObject*, kStreamNames.size()> streams{};
+    std::vector<Frozen> objects;  ///< in the order of their ring
+    Addresses members;            ///< of all that these refer to
+    /// Those with an End::unknown that the collector does not know either: never freed, so that no
+    /// other object has the address of one.
+    std::unordered_set<const PyObject*> unknown;
+    Types types;
+};
+extern Image image;
+
+inline const Type& type_of(PyObject* object) {
+    return image.types.of(object);
+}
+
+/// The collector leaves out those of them that hold nothing that it would track. Others that it
+/// does not track, as types of C, are no concern.
+bool is_untracked_container(PyObject* object);
+
+/// The standard streams of the image, which each child puts on other files and which are flushed in
+/// any case; and what multiprocessing puts in the place of stdin.
+std::vector<const PyObject*> parts_of_streams();
+
+bool contains(std::span<const PyObject* const> objects, const PyObject* object);
+
+/// Of the image: does it end by itself, so that it cannot be left as it is?
+bool has_finalizer(PyObject* object, std::span<const PyObject* const> streams);
+
+/// A look at which objects one refers to, that reads none of them.
+struct Glance {
+    const Addresses* sought = nullptr;
+    std::uint64_t hash = 0;
+    bool may_have_found = false;  ///< one of those that are sought
+
+    explicit Glance(PyObject* object, const Type& type, const Addresses* sought = nullptr)
+        : sought(sought) {
+        type.traverse(object, take_in, this);
+    }
+
+    static int take_in(PyObject* referent, void* argument) {
+        auto& self = *static_cast<Glance*>(argument);
+        self.hash = (self.hash ^ reinterpret_cast<std::uintptr_t>(referent)) * 0x9e3779b97f4a7c15;
+        self.hash ^= self.hash >> 29;
+        self.may_have_found |= self.sought && self.sought->may_contain(referent);
+        return 0;
+    }
+};
+
+}  // namespace warmfork::python
