@@ -1,5 +1,6 @@
 """warmfork.Popen against subprocess.Popen: the same parameters, the same results."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 import unittest
 import unittest.mock
+import warnings
 
 import warmfork
 from support import PYTHON, TestCase, cold
@@ -136,6 +138,26 @@ class Failures(TestCase):
     def test_a_child_whose_popen_cannot_be_finished_is_ended(self):
         with unittest.mock.patch("subprocess._cleanup", lambda: 1 / 0), self.assertRaises(ZeroDivisionError):
             self.warm.popen([PYTHON, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+class Abandoned(TestCase):
+    """Children whose Popen was dropped while they ran."""
+
+    def test_the_next_popen_reaps_them_even_where_it_fails(self):
+        template = self.template()
+        for backend in ("warm", "cold"):
+            with self.subTest(backend), warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                process = template.popen([PYTHON, "-c", "import time; time.sleep(1000)"], backend=backend)
+                pid = process.pid
+                del process
+                gc.collect()
+                os.kill(pid, signal.SIGKILL)
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                with self.assertRaises(FileNotFoundError):
+                    template.popen(["/no/such/program"])
+                with self.assertRaises(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
 
 class Parameters(TestCase):

@@ -25,6 +25,9 @@ _DETACHED = 1 << 7
 # Signals are handled between two waits of so many seconds.
 _SLICE = 0.1
 
+# What subprocess does first in each Popen: it reaps children that had not ended when their object was dropped.
+_reap_abandoned = getattr(subprocess, "_cleanup", lambda: None)
+
 _LIFETIMES = {"owner": 0, "detached": _DETACHED}
 
 # What subprocess restores in a child with restore_signals=True: the signals that Python ignores.
@@ -122,6 +125,7 @@ class Popen(subprocess.Popen):
         limits=None,
         **keywords,
     ):
+        _reap_abandoned()
         self._template = template
         self._statuses = []  # (pid, status), once it has been reaped
         self._backend_number = _backend_number(backend)
