@@ -19,6 +19,9 @@ inline constexpr const char* kChannelVariable = "WARMFORK_CHANNEL";
 /// The control socket of a template that is started: the number that stands in that variable.
 inline constexpr int kChannelNumber = 3;
 
+/// The file in memory that is a template's standard output and error, as its owner makes it.
+inline constexpr const char* kOutputName = "warmfork-template-output";
+
 /// What a template is about to preload it says in a line of its own on standard error, behind this
 /// mark.
 inline constexpr char kProgressMark = '\x1e';

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "channel/message_socket.hpp"
+#include "template/output.hpp"
 #include "template/parking_token.hpp"
 #include "template/template.hpp"
 #include "template/twin.hpp"
@@ -156,6 +157,7 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
     handlers.parent();
     host_.after_fork_in_template();
     check_.finish(pid > 0 ? 1 : 0);  // the pidfd
+    bound_output();
     if (pid < 0) {
         if (is_safe)
             ret_failure = {Stage::fork, -pid, "the template cannot fork"};

@@ -82,7 +82,7 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
 
 Outcome TemplateProcess::make_channel_files(const LaunchPlan& plan, Descriptor& ret_memfd) {
     const auto failed = [](const char* what) { return make_failure(Stage::launch, errno, what); };
-    log_ = KeptDescriptor(Descriptor(::memfd_create("warmfork-template-output", MFD_CLOEXEC)));
+    log_ = KeptDescriptor(Descriptor(::memfd_create(kOutputName, MFD_CLOEXEC)));
     if (!log_ || ::fcntl(log_.get(), F_SETFL, O_APPEND) < 0)
         return failed("cannot make a file for the template's output");
     command_bell_ = KeptDescriptor(make_doorbell());

@@ -259,6 +259,13 @@ void misbehave(std::string_view option) {
         ask(rest.substr(0, colon).c_str(), rest.substr(colon + 1).c_str());
     } else if (option == "atfork") {
         ::pthread_atfork([] { ++prepare_runs; }, nullptr, [] { ++child_runs; });
+    } else if (option == "chatty") {
+        ::pthread_atfork(
+            [] {
+                static const std::string text(1u << 20, '.');
+                if (::write(1, text.data(), text.size()) < 0) std::abort();
+            },
+            nullptr, nullptr);
     } else if (option == "die-at-fork") {
         // Both, right after the clone.
         const auto die = [] { ::kill(::getpid(), SIGKILL); };

@@ -1,6 +1,8 @@
 // What the gate and the template runtime do, seen from an owner.
+#include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "support/catch.hpp"
@@ -22,7 +24,28 @@ warmfork_stage stage_of_failure(const std::vector<std::string>& options, std::st
     return WARMFORK_STAGE_NONE;
 }
 
+/// How much memory the files hold that the templates of this process print to, in bytes.
+long output_size() {
+    long size = 0;
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", error)) {
+        struct stat status;
+        const std::string target = std::filesystem::read_symlink(entry.path(), error).string();
+        if (target.find("warmfork-template-output") != std::string::npos &&
+            ::stat(entry.path().c_str(), &status) == 0)
+            size += status.st_blocks * 512;
+    }
+    return size;
+}
+
 }  // namespace
+
+TEST_CASE("What hooks print at each fork does not fill the memory") {
+    warmfork::Template table = probe_template(0, {"chatty"});
+    for (int i = 0; i < 8; ++i) CHECK(output_of(table, {"exit", "0"}).empty());
+    CHECK(output_size() > 0);
+    CHECK(output_size() < 1 << 20);
+}
 
 TEST_CASE("The gate refuses a thread and names it") {
     std::string text;
