@@ -172,6 +172,15 @@ void ImageSet::bury() {
     std::erase_if(ending_, [](const Process& process) { return process->is_over(); });
 }
 
+/// Reaps a template that has ended: it is a zombie until somebody calls.
+void ImageSet::let_go_of_lost(Image& image) {
+    if (image.process && image.process->is_lost()) {
+        discard(image.process);
+        image.restarting = {};
+    }
+    bury();
+}
+
 /// Sees to it that the image has a process, unless it is to wait for its time.
 Outcome ImageSet::run(Image& image) {
     if (image.next) {
@@ -184,11 +193,7 @@ Outcome ImageSet::run(Image& image) {
             discard(image.next);
         }
     }
-    if (image.process && image.process->is_lost()) {
-        discard(image.process);
-        image.restarting = {};
-    }
-    bury();
+    let_go_of_lost(image);
     if (image.process || Clock::now() < image.not_before) return {};
     return restart(image);
 }
@@ -462,12 +467,14 @@ std::vector<ImageSet::Process> ImageSet::processes() {
 
 ImageSet::Process ImageSet::first() {
     const std::lock_guard lock(mutex_);
+    let_go_of_lost(*images_.front());
     return images_.front()->process;
 }
 
 std::uint32_t ImageSet::parked() {
     const std::lock_guard lock(mutex_);
     std::uint32_t parked = 0;
+    for (const ImagePointer& image : images_) let_go_of_lost(*image);
     for (const ImagePointer& image : images_)
         if (image->process) parked += image->process->parked();
     return parked;

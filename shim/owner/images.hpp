@@ -144,6 +144,7 @@ class ImageSet {
     void learn(Image& image, TemplateProcess& process);
     void discard(Process& process);
     void bury();
+    void let_go_of_lost(Image& image);
 
     const pid_t owner_;
     bool is_unchecked_ = false;

@@ -163,6 +163,22 @@ TEST_CASE("When the template is killed its children run on and the next spawn ha
     CHECK(child.wait() == SIGTERM);
 }
 
+TEST_CASE("A template that was killed while idle is reaped by whatever is asked of it next") {
+    warmfork::Template table = probe_template(1);
+    for (int i = 0; i < 2; ++i) {
+        output_of(table, {"exit", "0"});
+        const pid_t pid = warmfork_template_pid(table.handle());
+        const Descriptor pidfd = warmfork::open_pidfd(pid);
+        REQUIRE(::kill(pid, SIGKILL) == 0);
+        REQUIRE(has_ended(pidfd));
+        if (i == 0)
+            CHECK(warmfork_template_pid(table.handle()) == 0);
+        else
+            CHECK(warmfork_template_parked(table.handle()) == 0);
+        CHECK((::waitpid(pid, nullptr, WNOHANG) < 0 && errno == ECHILD));
+    }
+}
+
 TEST_CASE("Children of a killed template end with the owner, also when they ignore SIGTERM") {
     Pipe output;
     const pid_t owner = ::fork();
