@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "support/catch.hpp"
@@ -181,6 +182,31 @@ TEST_CASE(
             CHECK(error.error_number() == ECHILD);  // a kernel before 6.15
         }
     }
+}
+
+TEST_CASE("A loop of waits for the own process group ends with the last child, template or not") {
+    warmfork::Template table = probe_template(2);
+    table.wait_parked(2);
+    ProbeRequest request({"exit", "6"});
+    std::vector<pid_t> children;
+    for (warmfork_backend backend : {WARMFORK_BACKEND_WARM, WARMFORK_BACKEND_COLD}) {
+        request.request.backend = backend;
+        children.push_back(table.spawn(request.get()).pid());
+    }
+    std::vector<pid_t> reaped;
+    // Against a loop that does not end: no child is left that this group's waits see.
+    ::alarm(60);
+    int status;
+    for (pid_t pid; (pid = ::waitpid(0, &status, 0)) > 0;) {
+        reaped.push_back(pid);
+        CHECK(WEXITSTATUS(status) == 6);
+    }
+    ::alarm(0);
+    CHECK(errno == ECHILD);
+    std::sort(children.begin(), children.end());
+    std::sort(reaped.begin(), reaped.end());
+    CHECK(reaped == children);
+    CHECK(output_of(table, {"exit", "0"}).empty());
 }
 
 TEST_CASE("An owner that ignores SIGCHLD loses statuses, not children") {
