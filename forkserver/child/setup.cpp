@@ -141,9 +141,11 @@ bool enter_directory(const RecordView& record, int& directory, ChildFailure& fai
 
 /// The owner may have died before the parent-death signal was asked for: then nobody sends it.
 void bind_to_owner(const RecordHeader& header) {
-    if (header.lifetime != Lifetime::owner) return;
-    if (header.flags & kRecordParentDeathSignal) ::prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
-    if (::getppid() != header.owner_pid) ::_exit(128 + SIGTERM);
+    const bool is_owners = header.lifetime == Lifetime::owner;
+    const bool is_told = is_owners && (header.flags & kRecordParentDeathSignal);
+    // Also where it is to have none: a parked child has one of its own.
+    ::prctl(PR_SET_PDEATHSIG, is_told ? SIGTERM : 0, 0, 0, 0);
+    if (is_owners && ::getppid() != header.owner_pid) ::_exit(128 + SIGTERM);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 
 #include "channel/message_socket.hpp"
 #include "child/setup.hpp"
+#include "child/threads.hpp"
 #include "protocol/layout.hpp"
 #include "template/parking_token.hpp"
 
@@ -174,8 +175,8 @@ char** make_pointers(std::span<char> strings, std::size_t count, std::span<char*
     return pointers;
 }
 
-/// `reply` may get another number.
-ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, int& reply) {
+/// `reply` may get another number. `has_threads`: fork handlers have started some.
+ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, bool has_threads, int& reply) {
     RecordView record;
     if (decode_record(delivery.record, record)) fail(reply, {Stage::record, EBADMSG, 0});
     const bool has_directory = record.header.flags & kRecordDirectoryDescriptor;
@@ -188,7 +189,8 @@ ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, int& reply)
     descriptors.reply = reply;
     descriptors.image = plan.image_descriptors;
     ChildFailure failure;
-    const bool is_set_up = set_up_child(record, descriptors, failure);
+    const bool is_set_up = set_up_child(record, descriptors, failure) &&
+                           (!has_threads || set_up_other_threads(record, failure));
     reply = descriptors.reply;
     if (!is_set_up) fail(reply, failure);
 
@@ -241,8 +243,12 @@ ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_desc
     close_template_descriptors(plan, mailbox);
     for (int number : plan.image_descriptors) open_anew(number);
     leave_template_state(plan);
+    // One that is stopped while it is parked goes on when its owner ends, and then ends too.
+    if (plan.record.empty()) ::prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0);
     Delivery delivery;
     plan.host->part_from_siblings();
+    // One thread starts no other on the way from here to user code.
+    const bool has_threads = !is_single_threaded();
     if (plan.record.empty()) {
         put_pipes_on_standard_streams();
         plan.host->rehearse();
@@ -256,7 +262,7 @@ ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_desc
     } else {
         take_record_of_plan(plan, delivery);
     }
-    const ChildCommand command = apply_record(plan, delivery, mailbox);
+    const ChildCommand command = apply_record(plan, delivery, has_threads, mailbox);
     plan.host->install_signals(command.signals_ignored);
     tell_started(mailbox);
     return command;

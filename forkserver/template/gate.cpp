@@ -20,6 +20,7 @@
 
 #include "channel/descriptor.hpp"
 #include "child/proc_entries.hpp"
+#include "child/threads.hpp"
 #include "template/atfork.hpp"
 
 namespace warmfork {
@@ -29,23 +30,14 @@ namespace {
 constexpr auto kThreadPatience = std::chrono::milliseconds(10);
 constexpr timespec kThreadInterval{0, 100'000};
 
-/// By the system call itself, as stat is interposed by the preload library.
-bool ask(const char* path, unsigned mask, struct statx& ret_status) {
-    return ::syscall(SYS_statx, AT_FDCWD, path, 0, mask, &ret_status) == 0 &&
-           (ret_status.stx_mask & mask) == mask;
-}
-
-/// The kernel counts the threads in the link count of this directory: one system call where the
-/// answer is "one", which it nearly always is.
-bool is_single_threaded() {
-    struct statx status;
-    return ask("/proc/self/task", STATX_NLINK, status) && status.stx_nlink == 3;
-}
-
 /// How many descriptors are open, in one system call; 0 before Linux 6.2, which does not say.
 std::size_t count_descriptors() {
+    // Not by stat, which the preload library interposes.
     struct statx status;
-    return ask("/proc/self/fd", STATX_SIZE, status) ? static_cast<std::size_t>(status.stx_size) : 0;
+    const bool is_known =
+        ::syscall(SYS_statx, AT_FDCWD, "/proc/self/fd", 0, STATX_SIZE, &status) == 0 &&
+        (status.stx_mask & STATX_SIZE) != 0;
+    return is_known ? static_cast<std::size_t>(status.stx_size) : 0;
 }
 
 // What follows, down to the visits, is called between fork handlers: no allocation, no lock.

@@ -32,7 +32,8 @@ std::size_t resident_kilobytes() {
 }  // namespace
 
 std::string make_report(std::span<const int> own, double fork_microseconds,
-                        const Freshness& freshness, const std::string& host) {
+                        const Freshness& freshness, std::span<const SpareFact> spares,
+                        const std::string& host) {
     Json threads = Json::array();
     for (const ThreadFact& fact : list_threads())
         threads.push_back({{"id", fact.id}, {"name", fact.name}});
@@ -40,7 +41,12 @@ std::string make_report(std::span<const int> own, double fork_microseconds,
     for (const DescriptorFact& fact : list_descriptors(own))
         descriptors.push_back(
             {{"number", fact.number}, {"target", fact.target}, {"hazardous", fact.hazardous}});
+    Json parked = Json::array();
+    for (const SpareFact& fact : spares)
+        parked.push_back(
+            {{"pid", fact.pid}, {"parked", fact.has_parked}, {"seconds", fact.seconds}});
     Json report{{"pid", ::getpid()},
+                {"spares", std::move(parked)},
                 {"threads", std::move(threads)},
                 {"descriptors", std::move(descriptors)},
                 {"mappings", count_mappings()},
@@ -54,8 +60,9 @@ std::string make_report(std::span<const int> own, double fork_microseconds,
     if (!host.empty()) report["host"] = Json::parse(host, nullptr, false);
     std::string text = report.dump(-1, ' ', false, Json::error_handler_t::replace);
     if (text.size() <= kMaximumReportSize) return text;
-    for (const char* large : {"host", "descriptors", "threads"}) report[large] = Json::array();
-    report["left_out"] = "host, descriptors and threads: the report would be too large";
+    for (const char* large : {"host", "descriptors", "threads", "spares"})
+        report[large] = Json::array();
+    report["left_out"] = "host, descriptors, threads and spares: the report would be too large";
     return report.dump();
 }
 

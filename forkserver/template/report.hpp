@@ -8,11 +8,18 @@
 
 namespace warmfork {
 
+struct SpareFact {
+    int pid;
+    bool has_parked;
+    double seconds;  ///< since its birth
+};
+
 /// A JSON object: threads, descriptors (all but warmfork's `own`,
 /// sorted), mappings, resident memory,
 /// the last fork's time, what is watched for changes, and under "host" the host's own JSON. At most
 /// a frame's payload.
 [[nodiscard]] std::string make_report(std::span<const int> own, double fork_microseconds,
-                                      const Freshness& freshness, const std::string& host);
+                                      const Freshness& freshness, std::span<const SpareFact> spares,
+                                      const std::string& host);
 
 }  // namespace warmfork

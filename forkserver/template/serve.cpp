@@ -1,6 +1,8 @@
 #include "template/serve.hpp"
 
 #include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include <cstdio>
@@ -25,12 +27,6 @@ ServeResult failed(int error_number, std::string text) {
     result.error = std::move(text);
     result.error_number = error_number;
     return result;
-}
-
-/// While it preloads, a template cannot watch its owner: the owner's death is to raise SIGKILL by
-/// the control socket (see shim/launch.cpp). From here on the loop does it.
-void stop_dying_by_signal(int control) {
-    ::fcntl(control, F_SETFL, ::fcntl(control, F_GETFL) & ~O_ASYNC);
 }
 
 std::vector<std::string> split_strings(std::string_view text) {
@@ -82,16 +78,13 @@ ServeResult serve(Host& host) {
     const PreloadInterface* preload = find_preload();
     if (!preload || preload->channel < 0)
         return failed(ENOTCONN, "this program was not started as a warmfork template");
-    Descriptor control(preload->channel);
-    stop_dying_by_signal(control.get());
-    return serve_channel(std::move(control), *preload, host, {});
+    return serve_channel(Descriptor(preload->channel), *preload, host, {});
 }
 
 ServeResult serve_layer(Host& host, Descriptor channel) {
     const PreloadInterface* preload = find_preload();
     if (!preload || !parent_template)
         return failed(ENOTCONN, "this process is no child of a warmfork template");
-    stop_dying_by_signal(channel.get());
     return serve_channel(std::move(channel), *preload, host, {parent_template, true});
 }
 
@@ -107,6 +100,10 @@ ServeResult serve_channel(Descriptor control, const PreloadInterface& preload, H
                       fmt::format("cannot open the channel to the owner: {}",
                                   std::strerror(error ? error : answer_error)));
 
+    end_with_owner_by_signal(connection.control.get());
+    // One that is stopped when its owner ends goes on, and sees that. The kernel sends this
+    // whenever the thread ends that the template is a child of, which does no harm.
+    ::prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0);
     std::fflush(nullptr);
     const std::uint64_t mask = signal_mask();
     set_signal_mask(kAllSignals);

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "channel/message_socket.hpp"
+#include "child/proc_entries.hpp"
 #include "child/setup.hpp"
 #include "keeper/keeper.hpp"
 #include "template/parking_token.hpp"
@@ -22,7 +23,15 @@ namespace {
 
 using Clock = SparePolicy::Clock;
 
+// A spare that takes longer to park is told of.
+constexpr std::chrono::seconds kSparePatience{5};
 constexpr std::size_t kStringsFrameSize = 8u << 10;  // several fit into the completion ring
+
+/// By its name, which it takes last; the mailbox on which it says so is the owner's.
+bool has_parked(int pid) {
+    std::array<char, 32> buffer;
+    return read_line(NumberedPath("/proc/", pid, "/comm").get(), buffer) == kSpareName;
+}
 
 std::span<std::byte> ring_bytes(std::byte* bytes, std::size_t size) {
     return {bytes, size};
@@ -113,6 +122,7 @@ std::optional<ChildCommand> Template::run() {
             bury_ended_children();
             policy_.tick(Clock::now());
             give_up_surplus();
+            look_at_expected_spares();
             if (auto command = refill()) return command;
         }
         wait();
@@ -174,8 +184,8 @@ void Template::set_range(const FrameHeader& header) {
 }
 
 void Template::report(const FrameHeader& header) {
-    const std::string json =
-        make_report(own_descriptors(), fork_microseconds_, freshness_, host_.report());
+    const std::string json = make_report(own_descriptors(), fork_microseconds_, freshness_,
+                                         spare_facts(), host_.report());
     outbox_.add(make_frame(FrameKind::reported, header.id), std::as_bytes(std::span(json)));
 }
 
@@ -271,6 +281,30 @@ bool Template::refill_is_due() const {
     return !socket_is_full_ && parked() < policy_.wanted() && policy_.may_fork(Clock::now());
 }
 
+std::vector<SpareFact> Template::spare_facts() const {
+    std::vector<SpareFact> facts;
+    for (const Child& child : children_)
+        if (child.state == State::parked && !child.ended)
+            facts.push_back({child.pid, has_parked(child.pid),
+                             std::chrono::duration<double>(Clock::now() - child.born).count()});
+    return facts;
+}
+
+/// Writes into the log which spares have not parked in time. Once for each: when it is due.
+void Template::look_at_expected_spares() {
+    const auto due = Clock::now() - kSparePatience;
+    for (Child& child : children_) {
+        if (!child.is_expected || child.born > due) continue;
+        child.is_expected = false;
+        if (child.state != State::parked || child.ended || has_parked(child.pid)) continue;
+        fmt::print(stderr,
+                   "warmfork: the child {} that was forked ahead of need is not prepared after {} "
+                   "seconds: a fork handler of what is preloaded (os.register_at_fork, "
+                   "pthread_atfork) does not return\n",
+                   child.pid, kSparePatience.count());
+    }
+}
+
 /// Ends a parked child, unless its record has arrived already: then it is the owner's. False: it
 /// is.
 bool Template::give_up(Child& child) {
@@ -301,7 +335,10 @@ int Template::sleep_milliseconds() const {
     if (!outbox_.empty()) return -1;
     if (refill_is_due()) return 0;
     const auto now = Clock::now();
-    const auto next = policy_.next_change(parked(), now);
+    auto next = policy_.next_change(parked(), now);
+    for (const Child& child : children_)
+        if (child.is_expected)
+            next = std::min(next.value_or(Clock::time_point::max()), child.born + kSparePatience);
     if (!next) return -1;
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - now).count();
     return static_cast<int>(std::max<std::int64_t>(left, 0));
@@ -325,10 +362,14 @@ void Template::wait() {
     for (const Child& child : children_)
         polled.push_back({child.ended ? -1 : child.pidfd.get(), POLLIN, 0});
 
-    sigset_t none;
-    ::sigemptyset(&none);
+    // A stopped template gets SIGHUP when its owner ends and nobody of its session is left: it has
+    // to go on then.
+    sigset_t only_hang_up;
+    ::sigemptyset(&only_hang_up);
+    ::sigaddset(&only_hang_up, SIGHUP);
     const timespec limit{timeout / 1000, timeout % 1000 * 1'000'000L};
-    const int ready = ::ppoll(polled.data(), polled.size(), timeout < 0 ? nullptr : &limit, &none);
+    const int ready =
+        ::ppoll(polled.data(), polled.size(), timeout < 0 ? nullptr : &limit, &only_hang_up);
     commands_.awake();
     if (ready <= 0) return;
     if (polled[2].revents & POLLOUT) socket_is_full_ = false;

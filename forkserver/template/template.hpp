@@ -12,7 +12,9 @@
 #include "template/clone.hpp"
 #include "template/freshness.hpp"
 #include "template/gate.hpp"
+#include "template/handler_timer.hpp"
 #include "template/outbox.hpp"
+#include "template/report.hpp"
 #include "template/serve.hpp"
 #include "template/spare_policy.hpp"
 
@@ -32,6 +34,11 @@ struct Connection {
 };
 
 class Template;
+
+/// The end of the owner raises SIGKILL for this process from now on, however it comes, whatever
+/// this process does meanwhile; so does every message on the socket. For as long as there are no
+/// children that end with their owner in good order.
+void end_with_owner_by_signal(int control);
 
 /// What a template that did not begin as a program was forked from.
 struct Origin {
@@ -65,8 +72,10 @@ class Template {
         Descriptor pidfd;
         State state;
         Lifetime lifetime;
+        SparePolicy::Time born{};
         Descriptor token{};  ///< of a spare
         bool ended = false;
+        bool is_expected = false;  ///< a spare that is yet to say that it has parked
     };
     struct ForkFailure {
         Stage stage;
@@ -98,6 +107,8 @@ class Template {
     void report(const FrameHeader& frame);
 
     std::uint32_t parked() const;
+    [[nodiscard]] std::vector<SpareFact> spare_facts() const;
+    void look_at_expected_spares();
     bool refill_is_due() const;
     void wait();
     int sleep_milliseconds() const;
@@ -121,6 +132,7 @@ class Template {
     const Origin origin_;
     CloneContext clone_;
     ForkCheck check_;
+    HandlerTimer handler_timer_;
     SparePolicy policy_;
     ImageFacts facts_;
     Freshness freshness_;

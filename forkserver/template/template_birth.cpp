@@ -1,11 +1,14 @@
 // How a template makes children: the gate before the first fork, spares ahead of need, the fork.
 #include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "channel/message_socket.hpp"
+#include "child/setup.hpp"
 #include "template/output.hpp"
 #include "template/parking_token.hpp"
 #include "template/template.hpp"
@@ -18,7 +21,28 @@ using Clock = SparePolicy::Clock;
 
 constexpr std::size_t kMostImageDescriptors = 256;
 
+void stop_ending_by_signal(int control) {
+    ::fcntl(control, F_SETFL, ::fcntl(control, F_GETFL) & ~O_ASYNC);
+}
+
+/// What a fork handler starts, a thread or a process, inherits the signal mask: that of a process
+/// which has just begun, rather than one without any signal. The template's own handlers of signals
+/// do not run here.
+void take_signals_by_default() {
+    reset_handlers();
+    set_signal_mask(0);
+}
+
 }  // namespace
+
+void end_with_owner_by_signal(int control) {
+    ::fcntl(control, F_SETSIG, SIGKILL);
+    ::fcntl(control, F_SETOWN, ::getpid());
+    ::fcntl(control, F_SETFL, ::fcntl(control, F_GETFL) | O_ASYNC);
+    // It may have ended just before.
+    pollfd polled{control, 0, 0};
+    if (::poll(&polled, 1, 0) > 0) ::_exit(0);
+}
 
 /// Sorted.
 std::vector<int> Template::own_descriptors() const {
@@ -55,11 +79,16 @@ std::string Template::open_gate() {
                                         "cannot fork: the kernel does not tell the address "
                                         "of the thread id (PR_GET_TID_ADDRESS): {}",
                                         std::strerror(error));
+    if (int error = handler_timer_.error(); error && obstacle.empty())
+        obstacle =
+            fmt::format("cannot fork: there is no timer for fork handlers that do not return: {}",
+                        std::strerror(error));
     if (obstacle.empty()) obstacle = libraries_in_the_way(preload_);
     if (obstacle.empty())
         obstacle = mappings_in_the_way(check_.allowed(), {&connection_.segment.layout()});
     if (obstacle.empty()) {
         // The handlers are part of what makes one thread: OpenBLAS ends its pool in its own.
+        // One that does not return is the owner's to see, whose end ends this process.
         const AtforkRun handlers(preload_);
         check_.prepare(own_descriptors());
         host_.before_fork();
@@ -72,6 +101,8 @@ std::string Template::open_gate() {
     }
     plan_.image_descriptors.assign(image.begin(), image.end());
     describe_image();
+    // Before the owner may send anything; from here on the loop watches it.
+    stop_ending_by_signal(connection_.control.get());
     if (obstacle.empty())
         outbox_.add(make_frame(FrameKind::ready, 0, ::getpid()), std::as_bytes(std::span(image)));
     else
@@ -133,20 +164,24 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
     child_mailbox_ = mailbox.get();
     const AtforkRun handlers(preload_);
     check_.prepare(own_descriptors());
+    handler_timer_.start();
     host_.before_fork();
     handlers.prepare();
     // From here to the handlers that follow the fork, in this process, in the child and in its
     // twin, nothing allocates or takes a lock: malloc's own may be held.
     Descriptor pidfd;
     const bool is_safe = check_.is_safe();
+    handler_timer_.stop();  // the fork itself takes as long as it takes
     const auto began = Clock::now();
     const int pid = is_safe ? clone_.clone_sibling(show_newborn(id, spawn_id), pidfd) : -ECANCELED;
     if (pid == 0) {
         TwinBirth twin;
         // Before the handlers, so that the twin is as little touched as the template itself.
         if (connection_.hello.flags & kHelloNested) twin = leave_twin(clone_, plan_, mailbox);
+        if (!twin.is_this_process) take_signals_by_default();
         handlers.child();
         host_.after_fork_in_child();
+        set_signal_mask(kAllSignals);
         if (twin.is_this_process) return serve_as_twin(std::move(twin.channel));
         if (twin.channel)
             plan_.image_descriptors.push_back(
@@ -154,8 +189,10 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
         return live_until_user_code(plan_, std::move(mailbox));
     }
     fork_microseconds_ = std::chrono::duration<double, std::micro>(Clock::now() - began).count();
+    handler_timer_.start();
     handlers.parent();
     host_.after_fork_in_template();
+    handler_timer_.stop();
     check_.finish(pid > 0 ? 1 : 0);  // the pidfd
     bound_output();
     if (pid < 0) {
@@ -165,7 +202,8 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
             ret_failure = {Stage::gate, EBUSY, check_.obstacle()};
         return {};
     }
-    children_.push_back({id, pid, std::move(pidfd), state, lifetime});
+    children_.push_back({id, pid, std::move(pidfd), state, lifetime, Clock::now()});
+    children_.back().is_expected = state == State::parked;
     outbox_.add(make_frame(FrameKind::born, id, pid, static_cast<std::int64_t>(spawn_id)));
     return {};
 }

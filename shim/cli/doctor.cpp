@@ -61,6 +61,11 @@ void print_report(const Json& report) {
         freshness["not_watched_because"].get<std::string>().empty()
             ? "watched"
             : "compared at each fork: " + freshness["not_watched_because"].get<std::string>());
+    for (const Json& spare : report["spares"])
+        if (!spare["parked"].get<bool>())
+            fmt::print(
+                "  not prepared     child {}, after {:.1f} s: a fork handler takes its time\n",
+                spare["pid"].get<int>(), spare["seconds"].get<double>());
     fmt::print(heading(), "\nthreads\n");
     for (const Json& thread : report["threads"])
         fmt::print("  {:>8}  {}\n", thread["id"].get<int>(), thread["name"].get<std::string>());

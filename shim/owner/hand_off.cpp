@@ -116,6 +116,11 @@ Outcome read_reply(int descriptor, MailboxReply& ret_reply) {
             return Failure{Stage::hand_off, ECHILD, 0, "the child ended before it was set up"};
     } while (ret_reply.kind == ReplyKind::parked);
     if (ret_reply.kind == ReplyKind::started) return {};
+    if (ret_reply.stage == Stage::gate)
+        return Failure{
+            Stage::gate, ret_reply.error_number, 0,
+            "a fork handler has started threads in the child, which cannot take over its "
+            "signal mask or no_new_privs"};
     return make_failure(ret_reply.stage, ret_reply.error_number, "the child cannot be set up",
                         ret_reply.detail);
 }

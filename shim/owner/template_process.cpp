@@ -289,7 +289,10 @@ Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
     };
     while (true) {
         if (!wait_until(lock, deadline, [&] { return spares_.size() >= count; })) break;
-        if (have_parked() && commands_->drained() && commands_->peer_sleeps()) return {};
+        const bool is_asleep = commands_->peer_sleeps();
+        if (is_asleep && commands_->drained() && have_parked()) return {};
+        // It has slept through a hand-off, for which nobody has rung.
+        if (is_asleep && !commands_->drained()) ring(command_bell_.get());
         if (deadline && Clock::now() >= *deadline) break;
         // A spare announces itself on its mailbox, and a template that goes to sleep tells nobody.
         lock.unlock();

@@ -122,7 +122,7 @@ Json view(int argc, char** argv) {
             {"is_leaked", std::getenv("LD_PRELOAD") || std::getenv("WARMFORK_CHANNEL")}};
 }
 
-int prepare_runs = 0, child_runs = 0;
+int prepare_runs = 0, child_runs = 0, forks_before_block = 0;
 
 pid_t image_maker = 0;                      ///< who has run main
 std::vector<std::string> template_command;  ///< and with which arguments
@@ -202,6 +202,12 @@ void* sleep_for_ever(void*) {
     while (true) ::pause();
 }
 
+/// A fork handler that does not return.
+void block() {
+    ::prctl(PR_SET_NAME, "blocked");
+    sleep_for_ever(nullptr);
+}
+
 void handle(int) {
     ::_exit(99);
 }
@@ -266,6 +272,13 @@ void misbehave(std::string_view option) {
                 if (::write(1, text.data(), text.size()) < 0) std::abort();
             },
             nullptr, nullptr);
+    } else if (option.starts_with("block-prepare:")) {
+        // From that fork on; the gate's, before the first, counts.
+        forks_before_block = std::atoi(option.data() + option.find(':') + 1);
+        ::pthread_atfork([] { prepare_runs++ >= forks_before_block ? block() : void(); }, nullptr,
+                         nullptr);
+    } else if (option == "block-child") {
+        ::pthread_atfork(nullptr, nullptr, block);
     } else if (option == "die-at-fork") {
         // Both, right after the clone.
         const auto die = [] { ::kill(::getpid(), SIGKILL); };

@@ -85,6 +85,15 @@ TEST_CASE("When the owner is killed everything ends, also what ignores SIGTERM")
     for (const Descriptor& pidfd : all) CHECK(has_ended(pidfd));
 }
 
+TEST_CASE("A template that is stopped when its owner is killed still ends the children") {
+    Owner owner({"normal", "wait", "stubborn"});
+    ::kill(owner.template_pid(), SIGSTOP);
+    owner.kill();
+    CHECK(owner.child_has_ended(0));
+    CHECK(owner.child_has_ended(1));
+    CHECK(owner.template_has_ended());
+}
+
 TEST_CASE("A detached child outlives its owner") {
     for (const char* mode : {"normal", "cold"}) {
         Owner owner({mode, "detached", "wait"});
