@@ -203,9 +203,18 @@ class Context(TestCase):
         self.assertEqual(warmfork.get_context(["json"]).get_start_method(), "warmfork")
 
 
+# What main still has at the interpreter's end.
+LEFT_TO_THE_END = {
+    "an executor": "left = concurrent.futures.ProcessPoolExecutor(2, context); left.submit(time.sleep, 0.2)",
+    "an executor that is done": "left = concurrent.futures.ProcessPoolExecutor(2, context); left.submit(int).result()",
+    "a pool": "left = context.Pool(2); left.map(int, [1, 2])",
+    "a manager": "left = context.Manager(); names = left.dict(a=1)",
+    "a queue": "left = context.Queue(); left.put(1)",
+    "a process": "left = context.Process(target=time.sleep, args=(0.2,)); left.start()",
+}
+
 PROGRAM = """
 import multiprocessing, os, sys, warmfork.multiprocessing
-print("imported as", __name__, flush=True)
 class Own(multiprocessing.Process):
     def run(self):
         print("own", os.getppid() == int(sys.argv[1]) if len(sys.argv) > 1 else "", multiprocessing.get_start_method(), flush=True)
@@ -215,6 +224,8 @@ if __name__ == "__main__":
         child = Own(); child.start(); child.join(); print(child.exitcode, flush=True)
     child = multiprocessing.get_context("spawn").Process(target=print, args=("spawned",)); child.start(); child.join()
     print(multiprocessing.get_start_method(), child.exitcode, warmfork.multiprocessing._default.counts)
+    host = warmfork.multiprocessing._default.template.report()["host"]
+    print([entry["module"] for entry in host["imports"]].count("__main__"), host["failed"])
 """
 
 
@@ -227,9 +238,19 @@ class Method(TestCase):
     def test_main_is_imported_once_in_the_template_and_the_name_reaches_other_methods(self):
         self.assertEqual(
             self.run_program(PROGRAM),
-            ["imported as __main__", "own  warmfork", "0", "own  warmfork", "0",
-             "imported as __mp_main__", "spawned", "warmfork 0 {'warm': 2, 'cold': 0}"],
+            ["own  warmfork", "0", "own  warmfork", "0", "spawned", "warmfork 0 {'warm': 2, 'cold': 0}", "1 []"],
         )
+
+    def test_what_a_program_leaves_to_the_interpreters_end_ends_without_a_word(self):
+        for name, text in LEFT_TO_THE_END.items():
+            for method in "spawn", "warmfork":
+                with self.subTest(name, method=method):
+                    output = self.run_program(
+                        "import concurrent.futures, multiprocessing, time, warmfork.multiprocessing\n"
+                        "if __name__ == '__main__':\n"
+                        f"    context = multiprocessing.get_context('{method}')\n    {text}\n"
+                    )
+                    self.assertEqual(output, [])
 
     def test_a_main_module_that_raises_when_it_is_imported(self):
         output = self.run_program(

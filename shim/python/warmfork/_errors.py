@@ -29,3 +29,7 @@ def make_error(error_number, text, _stage, stage_name, detail):
     error.stage = stage_name
     error.detail = detail
     return error
+
+
+class Unsuitable(Exception):
+    """Of a module that can be imported, but not for all children at once: each imports it itself."""

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 from . import _native
 from ._errors import Error, TemplateError
 
 _BACKENDS = {"auto": 1, "warm": 2, "cold": 3}
 _ON_STALE = {"cold": 0, "wait": 1, "serve": 2}
+_ON_ERROR = ("ignore", "warn", "fail")
 _BACKEND_NAMES = {number: name for name, number in _BACKENDS.items()}
 
 # Flags of warmfork.h.
@@ -375,6 +377,10 @@ class Template:
     before_fork, in_child: hooks, "module:function", called in the template before each fork, and in each
     child right before its program.
 
+    on_error: what a module is that cannot be imported: "fail" (TemplateError from the first use), or left out, with
+    "warn" (a RuntimeWarning as well) or "ignore"; report()["host"]["failed"] names it. None: "fail", and "ignore"
+    for the main module, which multiprocessing's children import themselves then.
+
     learn: children report, when they end, which modules they imported that the image lacked; what most of
     them import is preloaded in the next image (report()["host"]["learned"] tells). Remembered under
     $XDG_STATE_HOME/warmfork.
@@ -396,20 +402,23 @@ class Template:
     def __init__(
         self, preload=(), *, python=None, spares=-1, env=None, cwd=None, backend=None, allow=(),
         on_stale="cold", variants=4, before_fork=None, in_child=None, options=(), learn=False,
-        nested=False,
+        nested=False, on_error=None,
     ):
-        self._has_waited = False
+        self._has_waited = self._warns = False
         if isinstance(preload, str):
             self._connect(preload, locals())
             return
         if on_stale not in _ON_STALE:
             raise ValueError(f"on_stale must be one of {', '.join(_ON_STALE)}, not {on_stale!r}")
+        if on_error not in (None, *_ON_ERROR):
+            raise ValueError(f"on_error must be one of {', '.join(_ON_ERROR)}, not {on_error!r}")
         self.backend = backend
+        self._warns = on_error == "warn"
         self.preload = list(preload)
         self._python = python or sys.executable
         self._handle = _native.open(
             os.fsencode(self._python),
-            [os.fsencode(name) for name in self.preload],
+            [os.fsencode(name) for name in ([f"on_error={on_error}"] if on_error else []) + self.preload],
             [os.fsencode(os.path.abspath(entry)) for entry in sys.path],
             _environment_block(env),
             None if cwd is None else os.fsencode(cwd),
@@ -475,11 +484,21 @@ class Template:
         while True:
             left = _SLICE if deadline is None else min(_SLICE, deadline - time.monotonic())
             try:
-                return _native.wait_ready(self._handle, _milliseconds(left))
+                _native.wait_ready(self._handle, _milliseconds(left))
             except TemplateError as error:
                 is_late = deadline is not None and time.monotonic() >= deadline
                 if error.errno != errno.ETIMEDOUT or is_late:
                     raise
+            else:
+                return self._warn_of_failed()
+
+    def _warn_of_failed(self):
+        """Once, of what has been left out."""
+        if self._warns:
+            self._warns = False
+            for failed in self.report()["host"]["failed"]:
+                text = f"{failed['module']} could not be preloaded: {failed['reason']}"
+                warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def _wait_first(self):
         """Ahead of the first spawn, which would wait too, but not be interrupted by Ctrl-C."""

@@ -18,6 +18,9 @@ _MODULES_WITHOUT_END = (
     "_json", "_multiprocessing",
 )
 
+# In front of the modules: what becomes of those that cannot be imported.
+_ON_ERROR = "on_error="
+
 
 class _ReadVariables:
     """Notes which variables are read from os.environ, and is taken out of the way again."""
@@ -71,46 +74,49 @@ def _output_at_start():
     return os.fstat(1).st_size > 0  # the owner's file, as is descriptor 2
 
 
-def _import_all(names, refuse=None):
+def _import_all(names, refuse):
     """Imports the modules; returns how long each took, in seconds. refuse: called for one that cannot be
-    imported, with its name and the exception; without it that is raised."""
+    imported, with its name and the exception."""
     from importlib import import_module
 
     times = []
     for number, name in enumerate(names, 1):
+        kind, separator, main = name.partition("=")
+        name = "__main__" if separator else name
         # For who waits for it: see kProgressMark.
         os.write(2, b"\x1e%d/%d %s\n" % (number, len(names), os.fsencode(name)))
         began = time.perf_counter()
-        kind, separator, main = name.partition("=")
         try:
             if separator:
-                _import_main(kind, main)
+                # Of the package that is being preloaded for children to have.
+                import_module("warmfork._main_module").preload(main)
             else:
                 import_module(name)
         except BaseException as error:
-            if refuse is None:
-                raise
             refuse(name, error)
             continue
         times.append((name, time.perf_counter() - began))
     return times
 
 
-def _import_main(kind, main):
-    """The owner's main module under the name that multiprocessing's children know it by, as their own
-    set-up would import it. Where it fails they are left to it, and to the traceback."""
-    from multiprocessing import process, spawn
+class _Refusals:
+    """What becomes of modules that cannot be imported. failed: [(name, why)], of those that are left out."""
 
-    own = sys.modules["__main__"]
-    process.current_process()._inheriting = True
-    try:
-        getattr(spawn, f"_fixup_{kind[5:]}")(main)
-    except BaseException:
-        sys.modules.pop("__mp_main__", None)
-    finally:
-        del process.current_process()._inheriting
-        del spawn.old_main_modules[:]
-        sys.modules["__main__"] = own
+    def __init__(self, on_error):
+        """on_error: "fail", "warn" (which is the owner's to do) or "ignore". "": fail, but for the main module,
+        which children import themselves then, and come to the same error where it is one."""
+        self.failed = []
+        self._on_error = on_error
+
+    def __call__(self, name, error):
+        from ._errors import Unsuitable
+
+        is_main, is_suitable = name == "__main__", not isinstance(error, Unsuitable)
+        if is_suitable and (self._on_error or ("ignore" if is_main else "fail")) == "fail":
+            if isinstance(error, SystemExit):
+                raise ImportError(f"{name} ends the interpreter when it is imported: {error!r}") from error
+            raise error
+        self.failed.append((name, f"{type(error).__name__}: {error}" if is_suitable else str(error)))
 
 
 def _learning_folder(names):
@@ -138,9 +144,16 @@ def _quoted(text):
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"').encode(errors="replace").decode() + '"'
 
 
-def _report(times, learned):
+def _report(times, failed, learned):
     imports = ", ".join(f'{{"module": {_quoted(name)}, "seconds": {seconds:.6f}}}' for name, seconds in times)
-    return f'{{"python": {_quoted(sys.version.split()[0])}, "imports": [{imports}]{_report_learned(learned)}}}'
+    return (
+        f'{{"python": {_quoted(sys.version.split()[0])}, "imports": [{imports}], '
+        f'"failed": [{_with_reasons(failed)}]{_report_learned(learned)}}}'
+    )
+
+
+def _with_reasons(modules):
+    return ", ".join(f'{{"module": {_quoted(name)}, "reason": {_quoted(reason)}}}' for name, reason in modules)
 
 
 def _report_learned(learned):
@@ -150,12 +163,9 @@ def _report_learned(learned):
         f'{{"module": {_quoted(name)}, "seconds": {seconds:.6f}, "kilobytes": {kilobytes}}}'
         for name, seconds, kilobytes in learned.modules
     )
-    refused = ", ".join(
-        f'{{"module": {_quoted(name)}, "reason": {_quoted(reason)}}}' for name, reason in learned.refused
-    )
     return (
         f', "learned": {{"folder": {_quoted(learned.folder)}, "children": {learned.children}, '
-        f'"modules": [{modules}], "refused": [{refused}], "error": {_quoted(learned.error)}}}'
+        f'"modules": [{modules}], "refused": [{_with_reasons(learned.refused)}], "error": {_quoted(learned.error)}}}'
     )
 
 
@@ -399,6 +409,7 @@ def _preload(start):
         atexit.register(_native.finalize_image)
     package, before_fork, in_child, learns, count = *sys.argv[1:5], int(sys.argv[5])
     path, names = sys.argv[6 : 6 + count], sys.argv[6 + count :]
+    refusals = _Refusals(names.pop(0)[len(_ON_ERROR):] if names and names[0].startswith(_ON_ERROR) else "")
     del sys.argv[1:]  # not for the modules
     sys.path.remove(package)
     obstacle, start_environment = "", _native.start_environment()
@@ -417,7 +428,7 @@ def _preload(start):
     folder = _learning_folder(image.names) if learns else ""
     variables, missed = _ReadVariables(), _MissedModules()
     sys.meta_path.append(missed)
-    times = base.times + _import_all(names)
+    times = base.times + _import_all(names, refusals)
     learned = _learn(folder, times) if learns else None
     before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
     sys.meta_path.remove(missed)
@@ -447,7 +458,7 @@ def _preload(start):
     return [
         _child,
         before_fork,
-        _report(times, learned),
+        _report(times, refusals.failed, learned),
         (list(variables.names), variables.all, *description),
         os.fsencode(learned.log) if learned else b"",
         obstacle,

@@ -23,7 +23,7 @@ import select
 import sys
 from multiprocessing import connection, context, popen_fork, process, reduction, resource_tracker, spawn, util
 
-from . import _native
+from . import _main_module, _native
 from ._owner import Template, end_spawned
 
 __all__ = ["get_context", "install", "set_preload", "WarmforkContext", "WarmforkProcess"]
@@ -144,7 +144,8 @@ class _Preparation:
         origin = [
             definition, sys.path[:], sys.argv[:], os.getcwd(), process.ORIGINAL_DIR, process.current_process().authkey,
             util._log_to_stderr, logger and logger.getEffectiveLevel(), spawn.get_start_method(),
-            main, getattr(main, "__spec__", None), getattr(main, "__file__", None),
+            # Not main itself: it, and all that it has, would live longer than the modules that this may need.
+            getattr(main, "__spec__", None), getattr(main, "__file__", None),
         ]
         kept = _Preparation._kept
         if kept[0] != origin:
@@ -162,6 +163,7 @@ def _prepare_like(data, name):
     # One template for both: what main has made by these arguments, and the method itself.
     _default._follow(_contexts.setdefault(_key(*definition), _default), *definition)
     preparation["name"] = name
+    _main_module.take(preparation)
     return preparation
 
 
@@ -180,10 +182,6 @@ def _tracker():
 def run_child():
     """The program of a child."""
     data, parent, tracker = map(int, sys.argv[2:])
-    # The program's main module, imported in the template: not run again.
-    main = sys.modules.get("__mp_main__")
-    if main is not None:
-        sys.modules["__main__"] = main
     resource_tracker._resource_tracker._fd = tracker
     sys.exit(spawn._main(data, parent))
 
@@ -212,10 +210,11 @@ def _changed_by_children():
 def rehearse():
     """In a spare: the way of a child to its target, for the pages that this writes to. Nothing of it stays."""
     kept = [(holder, name, getattr(holder, name)) for holder, name in _changed_by_children()]
-    main, contexts, current = sys.modules["__main__"], dict(_contexts), process.current_process()
+    contexts, current = dict(_contexts), process.current_process()
+    mains = {name: sys.modules[name] for name in ("__main__", "__mp_main__") if name in sys.modules}
     descriptors = []
     try:
-        sys.modules["__main__"] = sys.modules.get("__mp_main__") or type(sys)("__main__")
+        sys.modules["__main__"] = type(sys)("__main__")
         spawn.runpy = None  # no main module is run again, whatever comes
         read_end, write_end = connection.Pipe(duplex=False)
         with read_end, write_end:
@@ -237,7 +236,7 @@ def rehearse():
         util.close_fds(*descriptors)
         for holder, name, value in kept:
             setattr(holder, name, value)
-        sys.modules["__main__"] = main
+        sys.modules.update(mains)
         _contexts.clear()
         _contexts.update(contexts)
 
@@ -329,7 +328,7 @@ class WarmforkContext(context.BaseContext):
         if self._template is None or self._owner != os.getpid():
             modules = [f"multiprocessing.{name}" for name in _MODULES]
             self._template = Template(
-                [*modules, "warmfork.multiprocessing", *self._preload, *_main_module()],
+                [*modules, "warmfork.multiprocessing", *self._preload, *_main_module.described()],
                 options=util._args_from_interpreter_flags(),
                 **self._options,
             )
@@ -337,16 +336,6 @@ class WarmforkContext(context.BaseContext):
             # After multiprocessing has joined what still runs.
             util.Finalize(self, self._template.close, exitpriority=-100)
         return self._template
-
-
-def _main_module():
-    """What the template imports as __mp_main__, so that children need not: see _template.py."""
-    data = spawn.get_preparation_data("")
-    for key in ("init_main_from_name", "init_main_from_path"):
-        # That of a package is left alone by multiprocessing too.
-        if key in data and not data[key].endswith(".__main__"):
-            return [f"{key}={data[key]}"]
-    return []
 
 
 _default = WarmforkContext()
@@ -375,9 +364,24 @@ def set_preload(preload):
     _default.set_preload(preload)
 
 
+def _all_start_methods(self):
+    """Before CPython 3.14 multiprocessing names its own only, and libraries accept no other."""
+    return [*_own_start_methods(self), str(_NAME)]
+
+
 def install():
     """Adds the start method "warmfork" to multiprocessing. Importing this module does it."""
+    global _own_start_methods
     context._concrete_contexts[str(_NAME)] = _default
+    if _NAME in context._default_context.get_all_start_methods():
+        return
+    own, kind = context._default_context.get_all_start_methods, type(context._default_context)
+    _own_start_methods, kind.get_all_start_methods = kind.get_all_start_methods, _all_start_methods
+    # Where it has been imported by name: from multiprocessing itself, and from torch.multiprocessing.
+    for module in list(sys.modules.values()):
+        attributes = getattr(module, "__dict__", None)
+        if type(attributes) is dict and attributes.get(own.__name__) == own:
+            attributes[own.__name__] = context._default_context.get_all_start_methods
 
 
 install()

@@ -1,0 +1,138 @@
+"""The program's main module in the template of multiprocessing's method "warmfork".
+
+It is imported there once, in what a child of the method "spawn" would find itself in, less its name and its key
+for authentication. A child has it from the template where it would find itself in the same; else, and where the
+import has looked at the name or has changed what is prepared, the child imports it itself, as by "spawn".
+"""
+
+import marshal
+import os
+import sys
+from multiprocessing import context, process, spawn, util
+
+from ._errors import Unsuitable
+
+ENTRY = "main="  # in front of what `described` gives
+
+# Longer arguments are refused by the kernel.
+_LONGEST = 100_000
+# Of the preparation: what children have of their own, and what a main module sees nothing of.
+_OF_ONE_CHILD = ("name", "authkey", "log_to_stderr", "log_level")
+
+_main = None
+_made_with = None
+
+
+def _common_to_children(preparation):
+    return {key: value for key, value in preparation.items() if key not in _OF_ONE_CHILD}
+
+
+def described():
+    """In the owner: what its template preloads for it. A list, which is empty where children import no main."""
+    preparation = _common_to_children(spawn.get_preparation_data(""))
+    names = [preparation[key] for key in ("init_main_from_name", "init_main_from_path") if key in preparation]
+    # That of a package is left alone by multiprocessing too.
+    if not names or names[0].endswith(".__main__"):
+        return []
+    preparation["start_method"] = str(preparation["start_method"])
+    try:
+        text = marshal.dumps(preparation, 2).hex()
+    except ValueError:  # the program has put something of its own there
+        return []
+    return [ENTRY + text] if len(text) < _LONGEST else []
+
+
+class _Named:
+    """Takes the place of the class of current_process(), and notes whether its name is asked for."""
+
+    @staticmethod
+    def of(current):
+        class Named(type(current)):
+            is_asked = False
+
+            @property
+            def _name(self):
+                Named.is_asked = True
+                return self.__dict__["_name"]
+
+            @_name.setter
+            def _name(self, name):
+                Named.is_asked = True
+                self.__dict__["_name"] = name
+
+        return Named
+
+
+def _state():
+    current = process.current_process()
+    return {
+        "path": sys.path[:], "arguments": sys.argv[:], "directory": os.getcwd(), "key": bytes(current.authkey),
+        "start method": context._default_context._actual_context, "log": (util._log_to_stderr, util._logger),
+    }
+
+
+def _restore(state, arguments):
+    sys.path[:], sys.argv = state["path"], arguments
+    os.chdir(state["directory"])
+    context._default_context._actual_context = state["start method"]
+    process.current_process().authkey = state["key"]
+
+
+def preload(description):
+    """In the template. Raises what the import raises, and Unsuitable."""
+    global _main, _made_with
+    preparation = _common_to_children(marshal.loads(bytes.fromhex(description)))
+    if (preparation["dir"], preparation["orig_dir"]) != (os.getcwd(), process.ORIGINAL_DIR):
+        raise Unsuitable("its directory is another one")
+    before, arguments = _state(), sys.argv
+    current, own = process.current_process(), sys.modules["__main__"]
+    kind = type(current)
+    named = _Named.of(current)
+    try:
+        current._inheriting = True
+        _prepare(preparation)
+        prepared = _state()
+        current.__class__ = named
+        _import(preparation)
+        changed = [name for name, value in _state().items() if value != prepared[name]]
+    except BaseException:
+        sys.modules.pop("__mp_main__", None)
+        raise
+    finally:
+        current.__class__ = kind
+        del current._inheriting
+        del spawn.old_main_modules[:]
+        sys.modules["__main__"] = own
+        _restore(before, arguments)
+    if named.is_asked:
+        changed.append("name of the process, or asks for it")
+    if changed:
+        sys.modules.pop("__mp_main__", None)
+        raise Unsuitable(f"it changes the {changed[0]}")
+    # None: one that multiprocessing leaves alone, ipython's for one.
+    _main, _made_with = sys.modules.get("__mp_main__"), preparation
+
+
+def _prepare(preparation):
+    """As a child is prepared, by spawn.prepare."""
+    sys.path[:] = preparation["sys_path"]
+    sys.argv = preparation["sys_argv"][:]  # which modules may keep
+    spawn.set_start_method(preparation["start_method"], force=True)
+
+
+def _import(preparation):
+    if "init_main_from_name" in preparation:
+        spawn._fixup_main_from_name(preparation["init_main_from_name"])
+    else:
+        spawn._fixup_main_from_path(preparation["init_main_from_path"])
+
+
+def take(preparation):
+    """In a child, ahead of spawn.prepare: the template's is its main module if it is right for it, and is
+    forgotten if not."""
+    if _main is None or sys.modules.get("__mp_main__") is not _main:
+        return
+    if _common_to_children(preparation) == _made_with:
+        sys.modules["__main__"] = _main
+    else:
+        del sys.modules["__mp_main__"]
