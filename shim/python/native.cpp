@@ -409,6 +409,17 @@ PyObject* pidfd(PyObject*, PyObject* capsule) {
     return copy < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(copy);
 }
 
+/// poll_now(descriptor, events) -> what poll(2) finds without waiting. Not by select.poll, which
+/// green-thread libraries take away.
+PyObject* poll_now(PyObject*, PyObject* tuple) {
+    int descriptor;
+    short events;
+    if (!PyArg_ParseTuple(tuple, "ih", &descriptor, &events)) return nullptr;
+    pollfd polled{descriptor, events, 0};
+    if (::poll(&polled, 1, 0) < 0) return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromLong(polled.revents);
+}
+
 /// wait_ready(template, timeout_ms)
 PyObject* wait_ready(PyObject*, PyObject* tuple) {
     PyObject* capsule;
@@ -506,6 +517,7 @@ PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
                          {"wait_served", wait_served, METH_VARARGS, nullptr},
                          {"signal_served", signal_served, METH_VARARGS, nullptr},
                          {"pidfd", pidfd, METH_O, nullptr},
+                         {"poll_now", poll_now, METH_VARARGS, nullptr},
                          {"wait_ready", wait_ready, METH_VARARGS, nullptr},
                          {"wait_parked", wait_parked, METH_VARARGS, nullptr},
                          {"set_spares", set_spares, METH_VARARGS, nullptr},

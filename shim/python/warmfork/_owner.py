@@ -8,7 +8,8 @@ import sys
 import time
 import warnings
 
-from . import _native
+from . import _green, _native, _request, _subprocess
+from ._children import Child
 from ._errors import Error, TemplateError
 
 _BACKENDS = {"auto": 1, "warm": 2, "cold": 3}
@@ -16,24 +17,13 @@ _ON_STALE = {"cold": 0, "wait": 1, "serve": 2}
 _ON_ERROR = ("ignore", "warn", "fail")
 _BACKEND_NAMES = {number: name for name, number in _BACKENDS.items()}
 
-# Flags of warmfork.h.
-_NEW_SESSION = 1 << 0
-_PROCESS_GROUP = 1 << 1
-_SIGNALS_DEFAULT = 1 << 3
-_UMASK = 1 << 5
-_NICE = 1 << 6
-_DETACHED = 1 << 7
-
 # Signals are handled between two waits of so many seconds.
 _SLICE = 0.1
 
 # What subprocess does first in each Popen: it reaps children that had not ended when their object was dropped.
-_reap_abandoned = getattr(subprocess, "_cleanup", lambda: None)
+_reap_abandoned = getattr(_subprocess.module, "_cleanup", lambda: None)
 
-_LIFETIMES = {"owner": 0, "detached": _DETACHED}
-
-# What subprocess restores in a child with restore_signals=True: the signals that Python ignores.
-_PYTHON_IGNORES = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGXFSZ))
+_LIFETIMES = {"owner": 0, "detached": _request.DETACHED}
 
 # Parameters with which subprocess raises nothing once it has the pipes, whatever their values.
 _UNFAILING = {"executable", "stdin", "stdout", "stderr", "cwd", "env", "start_new_session", "text"}
@@ -60,18 +50,6 @@ def _environment_block(environment):
     return block
 
 
-def _affinity_mask(cpus):
-    """A set of CPU numbers as sched_setaffinity(2) takes it."""
-    if cpus is None:
-        return None
-    mask = sum(1 << cpu for cpu in set(cpus))
-    return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")
-
-
-def _flat_limits(limits):
-    return [number for resource, (soft, hard) in limits.items() for number in (resource, soft, hard)]
-
-
 def _milliseconds(timeout):
     return -1 if timeout is None else max(0, round(timeout * 1000))
 
@@ -88,7 +66,10 @@ def end_spawned(spawned):
     del spawned[:]
 
 
-class Popen(subprocess.Popen):
+_UNKNOWN = "the interpreter's subprocess is another one than warmfork knows"
+
+
+class Popen(*_subprocess.BASES):
     """A subprocess.Popen whose child comes from a template.
 
     The parameters are those of subprocess.Popen, and:
@@ -112,7 +93,7 @@ class Popen(subprocess.Popen):
     reason_code = "none"
 
     _spawned = ()  # one (pid, backend, reason code, reason, handle)
-    _served = None  # the handle of a child of the service, which no waitpid of this process sees
+    _child = None  # the Child, once its end is of interest
     _early_handles = None  # until subprocess asks for them
 
     def __init__(
@@ -129,21 +110,25 @@ class Popen(subprocess.Popen):
     ):
         _reap_abandoned()
         self._template = template
-        self._statuses = []  # (pid, status), once it has been reaped
         self._backend_number = _backend_number(backend)
         if lifetime not in _LIFETIMES:
             raise ValueError(f"lifetime must be owner or detached, not {lifetime!r}")
-        self._flags = _LIFETIMES[lifetime] | (0 if nice is None else _NICE)
+        self._flags = _LIFETIMES[lifetime] | (0 if nice is None else _request.NICE)
         self._nice = nice or 0
-        self._affinity = None if affinity is None else _affinity_mask(affinity)
-        self._limits = () if limits is None else _flat_limits(limits)
+        self._affinity = _request.affinity_mask(affinity)
+        self._limits = _request.flat_limits(limits)
+        if not _subprocess.IS_KNOWN:
+            self._refuse(_UNKNOWN)
+            _subprocess.initialize(self, args, *positional, **keywords)
+            self._note_cold(_UNKNOWN)
+            return
         if positional or not template or not keywords.keys() <= _UNFAILING or self._is_altered():
-            super().__init__(args, *positional, **keywords)
+            _subprocess.initialize(self, args, *positional, **keywords)
             return
         # The child starts ahead of what subprocess does for this process alone.
         self._spawn_early(args, **keywords)
         try:
-            super().__init__(args, **keywords)
+            _subprocess.initialize(self, args, **keywords)
         except BaseException:  # no memory, Ctrl-C
             self._take_back()
             raise
@@ -205,7 +190,9 @@ class Popen(subprocess.Popen):
     ):
         handles = p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
         obstacle = ""
-        if shell:
+        if self._spawned:
+            pass  # started early: never again, whatever is asked for here
+        elif shell:
             obstacle = "shell=True runs a shell"
         elif preexec_fn is not None:
             obstacle = "preexec_fn runs in a forked copy of the caller"
@@ -214,15 +201,13 @@ class Popen(subprocess.Popen):
         elif uid is not None or gid is not None or gids is not None:
             obstacle = "another user or group is set at exec"
         if obstacle:
-            self._refuse_if_warm(obstacle)
+            self._refuse(obstacle)
             super()._execute_child(
                 args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
                 creationflags, shell, *handles, restore_signals, gid, gids, uid, umask,
                 start_new_session, *process_group,
             )
-            self.backend, self.reason, self.reason_code = "cold", obstacle, "command-line"
-            if not self._flags & _DETACHED:
-                _native.keep(self.pid)
+            self._note_cold(obstacle)
             return
 
         try:
@@ -231,11 +216,25 @@ class Popen(subprocess.Popen):
                     args, executable, cwd, env, handles, pass_fds, restore_signals, umask,
                     start_new_session, *process_group,
                 )
-            self.pid, backend, self.reason_code, self.reason, self._served = self._spawned[0]
+            self.pid, backend, self.reason_code, self.reason, served = self._spawned[0]
             self.backend = _BACKEND_NAMES[backend]
+            self._child = Child(self.pid, served)
             self._child_created = True
         finally:
             self._close_pipe_fds(*handles)
+
+    def _note_cold(self, obstacle):
+        """Of a child that subprocess has started."""
+        self.backend, self.reason, self.reason_code = "cold", obstacle, "command-line"
+        self._awaited()
+        if self._flags & _request.DETACHED:
+            return
+        try:
+            _native.keep(self.pid)
+        except BaseException:
+            self.kill()
+            self.wait()
+            raise
 
     def _spawn(
         self, args, executable, cwd, env, handles, pass_fds=(), restore_signals=True, umask=-1,
@@ -247,20 +246,10 @@ class Popen(subprocess.Popen):
             args = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
         program = args[0] if executable is None else executable
         sys.audit("subprocess.Popen", program, args, cwd, env)
-        # (source, target), flat; what has no source of 0, 1 and 2 is inherited.
-        descriptors = [handles[0], 0, handles[3], 1, handles[5], 2]
-        for number in pass_fds:
-            if number > 2:
-                descriptors += (number, number)
-        flags = self._flags
-        if start_new_session:
-            flags |= _NEW_SESSION
-        if process_group >= 0:
-            flags |= _PROCESS_GROUP
-        if umask >= 0:
-            flags |= _UMASK
-        if restore_signals:
-            flags |= _SIGNALS_DEFAULT
+        if cwd is not None and not os.fspath(cwd):
+            raise _request.system_error(errno.ENOENT, cwd)
+        descriptors = _request.descriptor_pairs(handles, pass_fds)
+        flags = _request.flag_bits(self._flags, restore_signals, umask, start_new_session, process_group)
         self._spawned = []
         try:
             _native.spawn(
@@ -273,22 +262,25 @@ class Popen(subprocess.Popen):
                 flags,
                 self._backend_number,
                 max(process_group, 0),
-                max(umask, 0),
-                _PYTHON_IGNORES,
+                max(umask, 0) & 0o777,
+                _request.PYTHON_IGNORES,
                 self._nice,
                 self._affinity,
                 self._limits,
                 self._spawned,
             )
         except Error as error:
-            raise self._familiar_error(error, cwd, program) from None
+            _request.raise_familiar(error, cwd, program)
         except BaseException:  # Ctrl-C, behind the child's back
             end_spawned(self._spawned)
             raise
 
-    def _refuse_if_warm(self, obstacle):
+    def _refuse(self, obstacle):
+        """What subprocess alone can do is cold, and has none of warmfork's own parameters."""
         if self._chosen_backend() == "warm":
             raise OSError(errno.ENOTSUP, f"cannot be served warm: {obstacle}")
+        if self._flags & _request.NICE or self._affinity or self._limits:
+            raise ValueError(f"nice, affinity and limits cannot be given here: {obstacle}")
 
     def _chosen_backend(self):
         if self._backend_number:
@@ -297,20 +289,11 @@ class Popen(subprocess.Popen):
             return self._template.backend
         return os.environ.get("WARMFORK_BACKEND", "auto")
 
-    @staticmethod
-    def _familiar_error(error, directory, program):
-        """The exception that subprocess raises for the same failure."""
-        if error.stage == "directory":
-            return OSError(error.errno, os.strerror(error.errno), directory)
-        if error.stage == "exec":
-            return OSError(error.errno, os.strerror(error.errno), program)
-        if error.stage in ("session", "descriptors", "limits"):
-            return OSError(error.errno, str(error.strerror))
-        return error
-
     # A status is never made up: subprocess takes one that was lost for zero.
 
     def _internal_poll(self, _deadstate=None, *_):
+        if self.returncode is None and _deadstate is None:
+            self._awaited().let_reap()
         if self.returncode is None and self._waitpid_lock.acquire(False):
             try:
                 if self.returncode is None:
@@ -325,40 +308,42 @@ class Popen(subprocess.Popen):
                 self._waitpid_lock.release()
         return self.returncode
 
-    def _try_wait(self, wait_flags):
-        # Kept in the object before a signal's handler (Ctrl-C) can get between.
-        if not self._statuses:
-            try:
-                if self._served:
-                    _native.wait_served(self._served, wait_flags, self._statuses)
-                else:
-                    _native.wait(self.pid, wait_flags, self._statuses)
-            except OSError as error:
-                if error.errno not in (errno.ECHILD, errno.EOWNERDEAD):
-                    raise
-                raise self._lost_status(error.errno) from None
-        return self._statuses[0] if self._statuses else (0, 0)
+    def _awaited(self):
+        """The Child; first asked for where subprocess has started it."""
+        if self._child is None:
+            self._child = Child(self.pid)
+        return self._child
 
-    def _lost_status(self, error_number):
-        became = "was taken by another wait"
-        if error_number == errno.EOWNERDEAD:
-            became = "died with the service, which was killed"
-        return ChildProcessError(error_number, f"the exit status of child {self.pid} {became}")
+    def _try_wait(self, wait_flags):
+        return self._awaited().take_status(wait_flags)
+
+    def _wait(self, timeout):
+        if self._awaited().green is None:
+            return super()._wait(timeout)
+        # No lock is held while others run: they may wait for the same child.
+        status = self._child.wait_green(self._internal_poll, timeout)
+        if status is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return status
 
     def send_signal(self, sig):
-        if not self._served:
+        if not self._awaited().served:
             return super().send_signal(sig)
         if self.poll() is None:
             try:
-                _native.signal_served(self._served, sig)
+                _native.signal_served(self._child.served, sig)
             except ProcessLookupError:
                 pass  # it has ended, and its status is about to come
         return None
 
     def _open_pidfd(self):
         """Of the child; the caller's to close. It is readable when the child has ended."""
-        # A child of the service may have ended and gone already.
-        return _native.pidfd(self._served) if self._served else os.pidfd_open(self.pid)
+        return self._awaited().open_pidfd()
+
+
+if not _subprocess.IS_KNOWN:
+    for _name in _subprocess.INTERFACE.keys() & vars(Popen).keys():
+        delattr(Popen, _name)
 
 
 class Template:
@@ -481,16 +466,19 @@ class Template:
         """Waits, seconds, until the modules are imported. Raises TemplateError where they cannot be.
         Signals are handled meanwhile."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        green = _green.library()
         while True:
             left = _SLICE if deadline is None else min(_SLICE, deadline - time.monotonic())
             try:
-                _native.wait_ready(self._handle, _milliseconds(left))
+                _native.wait_ready(self._handle, 0 if green else _milliseconds(left))
             except TemplateError as error:
                 is_late = deadline is not None and time.monotonic() >= deadline
                 if error.errno != errno.ETIMEDOUT or is_late:
                     raise
             else:
                 return self._warn_of_failed()
+            if green:
+                green.sleep(0.01)
 
     def _warn_of_failed(self):
         """Once, of what has been left out."""

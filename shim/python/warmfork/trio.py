@@ -8,6 +8,7 @@ What comes back is trio's own Process, and subprocess.CompletedProcess. The opti
 
 import os
 import subprocess
+import warnings
 from contextlib import ExitStack
 from functools import partial
 
@@ -32,11 +33,19 @@ class _Pipe:
         self.stream = trio.lowlevel.FdStream(own_end)
 
 
-async def open_process(command, *, stdin=None, stdout=None, stderr=None, **options):
-    """As trio.lowlevel.open_process. Raises what it raises, and warmfork.Error."""
+def _refuse_text(options):
     for name in _TEXT_OPTIONS:
         if options.get(name):
             raise TypeError(f"trio's processes have unbuffered byte streams only; {name!r} cannot be given")
+
+
+async def open_process(command, *, stdin=None, stdout=None, stderr=None, **options):
+    """As trio.lowlevel.open_process. Raises what it raises, and warmfork.Error."""
+    _refuse_text(options)
+    if isinstance(command, str) and not options.get("shell"):
+        raise TypeError("command must be a sequence (not a string) if shell=False")
+    if not isinstance(command, str) and options.get("shell"):
+        raise TypeError("command must be a string (not a sequence) if shell=True")
     wanted = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
     streams = dict.fromkeys(wanted)
     # The other ends are their streams', and close with them also when there is no child to be had.
@@ -50,7 +59,7 @@ async def open_process(command, *, stdin=None, stdout=None, stderr=None, **optio
         # In a thread, as trio does it: a spawn may wait for the template.
         child = await trio.to_thread.run_sync(partial(Popen, command, **wanted, **options))
     process = trio.Process._create(child, streams["stdin"], streams["stdout"], streams["stderr"])
-    if child._served:
+    if child._awaited().served:
         # What trio has opened by the number may be of another process already.
         process._close_pidfd()
         process._pidfd = open(child._open_pidfd())
@@ -59,11 +68,13 @@ async def open_process(command, *, stdin=None, stdout=None, stderr=None, **optio
 
 async def _end(process):
     """What a cancelled child gets: SIGTERM, and SIGKILL if that does not end it."""
-    process.terminate()
-    with trio.move_on_after(_PATIENCE):
-        await process.wait()
-        return
-    process.kill()
+    try:
+        process.terminate()
+        await trio.sleep(_PATIENCE)
+        warnings.warn(RuntimeWarning(f"{process!r} has ignored SIGTERM for {_PATIENCE} seconds: now SIGKILL"))
+        process.kill()
+    except OSError as error:
+        warnings.warn(RuntimeWarning(f"{process!r} could not be signalled: {error!r}"))
 
 
 async def _feed(stream, data):
@@ -80,11 +91,36 @@ async def _collect(stream, chunks):
             chunks.append(chunk)
 
 
+def _refuse_unread_pipes(streams):
+    """run_process() itself returns when the process has ended: nobody could use these."""
+    for name, value in streams.items():
+        if value is subprocess.PIPE:
+            raise ValueError(f"{name}=subprocess.PIPE can be used only where run_process is started by nursery.start")
+
+
+async def _end_and_wait(nursery, process, deliver_cancel):
+    """What delivers the cancellation is left when the process has ended."""
+    with trio.CancelScope(shield=True):
+        scope = trio.CancelScope(shield=True)
+
+        async def deliver():
+            with scope:
+                await deliver_cancel(process)
+
+        nursery.start_soon(deliver)
+        await process.wait()
+        scope.cancel()
+
+
 async def run_process(
-    command, *, stdin=b"", capture_stdout=False, capture_stderr=False, check=True, deliver_cancel=_end,
+    command, *, stdin=b"", capture_stdout=False, capture_stderr=False, check=True, deliver_cancel=None,
     task_status=trio.TASK_STATUS_IGNORED, **options,
 ):
     """As trio.run_process: waits for the end, ends the child when it is cancelled."""
+    if isinstance(stdin, str):
+        raise UnicodeError("process stdin must be bytes, not str")
+    if task_status is trio.TASK_STATUS_IGNORED:
+        _refuse_unread_pipes({"stdin": stdin, "stdout": options.get("stdout"), "stderr": options.get("stderr")})
     data = None
     if isinstance(stdin, (bytes, bytearray, memoryview)):
         data, stdin = stdin, subprocess.PIPE
@@ -92,23 +128,24 @@ async def run_process(
     for name, is_captured in (("stdout", capture_stdout), ("stderr", capture_stderr)):
         if is_captured:
             if name in options:
-                raise ValueError(f"{name} and capture_{name} are given")
+                raise ValueError(f"can't specify both {name} and capture_{name}")
             options[name], captured[name] = subprocess.PIPE, []
 
+    process = await open_process(command, stdin=stdin, **options)
     async with trio.open_nursery() as nursery:
-        process = await open_process(command, stdin=stdin, **options)
         try:
             if data is not None:
                 nursery.start_soon(_feed, process.stdin, data)
-                process.stdin = None
+                process.stdin = process.stdio = None
             for name, chunks in captured.items():
                 nursery.start_soon(_collect, getattr(process, name), chunks)
+                setattr(process, name, None)
+            if capture_stdout:
+                process.stdio = None
             task_status.started(process)
             await process.wait()
         except BaseException:
-            with trio.CancelScope(shield=True):
-                await deliver_cancel(process)
-                await process.wait()
+            await _end_and_wait(nursery, process, deliver_cancel or _end)
             raise
     outputs = {name: b"".join(chunks) for name, chunks in captured.items()}
     completed = subprocess.CompletedProcess(

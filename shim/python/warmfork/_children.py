@@ -1,0 +1,113 @@
+"""A child of a spawn, and how its end comes to be known."""
+
+import errno
+import os
+import time
+
+from . import _green, _native
+
+# In so many turns of a loop that reaps children by itself the status of one that it has reaped has come.
+_ENOUGH_TURNS = 3
+
+# Between two looks at a child, in seconds, where nothing tells that it has ended.
+_PAUSE = 0.01
+
+
+class Child:
+    """One that nobody has waited for.
+
+    pid: its number. served: the handle of a child of the service, which no waitpid of this process sees; else
+    None. green: the library whose green threads run while this one waits, or None.
+    """
+
+    def __init__(self, pid, served=None):
+        self.pid = pid
+        self.served = served
+        self.green = _green.library()
+        self._statuses = []  # (pid, status), once it has been reaped
+        self._is_watched = self.green is not None and served is None and self.green.watch(pid, self._statuses)
+        self._turns = 0  # of the library's loop since somebody has reaped it
+        self._has_ended = self._is_lost = False
+
+    def take_status(self, wait_flags):
+        """What os.waitpid(pid, wait_flags) returns; also when it has been asked before. Raises
+        ChildProcessError where the status was lost, its errno ECHILD or EOWNERDEAD."""
+        # Kept in the object before a signal's handler (Ctrl-C) can get between.
+        if not self._statuses:
+            if not self._is_watched:
+                self._ask(wait_flags)
+            elif self._turns >= _ENOUGH_TURNS:
+                raise self._lost(errno.ECHILD)
+        return self._statuses[0] if self._statuses else (0, 0)
+
+    def _ask(self, wait_flags):
+        try:
+            if self.served:
+                _native.wait_served(self.served, wait_flags, self._statuses)
+            else:
+                _native.wait(self.pid, wait_flags, self._statuses)
+        except OSError as error:
+            if error.errno not in (errno.ECHILD, errno.EOWNERDEAD):
+                raise
+            if self.served or not self._ask_interpreter(wait_flags):
+                raise self._lost(error.errno) from None
+
+    def _ask_interpreter(self, wait_flags):
+        """Where a library of this process reaps all children, its own os.waitpid knows the status. Does it
+        know of this child?"""
+        try:
+            pid, status = os.waitpid(self.pid, wait_flags)
+        except OSError:
+            return False
+        if pid == self.pid:
+            self._statuses.append((pid, status))
+        return True
+
+    def _lost(self, error_number):
+        self._is_lost = True
+        became = "was taken by another wait"
+        if error_number == errno.EOWNERDEAD:
+            became = "died with the service, which was killed"
+        return ChildProcessError(error_number, f"the exit status of child {self.pid} {became}")
+
+    def open_pidfd(self):
+        """Of the child; the caller's to close. It is readable when the child has ended."""
+        # A child of the service may have ended and gone already.
+        return _native.pidfd(self.served) if self.served else os.pidfd_open(self.pid)
+
+    def let_reap(self):
+        """Before a status is asked for, in a process whose green threads' library reaps by itself."""
+        if not self._is_watched or self._statuses:
+            return
+        self.green.let_reap()
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # reaped, by the library or by another
+            self._turns += 1
+
+    def wait_green(self, poll, timeout):
+        """Calls poll() until it returns something else than None, and returns that. None after timeout, seconds
+        or None, and where the status was lost. Other green threads run meanwhile; no lock may be held."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (found := poll()) is None and not self._is_lost:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            self._wait_once(left)
+        return found
+
+    def _wait_once(self, timeout):
+        if self._has_ended:  # but its status is not here yet
+            self.green.sleep(0.001)
+            return
+        try:
+            pidfd = self.open_pidfd()
+        except ProcessLookupError:  # reaped by somebody
+            self._has_ended = True
+        except OSError:  # there is no descriptor to be had
+            self.green.sleep(_PAUSE if timeout is None else min(_PAUSE, timeout))
+        else:
+            try:
+                self._has_ended = self.green.wait_readable(pidfd, timeout)
+            finally:
+                os.close(pidfd)

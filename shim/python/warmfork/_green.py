@@ -1,0 +1,91 @@
+"""Owners of green threads, gevent's and eventlet's: while one of them waits for a child, the others run.
+
+Nothing is imported here that the owner has not: a library counts once it has patched subprocess.
+"""
+
+import os
+import sys
+import time
+
+from . import _native
+
+_POLLIN = 1
+# Between two looks where nothing tells, in seconds: eventlet's own.
+_PAUSE = 0.01
+
+
+class _Gevent:
+    def __init__(self):
+        import gevent
+        import gevent.fileobject
+        import gevent.os
+        import gevent.select
+        import gevent.selectors
+
+        self._gevent = gevent
+        self.sleep = gevent.sleep
+        self.open = gevent.fileobject.FileObject
+        self.selector = gevent.selectors.GeventSelector
+
+    def wait_readable(self, descriptor, timeout):
+        return bool(self._gevent.select.select([descriptor], [], [], timeout)[0])
+
+    def watch(self, pid, statuses):
+        """libev reaps every child of the process, and keeps the status only of those that it watches. From now
+        on it does this one, and its (pid, status) comes into the list. False where it does not see children,
+        which is in all loops but that of the main thread."""
+        if not self._gevent.get_hub().loop.default:
+            return False
+
+        def ended(_watcher):
+            # Taken out of gevent's own list, in which another child of this number must not find it.
+            statuses.append(self._gevent.os.waitpid(pid, os.WNOHANG))
+
+        self._gevent.os.fork_and_watch(ended, fork=lambda: pid)
+        return True
+
+    def let_reap(self):
+        """Lets the loop look for children that have ended. From the loop itself nothing can."""
+        if self._gevent.getcurrent() is not self._gevent.get_hub():
+            self._gevent.sleep(0.00001)  # with none the loop only runs what is ready
+
+
+class _Eventlet:
+    def __init__(self):
+        import eventlet
+        import eventlet.green.selectors
+        import eventlet.greenio
+
+        self.sleep = eventlet.sleep
+        self.open = eventlet.greenio.GreenPipe
+        self.selector = eventlet.green.selectors.SelectSelector
+
+    def wait_readable(self, descriptor, timeout):
+        # Not by its hub, which has one reader a number, also of files that were closed long ago.
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not _native.poll_now(descriptor, _POLLIN):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            self.sleep(_PAUSE)
+        return True
+
+    def watch(self, _pid, _statuses):
+        """eventlet leaves children to who has started them."""
+        return False
+
+
+_libraries = {}
+
+
+def library():
+    """The library that has made this process's subprocess green, or None."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("subprocess"):
+        kind = _Gevent
+    elif eventlet is not None and eventlet.is_monkey_patched("subprocess"):
+        kind = _Eventlet
+    else:
+        return None
+    if kind not in _libraries:
+        _libraries[kind] = kind()
+    return _libraries[kind]

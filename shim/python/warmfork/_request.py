@@ -1,0 +1,86 @@
+"""The parameters of a spawn as the native side takes them, refused where subprocess refuses them; and what it
+raises for what fails."""
+
+import errno
+import operator
+import os
+import signal
+import sys
+
+# Flags of warmfork.h.
+NEW_SESSION = 1 << 0
+PROCESS_GROUP = 1 << 1
+SIGNALS_DEFAULT = 1 << 3
+UMASK = 1 << 5
+NICE = 1 << 6
+DETACHED = 1 << 7
+
+# What subprocess restores in a child with restore_signals=True: the signals that Python ignores.
+PYTHON_IGNORES = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGXFSZ))
+
+_INT_MAX = 2**31 - 1
+
+# How subprocess's own call reads what is true or false.
+_truth = bool if sys.version_info >= (3, 12) else operator.index
+
+
+def system_error(number, path=None):
+    """As subprocess raises it: with the system's text. path: what it is about."""
+    return OSError(number, os.strerror(number), path)
+
+
+def affinity_mask(cpus):
+    """A set of CPU numbers as sched_setaffinity(2) takes it."""
+    if cpus is None:
+        return None
+    mask = sum(1 << cpu for cpu in set(cpus))
+    return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")
+
+
+def flat_limits(limits):
+    if limits is None:
+        return ()
+    return [number for resource, (soft, hard) in limits.items() for number in (resource, soft, hard)]
+
+
+def descriptor_pairs(handles, pass_fds):
+    """(source, target), flat. handles: as of subprocess's _get_handles; what has no source of 0, 1 and 2 is
+    inherited."""
+    pairs = [handles[0], 0, handles[3], 1, handles[5], 2]
+    if min(pairs) < -1:  # STDOUT for another stream than stderr
+        raise system_error(errno.EBADF)
+    if pass_fds != ():
+        for number in sorted(map(int, set(pass_fds))):
+            if not 0 <= number <= _INT_MAX:
+                raise ValueError("bad value(s) in fds_to_keep")
+            if number > 2:
+                pairs += number, number
+    return pairs
+
+
+def flag_bits(flags, restore_signals, umask, start_new_session, process_group):
+    """flags, with those of these parameters of subprocess."""
+    if _truth(start_new_session):
+        if process_group >= 0:  # the leader of a session cannot go
+            raise system_error(errno.EPERM)
+        flags |= NEW_SESSION
+    if process_group >= 0:
+        flags |= PROCESS_GROUP
+    if umask >= 0:
+        flags |= UMASK
+    if _truth(restore_signals):
+        flags |= SIGNALS_DEFAULT
+    return flags
+
+
+def raise_familiar(error, directory, program):
+    """Raises what subprocess raises for the same failure. error: a warmfork.Error."""
+    if error.stage == "directory":
+        raise system_error(error.errno, directory) from None
+    if error.stage == "exec" or error.errno == errno.E2BIG:
+        raise system_error(error.errno, program) from None
+    if error.stage in ("session", "descriptors"):
+        raise system_error(error.errno) from error
+    if error.stage == "limits":
+        raise OSError(error.errno, str(error.strerror)) from None
+    raise error from None
