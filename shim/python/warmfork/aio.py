@@ -54,14 +54,30 @@ class _Transport(base_subprocess.BaseSubprocessTransport):
     _lost = None  # why the status is not known
 
 
+def _refuse_text(universal_newlines, shell, bufsize, encoding, errors, text):
+    """What asyncio's loops refuse, as they do it."""
+    for name, value in (("universal_newlines", universal_newlines), ("shell", shell)):
+        if value:
+            raise ValueError(f"{name} must be False")
+    if bufsize != 0:
+        raise ValueError("bufsize must be 0")
+    if text:
+        raise ValueError("text must be False")
+    for name, value in (("encoding", encoding), ("errors", errors)):
+        if value is not None:
+            raise ValueError(f"{name} must be None")
+
+
 async def create_subprocess_exec(
-    program, *args, stdin=None, stdout=None, stderr=None, limit=_LIMIT, **options
+    program, *args, stdin=None, stdout=None, stderr=None, limit=_LIMIT, universal_newlines=False, shell=False,
+    bufsize=0, encoding=None, errors=None, text=None, **options,
 ):
     """As asyncio.create_subprocess_exec, with the parameters of warmfork.Popen beside those of
     subprocess.Popen: template, backend, lifetime and so on.
 
     Returns an asyncio.subprocess.Process. Raises what asyncio's raises, and warmfork.Error; its wait() raises
     ChildProcessError where the status was lost (its returncode is then 255)."""
+    _refuse_text(universal_newlines, shell, bufsize, encoding, errors, text)
     loop = asyncio.get_running_loop()
     protocol = SubprocessStreamProtocol(limit=limit, loop=loop)
     waiter = loop.create_future()
