@@ -14,6 +14,9 @@ import warmfork
 
 PYTHON = sys.executable
 
+# For tests of what only warm children show: whole suites run cold as well.
+warm_only = unittest.skipIf(os.environ.get("WARMFORK_BACKEND") == "cold", "about warm children")
+
 
 def children():
     found = []

@@ -14,7 +14,7 @@ from multiprocessing import context, process, resource_tracker, util
 
 import warmfork
 import warmfork.multiprocessing
-from support import PYTHON, TestCase
+from support import PYTHON, TestCase, warm_only
 
 
 def square(number):
@@ -95,6 +95,7 @@ class Context(TestCase):
         self.addCleanup(process.join)
         return process
 
+    @warm_only
     def test_a_process_is_warm_and_the_callers_own_child(self):
         queue = self.context.Queue()
         os.environ["WARMFORK_TEST_MP"] = "of this moment"
@@ -166,6 +167,7 @@ class Context(TestCase):
         with ProcessPoolExecutor(2, mp_context=self.context) as executor:
             self.assertEqual(list(executor.map(square_in_a_pool_of_its_own, range(3))), [[], [0], [0, 1]])
 
+    @warm_only
     def test_a_module_that_only_the_owner_has(self):
         module = type(sys)("only_here")
         exec("def target(): pass", module.__dict__)
@@ -235,6 +237,7 @@ class Method(TestCase):
         done = subprocess.run([PYTHON, "program.py"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
         return done.stdout.splitlines()
 
+    @warm_only
     def test_main_is_imported_once_in_the_template_and_the_name_reaches_other_methods(self):
         self.assertEqual(
             self.run_program(PROGRAM),
@@ -271,6 +274,24 @@ class Method(TestCase):
         )
         self.assertTrue(any("bootstrapping phase" in line for line in output), output)
         self.assertEqual(output[-1], "1")
+
+    def test_without_select_poll(self):
+        """Green-thread libraries take it away, as well as epoll."""
+        for backend in ("warm", "cold"):
+            output = self.run_program(
+                "import multiprocessing, os, select\n"
+                "del select.poll, select.epoll\n"
+                "import warmfork.multiprocessing\n"
+                "def take(lock): lock.acquire(); lock.release()\n"
+                "if __name__ == '__main__':\n"
+                f"    os.environ['WARMFORK_BACKEND'] = '{backend}'\n"
+                "    context = multiprocessing.get_context('warmfork')\n"
+                "    lock = context.Lock()\n"
+                "    for _ in range(2):\n"
+                "        child = context.Process(target=take, args=(lock,)); child.start(); child.join()\n"
+                "        print(child.exitcode, child.backend)\n"
+            )
+            self.assertEqual(output, [f"0 {backend}"] * 2)
 
 
 class Rehearsals(TestCase):

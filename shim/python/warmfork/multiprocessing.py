@@ -19,32 +19,51 @@ Importing this module adds the method.
 
 import io
 import os
-import select
 import sys
 from multiprocessing import connection, context, popen_fork, process, reduction, resource_tracker, spawn, util
 
-from . import _main_module, _native
+from . import _green, _main_module, _native
+from ._children import Child
 from ._owner import Template, end_spawned
 
 __all__ = ["get_context", "install", "set_preload", "WarmforkContext", "WarmforkProcess"]
 
-# Always the same, so that it is compiled once.
-CHILD = "import warmfork.multiprocessing as m; m.run_child()"
+# Always the same, so that it is compiled once. A template has the package; a cold child finds it where this
+# process does, which its environment need not tell: see _write.
+CHILD = """\
+import sys
+if "warmfork.multiprocessing" not in sys.modules:
+    import os, pickle
+    data = int(sys.argv[2])
+    sys.path[:] = pickle.loads(os.pread(data, os.lseek(data, 0, os.SEEK_CUR), 0))
+import warmfork.multiprocessing
+warmfork.multiprocessing.run_child()"""
 CHILD_CODE = compile(CHILD + "\n", "<string>", "exec", 0, True)
 
 # What children come to need of multiprocessing: connections, queues and locks as arguments, pools.
 _MODULES = ("spawn", "connection", "queues", "synchronize", "pool", "managers")
 
 
+# What a child of any method evaluates when it unpickles the method's name: before it has the search path of its
+# parent, so that it may have to be told where the package is.
+_FIND = """\
+[exec('''
+import sys
+try:
+    import warmfork.multiprocessing
+except ImportError:
+    sys.path.append({place!r})
+    import warmfork.multiprocessing
+    sys.path.remove({place!r})
+''', dict()), __import__("sys").modules["warmfork.multiprocessing"]._NAME][1]"""
+_FIND = _FIND.format(place=os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
 class _StartMethod(str):
     """The method's name. Unpickling it in a child of any method imports this module, which adds it there."""
 
     def __reduce__(self):
-        return _start_method, ()
-
-
-def _start_method():
-    return _NAME
+        return eval, (_FIND,)
 
 
 _NAME = _StartMethod("warmfork")
@@ -109,10 +128,28 @@ class _Popen(popen_fork.Popen):
         finally:
             util.close_fds(*childs)
         self.pid, backend, _, self.reason, _ = spawned[0]
+        self._child = Child(self.pid)
         self.backend = "warm" if backend == 2 else "cold"
         warm_context.counts[self.backend] += 1
         self.sentinel = sentinel
         self.finalizer = util.Finalize(self, util.close_fds, (sentinel, own))
+
+    def poll(self, flag=os.WNOHANG):
+        if self.returncode is not None or self._child.green is None:
+            return super().poll(flag)
+        self._child.let_reap()
+        try:
+            pid, status = self._child.take_status(flag)
+        except ChildProcessError:
+            return None  # as multiprocessing's own
+        if pid == self.pid:
+            self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout=None):
+        if self._child.green is None:
+            return super().wait(timeout)
+        return self._child.wait_green(self.poll, timeout)
 
 
 def _pickle(popen, process_object, definition):
@@ -126,11 +163,21 @@ def _pickle(popen, process_object, definition):
         reduction.dump(process_object, pickled)
     finally:
         context.set_spawning_popen(None)
+    return _write(pickled.getbuffer())
+
+
+def _write(pickled):
+    """A file with it, at which the file is to be read on, behind the search path of this process."""
+    path = reduction.pickle.dumps(sys.path)
     data = os.memfd_create("warmfork-process")
-    view = pickled.getbuffer()
-    while view:
-        view = view[os.write(data, view):]
-    os.lseek(data, 0, os.SEEK_SET)
+    try:
+        for view in (memoryview(path), pickled):
+            while view:
+                view = view[os.write(data, view):]
+        os.lseek(data, len(path), os.SEEK_SET)
+    except BaseException:
+        os.close(data)
+        raise
     return data
 
 
@@ -171,11 +218,8 @@ def _tracker():
     """The descriptor of the resource tracker, started if it does not run. Its own way of asking wakes it
     up, for nothing."""
     descriptor = resource_tracker._resource_tracker._fd
-    if descriptor is not None:
-        poll = select.poll()
-        poll.register(descriptor, 0)
-        if not poll.poll(0):
-            return descriptor
+    if descriptor is not None and not _native.poll_now(descriptor, 0):  # an error: nobody reads
+        return descriptor
     return resource_tracker.getfd()
 
 
@@ -320,12 +364,23 @@ class WarmforkContext(context.BaseContext):
         self._followed = None if other is self else other
         self._preload, self._options = preload, options
 
+    def Pool(self, processes=None, initializer=None, initargs=(), maxtasksperchild=None):
+        """As multiprocessing's."""
+        if _green.library() is None:
+            return super().Pool(processes, initializer, initargs, maxtasksperchild)
+        from ._green_pool import Pool
+
+        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+
     @property
     def template(self):
         """The template; the first use opens it. `template.wait_ready()` waits for its imports."""
         if self._followed is not None:
             return self._followed.template
         if self._template is None or self._owner != os.getpid():
+            if (green := _green.library()) is not None:
+                # Whoever waits for several of multiprocessing's connections: pools, executors.
+                connection._WaitSelector = green.selector
             modules = [f"multiprocessing.{name}" for name in _MODULES]
             self._template = Template(
                 [*modules, "warmfork.multiprocessing", *self._preload, *_main_module.described()],
