@@ -6,9 +6,10 @@ import threading
 import unittest
 
 import warmfork
-from support import PYTHON, TestCase
+from support import PYTHON, TestCase, warm_only
 
 
+@warm_only
 class Environment(TestCase):
     def reading(self, source, **options):
         """A template that preloads a module of this source."""
@@ -165,6 +166,7 @@ class Environment(TestCase):
         self.assertEqual(seen, "JST")
 
 
+@warm_only
 class Options(TestCase):
     def test_options_select_a_variant_and_are_cold_until_it_is_warm(self):
         template = self.template()
@@ -195,6 +197,7 @@ class Options(TestCase):
         self.assertEqual(len(outputs), 1)
 
 
+@warm_only
 class OddImages(TestCase):
     def preloading(self, files, *names):
         folder = self.folder(files)

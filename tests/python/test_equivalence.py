@@ -11,7 +11,7 @@ import sys
 import unittest
 
 import warmfork
-from support import PYTHON, TestCase
+from support import PYTHON, TestCase, warm_only
 
 VERSION = sys.version_info[:2]
 
@@ -493,6 +493,7 @@ class Equivalence(TestCase):
                     for _ in range(2):
                         self.assertEqual(self.run_importing(template.popen, program, env)[0], expected)
 
+    @warm_only
     def test_what_children_could_not_go_on_with_is_cold(self):
         for name, (source, program) in OBSTACLES.items():
             with self.subTest(name):

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import unittest
 
-from support import PYTHON, TestCase
+from support import PYTHON, TestCase, warm_only
 
 EXAMPLES = os.path.join(os.path.dirname(__file__), "../../shim/python/examples")
 
@@ -28,6 +28,7 @@ class Examples(TestCase):
         return done.stdout.splitlines()
 
     @unittest.skipUnless(has_numpy(), "numpy is not installed")
+    @warm_only
     def test_a_process_for_each_core(self):
         for args in ((), ("--concurrent",)):
             lines = self.run_example("process_per_core.py", *args)

@@ -9,7 +9,7 @@ import sys
 import unittest
 import zipfile
 
-from support import PYTHON, TestCase
+from support import PYTHON, TestCase, warm_only
 
 MOST_WATCHES = "/proc/sys/user/max_inotify_watches"  # of a user namespace
 
@@ -103,6 +103,7 @@ class Project:
         return process.communicate()[0].decode().strip(), process
 
 
+@warm_only
 class Freshness(TestCase):
     watching = True
 
@@ -453,6 +454,7 @@ class FreshnessOnFuse(Freshness):
         self.assertRegex(done.stdout, r"compared at each fork: /\S+ is on a file system whose changes cannot be watched")
 
 
+@warm_only
 class Shadows(TestCase):
     def test_a_file_beside_the_script_comes_before_a_preloaded_module(self):
         folder = self.folder({"script.py": "import colorsys; print(colorsys.__file__)"})

@@ -13,7 +13,7 @@ import unittest
 
 import warmfork
 import warmfork.multiprocessing
-from support import PYTHON, TestCase
+from support import PYTHON, TestCase, warm_only
 
 try:
     import trio
@@ -57,6 +57,7 @@ class ManyTasks(TestCase):
         self.fail(f"{len(children)} children, {spares} of them spares")
 
     @unittest.skipIf(sys.version_info < (3, 11), "max_tasks_per_child is new in 3.11")
+    @warm_only
     def test_executors(self):
         context = warmfork.multiprocessing.WarmforkContext([__name__])  # where the tasks are
         self.addCleanup(context.template.close)

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import warmfork
 import warmfork.multiprocessing
-from support import PYTHON, TestCase
+from support import PYTHON, TestCase, warm_only
 
 # Whose import has made the image, and what it depends on.
 MODULE = """
@@ -104,6 +104,7 @@ def squares_by_a_pool_of_its_own(number):
         return pool.map(square, range(number)), set(pool.map(maker, range(8)))
 
 
+@warm_only
 class Nested(TestCase):
     @classmethod
     def setUpClass(cls):

@@ -13,10 +13,11 @@ import unittest.mock
 import warnings
 
 import warmfork
-from support import PYTHON, TestCase, cold
+from support import PYTHON, TestCase, cold, warm_only
 
 
 class Backends(TestCase):
+    @warm_only
     def test_a_child_is_the_callers_own(self):
         template = self.template()
         process = template.popen([PYTHON, "-c", "import os; print(os.getppid())"], stdout=subprocess.PIPE)
@@ -25,6 +26,7 @@ class Backends(TestCase):
         self.assertEqual((process.backend, process.reason, process.returncode), ("warm", "", 0))
         self.assertIsInstance(process, subprocess.Popen)
 
+    @warm_only
     def test_another_program_is_cold_with_the_reason(self):
         template = self.template()
         process = template.popen(["/bin/echo", "hello"], stdout=subprocess.PIPE)
