@@ -29,6 +29,13 @@ void print_imports(const Json& host) {
     fmt::print("  {:>8.1f} ms  altogether, which each cold start pays\n", sum * 1000);
 }
 
+void print_failed(const Json& host) {
+    if (!host.contains("failed")) return;
+    for (const Json& failed : host["failed"])
+        fmt::print("  left out: {}: {}\n", failed["module"].get<std::string>(),
+                   failed["reason"].get<std::string>());
+}
+
 void print_learned(const Json& host) {
     if (!host.contains("learned")) return;
     const Json& learned = host["learned"];
@@ -76,6 +83,7 @@ void print_report(const Json& report) {
                    descriptor["hazardous"].get<bool>() ? "  (allowed)" : "");
     if (report.contains("host") && report["host"].is_object()) {
         print_imports(report["host"]);
+        print_failed(report["host"]);
         print_learned(report["host"]);
     }
 }

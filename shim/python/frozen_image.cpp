@@ -20,9 +20,6 @@ bool is_untracked_container(PyObject* object) {
 
 namespace {
 
-constexpr long kFirstVersion = 0x030a0000;   // 3.9 does not tell the slots of static types
-constexpr long kVersionBeyond = 0x030e0000;  // 3.14 has another collector
-
 std::vector<PyObject*> kept;
 
 /// What a text stream is made of; null where it is not, as it is unbuffered, or closed.
@@ -138,6 +135,19 @@ long count_ring(const CollectorHead* ring) {
     }
 }
 
+/// Is this where the frozen are: behind the generations that are collected, at once or, in some
+/// versions, with a pointer to the youngest of these between?
+bool lies_behind(const CollectorHead* frozen, const Generation* collected) {
+    const auto distance = reinterpret_cast<std::uintptr_t>(frozen) -
+                          reinterpret_cast<std::uintptr_t>(collected + kGenerations);
+    if (distance == 0) return true;
+    if (distance < sizeof(void*) || distance >= 2 * sizeof(void*)) return false;
+    const CollectorHead* pointer;
+    std::memcpy(&pointer, reinterpret_cast<const std::byte*>(frozen) - sizeof pointer,
+                sizeof pointer);
+    return pointer == &collected->ring;
+}
+
 /// gc.freeze(), for the first time. False with an exception set.
 bool freeze_and_find_generations() {
     // Then all objects are in the oldest generation.
@@ -151,13 +161,7 @@ bool freeze_and_find_generations() {
     // Of the frozen it is the first again.
     const CollectorHead* frozen = head_in(head->previous);
     const auto* collected = reinterpret_cast<const Generation*>(youngest);
-    const auto distance = reinterpret_cast<std::uintptr_t>(frozen) -
-                          reinterpret_cast<std::uintptr_t>(collected + kGenerations);
-    if (!is_alone || distance < sizeof(void*) || distance >= 2 * sizeof(void*)) return true;
-    const CollectorHead* pointer;
-    std::memcpy(&pointer, reinterpret_cast<const std::byte*>(frozen) - sizeof pointer,
-                sizeof pointer);
-    if (pointer != youngest) return true;
+    if (!is_alone || !lies_behind(frozen, collected)) return true;
     for (std::size_t i = 0; i < kGenerations; ++i)
         if (count_ring(&collected[i].ring) < 0) return true;
     const Reference count = call_collector("get_freeze_count");
@@ -181,9 +185,12 @@ bool freeze_untracked_dictionaries() {
     return bool(call_collector("freeze"));
 }
 
-bool can_read_generations() {
-    const long version = PyLong_AsLong(PySys_GetObject("hexversion"));
-    return version >= kFirstVersion && version < kVersionBeyond;
+/// 3.9 does not tell the slots of static types.
+bool can_read_slots() {
+    const Reference list(PyList_New(0));
+    const bool can = list && PyType_GetSlot(Py_TYPE(list.get()), Py_tp_traverse);
+    PyErr_Clear();
+    return can;
 }
 
 }  // namespace
@@ -205,7 +212,7 @@ bool freeze(PyObject* types, PyObject* of_python, PyObject* idle_generators) {
     if (!code) return false;
     image.code_type = Py_TYPE(code.get());
     const bool is_layer = image.frozen != nullptr;
-    if (is_layer || !can_read_generations()) {
+    if (is_layer || !can_read_slots()) {
         if (!call_collector("freeze")) return false;
     } else if (!freeze_and_find_generations()) {
         return false;

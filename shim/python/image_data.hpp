@@ -21,7 +21,7 @@ namespace warmfork::python {
 
 /// What lies in front of each object that the collector tracks, in a ring with the others of its
 /// generation: _PyGC_Head. Neither this nor what follows is part of the stable ABI, but they are
-/// the same in the versions below; `freeze_and_find_generations` checks that. 3.13 aligns them
+/// the same from 3.9 to 3.15; `freeze_and_find_generations` looks whether they are. 3.13 aligns them
 /// to 4.
 struct [[gnu::packed, gnu::aligned(4)]] CollectorHead {
     std::uintptr_t next, previous;
@@ -34,7 +34,8 @@ struct Generation {
     int threshold, count;
 };
 
-/// A part of struct _gc_runtime_state: these three, a pointer to the first, and then the frozen.
+/// A part of struct _gc_runtime_state: these three, before 3.14 a pointer to the first, and then the
+/// frozen.
 constexpr std::size_t kGenerations = 3;
 
 inline const CollectorHead* head_in(std::uintptr_t field) {

@@ -79,20 +79,26 @@ Reference environment_dictionary(char** variable) {
 /// How a program ended.
 enum class End { done, failed, interrupted };
 
+bool is_version_from(long hexversion) {
+    return PyLong_AsLong(PySys_GetObject("hexversion")) >= hexversion;
+}
+
+/// Does python3 die by SIGINT where this is not caught? Before 3.14 only of KeyboardInterrupt itself, since
+/// then of its subclasses too.
+bool is_interrupt(PyObject* type) {
+    if (!type || !is_version_from(0x030e0000)) return type == PyExc_KeyboardInterrupt;
+    return PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt);
+}
+
 /// Reports the exception as python3 does; for SystemExit this ends the process, with its status.
 End fail_with_traceback() {
-    // Not one of its subclasses, as in python3.
-    const bool interrupted = PyErr_Occurred() == PyExc_KeyboardInterrupt;
+    const bool interrupted = is_interrupt(PyErr_Occurred());
     PyErr_Print();
     return interrupted ? End::interrupted : End::failed;
 }
 
 End end_of(const Reference& result) {
     return result ? End::done : fail_with_traceback();
-}
-
-bool is_version_from(long hexversion) {
-    return PyLong_AsLong(PySys_GetObject("hexversion")) >= hexversion;
 }
 
 /// Do tracebacks show the lines of -c?
@@ -164,7 +170,7 @@ End run_file(FILE* file, const char* name, bool closes) {
     const RunFile run = run_file_function();
     if (run(file, name, closes, nullptr) == 0) return End::done;
     PyObject* last_type = PySys_GetObject("last_type");  // borrowed
-    return last_type == PyExc_KeyboardInterrupt ? End::interrupted : End::failed;
+    return is_interrupt(last_type) ? End::interrupted : End::failed;
 }
 
 [[noreturn]] void leave(int status, bool interrupted);

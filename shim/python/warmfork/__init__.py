@@ -9,6 +9,14 @@
 `import warmfork` itself is light: what it names is loaded when it is first used (PEP 562).
 """
 
+import sys as _sys
+
+if "t" in getattr(_sys, "abiflags", ""):
+    raise ImportError(
+        f"warmfork cannot be used in a free-threaded build of Python ({_sys.executable}): its extension is made for "
+        "the stable ABI, which such a build has not, and threads that run side by side are not safe to fork"
+    )
+
 _HOMES = {
     "Template": "_owner",
     "Popen": "_owner",

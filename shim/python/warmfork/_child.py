@@ -52,7 +52,12 @@ class _Stream:
         self.name = name
         self.number = number
         self.mode = mode
-        self.exists = text is not None
+        try:
+            buffer = getattr(text, "buffer", None)
+        except ValueError:
+            buffer = None
+        # A module may have detached it, and goes on with the buffer, over the descriptor of the same number.
+        self.exists = buffer is not None
         if not self.exists:
             return
         self.encoding = text.encoding
@@ -61,7 +66,7 @@ class _Stream:
         # As a module wants it, or None: as a fresh interpreter does. The template's is on a file.
         usual = number == 2 and not self.write_through
         self.line_buffering = None if text.line_buffering == usual else text.line_buffering
-        self.is_buffered = hasattr(text.buffer, "raw")
+        self.is_buffered = hasattr(buffer, "raw")
 
     def renew(self):
         """The same objects, which modules may have kept, over a new file, as a fresh interpreter makes

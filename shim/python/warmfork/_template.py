@@ -17,6 +17,8 @@ _MODULES_WITHOUT_END = (
     "_thread", "_contextvars", "_queue", "_sre", "re", "_typing", "typing", "_decimal", "array", "_random", "_struct",
     "_json", "_multiprocessing",
 )
+from . import _lazy
+from ._errors import Unsuitable
 
 # In front of the modules: what becomes of those that cannot be imported.
 _ON_ERROR = "on_error="
@@ -109,14 +111,15 @@ class _Refusals:
         self._on_error = on_error
 
     def __call__(self, name, error):
-        from ._errors import Unsuitable
-
         is_main, is_suitable = name == "__main__", not isinstance(error, Unsuitable)
         if is_suitable and (self._on_error or ("ignore" if is_main else "fail")) == "fail":
             if isinstance(error, SystemExit):
                 raise ImportError(f"{name} ends the interpreter when it is imported: {error!r}") from error
             raise error
-        self.failed.append((name, f"{type(error).__name__}: {error}" if is_suitable else str(error)))
+        self.leave_out(name, error)
+
+    def leave_out(self, name, error):
+        self.failed.append((name, str(error) if isinstance(error, Unsuitable) else f"{type(error).__name__}: {error}"))
 
 
 def _learning_folder(names):
@@ -136,6 +139,17 @@ def _learn(folder, times):
 
     times += _import_all([name for name, *_ in learned.modules], refuse)
     return learned
+
+
+def _onlooker():
+    """Who watches what the interpreter does, and could not go on in children: an obstacle, or ""."""
+    if sys.gettrace() or sys.getprofile():
+        return "preloading has set a trace or profile function, which a child could not go on with"
+    if hasattr(sys, "monitoring"):
+        for number in range(6):  # as many as there may be
+            if tool := sys.monitoring.get_tool(number):
+                return f"preloading has registered {tool!r} with sys.monitoring, which a child could not go on with"
+    return ""
 
 
 def _quoted(text):
@@ -169,12 +183,16 @@ def _report_learned(learned):
     )
 
 
+# What no child has a use for.
+_OF_THE_TEMPLATE = ("_template", "_child", "_learning", "_lazy")
+
+
 def _leave_no_trace(package, names):
     """A child that imports warmfork finds it, or does not find it, as a cold one would; except where it is
     to be preloaded itself."""
     own = [name for name in sys.modules if name.partition(".")[0] == "warmfork"]
     if any(name.startswith("warmfork.") for name in names):
-        own = [name for name in ("warmfork._template", "warmfork._child", "warmfork._learning") if name in own]
+        own = [f"warmfork.{name}" for name in _OF_THE_TEMPLATE if f"warmfork.{name}" in own]
     else:
         for directory in (package, os.path.join(package, "warmfork")):
             if directory not in sys.path:
@@ -430,6 +448,7 @@ def _preload(start):
     sys.meta_path.append(missed)
     times = base.times + _import_all(names, refusals)
     learned = _learn(folder, times) if learns else None
+    _lazy.resolve(refusals.leave_out)
     before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
     sys.meta_path.remove(missed)
     variables.stop()
@@ -445,8 +464,7 @@ def _preload(start):
         image.names, start_environment, _native.current_environment(), in_child,
         image.ignored & _ignored_signals(), path_changes,
     )
-    if not obstacle and (sys.gettrace() or sys.getprofile()):
-        obstacle = "preloading has set a trace or profile function, which a child could not go on with"
+    obstacle = obstacle or _onlooker()
     _flush()
     if base is image:
         gc.unfreeze()  # what modules may have frozen
