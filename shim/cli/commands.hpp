@@ -59,6 +59,10 @@ struct LogOptions {
     std::vector<std::string> rest;  ///< more options of journalctl
 };
 
+/// What this program itself has to say. text: what was attempted, on what; the system's text for the
+/// error number is put behind it.
+[[nodiscard]] Error own_error(warmfork_stage stage, int error_number, const std::string& text);
+
 /// Starts a template; throws Error.
 [[nodiscard]] Template open_template(const TemplateOptions& options, std::int32_t spares,
                                      warmfork_backend backend = WARMFORK_BACKEND_DEFAULT);

@@ -53,7 +53,8 @@ void add_run(CLI::App& app, int& ret_status) {
     command->add_option("command", run->command, "The command: -- python3 script.py ...")
         ->required();
     command->footer(
-        "Standard streams, directory and environment are the caller's. Signals are forwarded.\n"
+        "Streams, other open descriptors, directory and environment are the caller's. Signals are\n"
+        "forwarded.\n"
         "A child of the service is in another session: Ctrl-C, Ctrl-\\ and Ctrl-Z are passed on "
         "to\n"
         "its process group (before Linux 6.9 to itself alone), but it has no controlling "

@@ -3,10 +3,21 @@
 
 #include <array>
 #include <chrono>
+#include <cstring>
 
 #include "cli/commands.hpp"
 
 namespace warmfork::cli {
+
+Error own_error(warmfork_stage stage, int error_number, const std::string& text) {
+    warmfork_failure failure{};
+    failure.stage = stage;
+    failure.error_number = error_number;
+    fmt::format_to_n(failure.text, sizeof failure.text - 1, "{}: {}", text,
+                     std::strerror(error_number));
+    return Error(failure);
+}
+
 namespace {
 
 // How often, in milliseconds, and from when on a person is told what is being waited for.

@@ -8,6 +8,7 @@
 #include <array>
 
 #include "cli/commands.hpp"
+#include "cli/inherited.hpp"
 #include "owner/template_handle.hpp"
 
 namespace warmfork::cli {
@@ -122,17 +123,23 @@ void wait_for_image(Template& python_template) {
     }
 }
 
-Process spawn(Template& from, const RunOptions& options, const SignalQueue& signals) {
+void say_how_served(const char* backend, std::string_view reason) {
+    fmt::print(stderr, "warmfork: served {}{}{}\n", backend, reason.empty() ? "" : ": ", reason);
+}
+
+Process spawn(Template& from, const RunOptions& options, const SignalQueue& signals,
+              InheritedDescriptors& inherited) {
     const auto arguments = detail::pointers(options.command);
     warmfork_request request;
     warmfork_request_init(&request);
     request.arguments = arguments.data();
     request.flags = WARMFORK_SIGNAL_MASK;
     request.signal_mask = signals.mask_before();
+    request.descriptors = inherited.pairs().data();
+    request.descriptor_count = inherited.pairs().size();
     Process child = from.spawn(request);
-    if (options.explain)
-        fmt::print(stderr, "warmfork: served {}{}{}\n", child.backend_name(),
-                   child.reason_text().empty() ? "" : ": ", child.reason_text());
+    inherited.leave_to_child();
+    if (options.explain) say_how_served(child.backend_name(), child.reason_text());
     return child;
 }
 
@@ -141,12 +148,9 @@ int status_of(Process& child) {
         return child.wait();
     } catch (const Error& error) {
         if (error.error_number() != EOWNERDEAD) throw;
-        warmfork_failure failure{};
-        failure.error_number = EOWNERDEAD;
-        fmt::format_to_n(failure.text, sizeof failure.text - 1,
-                         "the command has ended, but its exit status died with the service, which "
-                         "was killed");
-        throw Error(failure);
+        throw own_error(WARMFORK_STAGE_NONE, EOWNERDEAD,
+                        "the command has ended, but its exit status died with the service, which "
+                        "was killed");
     }
 }
 
@@ -160,35 +164,53 @@ int wait_and_forward(Process& child, SignalQueue& signals) {
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-int run_from_own(const RunOptions& options, warmfork_backend backend) {
+int run_from_own(const RunOptions& options, warmfork_backend backend,
+                 InheritedDescriptors& inherited) {
     SignalQueue signals;  // blocked before anything is started
     TemplateOptions from = options.from;
     if (from.python.empty()) from.python = options.command.front();
     // For one child a fork on command does.
     Template python_template = open_template(from, 0, backend);
     if (backend != WARMFORK_BACKEND_COLD) wait_for_image(python_template);
-    Process child = spawn(python_template, options, signals);
+    Process child = spawn(python_template, options, signals, inherited);
     return wait_and_forward(child, signals);
 }
 
-int run_from_service(const RunOptions& options, warmfork_backend backend) {
+int run_from_service(const RunOptions& options, warmfork_backend backend,
+                     InheritedDescriptors& inherited) {
     Template served = Template::connect(options.from.name, backend);
     // It may be preloading: until there is a child, Ctrl-C is for this process.
     if (backend != WARMFORK_BACKEND_COLD) wait_for_image(served);
     SignalQueue signals;
-    Process child = spawn(served, options, signals);
+    Process child = spawn(served, options, signals, inherited);
     if (child.backend() == WARMFORK_BACKEND_WARM) signals.stand_for_terminal();
     return wait_and_forward(child, signals);
+}
+
+/// Becomes the command: only under this pid it finds itself meant. Returns only by an error.
+[[noreturn]] void become(const RunOptions& options, warmfork_backend backend,
+                         const std::string& variable) {
+    const std::string reason = fmt::format(
+        "{} in the environment is meant for this process, and not for a child of it", variable);
+    if (backend == WARMFORK_BACKEND_WARM)
+        throw own_error(WARMFORK_STAGE_ELIGIBILITY, ENOTSUP, "cannot be served warm: " + reason);
+    if (options.explain) say_how_served("cold", reason);
+    const auto arguments = detail::pointers(options.command);
+    ::execvp(arguments[0], const_cast<char* const*>(arguments.data()));
+    throw own_error(WARMFORK_STAGE_EXEC, errno, "cannot execute " + options.command.front());
 }
 
 }  // namespace
 
 int run_one(const RunOptions& options) {
     try {
+        InheritedDescriptors inherited;  // before there are others
         const warmfork_backend backend =
             options.backend.empty() ? default_backend() : backend_of(options.backend);
-        return options.from.name.empty() ? run_from_own(options, backend)
-                                         : run_from_service(options, backend);
+        if (const std::string variable = variable_with_own_pid(); !variable.empty())
+            become(options, backend, variable);
+        return options.from.name.empty() ? run_from_own(options, backend, inherited)
+                                         : run_from_service(options, backend, inherited);
     } catch (const Error& error) {
         fmt::print(stderr, "warmfork: {}\n", error.what());
         // Of the service it may also be the template that does not exist.

@@ -1,0 +1,34 @@
+// What a command has of its caller by being executed, and a child that is spawned for it would
+// lack.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "warmfork.h"
+
+namespace warmfork::cli {
+
+/// The descriptors beyond 2 that this process was started with: not close-on-exec, as none of its
+/// own is. They stay open until they are left to a child.
+class InheritedDescriptors {
+  public:
+    /// To be made before anything else opens descriptors. Throws Error where /proc does not tell.
+    InheritedDescriptors();
+
+    /// For a request: each under its own number.
+    const std::vector<warmfork_descriptor>& pairs() const { return pairs_; }
+
+    /// Closes them here, and puts /dev/null on standard input and output: who waits for the end of
+    /// a pipe, or for a lock, waits for the child alone.
+    void leave_to_child();
+
+  private:
+    std::vector<warmfork_descriptor> pairs_;
+};
+
+/// The variable of the environment by which this very process was meant, by its pid, and with it
+/// the program that it executes; empty: there is none.
+std::string variable_with_own_pid();
+
+}  // namespace warmfork::cli

@@ -1,0 +1,116 @@
+"""What a command has by being executed, it has from `warmfork run`: descriptors, its pid, its caller's death."""
+
+import fcntl
+import os
+import select
+import shutil
+import subprocess
+import unittest
+
+from support import PYTHON, ServiceTestCase, TestCase
+
+CLI = os.environ["WARMFORK_CLI"]
+
+
+class Commands:
+    options = ()  # that `run` is given
+    ways = ("warm", "cold")
+
+    def start(self, way, text, *arguments, **options):
+        command = [CLI, "run", *self.options, "--backend", way, "--", PYTHON, "-c", text, *arguments]
+        return subprocess.Popen(command, **options)
+
+    def test_descriptors_beyond_the_streams_are_the_childs(self):
+        for way in self.ways:
+            with self.subTest(way):
+                read_end, write_end = os.pipe()
+                os.write(write_end, b"through it\n")
+                os.close(write_end)
+                # As a shell's <(...): the number is in the arguments.
+                text = "import sys; print(open(sys.argv[1]).read(), end='')"
+                with self.start(
+                    way, text, f"/dev/fd/{read_end}", pass_fds=[read_end], stdout=subprocess.PIPE
+                ) as child:
+                    os.close(read_end)
+                    self.assertEqual(child.communicate()[0], b"through it\n")
+                self.assertEqual(child.returncode, 0)
+
+    def test_what_the_child_closes_is_closed(self):
+        """By everybody who had it for the child's sake: the end of a pipe, of standard output, and a lock."""
+        for way in self.ways:
+            with self.subTest(way):
+                name = os.path.join(self.folder({"lock": ""}), "lock")
+                lock, (read_end, write_end), (told, tell) = os.open(name, os.O_RDWR), os.pipe(), os.pipe()
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                text = (
+                    f"import os, sys; os.close({write_end}); os.close({lock}); os.close(1); os.write(2, b'x'); "
+                    f"os.read({told}, 1)"
+                )
+                with self.start(
+                    way, text, pass_fds=[lock, write_end, told], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                ) as child, open(name) as other:
+                    for number in (lock, write_end, told):
+                        os.close(number)
+                    self.assertEqual(child.stderr.read(1), b"x")
+                    self.assertEqual(os.read(read_end, 1), b"")
+                    self.assertEqual(child.stdout.read(), b"")
+                    fcntl.flock(other, fcntl.LOCK_EX)
+                    self.assertIsNone(child.poll())
+                    os.write(tell, b"x")
+                os.close(read_end), os.close(tell)
+
+    def test_a_command_that_is_meant_by_its_pid_is_executed_in_place(self):
+        text = "import os; print(os.getpid() == int(os.environ['PID']), os.environ['LISTEN_FDS'], os.read(3, 9))"
+        for variable in ("LISTEN_PID", "WATCHDOG_PID"):
+            script = f'export {variable}=$$ PID=$$ LISTEN_FDS=1; exec "$@" 3<<<socket'
+
+            def run(backend, *command):
+                return subprocess.run(
+                    ["bash", "-c", script, "bash", CLI, "run", "--explain", *self.options, "--", *command],
+                    capture_output=True, text=True, env={**os.environ, "WARMFORK_BACKEND": backend},
+                )
+
+            with self.subTest(variable):
+                for backend in ("auto", "cold"):
+                    done = run(backend, PYTHON, "-c", text)
+                    self.assertEqual((done.returncode, done.stdout), (0, "True 1 b'socket\\n'\n"), done.stderr)
+                    self.assertIn(f"served cold: {variable} ", done.stderr)
+                done = run("warm", PYTHON, "-c", text)
+                self.assertEqual((done.returncode, done.stdout), (125, ""))
+                self.assertIn(f"cannot be served warm: {variable} ", done.stderr)
+                done = run("auto", "/no/such/program")
+                self.assertEqual(done.returncode, 127)
+                self.assertIn("/no/such/program: No such file", done.stderr)
+
+
+class Own(Commands, TestCase):
+    options = ("--preload", "json")
+
+    @unittest.skipUnless(shutil.which("setpriv"), "setpriv is not installed")
+    def test_the_death_of_its_caller_reaches_the_child_where_that_is_asked_for(self):
+        text = "import os; print(os.getpid(), flush=True); os.read(0, 1)"
+        for way in self.ways:
+            with self.subTest(way):
+                command = ["setpriv", "--pdeathsig", "TERM", CLI, "run", "--backend", way, "--", PYTHON, "-c", text]
+                read_end, write_end = os.pipe()  # so that it does not end by itself
+                with subprocess.Popen(
+                    [PYTHON, "-c", f"import subprocess; subprocess.run({command!r})"], stdin=read_end,
+                    stdout=subprocess.PIPE,
+                ) as caller:
+                    child = os.pidfd_open(int(caller.stdout.readline()))
+                    caller.kill()
+                    self.assertEqual(select.select([child], [], [], 60)[0], [child])
+                for number in (child, read_end, write_end):
+                    os.close(number)
+
+
+class Served(Commands, ServiceTestCase):
+    options = ("-t", "num")
+
+    def setUp(self):
+        super().setUp()
+        self.start_service()
+
+
+if __name__ == "__main__":
+    unittest.main()
