@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "departure.hpp"
 #include "frozen_image.hpp"
 #include "python_objects.hpp"
 
@@ -16,8 +17,8 @@ namespace warmfork::python {
 namespace {
 
 // The interpreter's own, before a program can put others in their place.
-PyObject *unfreeze_function, *collector_callbacks, *debug_function, *trace_function,
-    *profile_function;
+PyObject *unfreeze_function, *collect_function, *collector_callbacks, *debug_function,
+    *trace_function, *profile_function;
 
 std::vector<PyObject*> own_namespaces;
 
@@ -38,21 +39,11 @@ PyObject* keep_attribute(PyObject* module, const char* name) {
 bool find_functions() {
     const Reference gc(PyImport_ImportModule("gc")), sys(PyImport_ImportModule("sys"));
     return gc && sys && (unfreeze_function = keep_attribute(gc.get(), "unfreeze")) &&
+           (collect_function = keep_attribute(gc.get(), "collect")) &&
            (collector_callbacks = keep_attribute(gc.get(), "callbacks")) &&
            (debug_function = keep_attribute(gc.get(), "get_debug")) &&
            (trace_function = keep_attribute(sys.get(), "gettrace")) &&
            (profile_function = keep_attribute(sys.get(), "getprofile"));
-}
-
-/// As a cold child's, everything will be taken apart.
-void unfreeze() {
-    Reference(PyObject_CallObject(unfreeze_function, nullptr));
-    first_own_object = nullptr;
-    let_go();
-    for (PyObject* dictionary : std::exchange(own_namespaces, {})) {
-        PyDict_Clear(dictionary);
-        Py_DECREF(dictionary);
-    }
 }
 
 /// Outside of the stable ABI, and the same since Python 2.
@@ -88,58 +79,58 @@ bool tells_something(PyObject* function) {
 /// Would code of the program run, or see what happens, while the interpreter is finalized, other
 /// than what objects do at their end?
 bool has_onlookers() {
-    return !is_called_last || has_other_threads() || has_other_streams() ||
-           PyList_Size(collector_callbacks) > 0 || tells_something(debug_function) ||
-           tells_something(trace_function) || tells_something(profile_function);
-}
-
-/// The interpreter, which takes all modules apart, will not see those of the image. But sys and
-/// builtins it knows by themselves.
-void hide_modules(const ImageSearch& search) {
-    PyObject* modules = PyImport_GetModuleDict();  // borrowed
-    PyObject *name, *module;
-    for (Py_ssize_t position = 0; PyDict_Next(modules, &position, &name, &module);) {
-        if (!PyModule_Check(module) || search.is_own(module) || !PyUnicode_Check(name) ||
-            PyUnicode_CompareWithASCIIString(name, "sys") == 0 ||
-            PyUnicode_CompareWithASCIIString(name, "builtins") == 0)
-            continue;
-        Py_INCREF(module);
-        PyDict_SetItem(modules, name, Py_None);  // there is such a key, so it cannot fail
-    }
+    return has_other_threads() || has_other_streams() || PyList_Size(collector_callbacks) > 0 ||
+           tells_something(debug_function) || tells_something(trace_function) ||
+           tells_something(profile_function);
 }
 
 /// Does the image stay frozen?
 bool leave_image() try {
     if (!can_search_image() || has_onlookers()) return false;
-    ImageSearch search;
-    if (search.is_too_large()) return false;
-    // The program has called gc.freeze(): its own objects are to be left, as in a cold child.
-    if (!search.is_own(first_own_object)) return true;
-    if (search.finds_end()) return false;
-    hide_modules(search);
-    return true;
+    Ends of_image, of_program;
+    {
+        ImageSearch search;
+        // The program has called gc.freeze(): its own objects are to be left, as in a cold child.
+        if (!search.is_own(first_own_object)) return true;
+        of_image = search.of_image(is_called_last);
+        if (of_image == Ends::of_any_kind) return false;
+        of_program = search.of_program();
+    }
+    return plan_departure(is_called_last, of_image, of_program);
 } catch (const std::bad_alloc&) {
     return false;
 }
 
 }  // namespace
 
+void unfreeze() {
+    Reference(PyObject_CallObject(unfreeze_function, nullptr));
+    first_own_object = nullptr;
+    let_go();
+    for (PyObject* dictionary : std::exchange(own_namespaces, {})) {
+        PyDict_Clear(dictionary);
+        Py_DECREF(dictionary);
+    }
+}
+
 PyObject* freeze_image(PyObject*, PyObject* arguments) {
-    PyObject *types, *of_python, *idle_generators, *namespaces;
+    PyObject *types, *of_python, *generator_type, *class_callback, *file_types;
+    PyObject *first_builtins, *namespaces;
     int is_last;
-    if (!PyArg_ParseTuple(arguments, "OOOOp", &types, &of_python, &idle_generators, &namespaces,
-                          &is_last))
+    if (!PyArg_ParseTuple(arguments, "OOOOOOOp", &types, &of_python, &generator_type,
+                          &class_callback, &file_types, &first_builtins, &namespaces, &is_last))
         return nullptr;
     if (!unfreeze_function) {
         is_called_last = is_last;
-        if (!find_functions()) return nullptr;
+        if (!find_functions() || !prepare_departures(first_builtins, collect_function))
+            return nullptr;
     }
     first_own_object = nullptr;
     for (Py_ssize_t i = 0; i < PyList_Size(namespaces); ++i) {
         own_namespaces.push_back(PyList_GetItem(namespaces, i));
         Py_INCREF(own_namespaces.back());
     }
-    if (!freeze(types, of_python, idle_generators)) return nullptr;
+    if (!freeze(types, of_python, generator_type, class_callback, file_types)) return nullptr;
     Py_RETURN_NONE;
 }
 

@@ -13,14 +13,17 @@
 
 namespace warmfork::python {
 
-/// freeze_image(types, class, generators, namespaces, is_last): `freeze`, in the template.
-/// `namespaces`: our own, which no code needs when a child is finalized; they are cleared where the
-/// image is unfrozen. `is_last`: is `finalize_image` called after all else of atexit? In a layer
-/// that does not count.
+/// freeze_image(types, class, generator, callback, files, builtins, namespaces, is_last):
+/// `freeze`, in the template. `builtins`: see `prepare_departures`. `namespaces`: our own, which no
+/// code needs when a child is finalized; they are cleared where the image is unfrozen. `is_last`:
+/// is `finalize_image` called after all else of atexit? In a layer that does not count.
 PyObject* freeze_image(PyObject* module, PyObject* arguments);
 
 /// In a child, before its first own object. False with an exception set.
 bool begin_own_objects();
+
+/// As a cold child's, everything will be taken apart.
+void unfreeze();
 
 /// For atexit, before all others, so that it is called after them. Does nothing in a template.
 PyObject* finalize_image(PyObject* module, PyObject* none);

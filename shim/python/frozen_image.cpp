@@ -20,8 +20,6 @@ bool is_untracked_container(PyObject* object) {
 
 namespace {
 
-std::vector<PyObject*> kept;
-
 /// What a text stream is made of; null where it is not, as it is unbuffered, or closed.
 struct Layers {
     Reference buffer, raw;
@@ -37,10 +35,13 @@ struct Layers {
     }
 };
 
-bool is_idle_generator(const PyObject* object) {
-    for (Py_ssize_t i = 0; i < PyList_Size(image.idle_generators); ++i)
-        if (PyList_GetItem(image.idle_generators, i) == object) return true;
-    return false;
+/// Would it not do anything at its end: has it not begun, or is it through? Before 3.11 it does not
+/// say so.
+bool is_idle_generator(PyObject* object) {
+    if (Py_TYPE(object) != image.generator_type) return false;
+    const Reference suspended(PyObject_GetAttrString(object, "gi_suspended"));
+    PyErr_Clear();
+    return suspended.get() == Py_False;
 }
 
 }  // namespace
@@ -77,7 +78,7 @@ class Census {
   public:
     void take(long count) {
         image.types.forget();
-        image.has_finalizers = false;
+        image.has_untracked_finalizers = false;
         image.objects.clear();
         image.objects.reserve(static_cast<std::size_t>(count));
         // As a rule they refer to twice as many, each from several places.
@@ -87,7 +88,6 @@ class Census {
         streams_ = parts_of_streams();
         for_each_object(*image.frozen, [this](PyObject* object) {
             image.objects.push_back({object, Glance(object, type_of(object)).hash});
-            image.has_finalizers |= has_finalizer(object, streams_);
             return type_of(object).traverse(object, note, this);
         });
         while (!to_visit_.empty()) {
@@ -103,7 +103,7 @@ class Census {
         image.members.add(object);
         const End end = type_of(object).end;
         if (end == End::nothing || PyObject_GC_IsTracked(object)) return 0;
-        image.has_finalizers |= has_finalizer(object, self.streams_);
+        image.has_untracked_finalizers |= end == End::finalizer;
         if (is_untracked_container(object)) {
             if (self.reached_.insert(object).second) self.to_visit_.push_back(object);
         } else if (end == End::unknown && image.unknown.insert(object).second) {
@@ -158,18 +158,20 @@ bool freeze_and_find_generations() {
     const CollectorHead* youngest = head_in(head->previous);
     const bool is_alone = head_in(head->next) == youngest && count_ring(youngest) == 1;
     if (!call_collector("freeze")) return false;
-    // Of the frozen it is the first again.
-    const CollectorHead* frozen = head_in(head->previous);
     const auto* collected = reinterpret_cast<const Generation*>(youngest);
+    const Reference count = call_collector("get_freeze_count");
+    if (!count) return false;
+    // Of the frozen it is the first again, but for those that never end, which 3.12 keeps there.
+    for (long left = PyLong_AsLong(count.get()); left > 0 && !lies_behind(head, collected); --left)
+        head = head_in(head->previous);
+    const CollectorHead* frozen = head;
     if (!is_alone || !lies_behind(frozen, collected)) return true;
     for (std::size_t i = 0; i < kGenerations; ++i)
         if (count_ring(&collected[i].ring) < 0) return true;
-    const Reference count = call_collector("get_freeze_count");
-    if (count && PyLong_AsLong(count.get()) == count_ring(frozen)) {
-        image.collected = collected;
-        image.frozen = frozen;
-    }
-    return bool(count);
+    if (PyLong_AsLong(count.get()) != count_ring(frozen)) return true;
+    image.collected = collected;
+    image.frozen = frozen;
+    return true;
 }
 
 /// The collector leaves out dictionaries that hold nothing that it would track, as empty ones: what
@@ -197,16 +199,22 @@ bool can_read_slots() {
 
 void keep_until_finalized(PyObject* object) {
     Py_INCREF(object);
-    kept.push_back(object);
+    image.kept.push_back(object);
 }
 
 void let_go() {
-    for (PyObject* object : std::exchange(kept, {})) Py_DECREF(object);
+    for (PyObject* object : std::exchange(image.kept, {})) Py_DECREF(object);
 }
 
-bool freeze(PyObject* types, PyObject* of_python, PyObject* idle_generators) {
-    keep_until_finalized(idle_generators);
-    image.idle_generators = idle_generators;
+bool freeze(PyObject* types, PyObject* of_python, PyObject* generator_type,
+            PyObject* class_callback, PyObject* file_types) {
+    for (Py_ssize_t i = 0; i < PyList_Size(file_types); ++i)
+        image.file_types.insert(reinterpret_cast<PyTypeObject*>(PyList_GetItem(file_types, i)));
+    image.class_callback = reinterpret_cast<void*>(PyCFunction_GetFunction(class_callback));
+    PyErr_Clear();  // it is another kind of function
+    image.of_system = PyModule_GetDict(PyImport_AddModule("sys"));
+    image.of_builtins = PyModule_GetDict(PyImport_AddModule("builtins"));
+    image.generator_type = reinterpret_cast<PyTypeObject*>(generator_type);
     image.types.know(types, of_python);
     const Reference code(Py_CompileString("0", "", Py_eval_input));
     if (!code) return false;
@@ -222,6 +230,7 @@ bool freeze(PyObject* types, PyObject* of_python, PyObject* idle_generators) {
 
 void take_census() try {
     if (image.frozen) Census().take(count_ring(image.frozen));
+    image.types.begin_own();
 } catch (const std::bad_alloc&) {
     image.frozen = nullptr;
 }

@@ -5,6 +5,7 @@
 #include <Python.h>
 
 #include <cstddef>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -13,9 +14,11 @@ namespace warmfork::python {
 /// gc.freeze() of all there is, in the template. A collection has been done, and nothing is frozen
 /// yet, except in a layer, which is forked from a template and calls it again. `types`: whose
 /// objects end as what they hold does, without anything to be seen. `of_python`: any class that
-/// Python code has defined. `idle_generators`: a list of those that would do nothing at their end.
-/// False with an exception set.
-bool freeze(PyObject* types, PyObject* of_python, PyObject* idle_generators);
+/// Python code has defined.
+/// `class_callback`: of the weak references by which the module abc remembers classes.
+/// `file_types`: of the module io. False with an exception set.
+bool freeze(PyObject* types, PyObject* of_python, PyObject* generator_type,
+            PyObject* class_callback, PyObject* file_types);
 
 /// In the template, before it serves: notes what is frozen, for `ImageSearch`.
 void take_census();
@@ -34,28 +37,71 @@ bool is_unfrozen();
 /// sys.__stdin__, __stdout__ or __stderr__ of the image, by its descriptor; borrowed. Null: none.
 PyObject* stream_of_image(std::size_t descriptor);
 
-/// Looks, in a child and without writing, for what has an end and hangs on the image: would anybody
-/// see that the image is not taken apart? May throw std::bad_alloc.
+/// What ends that somebody could see.
+enum class Ends : char {
+    none,
+    of_files,  ///< of the module io, which run no code of the program
+    of_any_kind,
+};
+
+/// Looks, in a child, for what has an end that somebody could see. Writes to nothing but the
+/// program's own objects, which are marked as long as this lives: no object that the collector
+/// tracks may be made meanwhile, and no code of Python may run. May throw std::bad_alloc.
 class ImageSearch {
   public:
     ImageSearch();
+    ImageSearch(const ImageSearch&) = delete;
+    ImageSearch& operator=(const ImageSearch&) = delete;
 
-    /// Does the program hold more objects than the image? To search them would save nothing.
-    bool is_too_large() const;
     /// Is it tracked by the collector, and not frozen?
-    bool is_own(PyObject* object) const { return own_.contains(object); }
-    /// Or code of the program, as __del__, that runs when any of its objects ends.
-    bool finds_end();
+    bool is_own(PyObject* object) const;
+    /// Of what hangs on the image; and of the image itself, of any kind. `is_last`: no exit handler
+    /// is left that may end what the image has.
+    Ends of_image(bool is_last);
+    /// After that: of the program's other objects. A function that is known to somebody whom we do
+    /// not know, as an audit hook, counts as well.
+    Ends of_program();
+
+    /// When the program's modules are gone: which objects of the image have one with an end hanging
+    /// on them, of whatever kind? False: the image has one itself.
+    bool find_holders();
+    const std::vector<PyObject*>& holders() const { return holders_; }
+    /// Does the program have an object left that has not come to its end?
+    bool finds_kept_end() const;
+    /// After `find_holders`: or a function that hangs on nothing that we know?
+    bool finds_kept_function() const;
+
+    /// Lets go of what hangs on it, as the collector would. Not while a search lives. False: that
+    /// cannot be done.
+    static bool clear(PyObject* holder);
 
   private:
-    static int visit(PyObject* object, void* self);
-    bool runs_code_at_end(PyObject* object) const;
-    bool finds_end_in_image();
+    /// Marks the program's own objects.
+    struct Marks {
+        Marks();
+        ~Marks();
+    };
 
-    std::unordered_set<PyObject*> own_;
+    static int visit(PyObject* object, void* self);
+    static int visit_from_image(PyObject* object, void* self);
+    static int visit_from_own(PyObject* object, void* self);
+    int visit_untracked(PyObject* object);
+    int visit_values(PyObject* dictionary);
+    int find(bool is_file);
+    void count(const PyObject* object);
+    bool has_end(PyObject* object) const;
+    bool finds_end_in_image();
+    bool finds_end_below();
+
+    Marks marks_;
     std::vector<const PyObject*> streams_;
     std::unordered_set<const PyObject*> reached_;
     std::vector<PyObject*> to_visit_;
+    std::unordered_map<const PyObject*, Py_ssize_t> known_references_;  ///< to own functions
+    bool ends_of_image_count_ = true;
+    bool goes_on_ = false;        ///< whatever it finds
+    PyObject* holder_ = nullptr;  ///< what of the image is being looked at
+    std::vector<PyObject*> holders_;
 };
 
 }  // namespace warmfork::python

@@ -21,12 +21,13 @@ namespace warmfork::python {
 
 /// What lies in front of each object that the collector tracks, in a ring with the others of its
 /// generation: _PyGC_Head. Neither this nor what follows is part of the stable ABI, but they are
-/// the same from 3.9 to 3.15; `freeze_and_find_generations` looks whether they are. 3.13 aligns them
-/// to 4.
+/// the same from 3.9 to 3.15; `freeze_and_find_generations` looks whether they are. 3.13 aligns
+/// them to 4.
 struct [[gnu::packed, gnu::aligned(4)]] CollectorHead {
     std::uintptr_t next, previous;
 };
 constexpr std::uintptr_t kFlagsOfHead = 3;
+constexpr std::uintptr_t kCollecting = 2;  ///< of `previous`; set by a collection while it lasts
 
 /// struct gc_generation.
 struct Generation {
@@ -34,8 +35,8 @@ struct Generation {
     int threshold, count;
 };
 
-/// A part of struct _gc_runtime_state: these three, before 3.14 a pointer to the first, and then the
-/// frozen.
+/// A part of struct _gc_runtime_state: these three, before 3.14 a pointer to the first, and then
+/// the frozen.
 constexpr std::size_t kGenerations = 3;
 
 inline const CollectorHead* head_in(std::uintptr_t field) {
@@ -83,6 +84,13 @@ class Types {
     void forget() {
         found_.clear();
         recent_ = {};
+    }
+
+    /// What is asked about from here on, in a child, is not frozen: see `forget_own`.
+    void begin_own() { count_of_image_ = found_.size(); }
+    /// Of the program's own types. Those of the image are found anew only where there were others.
+    void forget_own() {
+        if (found_.size() != count_of_image_) forget();
     }
 
     /// What is remembered stays true in a child, as long as the image is frozen, which keeps its
@@ -134,6 +142,7 @@ class Types {
 
     std::unordered_set<PyTypeObject*> known_;
     void* python_dealloc_ = nullptr;
+    std::size_t count_of_image_ = 0;
     std::unordered_map<PyTypeObject*, Type> found_;
     std::array<Recent, 1024> recent_{};
 };
@@ -172,15 +181,18 @@ constexpr std::array kStreamNames = {"__stdin__", "__stdout__", "__stderr__"};
 struct Image {
     const Generation* collected = nullptr;  ///< kGenerations of them, from the youngest on
     const CollectorHead* frozen = nullptr;  ///< null: objects cannot be read
-    bool has_finalizers = false;
-    PyObject* idle_generators = nullptr;  ///< a list
-    PyTypeObject* code_type = nullptr;
+    bool has_untracked_finalizers = false;  ///< of objects that the collector does not know
+    PyTypeObject *code_type = nullptr, *generator_type = nullptr;
+    std::unordered_set<PyTypeObject*> file_types;  ///< of the module io, which keeps them
+    void* class_callback = nullptr;  ///< the function by which the module abc forgets a class
+    const PyObject *of_system = nullptr, *of_builtins = nullptr;  ///< dictionaries of the modules
     std::array<PyObject*, kStreamNames.size()> streams{};
     std::vector<Frozen> objects;  ///< in the order of their ring
     Addresses members;            ///< of all that these refer to
     /// Those with an End::unknown that the collector does not know either: never freed, so that no
     /// other object has the address of one.
     std::unordered_set<const PyObject*> unknown;
+    std::vector<PyObject*> kept;  ///< by us, until the image is taken apart
     Types types;
 };
 extern Image image;

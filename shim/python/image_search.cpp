@@ -15,53 +15,170 @@ constexpr std::size_t kMostReused = 1024;
 // Objects lie all over the memory, which is what the search waits for.
 constexpr std::ptrdiff_t kAhead = 16;
 
-/// Has the program begun one of them?
-bool has_begun_generator() {
-    for (Py_ssize_t i = 0; i < PyList_Size(image.idle_generators); ++i) {
-        PyObject* generator = PyList_GetItem(image.idle_generators, i);  // borrowed
-        const Reference suspended(PyObject_GetAttrString(generator, "gi_suspended"));
-        if (suspended.get() != Py_False) return true;
-    }
+// Their callbacks of weak references only forget them.
+constexpr std::array kQuietModules = {"weakref", "_weakrefset", "logging"};
+
+constexpr std::array kCodecModules = {"_io", "codecs", "encodings.utf_8", "encodings.ascii",
+                                      "encodings.latin_1"};
+
+// What finalize_modules of CPython takes out of sys and builtins before all else, in its order.
+constexpr std::array kTakenFirst = {"_",
+                                    "path",
+                                    "argv",
+                                    "ps1",
+                                    "ps2",
+                                    "last_exc",
+                                    "last_type",
+                                    "last_value",
+                                    "last_traceback",
+                                    "path_hooks",
+                                    "path_importer_cache",
+                                    "meta_path",
+                                    "__interactivehook__"};
+
+CollectorHead& head_of(PyObject* object) {
+    return reinterpret_cast<CollectorHead*>(object)[-1];
+}
+
+template <typename Visit>
+bool any_own(Visit visit) {
+    for (std::size_t i = 0; i < kGenerations; ++i)
+        if (for_each_object(image.collected[i].ring, visit)) return true;
     return false;
+}
+
+/// As its type and its instance have it, without asking code of Python.
+Reference attribute(PyObject* object, const char* name) {
+    const Reference key(PyUnicode_FromString(name));
+    Reference value(key ? PyObject_GenericGetAttr(object, key.get()) : nullptr);
+    PyErr_Clear();
+    return value;
+}
+
+template <std::size_t count>
+bool is_of_module(PyObject* object, const std::array<const char*, count>& names) {
+    const Reference module = attribute(object, "__module__");
+    return module && PyUnicode_Check(module.get()) &&
+           std::any_of(names.begin(), names.end(), [&](const char* name) {
+               return PyUnicode_CompareWithASCIIString(module.get(), name) == 0;
+           });
+}
+
+/// Has the weak reference a callback that somebody could notice? Those that the standard library
+/// makes for its own use only forget it.
+bool tells_somebody(PyObject* reference) {
+    const Reference callback = attribute(reference, "__callback__");
+    if (!callback || callback.get() == Py_None) return !callback;
+    if (PyCFunction_Check(callback.get()))
+        return reinterpret_cast<void*>(PyCFunction_GetFunction(callback.get())) !=
+               image.class_callback;
+    return !is_of_module(callback.get(), kQuietModules);
+}
+
+/// A file of the module io, which ends without running code of the program: a text stream can be
+/// over anything, and be encoded by anything.
+bool is_file(PyObject* object) {
+    const auto is_foreign = [](PyObject* part, void*) {
+        const bool is_of_python = PyType_GetFlags(Py_TYPE(part)) & Py_TPFLAGS_HEAPTYPE;
+        return int{is_of_python && !image.file_types.contains(Py_TYPE(part)) &&
+                   !is_of_module(part, kCodecModules)};
+    };
+    return image.file_types.contains(Py_TYPE(object)) &&
+           type_of(object).traverse(object, is_foreign, nullptr) == 0;
+}
+
+/// Would a call of it run code of the program?
+bool is_function(PyObject* object) {
+    return PyCallable_Check(object) && !PyType_Check(object) && !PyCFunction_Check(object) &&
+           !PyWeakref_Check(object);
+}
+
+bool is_taken_first(PyObject* name) {
+    return PyUnicode_Check(name) &&
+           std::any_of(kTakenFirst.begin(), kTakenFirst.end(), [&](const char* taken) {
+               return PyUnicode_CompareWithASCIIString(name, taken) == 0;
+           });
 }
 
 }  // namespace
 
+ImageSearch::Marks::Marks() {
+    any_own([](PyObject* object) { return head_of(object).previous |= kCollecting, 0; });
+}
+
+ImageSearch::Marks::~Marks() {
+    any_own([](PyObject* object) { return head_of(object).previous &= ~kCollecting, 0; });
+    image.types.forget_own();
+}
+
 ImageSearch::ImageSearch() : streams_(parts_of_streams()) {
-    for (std::size_t i = 0; i < kGenerations; ++i)
-        for_each_object(image.collected[i].ring, [this](PyObject* object) {
-            own_.insert(object);
-            return is_too_large();
-        });
-}
-
-bool ImageSearch::is_too_large() const {
-    return own_.size() > image.objects.size();
-}
-
-bool ImageSearch::finds_end() {
-    if (image.has_finalizers || image.types.have_new_finalizer() || has_begun_generator() ||
-        std::any_of(own_.begin(), own_.end(),
-                    [this](PyObject* object) { return runs_code_at_end(object); }) ||
-        finds_end_in_image())
-        return true;
-    while (!to_visit_.empty()) {
-        PyObject* object = to_visit_.back();
-        to_visit_.pop_back();
-        if (type_of(object).traverse(object, visit, this)) return true;
+    any_own([this](PyObject* object) {
+        if (is_function(object)) known_references_.try_emplace(object);
+        return 0;
+    });
+    for (const PyObject* object : image.kept) {
+        reached_.insert(object);
+        count(object);
     }
-    return false;
 }
 
-/// Of the program's own.
-bool ImageSearch::runs_code_at_end(PyObject* object) const {
-    const auto is_own_callback = [](PyObject* referent, void* self) {
-        return int{static_cast<const ImageSearch*>(self)->is_own(referent)};
+bool ImageSearch::is_own(PyObject* object) const {
+    return PyObject_GC_IsTracked(object) && head_of(object).previous & kCollecting;
+}
+
+Ends ImageSearch::of_image(bool is_last) {
+    ends_of_image_count_ = is_last;
+    if (image.has_untracked_finalizers || image.types.have_new_finalizer() || finds_end_in_image())
+        return Ends::of_any_kind;
+    return holders_.empty() ? Ends::none : Ends::of_files;
+}
+
+Ends ImageSearch::of_program() {
+    Ends found = Ends::none;
+    const bool finds_other = any_own([&](PyObject* object) {
+        if (has_end(object)) {
+            if (!is_file(object)) return 1;
+            found = Ends::of_files;
+        }
+        return type_of(object).traverse(object, visit_from_own, this);
+    });
+    const auto is_known_elsewhere = [](const auto& entry) {
+        return Py_REFCNT(const_cast<PyObject*>(entry.first)) != entry.second;
     };
-    const Type& type = type_of(object);
-    if (type.end == End::finalizer) return !contains(streams_, object);
-    return PyWeakref_Check(object) &&
-           type.traverse(object, is_own_callback, const_cast<ImageSearch*>(this));
+    if (finds_other || finds_end_below() ||
+        std::any_of(known_references_.begin(), known_references_.end(), is_known_elsewhere))
+        return Ends::of_any_kind;
+    return found;
+}
+
+bool ImageSearch::find_holders() {
+    goes_on_ = true;
+    return !finds_end_in_image();
+}
+
+bool ImageSearch::finds_kept_end() const {
+    return any_own(
+        [this](PyObject* object) { return has_end(object) && !PyObject_GC_IsFinalized(object); });
+}
+
+bool ImageSearch::finds_kept_function() const {
+    return std::any_of(known_references_.begin(), known_references_.end(),
+                       [this](const auto& entry) { return !reached_.contains(entry.first); });
+}
+
+bool ImageSearch::clear(PyObject* holder) {
+    const auto clear = reinterpret_cast<inquiry>(PyType_GetSlot(Py_TYPE(holder), Py_tp_clear));
+    if (!clear || holder == image.of_system || holder == image.of_builtins) return false;
+    clear(holder);
+    image.types.forget();  // some may have been freed
+    return true;
+}
+
+/// Of the program's own, that the collector tracks.
+bool ImageSearch::has_end(PyObject* object) const {
+    const End end = type_of(object).end;
+    if (end == End::finalizer || end == End::unknown) return !contains(streams_, object);
+    return PyWeakref_Check(object) && tells_somebody(object);
 }
 
 /// Looks closely only at what does not refer to the same objects as it did in the template. Where
@@ -72,42 +189,94 @@ bool ImageSearch::finds_end_in_image() {
     Addresses reused;
     bool has_reused = false;
     reused.reset(kMostReused);
-    for (const PyObject* object : own_)
+    any_own([&](PyObject* object) {
         if (image.members.may_contain(object)) reused.add(object), has_reused = true;
+        return 0;
+    });
     const PyObject* modules = PyImport_GetModuleDict();  // does not count: it is emptied first
     auto known = image.objects.begin();
     return for_each_object(*image.frozen, [&](PyObject* object) {
         const Type& type = type_of(object);
-        // As its class may be another one.
-        if (type.end == End::finalizer && has_finalizer(object, streams_)) return 1;
+        if (type.end == End::finalizer && ends_of_image_count_ && has_finalizer(object, streams_))
+            return 1;
         while (known != image.objects.end() && known->object != object) ++known;
         if (image.objects.end() - known > kAhead) __builtin_prefetch(known[kAhead].object);
         const Glance glance(object, type, has_reused ? &reused : nullptr);
         const bool is_same = known != image.objects.end() && known->referents == glance.hash;
         if ((is_same && !glance.may_have_found) || object == modules) return 0;
-        return type_of(object).traverse(object, visit, this);
+        holder_ = object;
+        const bool loses_first = object == image.of_system || object == image.of_builtins;
+        const int is_found = loses_first ? visit_values(object)
+                                         : type_of(object).traverse(object, visit_from_image, this);
+        return int{is_found || finds_end_below()};
     });
 }
 
-/// Of what hangs on the image: 1 if it ends by itself.
+bool ImageSearch::finds_end_below() {
+    while (!to_visit_.empty()) {
+        PyObject* object = to_visit_.back();
+        to_visit_.pop_back();
+        if (type_of(object).traverse(object, visit, this)) return true;
+    }
+    return false;
+}
+
+/// Of the dictionary of sys or builtins: what is in it until the modules are taken apart.
+int ImageSearch::visit_values(PyObject* dictionary) {
+    PyObject *name, *value;
+    for (Py_ssize_t position = 0; PyDict_Next(dictionary, &position, &name, &value);)
+        if (!is_taken_first(name) && (visit(name, this) || visit_from_image(value, this))) return 1;
+    return 0;
+}
+
+void ImageSearch::count(const PyObject* object) {
+    if (const auto found = known_references_.find(object); found != known_references_.end())
+        ++found->second;
+}
+
+int ImageSearch::visit_from_image(PyObject* object, void* self) {
+    static_cast<ImageSearch*>(self)->count(object);
+    return visit(object, self);
+}
+
+int ImageSearch::visit_from_own(PyObject* object, void* argument) {
+    auto& self = *static_cast<ImageSearch*>(argument);
+    self.count(object);
+    // Others of its own are visited by themselves.
+    return PyObject_GC_IsTracked(object) ? 0 : self.visit_untracked(object);
+}
+
+/// What the search has found ends by itself: 1 if it need not go on.
+int ImageSearch::find(bool is_file) {
+    if (!goes_on_ && !is_file) return 1;
+    if (holders_.empty() || holders_.back() != holder_) holders_.push_back(holder_);
+    return 0;
+}
+
 int ImageSearch::visit(PyObject* object, void* argument) {
     auto& self = *static_cast<ImageSearch*>(argument);
-    const End end = type_of(object).end;
+    if (!PyObject_GC_IsTracked(object)) return self.visit_untracked(object);
+    if (!self.is_own(object)) return 0;
+    if (self.has_end(object) && self.find(is_file(object))) return 1;
+    if (self.reached_.insert(object).second) self.to_visit_.push_back(object);
+    return 0;
+}
+
+/// Of something that the collector does not know: it is the program's if it is not known as the
+/// image's.
+int ImageSearch::visit_untracked(PyObject* object) {
     if (Py_TYPE(object) == image.code_type) {
         // Where code has been put together by hand, its constants may be anything.
         const Reference constants(PyObject_GetAttrString(object, "co_consts"));
-        if (constants && self.reached_.insert(constants.get()).second)
-            self.to_visit_.push_back(constants.get());
+        if (constants && reached_.insert(constants.get()).second)
+            to_visit_.push_back(constants.get());
         return 0;
     }
-    if (end == End::nothing) return 0;
-    const bool is_own = self.is_own(object);
-    if (end == End::unknown && is_own) return 1;
+    const End end = type_of(object).end;
     if (end == End::unknown || end == End::finalizer)
-        // The collector's are of the image, or have been dealt with.
-        return !PyObject_GC_IsTracked(object) && !image.unknown.contains(object);
-    if ((is_own || is_untracked_container(object)) && self.reached_.insert(object).second)
-        self.to_visit_.push_back(object);
+        return !image.unknown.contains(object) && find(false);
+    if (is_untracked_container(object) && reached_.insert(object).second)
+        to_visit_.push_back(object);
     return 0;
 }
 

@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -18,12 +17,14 @@
 #include <utility>
 
 #include "child/setup.hpp"
+#include "departure.hpp"
 #include "finalization.hpp"
 #include "frozen_image.hpp"
 #include "import_times.hpp"
 #include "owner/python_command.hpp"
 #include "owner/twin.hpp"
 #include "python_objects.hpp"
+#include "python_program.hpp"
 #include "template/atfork.hpp"
 #include "template/serve.hpp"
 
@@ -31,20 +32,11 @@ namespace warmfork::python {
 namespace {
 
 constexpr int kFailedStatus = 1;
-// Where finalization could not write out what was buffered: Py_RunMain's status.
-constexpr int kFlushFailedStatus = 120;
 
 constexpr int kSignalCount = 64;
 
 // Above the numbers that a program's own files get, as the preload library has it.
 constexpr int kLowestChannel = 200;
-
-/// The part of CPython's C API that runs a file as `python3 FILE` does. It is no part of the stable
-/// ABI, but has been the same since Python 2; null: an interpreter without.
-using RunFile = int (*)(FILE*, const char*, int, void*);
-RunFile run_file_function() {
-    return reinterpret_cast<RunFile>(::dlsym(RTLD_DEFAULT, "PyRun_AnyFileExFlags"));
-}
 
 Reference bytes_from(const char* text) {
     return Reference(PyBytes_FromStringAndSize(text, static_cast<Py_ssize_t>(std::strlen(text))));
@@ -76,37 +68,6 @@ Reference environment_dictionary(char** variable) {
     return dictionary;
 }
 
-/// How a program ended.
-enum class End { done, failed, interrupted };
-
-bool is_version_from(long hexversion) {
-    return PyLong_AsLong(PySys_GetObject("hexversion")) >= hexversion;
-}
-
-/// Does python3 die by SIGINT where this is not caught? Before 3.14 only of KeyboardInterrupt itself, since
-/// then of its subclasses too.
-bool is_interrupt(PyObject* type) {
-    if (!type || !is_version_from(0x030e0000)) return type == PyExc_KeyboardInterrupt;
-    return PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt);
-}
-
-/// Reports the exception as python3 does; for SystemExit this ends the process, with its status.
-End fail_with_traceback() {
-    const bool interrupted = is_interrupt(PyErr_Occurred());
-    PyErr_Print();
-    return interrupted ? End::interrupted : End::failed;
-}
-
-End end_of(const Reference& result) {
-    return result ? End::done : fail_with_traceback();
-}
-
-/// Do tracebacks show the lines of -c?
-bool shows_source() {
-    static const bool shows = is_version_from(0x030d0000);
-    return shows;
-}
-
 /// What warmfork._child.make_ready has left to be done for a `python3 -c` over pipes.
 struct Readiness {
     bool is_quick = false;       ///< nothing but argv and the like
@@ -129,89 +90,6 @@ void read_readiness(PyObject* tuple) {
     readiness.is_quick = is_quick;
     readiness.inserts_path = inserts_path;
     readiness.executable = executable;
-}
-
-/// Null with an exception set.
-Reference compile_text(PyObject* source) {
-    PyObject* known = readiness.known_codes
-                          ? PyDict_GetItemWithError(readiness.known_codes, source)  // borrowed
-                          : nullptr;
-    if (known) {
-        Py_INCREF(known);
-        return Reference(known);
-    }
-    static PyObject* compile = nullptr;
-    if (!compile) {
-        Reference builtins(PyImport_ImportModule("builtins"));
-        compile = builtins ? PyObject_GetAttrString(builtins.get(), "compile") : nullptr;
-        if (!compile) return Reference(nullptr);
-    }
-    if (Reference encoded(PyUnicode_AsUTF8String(source)); !encoded) {
-        PySys_WriteStderr("Unable to decode the command from the command line:\n");
-        return Reference(nullptr);
-    }
-    return Reference(PyObject_CallFunction(compile, "Ossii", source, "<string>", "exec", 0, 1));
-}
-
-/// `child`: warmfork._child.
-End run_text(PyObject* child, PyObject* source) {
-    Reference code = compile_text(source);
-    PyObject* main = PyImport_AddModule("__main__");  // borrowed
-    if (!code || !main ||
-        (shows_source() &&
-         !Reference(PyObject_CallMethod(child, "show_source", "OO", code.get(), source))))
-        return fail_with_traceback();
-    PyObject* globals = PyModule_GetDict(main);  // borrowed
-    return end_of(Reference(PyEval_EvalCode(code.get(), globals, globals)));
-}
-
-/// The file is closed; a traceback has been printed if it failed.
-End run_file(FILE* file, const char* name, bool closes) {
-    const RunFile run = run_file_function();
-    if (run(file, name, closes, nullptr) == 0) return End::done;
-    PyObject* last_type = PySys_GetObject("last_type");  // borrowed
-    return is_interrupt(last_type) ? End::interrupted : End::failed;
-}
-
-[[noreturn]] void leave(int status, bool interrupted);
-
-/// `program`: as the interpreter was called.
-End run_script(PyObject* path, PyObject* program) {
-    Reference encoded(PyUnicode_EncodeFSDefault(path));
-    const char* name = encoded ? PyBytes_AsString(encoded.get()) : nullptr;
-    if (!name) return fail_with_traceback();
-    FILE* file = std::fopen(name, "rbe");
-    if (!file) {
-        PySys_FormatStderr("%S: can't open file %R: [Errno %d] %s\n", program, path, errno,
-                           std::strerror(errno));
-        leave(2, false);
-    }
-    struct stat status;
-    if (::fstat(::fileno(file), &status) == 0 && S_ISDIR(status.st_mode)) {
-        PySys_FormatStderr("%S: %R is a directory, cannot continue\n", program, path);
-        leave(1, false);
-    }
-    return run_file(file, name, true);
-}
-
-/// Runs what warmfork._child has prepared. No Python frame of warmfork's own lies below it.
-End run_prepared(PyObject* child, Reference prepared) {
-    Reference first(PySequence_GetItem(prepared.get(), 0));
-    Reference second(PySequence_GetItem(prepared.get(), 1));
-    if (!first || !second) return fail_with_traceback();
-    if (PyCallable_Check(first.get())) {
-        const Reference result(PyObject_CallObject(first.get(), second.get()));
-        // An exit does not return.
-        for (Reference* used : {&first, &second, &prepared}) *used = Reference(nullptr);
-        return end_of(result);
-    }
-    if (PyUnicode_CompareWithASCIIString(first.get(), "text") == 0)
-        return run_text(child, second.get());
-    if (PyUnicode_CompareWithASCIIString(first.get(), "file") == 0) {
-        Reference program(PySequence_GetItem(prepared.get(), 2));
-        return program ? run_script(second.get(), program.get()) : fail_with_traceback();
-    }
-    return run_file(stdin, "<stdin>", false);
 }
 
 /// Descriptors 0 to 2 that are pipes or sockets: bit n.
@@ -439,19 +317,9 @@ void PythonHost::run_and_forget(char* source) {
     ChildCommand command{};
     command.arguments = arguments;
     Reference prepared = prepare(child_, command, true);
-    end_unless(prepared && run_prepared(child_, std::move(prepared)) == End::done);
+    end_unless(prepared && run_prepared(child_, std::move(prepared), readiness.known_codes) ==
+                               ProgramEnd::done);
     make_ready();
-}
-
-/// As python3 leaves: finalize, flush, and for Ctrl-C die by the signal so that a shell sees it.
-[[noreturn]] void leave(int status, bool interrupted) {
-    if (Py_FinalizeEx() < 0) status = kFlushFailedStatus;
-    if (interrupted) {
-        ::signal(SIGINT, SIG_DFL);
-        ::raise(SIGINT);
-        status = 128 + SIGINT;
-    }
-    std::exit(status);
 }
 
 // Of a child that is to become a template: the control socket; -1: this process is none.
@@ -490,9 +358,10 @@ void begin_layer(int channel) {
     Reference prepared = prepare(host.child(), command, is_layer);
     // Not before Python knows which signals are ignored.
     set_signal_mask(command.signal_mask);
-    const End end =
-        prepared ? run_prepared(host.child(), std::move(prepared)) : fail_with_traceback();
-    leave(end == End::done ? 0 : kFailedStatus, end == End::interrupted);
+    const ProgramEnd end =
+        prepared ? run_prepared(host.child(), std::move(prepared), readiness.known_codes)
+                 : fail_with_traceback();
+    finalize_and_exit(end == ProgramEnd::done ? 0 : kFailedStatus, end == ProgramEnd::interrupted);
 }
 
 /// Outside of the stable ABI as well, and the same since Python 2.
@@ -612,7 +481,7 @@ PyObject* serve(PyObject*, PyObject* list) {
                           &import_log, &obstacle, &restore, &left) ||
         !read_facts(description, facts) || (import_log[0] && !time_imports()))
         return nullptr;
-    if (!run_file_function() || !delete_thread_state_function()) {
+    if (!can_run_files() || !delete_thread_state_function()) {
         PyErr_SetString(
             PyExc_RuntimeError,
             "this interpreter has no PyRun_AnyFileExFlags or PyThreadState_DeleteCurrent");
@@ -631,7 +500,7 @@ PyObject* serve(PyObject*, PyObject* list) {
     if (result.end == ServeResult::End::failed)
         // The owner has the reason already, by the channel or by this line.
         PySys_FormatStderr("%s\n", result.error.c_str());
-    leave(result.end == ServeResult::End::failed ? kFailedStatus : 0, false);
+    finalize_and_exit(result.end == ServeResult::End::failed ? kFailedStatus : 0, false);
 }
 
 }  // namespace warmfork::python

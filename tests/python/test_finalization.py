@@ -2,6 +2,7 @@
 a cold one, and the image is not taken apart for nothing."""
 
 import os
+import random
 import re
 import resource
 import signal
@@ -68,6 +69,16 @@ def written(name):
     file.write("buffered in " + name)
     return file
 
+"""
+
+# A class whose objects tell at their end what a program would find there.
+LOOKING = """
+class Look:
+    def __del__(self):
+        found = [name for name in ("sys", "io", "json", "__main__", "beside", "store") if sys.modules.get(name)]
+        names = __builtins__ if isinstance(__builtins__, dict) else vars(__builtins__)
+        have = [name for name in ("open", "print", "exit", "own", "_") if names.get(name)]
+        os.write(1, repr((found, have, sys.path, sys.meta_path, sys.is_finalizing())).encode())
 """
 
 PROGRAMS = {
@@ -154,6 +165,29 @@ PROGRAMS = {
     "thread": "import threading\nthreading.Thread(target=lambda: store.kept.update(a=Loud('thread'))).start()",
     "daemon_thread": "import threading\nstore.kept[1] = Loud('with thread')\nthreading.Thread(target=threading.Event().wait, daemon=True).start()",
     "audit_hook": "sys.addaudithook(lambda event, a: os.write(1, event.encode() + b'\\n') if not event.startswith('cpython') else None)",
+    "audit_hook_that_hears_the_interpreter_end": "sys.addaudithook(lambda event, a, write=os.write: write(1, event.encode() + b'\\n') if event.startswith('cpython') else None)",
+    "file_with_uncaught_exception": "file = written('a'); 1/0",
+    "loud_at_exit_with_text": "loud = Loud('text'); sys.exit('because')",
+    "loud_at_exit_below_zero": "loud = Loud('below'); sys.exit(-1)",
+    "exit_without_stderr": "sys.stderr = None; sys.exit('unheard')",
+    "looks_at_modules_when_main_goes": LOOKING + "look = Look()",
+    "looks_at_modules_when_main_is_collected": LOOKING + "def function(): pass\nfunction.look = Look()",
+    "looks_at_modules_from_a_module": "import beside; " + LOOKING + "beside.look = Look()",
+    "looks_at_modules_that_were_overridden": "import builtins; builtins.print = None; builtins.own = 5\n" + LOOKING + "def function(): pass\nfunction.look = Look()",
+    "loud_in_a_module": "import beside; beside.loud = Loud('beside')",
+    "file_in_a_module_that_is_kept": "import beside; store.kept[1] = beside; beside.file = written('a')",
+    "generator_in_main": "def g():\n    try: yield\n    finally: os.write(1, b'left')\ng = g(); next(g)",
+    "resurrected": "class R:\n    def __del__(self): store.kept['again'] = self; os.write(1, b'once')\nr = R()",
+    "resurrected_with_loud": "class R:\n    loud = None\n    def __del__(self): store.kept['again'] = self; os.write(1, b'once')\nr = R(); r.loud = Loud('r')",
+    "raises_in_exit_handler": "import atexit; atexit.register(lambda: 1/0); loud = Loud('raised')",
+    "raises_in_finalizer": "class R:\n    def __del__(self): 1/0\nr = R()",
+    "raises_in_callback_of_a_weak_reference": "import weakref; it = store.Class(); reference = weakref.ref(it, lambda r: 1/0)",
+    "buffered_by_a_library_in_c": "import ctypes; ctypes.CDLL(None).printf(b'by printf'); file = written('a')",
+    "exit_function_of_c": "import ctypes, resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); ctypes.pythonapi.Py_AtExit(ctypes.CDLL(None).abort)",
+    "file_over_an_own_class": "import io\nclass Raw(io.RawIOBase):\n    def writable(self): return True\n    def write(self, data): os.write(1, bytes(data)); return len(data)\nfile = io.BufferedWriter(Raw()); file.write(b'raw')",
+    "text_over_an_own_class": "import io\nclass Sink:\n    closed = False\n    def readable(self): return False\n    def writable(self): return True\n    def seekable(self): return False\n    def write(self, data): os.write(1, data); return len(data)\n    def flush(self): pass\n    def close(self): os.write(1, b'closed')\nfile = io.TextIOWrapper(Sink()); file.write('text'); store.kept[1] = file",
+    "encoded_by_own_code": "import codecs, io\nclass Encoder(codecs.IncrementalEncoder):\n    def encode(self, text, final=False): os.write(1, b'encoded'); return text.encode()\ncodecs.register(lambda name: codecs.CodecInfo(None, None, incrementalencoder=Encoder, name='own') if name == 'own' else None)\nfile = open('a', 'w', encoding='own'); file.write('x'); store.kept[1] = file",
+    "several_on_one_descriptor": "one = open('a', 'w'); two = open(one.fileno(), 'w', closefd=False); one.write('1'); two.write('2')",
     "weak_reference": "import gc; del store.slot; gc.collect(); print(dict(store.weak))",
 }
 
@@ -189,18 +223,68 @@ CAPSULE_PROGRAMS = {
 }
 
 
+# What has an end, and where it is left; {0} is a number.
+THINGS = (
+    "Loud('{0}')", "written('{0}')", "[Loud('{0}')]", "Printing('{0}')", "Importing('{0}')", "Hanging('{0}')",
+    "begun('{0}')", "(lambda loud=Loud('{0}'): loud)", "open('read{0}', 'w+b')", "io.StringIO('{0}')",
+)
+PLACES = (
+    "main{0} = {1}", "store.kept[{0}] = {1}", "store.name{0} = {1}", "store.values.append({1})",
+    "store.named.name{0} = {1}", "store.Class.name{0} = {1}", "beside.name{0} = {1}", "sys.name{0} = {1}",
+    "store.local.name{0} = {1}", "cycle{0} = [{1}]; cycle{0}.append(cycle{0})", "def function{0}(value={1}): pass",
+    "atexit.register(lambda value={1}: os.write(1, b'handler{0} '))", "sys.modules['name{0}'] = {1}",
+)
+LAST = (
+    "", "sys.exit({0})", "1/0", "raise KeyboardInterrupt", "sys.exit('text')", "sys.stdout.write('tail')",
+    "sys.stdout.close()", "os.close(1)", "del store.slot", "del beside",
+)
+RANDOM = """\
+import atexit, io
+import beside
+class Printing(Loud):
+    def __del__(self): print("printing", self.name)
+class Importing(Loud):
+    def __del__(self):
+        import json
+        os.write(1, json.dumps(["importing", self.name]).encode())
+class Hanging(Loud):
+    def __del__(self): store.kept["hanging"] = written("hung by " + self.name)
+def begun(name):
+    def generate():
+        try: yield
+        finally: os.write(1, b"left " + name.encode() + b"\\n")
+    generator = generate()
+    next(generator)
+    return generator
+"""
+
+
+def random_program(chance):
+    lines = [
+        chance.choice(PLACES).format(number, chance.choice(THINGS).format(number))
+        for number in range(chance.randint(1, 4))
+    ]
+    return RANDOM + "\n".join(lines) + "\n" + chance.choice(LAST).format(3)
+
+
+def in_any_order(result):
+    """The order of ends that the collector finds is that of its lists, which depends on when it was called."""
+    status, output, errors, files = result
+    return status, sorted(output.split()), sorted(errors.split(b"\n")), files
+
+
 class Finalization(TestCase):
     def begin(self, store, preload=("store", "json"), **options):
         """A template with such a module, and the environment that it is found in."""
-        self.directory = self.folder({"store.py": store})
+        self.directory = self.folder({"store.py": store, "beside.py": "import store\ndef function(): pass\n"})
         self.env = {**os.environ, "PYTHONPATH": self.directory, "PYTHONDONTWRITEBYTECODE": "1"}
         self.preload = f"import {', '.join(preload)}\n"
         return self.template(preload, env=self.env, backend="warm", spares=1, **options)
 
-    def run_program(self, run, program):
+    def run_program(self, run, program, options=()):
         """Status, output, and what is in the files that were written."""
         folder = self.folder({})
-        done = run([PYTHON, "-c", self.preload + BEGIN + program], env=self.env, cwd=folder, capture_output=True, timeout=60)
+        done = run([PYTHON, *options, "-c", self.preload + BEGIN + program], env=self.env, cwd=folder, capture_output=True, timeout=60)
         files = {}
         for name in os.listdir(folder):
             with open(os.path.join(folder, name), "rb") as file:
@@ -255,7 +339,39 @@ class Finalization(TestCase):
             self.assertIn(b"1", expected[1])
             self.assertEqual(self.run_program(template.run, "store.kept['file'] = written('a')"), expected)
 
-    @unittest.skipIf(sys.version_info < (3, 10) or sys.version_info >= (3, 14), "objects cannot be looked at")
+    def test_what_a_site_sets_up_until_its_exit_handler_is_through(self):
+        site = (
+            "import atexit\ndef generate():\n    try: yield\n    finally: print('site is through')\n"
+            "kept = generate()\nnext(kept)\ndef late():\n    global kept\n    kept = None\natexit.register(late)\n"
+        )
+        with self.begin(STORE) as template:
+            pass
+        with open(os.path.join(self.directory, "sitecustomize.py"), "w") as file:
+            file.write(site)
+        with self.template(["store", "json"], env=self.env, backend="warm") as template:
+            for program in ("", "file = written('a'); loud = Loud('x')", "store.kept[1] = Loud('kept')", "1/0"):
+                with self.subTest(program):
+                    self.assertEqual(
+                        self.run_program(template.run, program), self.run_program(subprocess.run, program)
+                    )
+
+    def test_ends_are_the_same_where_memory_is_checked(self):
+        options = ["-X", "dev"]
+        with self.begin(STORE, options=options) as template:
+            for name in ("nothing", "objects", "file_in_main", "loud_in_cycle", "file_in_dictionary", "resource_warning"):
+                with self.subTest(name):
+                    expected = self.run_program(subprocess.run, PROGRAMS[name], options)
+                    self.assertEqual(self.run_program(template.run, PROGRAMS[name], options), expected)
+
+    def test_random_programs_end_as_in_a_cold_child(self):
+        with self.begin(STORE) as template:
+            for seed in range(30):
+                program = random_program(random.Random(seed))
+                with self.subTest(program):
+                    expected = self.run_program(subprocess.run, program)
+                    self.assertEqual(in_any_order(self.run_program(template.run, program)), in_any_order(expected))
+
+    @unittest.skipIf(sys.version_info < (3, 11) or sys.version_info >= (3, 14), "objects cannot be looked at")
     def test_an_image_in_which_nothing_ends_is_left_as_it_is(self):
         def faults(program):
             before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
@@ -263,9 +379,9 @@ class Finalization(TestCase):
             return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
 
         with self.begin(STORE + "many = [[] for _ in range(100_000)]\n") as template:
-            for name in ("nothing", "finalizer", "buffered_output", "objects"):
+            for name in ("nothing", "finalizer", "buffered_output", "objects", "file_in_main", "loud_in_main", "file_in_dictionary"):
                 with self.subTest(name):
-                    self.assertLess(faults(PROGRAMS[name]) * 2, faults(PROGRAMS["file_in_dictionary"]))
+                    self.assertLess(faults(PROGRAMS[name]) * 2, faults(PROGRAMS["loud_in_dictionary"]))
 
 
 if __name__ == "__main__":

@@ -251,6 +251,17 @@ def make_ready():
     )
 
 
+def name_program(names, path, is_input):
+    """What PyRun_SimpleFile writes into the namespace of a program before it runs. Is it to be taken out again?"""
+    is_new = "__file__" not in names
+    if is_new:
+        names["__file__"] = path
+        names["__cached__"] = None
+    if not is_input:
+        names["__loader__"] = _bootstrap_external.SourceFileLoader("__main__", path)
+    return is_new
+
+
 def _importer_of(path):
     """A directory or an archive can be run too: whatever has an importer."""
     for hook in sys.path_hooks:

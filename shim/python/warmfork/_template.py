@@ -1,6 +1,7 @@
 """What runs in a template: import the modules, then serve. Started by warmfork_template_open."""
 
 import _thread
+import _weakref
 import atexit
 import gc
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 import time
 import types
+from abc import ABCMeta
 
 # Where they are loaded: all of their types.
 _MODULES_WITHOUT_END = (
@@ -350,6 +352,15 @@ def _find_hook(name):
     return found
 
 
+def _types_of_thread_locals():
+    local = _thread._local()
+    local.value = None
+    return [
+        type(reference()) for part in gc.get_referents(local) if type(part) is dict for reference in part
+        if isinstance(reference, _weakref.ref)
+    ]
+
+
 def _types_without_end():
     """Types whose objects end as what they hold does, and otherwise as the end of the process would have it."""
     found = {type(sys.modules["_collections_abc"].Hashable._abc_impl)}
@@ -362,17 +373,43 @@ def _types_without_end():
         found.update(
             type(link) for part in gc.get_referents(cached) if type(part) is dict for link in part.values()
         )
+    found.update(_types_of_thread_locals())
+    io = sys.modules["_io"]
+    found.update((io.IncrementalNewlineDecoder, io.BytesIO, io.StringIO))
     found = [kind for kind in found if kind.__name__ != "PyCapsule" and not hasattr(kind, "__del__")]
     if "multiprocessing.connection" in sys.modules:
         found.append(sys.modules["multiprocessing.connection"].Connection)  # it closes its descriptor
     return found
 
 
-def _idle_generators():
-    """Those that have not begun, as of context managers that decorate functions, or are through."""
-    if sys.version_info < (3, 11):
-        return []  # they do not say so
-    return [value for value in gc.get_objects() if type(value) is types.GeneratorType and not value.gi_suspended]
+def _file_types():
+    io = sys.modules["_io"]
+    return [
+        io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper
+    ]
+
+
+def _callback_of_a_class():
+    """Of the weak references by which the module abc remembers classes; it does nothing but forget one."""
+
+    class Remembering(metaclass=ABCMeta):
+        pass
+
+    class Remembered:
+        pass
+
+    issubclass(Remembered, Remembering)
+    return _weakref.getweakrefs(Remembered)[0].__callback__
+
+
+def _first_builtins():
+    """What the interpreter makes of builtins at its end: a copy from its start, which it alone knows."""
+    current = vars(sys.modules["builtins"])
+    for found in gc.get_objects():
+        # There is another one, without exceptions.
+        if type(found) is dict and found is not current and "__build_class__" in found and "KeyError" in found:
+            return dict(found)
+    return None
 
 
 class _Image:
@@ -386,6 +423,7 @@ class _Image:
         self.search_path = []  # came in front of it
         self.whole_path = self.own_path  # both, and what preloading has made of it
         self.locals = ()
+        self.first_builtins = None
 
     def path_for(self, search_path):
         """sys.path before the first import, and now, with these search directories in front."""
@@ -433,13 +471,14 @@ def _preload(start):
     obstacle, start_environment = "", _native.start_environment()
     if base is None:
         base = image = _Image()
+        image.first_builtins = _first_builtins()
         described = ()
         start_environment = _started_with(start_environment)
         if _output_at_start():
             obstacle = "the interpreter writes something whenever it starts"
     else:
         image, described = _Image(), start
-        image.ignored, image.own_path = base.ignored, base.own_path
+        image.ignored, image.own_path, image.first_builtins = base.ignored, base.own_path, base.first_builtins
         _forget_listings()
     path_at_start, sys.path[:] = base.path_for(path)
     image.names, image.search_path = (*base.names, *names), path
@@ -472,7 +511,10 @@ def _preload(start):
     thread_state = _ThreadState(base.locals)
     image.locals = [local for local, _ in thread_state.locals]
     namespaces = [globals(), vars(_child), vars(sys.modules["__main__"])]
-    _native.freeze_image(_types_without_end(), _Image, _idle_generators(), namespaces, is_called_last)
+    _native.freeze_image(
+        _types_without_end(), _Image, types.GeneratorType, _callback_of_a_class(), _file_types(),
+        base.first_builtins, namespaces, is_called_last,
+    )
     return [
         _child,
         before_fork,

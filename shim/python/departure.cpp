@@ -1,0 +1,309 @@
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x03090000
+#include "departure.hpp"
+
+#include <signal.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "finalization.hpp"
+#include "frozen_image.hpp"
+#include "python_objects.hpp"
+
+namespace warmfork::python {
+namespace {
+
+/// Of Py_AtExit, in all versions.
+constexpr int kMostExitFunctions = 32;
+
+// What ends may hang something on the image, which ends in the next round.
+constexpr int kMostRounds = 8;
+
+// sys.ps2 is among what is taken out first, and nobody has it but an interactive interpreter.
+constexpr const char* kPlace = "ps2";
+constexpr std::array kTakenOutLater = {
+    "last_type",           "last_value", "last_traceback",     "path_hooks",
+    "path_importer_cache", "meta_path",  "__interactivehook__"};
+
+struct Ending {
+    int status;
+    bool interrupted;
+};
+
+// What `finalize_and_exit` was asked for.
+std::optional<Ending> wanted;
+
+struct Plan {
+    bool is_last;
+    Ends of_image, of_program;
+
+    bool ends_objects() const { return of_image != Ends::none || of_program != Ends::none; }
+};
+Plan plan;
+
+PyObject *builtin_names, *first_builtins, *collect_function;
+/// Of a dictionary, behind what each object begins with; 0: what we know of it is wrong.
+std::size_t size_of_dictionary = 0;
+
+[[noreturn]] void end_process(Ending ending) {
+    if (ending.interrupted) {
+        ::signal(SIGINT, SIG_DFL);
+        ::raise(SIGINT);
+        ending.status = 128 + SIGINT;
+    }
+    std::exit(ending.status);
+}
+
+/// Each gets what the other holds, and neither writes to any of that.
+void swap_contents(PyObject* dictionary, PyObject* other) {
+    std::byte kept[256];
+    const auto contents = [](PyObject* object) {
+        return reinterpret_cast<std::byte*>(object) + sizeof(PyObject);
+    };
+    std::memcpy(kept, contents(dictionary), size_of_dictionary);
+    std::memcpy(contents(dictionary), contents(other), size_of_dictionary);
+    std::memcpy(contents(other), kept, size_of_dictionary);
+}
+
+/// Does `swap_contents` do what it says?
+bool try_swap() {
+    const Reference size(
+        PyObject_GetAttrString(reinterpret_cast<PyObject*>(&PyDict_Type), "__basicsize__"));
+    const Reference one(Py_BuildValue("{s:i}", "one", 1)), none(PyDict_New());
+    if (!size || !one || !none) return false;
+    const std::size_t whole = PyLong_AsSize_t(size.get());
+    if (whole <= sizeof(PyObject) || whole - sizeof(PyObject) > 256) return true;
+    size_of_dictionary = whole - sizeof(PyObject);
+    swap_contents(one.get(), none.get());
+    if (PyDict_Size(one.get()) != 0 || !PyDict_GetItemString(none.get(), "one"))
+        size_of_dictionary = 0;
+    return true;
+}
+
+bool can_end_objects() {
+    return size_of_dictionary != 0 && PyDict_CheckExact(first_builtins);
+}
+
+bool flushes(const char* name) {
+    PyObject* stream = PySys_GetObject(name);  // borrowed
+    if (!stream || stream == Py_None) return true;
+    const Reference closed(PyObject_GetAttrString(stream, "closed"));
+    if (closed && PyObject_IsTrue(closed.get()) == 1) return true;
+    return bool(Reference(PyObject_CallMethod(stream, "flush", nullptr)));
+}
+
+/// Of stdout and stderr. What cannot be written is left, and not told.
+bool flush_streams() {
+    const bool first = flushes("stdout");
+    PyErr_Clear();
+    const bool second = flushes("stderr");
+    PyErr_Clear();
+    return first && second;
+}
+
+/// Functions that are called when the interpreter is no more.
+bool has_exit_functions() {
+    int added = 0;
+    while (added < kMostExitFunctions && Py_AtExit([]() noexcept {}) == 0) ++added;
+    return added < kMostExitFunctions;
+}
+
+/// Do the module and its dictionary end when it is taken out of sys.modules, so that code of the
+/// program may run just then?
+bool ends_at_once(PyObject* module) {
+    const auto has_one_reference = [](PyObject* object) {
+        return static_cast<std::uint32_t>(Py_REFCNT(object)) == 1;
+    };
+    return has_one_reference(module) && has_one_reference(PyModule_GetDict(module));
+}
+
+/// sys.modules while the program's are taken out of it.
+class Modules {
+  public:
+    Modules() {
+        const ImageSearch search;
+        for_each([&](PyObject*, PyObject* module) {
+            if (!search.is_own(module)) of_image_.insert(module);
+        });
+    }
+
+    /// In their order. Those of the image stay alive; where code of the program may look, they are
+    /// not in there any more, either. In the end it is empty.
+    void take_out() {
+        std::vector<Entry> seen;
+        for_each([&](PyObject* name, PyObject* module) {
+            if (of_image_.contains(module)) {
+                seen.emplace_back(name, module);
+                return;
+            }
+            if (ends_at_once(module))
+                for (const auto& [other, of_image] : std::exchange(seen, {})) hide(other, of_image);
+            Py_INCREF(name);
+            own_.emplace_back(name, PyWeakref_NewRef(module, nullptr));
+            take_out(name);
+        });
+        all_ = PyDict_New();
+        if (all_) swap_contents(modules_, all_);
+        PyErr_Clear();
+    }
+
+    /// As it was; for CPython, which goes on.
+    void put_back() {
+        if (!all_) return;
+        swap_contents(modules_, all_);
+        PyDict_Update(modules_, all_);  // what code of the program has put in since
+        for (const auto& [name, module] : hidden_) PyDict_SetItem(modules_, name, module);
+        for (const auto& [name, reference] : own_)
+            if (PyObject* module = reference ? PyWeakref_GetObject(reference) : Py_None;
+                module != Py_None)
+                PyDict_SetItem(modules_, name, module);
+        for (const auto& [name, module] : hidden_) Py_DECREF(module);
+        PyErr_Clear();
+    }
+
+  private:
+    using Entry = std::pair<PyObject*, PyObject*>;
+
+    template <typename Visit>
+    void for_each(Visit visit) {
+        PyObject *name, *module;
+        for (Py_ssize_t position = 0; PyDict_Next(modules_, &position, &name, &module);)
+            if (PyModule_Check(module)) visit(name, module);
+    }
+
+    void hide(PyObject* name, PyObject* module) {
+        Py_INCREF(name);
+        Py_INCREF(module);
+        hidden_.emplace_back(name, module);
+        take_out(name);
+    }
+
+    void take_out(PyObject* name) {
+        if (PyDict_SetItem(modules_, name, Py_None) < 0) PyErr_WriteUnraisable(nullptr);
+    }
+
+    PyObject* modules_ = PyImport_GetModuleDict();  // borrowed
+    PyObject* all_ = nullptr;
+    std::unordered_set<const PyObject*> of_image_;
+    // References that nobody gives back: soon there is no interpreter.
+    std::vector<Entry> hidden_;
+    std::vector<Entry> own_;  ///< to modules weak ones
+};
+
+/// What finalize_modules of CPython takes out of sys behind `kPlace`.
+void take_out_of_sys() {
+    for (const char* name : kTakenOutLater) PySys_SetObject(name, Py_None);
+    if (PySys_GetObject("last_exc")) PySys_SetObject("last_exc", Py_None);
+    for (const char* name : {"stdin", "stdout", "stderr"}) {
+        PyObject* first = PySys_GetObject(("__" + std::string(name) + "__").c_str());  // borrowed
+        PySys_SetObject(name, first ? first : Py_None);
+    }
+    PyErr_Clear();
+}
+
+/// Also what hangs on the image, in as many rounds as it takes. Is that all?
+bool end_what_hangs() {
+    for (int round = 0; round < kMostRounds; ++round) {
+        std::vector<Reference> holders;
+        {
+            ImageSearch search;
+            if (!search.find_holders()) return false;
+            if (search.holders().empty())
+                return !search.finds_kept_end() && !search.finds_kept_function();
+            for (PyObject* holder : search.holders()) {
+                Py_INCREF(holder);
+                holders.emplace_back(holder);
+            }
+        }
+        for (const Reference& holder : holders)
+            if (!ImageSearch::clear(holder.get())) return false;
+    }
+    return false;
+}
+
+/// What the program has of its own comes to its end, in the order in which it does in CPython. Is
+/// that all?
+bool end_own_objects(Modules& modules) try {
+    take_out_of_sys();
+    modules.take_out();
+    swap_contents(builtin_names, first_builtins);
+    Reference(PyObject_CallObject(collect_function, nullptr));
+    PyErr_Clear();
+    if (plan.of_image != Ends::none || plan.of_program == Ends::of_any_kind)
+        return end_what_hangs();
+    return !ImageSearch().finds_kept_end();
+} catch (const std::bad_alloc&) {
+    return false;
+}
+
+/// Code of the program has run since it was planned. False: it has hung on the image what was not
+/// there, or the image has not ended what it has itself.
+bool plan_again() try {
+    ImageSearch search;
+    if (search.of_image(true) > plan.of_image) return false;
+    plan.of_program = search.of_program();
+    return true;
+} catch (const std::bad_alloc&) {
+    return false;
+}
+
+/// Returns where CPython has to go on.
+void depart() {
+    if (has_exit_functions()) return unfreeze();
+    if (!plan.is_last && !flush_streams()) wanted->status = kFlushFailedStatus;
+    if ((!plan.is_last || plan.of_program == Ends::of_any_kind) && !plan_again()) return unfreeze();
+    if (plan.ends_objects()) {
+        Modules modules;
+        if (!end_own_objects(modules)) {
+            modules.put_back();
+            return unfreeze();
+        }
+    }
+    flush_streams();
+    end_process(*wanted);
+}
+
+void begin(PyObject*) {
+    // Unless somebody has looked for it, and thrown it away.
+    if (!Py_IsInitialized()) depart();
+}
+
+}  // namespace
+
+void finalize_and_exit(int status, bool interrupted) {
+    wanted = Ending{status, interrupted};
+    if (Py_FinalizeEx() < 0) wanted->status = kFlushFailedStatus;
+    end_process(*wanted);
+}
+
+bool prepare_departures(PyObject* builtins_at_start, PyObject* collect) {
+    keep_until_finalized(first_builtins = builtins_at_start);
+    keep_until_finalized(collect_function = collect);
+    builtin_names = PyModule_GetDict(PyImport_AddModule("builtins"));
+    // So that taking them out frees nothing.
+    for (const char* name : {"path_hooks", "path_importer_cache", "meta_path"})
+        if (PyObject* object = PySys_GetObject(name)) keep_until_finalized(object);
+    return try_swap();
+}
+
+bool plan_departure(bool is_last, Ends of_image, Ends of_program) {
+    plan = {is_last, of_image, of_program};
+    if (!wanted || PySys_GetObject(kPlace) ||
+        ((!is_last || plan.ends_objects()) && !can_end_objects()) || (is_last && !flush_streams()))
+        return false;
+    // Its destructor is what it is for.
+    const Reference word(PyCapsule_New(&plan, nullptr, begin));
+    return word && PySys_SetObject(kPlace, word.get()) == 0;
+}
+
+}  // namespace warmfork::python

@@ -1,0 +1,33 @@
+// How a warm child leaves Py_FinalizeEx: as soon as all that has an end has come to it, instead of
+// taking the interpreter apart, which nobody can see and which writes to each page of the image.
+//
+// An object of ours is stored where finalize_modules of CPython takes out what it finds, before all
+// else: threads and exit handlers are through by then, the streams have been flushed, signal
+// handlers put back and garbage collected; sys.is_finalizing() is true. Releasing it gives us the
+// word. From there on we do what CPython would, with the modules of the program only, and then end
+// the process; or return, where something is left after all, and CPython does the rest.
+#pragma once
+
+#include <Python.h>
+
+#include "frozen_image.hpp"
+
+namespace warmfork::python {
+
+/// Of Py_RunMain, where finalization could not write out what was buffered.
+constexpr int kFlushFailedStatus = 120;
+
+/// Calls Py_FinalizeEx and ends the process as python3 does: flushed, by SIGINT where `interrupted`
+/// (so that a shell sees it), and else with `status`.
+[[noreturn]] void finalize_and_exit(int status, bool interrupted);
+
+/// In the template. `first_builtins`: what CPython makes of builtins when it has taken the modules
+/// out: a copy from its start. `collect`: gc.collect. False with an exception set.
+bool prepare_departures(PyObject* first_builtins, PyObject* collect);
+
+/// In a child, called by atexit. `is_last`: nothing of the program's runs between this call and the
+/// flush of the streams by Py_FinalizeEx. `of_image`, `of_program`: what ImageSearch has found.
+/// False: CPython has to do it all.
+bool plan_departure(bool is_last, Ends of_image, Ends of_program);
+
+}  // namespace warmfork::python

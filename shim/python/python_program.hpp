@@ -1,0 +1,27 @@
+// Runs what warmfork._child has prepared, as python3 runs it.
+#pragma once
+
+#include <Python.h>
+
+#include "python_objects.hpp"
+
+namespace warmfork::python {
+
+/// How a program ended.
+enum class ProgramEnd { done, failed, interrupted };
+
+/// `child`: the module warmfork._child. `known_codes`: programs for -c that have been compiled, by
+/// their text. No Python frame of warmfork's own lies below the program. Does not return where it
+/// wants to exit.
+ProgramEnd run_prepared(PyObject* child, Reference prepared, PyObject* known_codes);
+
+/// Reports the exception as python3 does; for SystemExit this ends the process, with its status.
+ProgramEnd fail_with_traceback();
+
+/// Is this an interpreter of that version or later?
+bool is_version_from(long hexversion);
+
+/// Has the interpreter what it takes? That is no part of the stable ABI.
+bool can_run_files();
+
+}  // namespace warmfork::python
