@@ -20,6 +20,10 @@ bool is_untracked_container(PyObject* object) {
 
 namespace {
 
+// Addresses of the image that objects of a program have. There are few as a rule; with more of them
+// more is looked at than need be.
+constexpr std::size_t kMostReused = 1024;
+
 /// What a text stream is made of; null where it is not, as it is unbuffered, or closed.
 struct Layers {
     Reference buffer, raw;
@@ -83,6 +87,7 @@ class Census {
         image.objects.reserve(static_cast<std::size_t>(count));
         // As a rule they refer to twice as many, each from several places.
         image.members.reset(image.objects.capacity() * 2);
+        image.reused.reset(kMostReused);
         for (std::size_t i = 0; i < kStreamNames.size(); ++i)
             image.streams[i] = PySys_GetObject(kStreamNames[i]);
         streams_ = parts_of_streams();

@@ -83,6 +83,7 @@ class ImageSearch {
     };
 
     static int visit(PyObject* object, void* self);
+    static int visit_own(PyObject* object, void* self);
     static int visit_from_image(PyObject* object, void* self);
     static int visit_from_own(PyObject* object, void* self);
     int visit_untracked(PyObject* object);

@@ -6,6 +6,7 @@
 #define Py_LIMITED_API 0x03090000
 #include <Python.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -153,6 +154,7 @@ class Addresses {
   public:
     /// Empties it, and makes room for that many.
     void reset(std::size_t count) { bits_.assign(std::bit_ceil(count) * kBitsEach / 64, 0); }
+    void clear() { std::fill(bits_.begin(), bits_.end(), 0); }
     void add(const PyObject* object) { bits_[index(object)] |= bit(object); }
     bool may_contain(const PyObject* object) const { return bits_[index(object)] & bit(object); }
 
@@ -189,6 +191,7 @@ struct Image {
     std::array<PyObject*, kStreamNames.size()> streams{};
     std::vector<Frozen> objects;  ///< in the order of their ring
     Addresses members;            ///< of all that these refer to
+    Addresses reused;             ///< for a search, which had better not ask for so much memory
     /// Those with an End::unknown that the collector does not know either: never freed, so that no
     /// other object has the address of one.
     std::unordered_set<const PyObject*> unknown;

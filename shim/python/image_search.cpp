@@ -9,9 +9,6 @@
 namespace warmfork::python {
 namespace {
 
-// There are few as a rule. With more of them more is looked at than need be.
-constexpr std::size_t kMostReused = 1024;
-
 // Objects lie all over the memory, which is what the search waits for.
 constexpr std::ptrdiff_t kAhead = 16;
 
@@ -103,12 +100,12 @@ bool is_taken_first(PyObject* name) {
 }  // namespace
 
 ImageSearch::Marks::Marks() {
+    image.types.forget_own();  // since the last search some may have been freed
     any_own([](PyObject* object) { return head_of(object).previous |= kCollecting, 0; });
 }
 
 ImageSearch::Marks::~Marks() {
     any_own([](PyObject* object) { return head_of(object).previous &= ~kCollecting, 0; });
-    image.types.forget_own();
 }
 
 ImageSearch::ImageSearch() : streams_(parts_of_streams()) {
@@ -116,10 +113,11 @@ ImageSearch::ImageSearch() : streams_(parts_of_streams()) {
         if (is_function(object)) known_references_.try_emplace(object);
         return 0;
     });
-    for (const PyObject* object : image.kept) {
-        reached_.insert(object);
-        count(object);
-    }
+    for (const PyObject* object : image.kept)
+        if (known_references_.contains(object)) {
+            reached_.insert(object);
+            count(object);
+        }
 }
 
 bool ImageSearch::is_own(PyObject* object) const {
@@ -186,9 +184,9 @@ bool ImageSearch::has_end(PyObject* object) const {
 /// the collector's these are looked for. That others, which end by themselves, take just the place
 /// of something that was freed is left to chance.
 bool ImageSearch::finds_end_in_image() {
-    Addresses reused;
+    Addresses& reused = image.reused;
     bool has_reused = false;
-    reused.reset(kMostReused);
+    reused.clear();
     any_own([&](PyObject* object) {
         if (image.members.may_contain(object)) reused.add(object), has_reused = true;
         return 0;
@@ -206,8 +204,9 @@ bool ImageSearch::finds_end_in_image() {
         if ((is_same && !glance.may_have_found) || object == modules) return 0;
         holder_ = object;
         const bool loses_first = object == image.of_system || object == image.of_builtins;
-        const int is_found = loses_first ? visit_values(object)
-                                         : type_of(object).traverse(object, visit_from_image, this);
+        const int is_found =
+            loses_first ? visit_values(object)
+                        : type.traverse(object, is_same ? visit_own : visit_from_image, this);
         return int{is_found || finds_end_below()};
     });
 }
@@ -232,6 +231,11 @@ int ImageSearch::visit_values(PyObject* dictionary) {
 void ImageSearch::count(const PyObject* object) {
     if (const auto found = known_references_.find(object); found != known_references_.end())
         ++found->second;
+}
+
+/// Of what refers to the same as it did, though not everything there may be the same.
+int ImageSearch::visit_own(PyObject* object, void* self) {
+    return static_cast<ImageSearch*>(self)->is_own(object) ? visit_from_image(object, self) : 0;
 }
 
 int ImageSearch::visit_from_image(PyObject* object, void* self) {

@@ -5,10 +5,13 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -284,6 +287,32 @@ void end_unless(bool is_right) {
     ::_exit(kFailedStatus);
 }
 
+/// State of numpy's generator MT19937.
+struct Twister {
+    std::uint32_t key[624];
+    int position;
+};
+// That of the functions of numpy.random; null: there is none, or another one.
+Twister* twister = nullptr;
+
+/// As numpy.random.seed() has it, but without any of numpy's code, which reads and writes a hundred
+/// pages for these few bytes.
+bool seed_twister() {
+    if (!twister) return true;
+    auto* bytes = reinterpret_cast<char*>(twister->key);
+    for (std::size_t done = 0; done < sizeof twister->key;) {
+        const ssize_t drawn = ::getrandom(bytes + done, sizeof twister->key - done, 0);
+        if (drawn < 0 && errno != EINTR) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return false;
+        }
+        done += static_cast<std::size_t>(std::max<ssize_t>(drawn, 0));
+    }
+    twister->key[0] = 0x80000000;  // not all of it is 0
+    twister->position = std::size(twister->key);
+    return true;
+}
+
 void PythonHost::call_hook() {
     if (hook_ == Py_None) return;
     // What it raises is not the business of a spawn that comes along.
@@ -291,6 +320,7 @@ void PythonHost::call_hook() {
 }
 
 void PythonHost::part_from_siblings() {
+    end_unless(seed_twister());
     end_unless(bool(Reference(PyObject_CallMethod(child_, "part_from_siblings", nullptr))));
     make_ready();
 }
@@ -422,6 +452,22 @@ PyObject* extended_image(PyObject*, PyObject*) {
 
 PyObject* current_environment(PyObject*, PyObject*) {
     return environment_dictionary(environ).release();
+}
+
+PyObject* keep_twister(PyObject*, PyObject* arguments) {
+    PyObject* capsule;
+    const char* key;
+    Py_ssize_t size;
+    int position;
+    if (!PyArg_ParseTuple(arguments, "Oy#i", &capsule, &key, &size, &position)) return nullptr;
+    // The first field of bitgen_t, which numpy's headers have.
+    auto* const* generator = static_cast<Twister**>(PyCapsule_GetPointer(capsule, "BitGenerator"));
+    if (!generator) return nullptr;
+    const bool is_known = size == sizeof Twister::key &&
+                          std::memcmp((*generator)->key, key, sizeof Twister::key) == 0 &&
+                          (*generator)->position == position;
+    twister = is_known ? *generator : nullptr;
+    return PyBool_FromLong(is_known);
 }
 
 PyObject* prepare_to_become_child(PyObject*, PyObject* child) {

@@ -21,6 +21,10 @@ PyObject* extended_image(PyObject* module, PyObject* none);
 /// What environ holds, as bytes by bytes.
 PyObject* current_environment(PyObject* module, PyObject* none);
 
+/// keep_twister(capsule, key, position): in the template. Children seed numpy's MT19937 of this
+/// capsule. `key`, `position`: its state, as numpy says. False: it is somewhere else.
+PyObject* keep_twister(PyObject* module, PyObject* arguments);
+
 /// For the benchmark: what a warm child does after its fork, done by a child that os.fork() made.
 /// prepare_to_become_child(child): in the parent. become_child(arguments, [source, target, ...],
 /// mailbox): in the child; does not return.

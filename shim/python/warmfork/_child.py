@@ -146,6 +146,21 @@ def remember_image(preloaded, start_environment, c_environment, in_child, ignore
         _known_codes[module.CHILD + "\n"] = module.CHILD_CODE
     _threading = sys.modules.get("threading")
 
+
+def leave_numpy_to(keep_twister):
+    """keep_twister: of _native. What it knows it seeds by itself, and numpy need not."""
+    global _numpy_random
+    if _numpy_random is None:
+        return
+    try:
+        name, key, position, has_normal, _ = _numpy_random.get_state()
+        bits = _numpy_random.mtrand._rand._bit_generator
+        if name == "MT19937" and not has_normal and keep_twister(bits.capsule, key.tobytes(), position):
+            _numpy_random = None
+    except (AttributeError, ValueError):
+        pass  # another numpy than we know
+
+
 # Some of everything that a first line is made of, and room for small objects, so that a spare has its own
 # copies of the pages that compiling and running it write to.
 _REHEARSAL = """\

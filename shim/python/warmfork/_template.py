@@ -503,6 +503,7 @@ def _preload(start):
         image.names, start_environment, _native.current_environment(), in_child,
         image.ignored & _ignored_signals(), path_changes,
     )
+    _child.leave_numpy_to(_native.keep_twister)
     obstacle = obstacle or _onlooker()
     _flush()
     if base is image:
