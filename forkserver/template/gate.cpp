@@ -2,8 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <linux/kcmp.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -19,6 +17,7 @@
 #include <fstream>
 
 #include "channel/descriptor.hpp"
+#include "channel/open_file.hpp"
 #include "child/proc_entries.hpp"
 #include "child/threads.hpp"
 #include "template/atfork.hpp"
@@ -66,34 +65,10 @@ bool is_stateful_object(std::string_view target) {
     return std::find(stateful.begin(), stateful.end(), target) != stateful.end();
 }
 
-bool is_same_inode(int one, int other) {
-    struct stat status, other_status;
-    return ::fstat(one, &status) == 0 && ::fstat(other, &other_status) == 0 &&
-           status.st_dev == other_status.st_dev && status.st_ino == other_status.st_ino;
-}
-
-/// Do both numbers stand for one open file? Where kcmp(2) is forbidden, as in most containers, the
-/// signal of F_SETSIG tells, which belongs to the open file and means nothing before O_ASYNC: set
-/// by the one number it is seen by the other. Where that cannot be asked either they may be the
-/// same.
-bool may_be_same_open_file(int one, int other) {
-    const pid_t self = ::getpid();
-    const long difference = ::syscall(SYS_kcmp, self, self, KCMP_FILE, one, other);
-    if (difference >= 0 || errno == EBADF) return difference == 0;
-    if (!is_same_inode(one, other)) return false;
-    const int before = ::fcntl(other, F_GETSIG);
-    const int of_one = ::fcntl(one, F_GETSIG);
-    // Either is ignored unless somebody handles it.
-    const int mark = of_one == SIGURG ? SIGWINCH : SIGURG;
-    if (before < 0 || of_one < 0 || ::fcntl(other, F_SETSIG, mark) < 0) return true;
-    const bool is_same = ::fcntl(one, F_GETSIG) == mark;
-    return ::fcntl(other, F_SETSIG, before) < 0 || is_same;
-}
-
 /// A duplicate of a standard stream: the child's is another.
 bool is_standard_stream(int number) {
     for (int standard : {0, 1, 2})
-        if (number > 2 && may_be_same_open_file(number, standard)) return true;
+        if (number > 2 && is_same_open_file(number, standard).value_or(true)) return true;
     return false;
 }
 

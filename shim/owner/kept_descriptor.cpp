@@ -1,10 +1,11 @@
 #include "owner/kept_descriptor.hpp"
 
-#include <linux/kcmp.h>
 #include <sys/resource.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
+
+#include "channel/open_file.hpp"
 
 namespace warmfork {
 namespace {
@@ -50,10 +51,7 @@ KeptDescriptor::~KeptDescriptor() {
 bool KeptDescriptor::is_intact() const {
     if (number_ < 0) return false;
     if (twin_ < 0) return has_same_inode();
-    const pid_t self = ::getpid();
-    const long difference = ::syscall(SYS_kcmp, self, self, KCMP_FILE, number_, twin_);
-    if (difference >= 0) return difference == 0;
-    return errno != EBADF && has_same_inode();
+    return is_same_open_file(number_, twin_).value_or(false);
 }
 
 bool KeptDescriptor::has_same_inode() const {

@@ -17,8 +17,7 @@ namespace warmfork {
 ///
 /// Device and inode tell files apart, except for those that share the kernel's one anonymous inode
 /// (eventfd, inotify, pidfd before Linux 6.9). Of these a second descriptor is kept elsewhere, and
-/// both numbers must still be the same open file. Where kcmp(2) is forbidden nothing but the inode
-/// is compared.
+/// both numbers must still be the same open file.
 class KeptDescriptor {
   public:
     KeptDescriptor() = default;
