@@ -10,14 +10,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
+
+#include "child/proc_entries.hpp"
 
 namespace warmfork {
 namespace {
 
 constexpr int kSignalCount = 64;
-constexpr std::size_t kMostKept = 600;  // targets, image, and a few of our own
 
 bool fail(ChildFailure& failure, Stage stage, int detail) {
     failure = {stage, errno, detail};
@@ -32,10 +32,10 @@ bool is_settable(int signal) {
     return signal != SIGKILL && signal != SIGSTOP && signal != 32 && signal != 33;
 }
 
-void set_disposition(int signal, void (*disposition)(int)) {
+bool set_disposition(int signal, void (*disposition)(int)) {
     struct sigaction action {};
     action.sa_handler = disposition;
-    ::sigaction(signal, &action, nullptr);
+    return ::sigaction(signal, &action, nullptr) == 0;
 }
 
 /// Renumbers a descriptor that lies where a target will be. The numbers that are tried on the way
@@ -67,14 +67,12 @@ bool place_descriptors(std::span<const std::int32_t> targets, ChildDescriptors& 
         if (placed < 0) return fail(failure, Stage::descriptors, targets[i]);
     }
 
-    std::array<int, kMostKept> kept;
-    std::size_t count = 0;
-    for (std::int32_t target : targets) kept[count++] = target;
-    for (int image : descriptors.image) kept[count++] = image;
-    kept[count++] = descriptors.directory;
-    kept[count++] = descriptors.reply;
-    close_all_but(std::span(kept).first(count));
-    return true;
+    auto end = std::copy(targets.begin(), targets.end(), descriptors.kept.begin());
+    end = std::copy(descriptors.image.begin(), descriptors.image.end(), end);
+    *end++ = descriptors.directory;
+    *end++ = descriptors.reply;
+    errno = close_all_but({descriptors.kept.begin(), end});
+    return errno == 0 || fail(failure, Stage::descriptors, -1);
 }
 
 bool join_session(const RecordHeader& header, ChildFailure& failure) {
@@ -85,9 +83,12 @@ bool join_session(const RecordHeader& header, ChildFailure& failure) {
     return true;
 }
 
-void ignore_signals(std::uint64_t ignored) {
+bool ignore_signals(std::uint64_t ignored, ChildFailure& failure) {
     for (int signal = 1; signal <= kSignalCount; ++signal)
-        if ((ignored >> (signal - 1) & 1) && is_settable(signal)) set_disposition(signal, SIG_IGN);
+        if ((ignored >> (signal - 1) & 1) && is_settable(signal) &&
+            !set_disposition(signal, SIG_IGN))
+            return fail(failure, Stage::signals, signal);
+    return true;
 }
 
 bool write_oom_score_adjust(int value) {
@@ -140,12 +141,34 @@ bool enter_directory(const RecordView& record, int& directory, ChildFailure& fai
 }
 
 /// The owner may have died before the parent-death signal was asked for: then nobody sends it.
-void bind_to_owner(const RecordHeader& header) {
+bool bind_to_owner(const RecordHeader& header, ChildFailure& failure) {
     const bool is_owners = header.lifetime == Lifetime::owner;
     const bool is_told = is_owners && (header.flags & kRecordParentDeathSignal);
+    // The first process of a pid namespace hears nothing else, and sees no parent.
+    const int signal = ::getpid() == 1 ? SIGKILL : SIGTERM;
     // Also where it is to have none: a parked child has one of its own.
-    ::prctl(PR_SET_PDEATHSIG, is_told ? SIGTERM : 0, 0, 0, 0);
-    if (is_owners && ::getppid() != header.owner_pid) ::_exit(128 + SIGTERM);
+    if (::prctl(PR_SET_PDEATHSIG, is_told ? signal : 0, 0, 0, 0) < 0)
+        return fail(failure, Stage::signals, signal);
+    const pid_t parent = ::getppid();
+    if (is_owners && parent != header.owner_pid && parent != 0) ::_exit(128 + SIGTERM);
+    return true;
+}
+
+/// Closes those that /proc/self/fd lists and `kept`, sorted, does not hold. Returns 0 or errno.
+int close_listed(std::span<const int> kept) {
+    const auto is_kept = [&](int number) {
+        return std::binary_search(kept.begin(), kept.end(), number);
+    };
+    const auto close = [&](int number) {
+        if (!is_kept(number)) ::close(number);
+    };
+    int error = visit_numbered_entries("/proc/self/fd", close);
+    // The list itself needs a number: one of so many is not kept, and is closed for it.
+    for (int number = 0; error == EMFILE && number <= static_cast<int>(kept.size()); ++number) {
+        if (is_kept(number) || ::close(number) < 0) continue;
+        error = visit_numbered_entries("/proc/self/fd", close);
+    }
+    return error;
 }
 
 }  // namespace
@@ -154,25 +177,30 @@ bool set_up_child(const RecordView& record, ChildDescriptors& descriptors,
                   ChildFailure& ret_failure) {
     if (!place_descriptors(record.descriptor_targets, descriptors, ret_failure)) return false;
     if (!join_session(record.header, ret_failure)) return false;
-    if (record.header.flags & kRecordSignalsIgnored) ignore_signals(record.header.signals_ignored);
+    if ((record.header.flags & kRecordSignalsIgnored) &&
+        !ignore_signals(record.header.signals_ignored, ret_failure))
+        return false;
     if (!apply_limits(record, ret_failure)) return false;
     if (!enter_directory(record, descriptors.directory, ret_failure)) return false;
-    bind_to_owner(record.header);
+    return bind_to_owner(record.header, ret_failure);
+}
+
+bool reset_dispositions() {
+    for (int signal = 1; signal <= kSignalCount; ++signal)
+        if (is_settable(signal) && !set_disposition(signal, SIG_DFL)) return false;
     return true;
 }
 
-void reset_dispositions() {
-    for (int signal = 1; signal <= kSignalCount; ++signal)
-        if (is_settable(signal)) set_disposition(signal, SIG_DFL);
-}
-
-void reset_handlers() {
+bool reset_handlers() {
     for (int signal = 1; signal <= kSignalCount; ++signal) {
+        if (!is_settable(signal)) continue;
         struct sigaction action;
-        if (!is_settable(signal) || ::sigaction(signal, nullptr, &action) < 0) continue;
-        if (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN)
-            set_disposition(signal, SIG_DFL);
+        if (::sigaction(signal, nullptr, &action) < 0) return false;
+        if (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN &&
+            !set_disposition(signal, SIG_DFL))
+            return false;
     }
+    return true;
 }
 
 void set_signal_mask(std::uint64_t mask) {
@@ -186,18 +214,18 @@ std::uint64_t signal_mask() {
     return mask;
 }
 
-void close_all_but(std::span<const int> kept) {
-    std::array<int, kMostKept> sorted;
-    const auto end = std::copy_if(kept.begin(), kept.end(), sorted.begin(),
-                                  [](int number) { return number >= 0; });
-    std::sort(sorted.begin(), end);
+int close_all_but(std::span<int> kept) {
+    std::sort(kept.begin(), kept.end());
     unsigned next = 0;
-    for (auto number = sorted.begin(); number != end; ++number) {
-        const auto keep = static_cast<unsigned>(*number);
-        if (keep > next) ::syscall(SYS_close_range, next, keep - 1, 0);
+    long result = 0;
+    for (int number : kept) {
+        if (number < 0) continue;
+        const auto keep = static_cast<unsigned>(number);
+        if (keep > next) result |= ::syscall(SYS_close_range, next, keep - 1, 0);
         next = keep + 1;
     }
-    ::syscall(SYS_close_range, next, ~0u, 0);
+    result |= ::syscall(SYS_close_range, next, ~0u, 0);
+    return result == 0 ? 0 : close_listed(kept);
 }
 
 }  // namespace warmfork

@@ -21,8 +21,14 @@ struct ChildDescriptors {
     std::span<int> sources;  ///< [i] goes to record.descriptor_targets[i]; may be renumbered
     int directory = -1;      ///< where the child starts from; -1: where it is. Closed by the set-up
     int reply = -1;          ///< survives the set-up, perhaps under another number; -1: none
-    std::span<const int> image;  ///< opened by preloading, sorted; survive
+    std::span<const int> image;  ///< opened by preloading; survive
+    std::span<int> kept;         ///< room for all of these numbers: `kept_count` of them
 };
+
+/// How many numbers a set-up may keep open.
+[[nodiscard]] constexpr std::size_t kept_count(std::size_t targets, std::size_t image) {
+    return targets + image + 2;  // directory and reply
+}
 
 /// Brings the calling process into the state that the record describes, apart from environment,
 /// title and signal mask: descriptors, session and group, dispositions, limits, directory. All
@@ -32,10 +38,12 @@ struct ChildDescriptors {
                                 ChildFailure& ret_failure);
 
 /// Every signal back to its default action (not SIGKILL, SIGSTOP, nor the two that glibc keeps).
-void reset_dispositions();
+/// False: errno says why not.
+[[nodiscard]] bool reset_dispositions();
 
-/// What execve would do: handlers go back to the default, ignored signals stay ignored.
-void reset_handlers();
+/// What execve would do: handlers go back to the default, ignored signals stay ignored. False:
+/// errno says why not.
+[[nodiscard]] bool reset_handlers();
 
 /// Sets the calling thread's mask. Bit n-1 is signal n.
 void set_signal_mask(std::uint64_t mask);
@@ -44,7 +52,9 @@ inline constexpr std::uint64_t kAllSignals = ~std::uint64_t{0};
 /// The calling thread's mask; bit n-1 is signal n.
 [[nodiscard]] std::uint64_t signal_mask();
 
-/// Closes every descriptor that is not in `kept` (any order, at most 600, negative ones skipped).
-void close_all_but(std::span<const int> kept);
+/// Closes every descriptor that is not in `kept`, which gets sorted; negative ones count for
+/// nothing. Where close_range(2) is refused those that /proc/self/fd lists are closed. Returns 0,
+/// or errno: then some are open still.
+[[nodiscard]] int close_all_but(std::span<int> kept);
 
 }  // namespace warmfork

@@ -1,10 +1,15 @@
 #include "protocol/record.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
 namespace warmfork {
 namespace {
+
+// Below the caller of `wipe`, as far as its other callees reach.
+constexpr std::size_t kStackOfCallees = 16u << 10;
 
 constexpr std::size_t kHighestTarget = 1u << 20;  // fs.nr_open's default
 
@@ -18,15 +23,29 @@ void append(std::vector<std::byte>& record, const void* data, std::size_t size) 
     record.insert(record.end(), first, first + size);
 }
 
-/// Sum of the strings with their NULs, or 0 with `ret_too_long` set.
-std::size_t strings_size(std::span<const char* const> strings, bool& ret_too_long) {
+/// Sum of the strings with their NULs.
+std::size_t strings_size(std::span<const char* const> strings) {
     std::size_t sum = 0;
-    for (const char* string : strings) {
-        const std::size_t size = std::strlen(string) + 1;
-        if (size > kMaximumStringSize) ret_too_long = true;
-        sum += size;
-    }
+    for (const char* string : strings) sum += std::strlen(string) + 1;
     return sum;
+}
+
+bool has_long_string(std::span<const char* const> strings) {
+    return std::any_of(strings.begin(), strings.end(), [](const char* string) {
+        return std::strlen(string) >= kMaximumStringSize;
+    });
+}
+
+std::size_t path_size(std::string_view path) {
+    return path.empty() ? 0 : path.size() + 1;
+}
+
+std::size_t record_size(const RecordContents& contents) {
+    return sizeof(RecordHeader) + contents.limits.size() * sizeof(RecordLimit) +
+           padded(contents.descriptor_targets.size() * sizeof(std::int32_t)) +
+           contents.affinity.size() + path_size(contents.executable) +
+           path_size(contents.directory) + strings_size(contents.arguments) +
+           strings_size(contents.environment) + contents.payload.size();
 }
 
 /// Takes pieces off the front of the record's bytes, never past their end.
@@ -106,39 +125,43 @@ const char* limit_error(std::span<const RecordLimit> limits) {
     return nullptr;
 }
 
+[[gnu::noinline]] void wipe_stack_below() {
+    std::array<std::byte, kStackOfCallees> below;
+    ::explicit_bzero(below.data(), below.size());
+}
+
 }  // namespace
 
-int encode_record(const RecordContents& contents, std::vector<std::byte>& ret_record) {
-    bool too_long = false;
-    RecordHeader header = contents.header;
-    const std::size_t argument_bytes = strings_size(contents.arguments, too_long);
-    const std::size_t environment_bytes = strings_size(contents.environment, too_long);
-    const auto path_bytes = [](std::string_view path) {
-        return path.empty() ? 0 : path.size() + 1;
+bool fits_into_record(const RecordContents& contents) {
+    const auto is_too_high = [](std::int32_t target) {
+        return target >= 0 && static_cast<std::size_t>(target) >= kHighestTarget;
     };
-    const std::size_t size = sizeof header + contents.limits.size() * sizeof(RecordLimit) +
-                             padded(contents.descriptor_targets.size() * sizeof(std::int32_t)) +
-                             contents.affinity.size() + path_bytes(contents.executable) +
-                             path_bytes(contents.directory) + argument_bytes + environment_bytes +
-                             contents.payload.size();
-    if (too_long || size > kMaximumRecordSize) return E2BIG;
-    if (path_bytes(contents.executable) > kMaximumStringSize ||
-        path_bytes(contents.directory) > kMaximumStringSize)
-        return E2BIG;
+    const std::vector<std::int32_t>& targets = contents.descriptor_targets;
+    return record_size(contents) <= kMaximumRecordSize && !has_long_string(contents.arguments) &&
+           !has_long_string(contents.environment) &&
+           path_size(contents.executable) <= kMaximumStringSize &&
+           path_size(contents.directory) <= kMaximumStringSize &&
+           contents.affinity.size() <= kMaximumAffinitySize &&
+           targets.size() <= kMaximumRecordDescriptors &&
+           std::none_of(targets.begin(), targets.end(), is_too_high);
+}
 
+int encode_record(const RecordContents& contents, std::vector<std::byte>& ret_record) {
+    if (!fits_into_record(contents)) return E2BIG;
+    const std::size_t size = record_size(contents);
+    RecordHeader header = contents.header;
     header.magic = kRecordMagic;
     header.size = static_cast<std::uint32_t>(size);
     header.limit_count = static_cast<std::uint32_t>(contents.limits.size());
     header.descriptor_count = static_cast<std::uint32_t>(contents.descriptor_targets.size());
     header.affinity_bytes = static_cast<std::uint32_t>(contents.affinity.size());
-    header.executable_bytes = static_cast<std::uint32_t>(path_bytes(contents.executable));
-    header.directory_bytes = static_cast<std::uint32_t>(path_bytes(contents.directory));
+    header.executable_bytes = static_cast<std::uint32_t>(path_size(contents.executable));
+    header.directory_bytes = static_cast<std::uint32_t>(path_size(contents.directory));
     header.argument_count = static_cast<std::uint32_t>(contents.arguments.size());
-    header.argument_bytes = static_cast<std::uint32_t>(argument_bytes);
+    header.argument_bytes = static_cast<std::uint32_t>(strings_size(contents.arguments));
     header.environment_count = static_cast<std::uint32_t>(contents.environment.size());
-    header.environment_bytes = static_cast<std::uint32_t>(environment_bytes);
+    header.environment_bytes = static_cast<std::uint32_t>(strings_size(contents.environment));
     header.payload_bytes = static_cast<std::uint32_t>(contents.payload.size());
-    if (contents.descriptor_targets.size() > kMaximumRecordDescriptors) return E2BIG;
     if (scalar_error(header) || target_error(contents.descriptor_targets) ||
         limit_error(contents.limits) || contents.arguments.empty())
         return EINVAL;
@@ -161,6 +184,23 @@ int encode_record(const RecordContents& contents, std::vector<std::byte>& ret_re
     for (const char* string : contents.environment)
         append(ret_record, string, std::strlen(string) + 1);
     append(ret_record, contents.payload.data(), contents.payload.size());
+    return 0;
+}
+
+int view_values(const RecordContents& contents, RecordView& ret_view) {
+    std::vector<std::int32_t> targets = contents.descriptor_targets;
+    std::sort(targets.begin(), targets.end());
+    const bool is_twice = std::adjacent_find(targets.begin(), targets.end()) != targets.end();
+    if (scalar_error(contents.header) || limit_error(contents.limits) || is_twice ||
+        (!targets.empty() && targets.front() < 0) || contents.arguments.empty())
+        return EINVAL;
+    RecordView view{};
+    view.header = contents.header;
+    view.limits = contents.limits;
+    view.descriptor_targets = contents.descriptor_targets;
+    view.affinity = contents.affinity;
+    if (!contents.directory.empty()) view.directory = contents.directory.data();
+    ret_view = view;
     return 0;
 }
 
@@ -207,6 +247,15 @@ const char* decode_record(std::span<std::byte> bytes, RecordView& ret_view) {
     if (const char* error = limit_error(view.limits)) return error;
     ret_view = view;
     return nullptr;
+}
+
+void wipe(std::span<std::byte> record) {
+    ::explicit_bzero(record.data(), record.size());
+    // The vector registers hold the end of what was copied last: with as many zeros, by the same
+    // way.
+    if (!record.empty()) std::memmove(record.data(), record.data() + 1, record.size() - 1);
+    // And where a function was looked up at its first call they were spilled to the stack.
+    wipe_stack_below();
 }
 
 void point_at_strings(std::span<char> strings, std::size_t count, char** ret_pointers) {

@@ -48,27 +48,29 @@ bool say(int reply, ReplyKind kind, const ChildFailure& failure) {
 
 /// Whatever the template had open and is not for its children.
 void close_template_descriptors(const ChildPlan& plan, int mailbox) {
-    std::array<int, 600> kept;
+    std::array<int, kMostKept> kept;
     std::size_t count = 0;
     for (int own : {0, 1, 2, mailbox, plan.owner_pidfd, plan.parking_token.get()})
         kept[count++] = own;
     for (int number : plan.image_descriptors) kept[count++] = number;
     for (int number : plan.descriptors) kept[count++] = number;
-    close_all_but(std::span(kept).first(count));
+    if (int error = close_all_but(std::span(kept).first(count)))
+        fail(mailbox, {Stage::descriptors, error, -1});
 }
 
 /// A regular file gets an open file of its own under the same number: siblings would share its
-/// position. Where it may not be opened again it stays as it is.
-void open_anew(int number) {
+/// position. Where it may not be opened again it stays as it is. False: errno says why not.
+bool open_anew(int number) {
     struct stat status;
-    if (::fstat(number, &status) < 0 || !S_ISREG(status.st_mode)) return;
+    if (::fstat(number, &status) < 0 || !S_ISREG(status.st_mode)) return true;
     std::array<char, 32> path;
     std::snprintf(path.data(), path.size(), "/proc/self/fd/%d", number);
     const int kept_flags = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DSYNC | O_SYNC | O_DIRECT;
     const Descriptor file(::open(path.data(), (::fcntl(number, F_GETFL) & kept_flags) | O_CLOEXEC));
-    if (!file) return;
-    ::lseek(file.get(), ::lseek(number, 0, SEEK_CUR), SEEK_SET);
-    ::dup3(file.get(), number, ::fcntl(number, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0);
+    if (!file) return true;
+    const int close_on_exec = ::fcntl(number, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0;
+    return ::lseek(file.get(), ::lseek(number, 0, SEEK_CUR), SEEK_SET) >= 0 &&
+           ::dup3(file.get(), number, close_on_exec) >= 0;
 }
 
 /// From now on `exit` in this process runs only what was registered since: the exit handlers of the
@@ -83,13 +85,16 @@ void leave_before_image_handlers() {
         nullptr);
 }
 
-void leave_template_state(const ChildPlan& plan) {
-    reset_dispositions();
+void leave_template_state(const ChildPlan& plan, int mailbox) {
+    for (int number : plan.image_descriptors)
+        if (!open_anew(number)) fail(mailbox, {Stage::descriptors, errno, number});
     stack_t none{};
     none.ss_flags = SS_DISABLE;
-    ::sigaltstack(&none, nullptr);
+    if (!reset_dispositions() || ::sigaltstack(&none, nullptr) < 0)
+        fail(mailbox, {Stage::signals, errno, 0});
     const rlimit limit{plan.soft_descriptor_limit, plan.hard_descriptor_limit};
-    ::setrlimit(RLIMIT_NOFILE, &limit);
+    if (::setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        fail(mailbox, {Stage::limits, errno, RLIMIT_NOFILE});
     leave_before_image_handlers();
 }
 
@@ -112,15 +117,28 @@ struct Delivery {
     std::array<int, kMaximumMessageDescriptors> numbers;
 };
 
+std::span<std::byte> map_memory(std::size_t size, int reply) {
+    void* memory =
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) fail(reply, {Stage::record, errno, 0});
+    return {static_cast<std::byte*>(memory), size};
+}
+
 std::span<std::byte> map_large_record(int memfd, int mailbox) {
-    void* memory = ::mmap(nullptr, kMaximumRecordSize, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) fail(mailbox, {Stage::record, errno, 0});
     std::size_t size = 0;
-    const std::span<std::byte> buffer(static_cast<std::byte*>(memory), kMaximumRecordSize);
+    const std::span<std::byte> buffer = map_memory(kMaximumRecordSize, mailbox);
     if (int error = read_sealed_memfd(memfd, buffer, size))
         fail(mailbox, {Stage::record, error, 0});
     return buffer.first(size);
+}
+
+/// The environment of what becomes a template lies elsewhere than the next record, which its
+/// children will get: libraries may have noted where a variable is.
+void move_out_of_buffer(std::span<std::byte>& record, int reply) {
+    const std::span<std::byte> memory = map_memory(record.size(), reply);
+    std::copy(record.begin(), record.end(), memory.begin());
+    wipe(record);
+    record = memory;
 }
 
 /// Takes the record out of the mailbox, and closes it. The mailbox is replaced by the descriptor
@@ -156,7 +174,7 @@ void receive_record(int& mailbox, Delivery& ret_delivery) {
 
 void take_record_of_plan(const ChildPlan& plan, Delivery& ret_delivery) {
     // The bytes lie in the template's memory, of which this is a private copy by now.
-    ret_delivery.record = {const_cast<std::byte*>(plan.record.data()), plan.record.size()};
+    ret_delivery.record = plan.record;
     std::copy(plan.descriptors.begin(), plan.descriptors.end(), ret_delivery.numbers.begin());
     ret_delivery.descriptors = std::span(ret_delivery.numbers).first(plan.descriptors.size());
 }
@@ -178,7 +196,12 @@ char** make_pointers(std::span<char> strings, std::size_t count, std::span<char*
 /// `reply` may get another number. `has_threads`: fork handlers have started some.
 ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, bool has_threads, int& reply) {
     RecordView record;
-    if (decode_record(delivery.record, record)) fail(reply, {Stage::record, EBADMSG, 0});
+    const char* invalid = decode_record(delivery.record, record);
+    if (!invalid && (record.header.flags & kRecordLayer)) {
+        move_out_of_buffer(delivery.record, reply);
+        invalid = decode_record(delivery.record, record);
+    }
+    if (invalid) fail(reply, {Stage::record, EBADMSG, 0});
     const bool has_directory = record.header.flags & kRecordDirectoryDescriptor;
     if (delivery.descriptors.size() != record.descriptor_targets.size() + (has_directory ? 1 : 0))
         fail(reply, {Stage::descriptors, EBADMSG, 0});
@@ -188,6 +211,8 @@ ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, bool has_th
     if (has_directory) descriptors.directory = delivery.descriptors.back();
     descriptors.reply = reply;
     descriptors.image = plan.image_descriptors;
+    std::array<int, kMostKept> kept;
+    descriptors.kept = kept;
     ChildFailure failure;
     const bool is_set_up = set_up_child(record, descriptors, failure) &&
                            (!has_threads || set_up_other_threads(record, failure));
@@ -241,10 +266,10 @@ void touch_buffers() {
 ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_descriptor) {
     int mailbox = mailbox_descriptor.release();  // of a spare: later its pipe for the reply
     close_template_descriptors(plan, mailbox);
-    for (int number : plan.image_descriptors) open_anew(number);
-    leave_template_state(plan);
+    leave_template_state(plan, mailbox);
     // One that is stopped while it is parked goes on when its owner ends, and then ends too.
-    if (plan.record.empty()) ::prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0);
+    if (plan.record.empty() && ::prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0) < 0)
+        fail(mailbox, {Stage::signals, errno, SIGCONT});
     Delivery delivery;
     plan.host->part_from_siblings();
     // One thread starts no other on the way from here to user code.

@@ -11,6 +11,9 @@
 
 namespace warmfork {
 
+/// Numbers that a child may keep open at any step: those of a record, of the image, and a few.
+inline constexpr std::size_t kMostKept = 600;
+
 /// Everything a child needs, put down before the fork; after it the child looks at nothing else.
 struct ChildPlan {
     Host* host = nullptr;
@@ -21,7 +24,7 @@ struct ChildPlan {
         0;  ///< RLIMIT_NOFILE as it was; the template raised its own
     std::uint64_t hard_descriptor_limit = 0;
     /// A child that is forked on command: its record and descriptors. Empty: a spare, which waits.
-    std::span<const std::byte> record;
+    std::span<std::byte> record;
     std::vector<int> descriptors;
     Descriptor parking_token{};  ///< of a spare
 };

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -54,6 +55,7 @@ Template::Template(Connection connection, const PreloadInterface& preload, Host&
       check_(AllowList(connection_.allowed)),
       freshness_(connection_.inotify.get(), connection_.segment.layout().freshness) {
     policy_.set_range(connection_.hello.spares_least, connection_.hello.spares_most);
+    payload_.reserve(kMaximumFramePayload);
     plan_.host = &host;
     plan_.image = read_image_addresses();
     plan_.owner_pidfd = connection_.owner_pidfd.get();
@@ -223,15 +225,29 @@ std::string Template::receive_spawn(const FrameHeader& header, std::uint32_t cou
         return "it has a wrong number of descriptors";
     if (header.values[1] & kSpawnRecordInMemfd) {
         if (spawn_descriptors_.empty()) return "its memfd is missing";
-        payload_.resize(kMaximumRecordSize);
+        void* memory = ::mmap(nullptr, kMaximumRecordSize, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED)
+            return fmt::format("there is no memory for it: {}", std::strerror(errno));
+        large_record_ = {static_cast<std::byte*>(memory), kMaximumRecordSize};
         std::size_t size = 0;
-        if (int read_error = read_sealed_memfd(spawn_descriptors_[0].get(), payload_, size))
+        if (int read_error = read_sealed_memfd(spawn_descriptors_[0].get(), large_record_, size))
             return fmt::format("its memfd cannot be read: {}", std::strerror(read_error));
-        payload_.resize(size);
+        plan_.record = large_record_.first(size);
         spawn_descriptors_.erase(spawn_descriptors_.begin());
+    } else {
+        plan_.record = payload_;
     }
-    const char* invalid = decode_record(payload_, ret_record);
+    const char* invalid = decode_record(plan_.record, ret_record);
     return invalid ? invalid : "";
+}
+
+/// So that no later child finds a sibling's environment in its memory.
+void Template::forget_record() {
+    plan_.record = {};
+    wipe(payload_);
+    if (!large_record_.empty()) ::munmap(large_record_.data(), large_record_.size());
+    large_record_ = {};
 }
 
 void Template::refuse(const FrameHeader& header, const ForkFailure& failure) {
@@ -252,8 +268,6 @@ std::optional<ChildCommand> Template::spawn(const FrameHeader& header) {
         failure = {Stage::record, EBADMSG, "the spawn record is not valid: " + error};
     else if (!fresh && !(header.values[1] & kSpawnFromStaleImage))
         failure = {Stage::stale, ESTALE, freshness_.change()};
-    else
-        plan_.record = payload_;
     for (const Descriptor& descriptor : spawn_descriptors_)
         plan_.descriptors.push_back(descriptor.get());
 
@@ -263,7 +277,7 @@ std::optional<ChildCommand> Template::spawn(const FrameHeader& header) {
             return command;
     // Said before the mailboxes are closed, which is what the owner waits for.
     if (failure.stage != Stage::none) refuse(header, failure);
-    plan_.record = {};
+    forget_record();
     plan_.descriptors.clear();
     spawn_descriptors_.clear();
     spawn_mailboxes_.clear();

@@ -101,6 +101,7 @@ class Template {
                                     std::vector<Descriptor>& ret_descriptors);
     std::string receive_spawn(const FrameHeader& frame, std::uint32_t count,
                               RecordView& ret_record);
+    void forget_record();
     void refuse(const FrameHeader& frame, const ForkFailure& failure);
     void hand_off(const FrameHeader& frame);
     void set_range(const FrameHeader& frame);
@@ -148,7 +149,8 @@ class Template {
     bool owner_is_gone_ = false;
 
     // Of the spawn command in progress. Members, so that a child never destroys them.
-    std::vector<std::byte> payload_;
+    std::vector<std::byte> payload_;     ///< never grows, which would leave a record behind
+    std::span<std::byte> large_record_;  ///< mapped for it; empty: it lies in `payload_`
     std::vector<Descriptor> spawn_descriptors_;
     std::vector<Descriptor> spawn_mailboxes_;
 };

@@ -13,12 +13,12 @@
 namespace warmfork {
 namespace {
 
-void close_all_but_image(const ChildPlan& plan, int channel) {
-    std::array<int, 600> kept;
+int close_all_but_image(const ChildPlan& plan, int channel) {
+    std::array<int, kMostKept> kept;
     std::size_t count = 0;
     for (int number : {0, 1, 2, channel}) kept[count++] = number;
     for (int number : plan.image_descriptors) kept[count++] = number;
-    close_all_but(std::span(kept).first(count));
+    return close_all_but(std::span(kept).first(count));
 }
 
 /// Returns the file that comes with the greeting. All signals are blocked: only SIGKILL and the end
@@ -38,8 +38,8 @@ Descriptor wait_for_greeting(int channel) {
     return Descriptor(number);
 }
 
-void put_on_standard_output(const Descriptor& log) {
-    for (int number : {1, 2}) ::dup2(log.get(), number);
+bool put_on_standard_output(const Descriptor& log) {
+    return ::dup2(log.get(), 1) >= 0 && ::dup2(log.get(), 2) >= 0;
 }
 
 }  // namespace
@@ -53,11 +53,12 @@ TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan, Descripto
     if (birth.pid < 0) return {};
     if (birth.pid > 0) return birth;
 
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::getppid() != child) ::_exit(0);
+    // One that cannot be what it should is none: its owner starts a template of its own then.
+    if (::prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || ::getppid() != child) ::_exit(0);
+    wipe(plan.record);  // of the child, whose own children this is to make
     mailbox.reset();
     birth.channel = std::move(far);
-    close_all_but_image(plan, birth.channel.get());
+    if (close_all_but_image(plan, birth.channel.get())) ::_exit(0);
     std::array<char, 16> name{};
     ::prctl(PR_GET_NAME, name.data());
     ::prctl(PR_SET_NAME, "warmfork-twin");
@@ -66,11 +67,12 @@ TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan, Descripto
     // The children of a process that no wait sees would not be seen either: a second one, which the
     // child takes over when this one ends.
     if (const int pid = clone.clone_child(SIGCHLD); pid != 0) ::_exit(pid < 0);
-    put_on_standard_output(log);
     ::prctl(PR_SET_NAME, name.data());
-    ::setpgid(0, 0);  // as every template: Ctrl-C does not reach it
     const rlimit limit{plan.soft_descriptor_limit, plan.hard_descriptor_limit};
-    ::setrlimit(RLIMIT_NOFILE, &limit);
+    // A group of its own, as every template has: Ctrl-C does not reach it.
+    if (!put_on_standard_output(log) || ::setpgid(0, 0) < 0 ||
+        ::setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        ::_exit(1);
     birth.is_this_process = true;
     return birth;
 }

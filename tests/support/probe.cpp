@@ -6,6 +6,9 @@
 //   raise N          ends by signal N
 //   wait             sleeps until a signal ends it; `stubborn`: ignores SIGTERM
 //   payload          prints the payload
+//   count-descriptors
+//   search N         prints how often the text of `secret` for N lies in its writable memory
+//   search-below N   has a child of its own template do so, without the variable SECRET
 //   fork-handlers    prints how often the prepare and child handlers of `atfork` have run
 //   nest N           prints who it is, its parent and who has made its image; with N > 0, opens its
 //   own
@@ -163,6 +166,45 @@ int nest(int depth) {
     while (true) ::pause();
 }
 
+/// How often the text that test_siblings.cpp has for `seed` lies in this process's writable memory.
+/// Compared letter by letter, so that looking for it does not put it there.
+int count_secrets(int seed) {
+    constexpr int kSize = 32;
+    std::ifstream maps("/proc/self/maps");
+    std::ifstream memory("/proc/self/mem", std::ios::binary);
+    int found = 0;
+    for (std::string line; std::getline(maps, line);) {
+        unsigned long begin = 0, end = 0;
+        char permissions[5] = {};
+        if (std::sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, permissions) != 3 ||
+            std::string_view(permissions) != "rw-p")
+            continue;
+        for (unsigned long at = begin; at < end; at += 4096) {
+            char page[4096 + kSize] = {};
+            memory.clear();
+            memory.seekg(static_cast<std::streamoff>(at));
+            memory.read(page, static_cast<std::streamsize>(std::min(end - at, sizeof page)));
+            for (int start = 0; start < 4096; ++start) {
+                int same = 0;
+                while (same < kSize && page[start + same] == 'a' + (same * 7 + seed) % 26) ++same;
+                found += same == kSize;
+            }
+        }
+    }
+    return found;
+}
+
+int search_below(const char* seed) {
+    warmfork::Template table = open_own_template();
+    const char* const arguments[] = {template_command[0].c_str(), "search", seed, nullptr};
+    const char* const changes[] = {"SECRET", nullptr};
+    warmfork_request request;
+    warmfork_request_init(&request);
+    request.arguments = arguments;
+    request.environment_changes = changes;
+    return WEXITSTATUS(table.spawn(request).wait());
+}
+
 int act(int argc, char** argv, std::string_view payload) {
     const std::string_view word = argc > 1 ? argv[1] : "";
     if (word == "view") {
@@ -175,6 +217,12 @@ int act(int argc, char** argv, std::string_view payload) {
         std::printf("%d %d\n", prepare_runs > 0, child_runs);
     } else if (word == "payload") {
         std::printf("%.*s", static_cast<int>(payload.size()), payload.data());
+    } else if (word == "count-descriptors") {
+        std::printf("%zu", open_descriptors().size());
+    } else if (word == "search") {
+        std::printf("%d", count_secrets(std::atoi(argv[2])));
+    } else if (word == "search-below") {
+        return search_below(argv[2]);
     } else if (word == "nest") {
         return nest(std::atoi(argv[2]));
     } else if (word == "own") {
