@@ -2,10 +2,12 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <utility>
 
 namespace warmfork {
@@ -34,6 +36,15 @@ class Descriptor {
   private:
     int number_ = -1;
 };
+
+/// May this process make a file of that size? One that tries all the same is ended by SIGXFSZ.
+/// False: errno is EFBIG.
+inline bool may_make_file_of(std::uint64_t size) {
+    rlimit limit{};
+    const bool is_allowed = ::getrlimit(RLIMIT_FSIZE, &limit) < 0 || size <= limit.rlim_cur;
+    if (!is_allowed) errno = EFBIG;
+    return is_allowed;
+}
 
 /// A pidfd (close-on-exec) of a process that has not been reaped; empty with errno set on failure.
 inline Descriptor open_pidfd(int pid) {

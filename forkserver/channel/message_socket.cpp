@@ -85,6 +85,7 @@ std::uint64_t socket_cookie(int socket) {
 }
 
 Descriptor make_sealed_memfd(std::span<const std::byte> bytes) {
+    if (!may_make_file_of(bytes.size())) return Descriptor();
     Descriptor memfd(::memfd_create("warmfork-record", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (!memfd) return memfd;
     for (std::size_t written = 0; written < bytes.size();) {

@@ -46,6 +46,7 @@ int Segment::map(int memfd) {
 
 int Segment::create(Segment& ret_segment, Descriptor& ret_memfd) {
     Segment segment;
+    if (!may_make_file_of(sizeof(SegmentLayout))) return errno;
     Descriptor memfd(::memfd_create("warmfork-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (!memfd) return errno;
     if (::ftruncate(memfd.get(), sizeof(SegmentLayout)) < 0) return errno;

@@ -67,7 +67,6 @@ inline std::optional<TemplateFacts> read_template_facts(std::span<const std::byt
 /// What a client has to compare its requests with.
 struct SharedImage {
     std::uint64_t pid = 0;  ///< of the template
-    bool could_compare = false;
     std::string directory;
     std::vector<std::string> options, environment;  ///< that it was started with
     bool reads_all_variables = false;
@@ -80,7 +79,6 @@ struct SharedImage {
 inline std::vector<std::byte> write_body(const SharedImage& image) {
     FieldWriter writer;
     writer.number(image.pid)
-        .number(image.could_compare)
         .text(image.directory)
         .texts(image.options)
         .texts(image.environment)
@@ -95,7 +93,6 @@ inline std::optional<SharedImage> read_shared_image(std::span<const std::byte> b
     FieldReader reader(body);
     SharedImage image;
     image.pid = reader.number();
-    reader.number(image.could_compare);
     image.directory = reader.text();
     image.options = reader.texts();
     image.environment = reader.texts();

@@ -150,7 +150,6 @@ void Service::show_image(Client& client, TemplateProcess& process) {
     client.images.insert(id);
     SharedImage image;
     image.pid = static_cast<std::uint64_t>(process.pid());
-    image.could_compare = process.could_compare();
     image.directory = process.directory();
     image.environment = process.environment_at_start();
     const ReadVariables variables = process.variables();
@@ -253,9 +252,10 @@ void Service::start_fixed_command(ServedTemplate& served, Client& client,
     Request request;
     Outcome failure = request.read(given);
     ChildRecord record;
+    ColdReason cold;  // which is not for a client of another user
     if (!failure)
         failure = make_child_record(request, answer.process->state_at_start(), read_owner_state(),
-                                    {Lifetime::detached, 0, false, true}, record);
+                                    {Lifetime::detached, 0, false, true}, record, cold);
     int ends[2] = {-1, -1};
     if (!failure && ::pipe2(ends, O_CLOEXEC) < 0)
         failure = make_failure(Stage::descriptors, errno, "cannot make a pipe for the reply");

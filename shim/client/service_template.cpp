@@ -195,8 +195,8 @@ ColdReason ServiceTemplate::find_reason(const Request& request, const PythonComm
 /// A child of the service has its ids, groups and limits.
 ColdReason ServiceTemplate::find_state_reason(const LeasedImage& image, const OwnerState& now) {
     std::string change = find_incompatible_change(image.state_at_start(), now, Parent::service);
-    if (change.empty() && image.facts().could_compare && !can_compare_with(connection_->service()))
-        change = "this process is confined in a way that the service is not";
+    if (change.empty() && !can_look_at(connection_->service()) && is_landlock_there())
+        change = "this process may not look at the service: perhaps it is confined (Landlock)";
     if (change.empty()) return {};
     return {WARMFORK_REASON_OWNER_CHANGED, "compared with the service: " + change};
 }
@@ -206,6 +206,10 @@ Outcome ServiceTemplate::spawn_warm(const Request& request, bool may_wait, ColdR
     std::shared_ptr<ServiceConnection> connection;
     if (Outcome failure = connect(connection)) return failure;
     if (facts_.has_fixed_command) return spawn_fixed(request, ret_spawned);
+    if (Outcome failure = check_size(request)) {
+        ret_cold = {WARMFORK_REASON_LIMITS, failure->text};
+        return failure;
+    }
     PythonCommand command;
     Wanted wanted;
     if ((ret_cold = select(request, command, wanted))) return {};
@@ -227,7 +231,7 @@ Outcome ServiceTemplate::spawn_warm(const Request& request, bool may_wait, ColdR
         if (!(ret_cold = find_reason(request, command, *lease.image)) &&
             !(ret_cold = find_state_reason(*lease.image, state)))
             failure = make_child_record(request, lease.image->state_at_start(), state,
-                                        {Lifetime::detached, 0, false, true}, record);
+                                        {Lifetime::detached, 0, false, true}, record, ret_cold);
         if (failure || ret_cold) {
             connection->forget_child(lease.child);
             return failure;
@@ -342,6 +346,10 @@ Outcome ServiceTemplate::explain(const Request& request, ColdReason& ret_reason)
     }
     std::shared_ptr<ServiceConnection> connection;
     if (Outcome failure = connect(connection)) return failure;
+    if (const Outcome failure = check_size(request)) {
+        ret_reason = {WARMFORK_REASON_LIMITS, failure->text};
+        return {};
+    }
     PythonCommand command;
     Wanted wanted;
     if ((ret_reason = select(request, command, wanted))) return {};

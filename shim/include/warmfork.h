@@ -52,7 +52,7 @@ enum warmfork_reason {
     WARMFORK_REASON_PROGRAM = 3,       /* not the template's program */
     WARMFORK_REASON_COMMAND_LINE = 4,  /* options that shape the interpreter itself */
     WARMFORK_REASON_ENVIRONMENT = 5,   /* a variable that start-up has read differs */
-    WARMFORK_REASON_LIMITS = 6,        /* a limit that only takes effect at exec */
+    WARMFORK_REASON_LIMITS = 6,        /* a limit that takes effect at exec only, or is in the way */
     WARMFORK_REASON_DESCRIPTORS = 7,   /* a descriptor's number is in use by the image */
     WARMFORK_REASON_OWNER_CHANGED = 8, /* the owner has changed in a way that a child cannot follow */
     WARMFORK_REASON_RESTARTING = 9,    /* a new template is being preloaded */

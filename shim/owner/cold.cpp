@@ -18,10 +18,17 @@ namespace {
 struct ColdChild {
     ColdPlan& plan;
     std::vector<const char*> paths;
-    std::vector<char*> arguments;
-    std::vector<char*> environment;
+    std::vector<char*> arguments, environment;  ///< with a null pointer at the end
+    std::vector<int> kept;
     ChildFailure failure;
 };
+
+std::vector<char*> with_end(std::span<const char* const> strings) {
+    std::vector<char*> pointers;
+    for (const char* string : strings) pointers.push_back(const_cast<char*>(string));
+    pointers.push_back(nullptr);
+    return pointers;
+}
 
 bool ask_to_be_kept(const ColdPlan& plan, ChildFailure& failure) {
     const int pidfd = open_pidfd(::getpid()).release();
@@ -31,9 +38,13 @@ bool ask_to_be_kept(const ColdPlan& plan, ChildFailure& failure) {
     return error == 0;
 }
 
-void set_default(std::uint64_t signals) {
+bool set_default(std::uint64_t signals, ChildFailure& failure) {
     for (int signal = 1; signal <= 64; ++signal)
-        if (signals >> (signal - 1) & 1) ::signal(signal, SIG_DFL);
+        if ((signals >> (signal - 1) & 1) && ::signal(signal, SIG_DFL) == SIG_ERR) {
+            failure = {Stage::signals, errno, signal};
+            return false;
+        }
+    return true;
 }
 
 int try_each(const std::vector<const char*>& paths, char* const* arguments,
@@ -54,12 +65,19 @@ int try_each(const std::vector<const char*>& paths, char* const* arguments,
 
 [[noreturn]] void run_cold_child(ColdChild& child) {
     ColdPlan& plan = child.plan;
-    if (plan.lifeline >= 0) ::fcntl(plan.lifeline, F_SETOWN, ::getpid());
+    if (plan.lifeline >= 0 && ::fcntl(plan.lifeline, F_SETOWN, ::getpid()) < 0) {
+        child.failure = {Stage::fork, errno, 0};
+        ::_exit(127);
+    }
     if (plan.keeper >= 0 && !ask_to_be_kept(plan, child.failure)) ::_exit(127);
-    reset_handlers();
-    set_default(plan.signals_default);
+    if (!reset_handlers()) {
+        child.failure = {Stage::signals, errno, 0};
+        ::_exit(127);
+    }
+    if (!set_default(plan.signals_default, child.failure)) ::_exit(127);
     ChildDescriptors descriptors;
     descriptors.sources = plan.sources;
+    descriptors.kept = child.kept;
     if (!set_up_child(plan.record, descriptors, child.failure)) ::_exit(127);
     set_signal_mask(plan.signal_mask);
     child.failure.error_number =
@@ -83,7 +101,9 @@ std::string describe(const ColdPlan& plan, const ChildFailure& failure) {
             return std::string("cannot change to directory ") +
                    (plan.record.directory ? plan.record.directory : ".");
         case Stage::descriptors:
-            return "cannot place descriptor " + std::to_string(failure.detail) + " of the child";
+            return failure.detail < 0 ? "cannot close what is not for the child"
+                                      : "cannot place descriptor " +
+                                            std::to_string(failure.detail) + " of the child";
         default:
             return std::string("cannot start a child, stage ") + stage_name(failure.stage);
     }
@@ -92,14 +112,9 @@ std::string describe(const ColdPlan& plan, const ChildFailure& failure) {
 }  // namespace
 
 Outcome spawn_cold(ColdPlan& plan, int& ret_pid) {
-    ColdChild child{plan, {}, {}, {}, {}};
+    ColdChild child{plan, {}, with_end(plan.arguments), with_end(plan.environment), {}, {}};
     for (const std::string& candidate : plan.candidates) child.paths.push_back(candidate.c_str());
-    child.arguments.resize(plan.record.header.argument_count + 1);
-    child.environment.resize(plan.record.header.environment_count + 1);
-    point_at_strings(plan.record.arguments, plan.record.header.argument_count,
-                     child.arguments.data());
-    point_at_strings(plan.record.environment, plan.record.header.environment_count,
-                     child.environment.data());
+    child.kept.resize(kept_count(plan.record.descriptor_targets.size(), 0));
 
     const std::uint64_t mask = signal_mask();
     set_signal_mask(kAllSignals);  // a handler of this process must not run in the child

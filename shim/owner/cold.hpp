@@ -11,7 +11,8 @@
 namespace warmfork {
 
 struct ColdPlan {
-    RecordView record;
+    RecordView record{};  ///< how the child is to be; see view_values
+    std::span<const char*const> arguments, environment;
     std::vector<int> sources;  ///< descriptors of the owner, [i] for record.descriptor_targets[i]
     std::vector<std::string> candidates;  ///< full paths to try, in order
     std::uint64_t signals_default = 0;    ///< ignored signals that go back to the default action

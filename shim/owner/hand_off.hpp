@@ -37,15 +37,25 @@ struct ChildTies {
 
 struct ChildRecord {
     std::vector<std::byte> bytes;
+    Descriptor memfd;              ///< holds the bytes, where they are too many to travel inline
     std::vector<int> descriptors;  ///< the owner's, in the order of the record
     Descriptor directory;          ///< the last of them
 };
 
+/// Can the request be served warm, as far as its size goes? Stage record, E2BIG: it is more than a
+/// record holds, or than execve would take of this process.
+[[nodiscard]] Outcome check_size(const Request& request);
+
+/// Makes bytes and memfd. EINVAL: a value is out of range; otherwise it is a limit that is in the
+/// way.
+[[nodiscard]] Outcome encode(const RecordContents& contents, ChildRecord& ret_record);
+
 /// What the request says, and what a cold child would inherit `now`, where the image began with
-/// `then`.
+/// `then`. Where it fails and a cold child, which needs no record, could be had, `ret_cold` says
+/// why.
 [[nodiscard]] Outcome make_child_record(const Request& request, const OwnerState& then,
                                         const OwnerState& now, const ChildTies& ties,
-                                        ChildRecord& ret_record);
+                                        ChildRecord& ret_record, ColdReason& ret_cold);
 
 /// Sends the record to a parked child, with the write end of a pipe for its reply. Stage hand_off:
 /// it has ended.

@@ -6,6 +6,7 @@
 #include "keeper/keeper.hpp"
 #include "owner/companions.hpp"
 #include "owner/owned_sockets.hpp"
+#include "owner/owner_state.hpp"
 
 namespace warmfork {
 namespace {
@@ -78,7 +79,10 @@ Outcome keep_child(pid_t pid) {
 }
 
 Outcome spawn_kept(ColdPlan& plan, int& ret_pid) {
-    if (plan.record.header.lifetime == Lifetime::detached) return spawn_cold(plan, ret_pid);
+    // A keeper would be the first process of the namespace that the child is to begin in, and end
+    // it with its own end.
+    if (plan.record.header.lifetime == Lifetime::detached || has_children_elsewhere())
+        return spawn_cold(plan, ret_pid);
     return keeper_socket().with([&](int keeper) {
         plan.keeper = keeper;
         return spawn_cold(plan, ret_pid);

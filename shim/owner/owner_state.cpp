@@ -1,18 +1,19 @@
 #include "owner/owner_state.hpp"
 
 #include <fcntl.h>
-#include <linux/kcmp.h>
+#include <linux/capability.h>
+#include <linux/landlock.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/personality.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <string_view>
+#include <type_traits>
 
 #include "child/setup.hpp"
 #include "owner/kept_descriptor.hpp"
@@ -21,24 +22,47 @@
 namespace warmfork {
 namespace {
 
-// IOPRIO_WHO_PROCESS of ioprio_get(2). linux/ioprio.h is not included: that of Linux 6.1.192 is no
-// C++.
-constexpr int kIoPriorityOfProcess = 1;
+// Of a task: those that its children get may be others than its own.
+constexpr std::array<const char*, std::tuple_size_v<Namespaces>> kNamespaceNames{
+    "cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time_for_children", "user", "uts"};
+constexpr std::size_t kPidNamespace = 4, kChildrensPidNamespace = 5;
 
 /// Files of /proc that are read at every spawn, each by one pread on a kept descriptor.
 struct ProcFiles {
     pid_t thread =
         0;  ///< whose they are: a forked copy of the owner and other threads open their own
-    KeptDescriptor status, cgroup, oom_score_adjust;
-    bool are_intact() const { return status && cgroup && oom_score_adjust; }
+    KeptDescriptor namespaces;  ///< their directory
+    KeptDescriptor status, cgroup, oom_score_adjust, core_dump_filter;
+    KeptDescriptor security_label;  ///< none: this kernel has no labels
+    bool have_labels = false;
+    bool are_intact() const {
+        return namespaces && status && cgroup && oom_score_adjust && core_dump_filter &&
+               (!have_labels || security_label);
+    }
 };
 
 ProcFiles open_proc_files() {
-    const auto open = [](const char* path) {
-        return KeptDescriptor(Descriptor(::open(path, O_RDONLY | O_CLOEXEC)));
+    const auto open = [](const char* path, int flags = O_RDONLY) {
+        return KeptDescriptor(Descriptor(::open(path, flags | O_CLOEXEC)));
     };
-    return {::gettid(), open("/proc/thread-self/status"), open("/proc/thread-self/cgroup"),
-            open("/proc/thread-self/oom_score_adj")};
+    ProcFiles files{::gettid(),
+                    open("/proc/thread-self/ns", O_PATH | O_DIRECTORY),
+                    open("/proc/thread-self/status"),
+                    open("/proc/thread-self/cgroup"),
+                    open("/proc/thread-self/oom_score_adj"),
+                    open("/proc/self/coredump_filter"),
+                    open("/proc/thread-self/attr/current"),
+                    true};
+    // Where no module of the kernel labels tasks it is a file that cannot be read, or none.
+    std::array<char, 1> first;
+    const bool is_missing = !files.security_label && errno == ENOENT;
+    if (is_missing ||
+        (files.security_label &&
+         ::pread(files.security_label.unchecked(), first.data(), 1, 0) < 0 && errno == EINVAL)) {
+        files.security_label = KeptDescriptor();
+        files.have_labels = false;
+    }
+    return files;
 }
 
 ProcFiles& proc_files() {
@@ -57,13 +81,13 @@ std::string_view read_again(const KeptDescriptor& file, std::span<char> buffer) 
     return {buffer.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
 }
 
-void read_status(OwnerState& state, const KeptDescriptor& file) {
+/// False: it cannot be read.
+bool read_status(OwnerState& state, const KeptDescriptor& file) {
     std::array<char, 8192> buffer;
     std::string_view status = read_again(file, std::span(buffer).first(8191));
-    if (status.empty()) return;
+    if (status.empty()) return false;
     buffer[status.size()] = '\0';
-    state.is_known = true;
-    state.credentials.reserve(512);
+    state.credentials.reserve(768);
     while (!status.empty()) {
         const std::string_view line = status.substr(0, status.find('\n'));
         const std::size_t colon = std::min(line.find(':'), line.size());
@@ -75,11 +99,30 @@ void read_status(OwnerState& state, const KeptDescriptor& file) {
             state.signals_ignored = std::strtoull(value, nullptr, 16);
         else if (key == "NoNewPrivs")
             state.no_new_privileges = std::atoi(value) != 0;
-        else if (key == "Uid" || key == "Gid" || key == "Groups" || key.starts_with("Cap") ||
-                 key.starts_with("Seccomp"))
+        else if (key == "CapEff")
+            state.capabilities = std::strtoull(value, nullptr, 16);
+        if (key == "Uid" || key == "Gid" || key == "Groups" || key.starts_with("Cap") ||
+            key.starts_with("Seccomp") || key.starts_with("Speculation"))
             state.credentials.append(line).push_back('\n');
         status.remove_prefix(std::min(line.size() + 1, status.size()));
     }
+    return true;
+}
+
+/// By the number in "net:[4026531833]". False: one cannot be read.
+bool read_namespaces(Namespaces& ret_namespaces, int directory) {
+    for (std::size_t i = 0; i < kNamespaceNames.size(); ++i) {
+        std::array<char, 64> link{};
+        const ssize_t size =
+            ::readlinkat(directory, kNamespaceNames[i], link.data(), link.size() - 1);
+        const char* number = size > 0 ? std::strchr(link.data(), '[') : nullptr;
+        if (number)
+            ret_namespaces[i] = std::strtoull(number + 1, nullptr, 10);
+        else if (size >= 0 || errno != ENOENT)
+            return false;
+    }
+    // One that every kernel has: where it is missing so is the thread that the directory is of.
+    return ret_namespaces[kPidNamespace] != 0;
 }
 
 bool is_same(const rlimit& one, const rlimit& other) {
@@ -90,6 +133,10 @@ constexpr const char* kSince = " since the template was started";
 
 std::string find_change_of_process(const OwnerState& then, const OwnerState& now, Parent parent) {
     const std::string since = kSince;
+    if (const char* name = find_difference(then.settings, now.settings, SettingOf::process))
+        return std::string("the owner's ") + name + " has changed" + since;
+    if (then.core_dump_filter != now.core_dump_filter)
+        return "the owner's filter of core dumps has changed" + since;
     const bool is_own = parent == Parent::owner;
     if (is_own && then.session != now.session)
         return "the owner has moved to another session" + since;
@@ -114,24 +161,53 @@ std::string find_change_of_thread(const OwnerState& then, const OwnerState& now)
         return "the owner's ids, groups, capabilities or seccomp filters have changed" + since;
     if (then.no_new_privileges && !now.no_new_privileges)
         return "the calling thread has privileges that the template gave up";
-    if (then.scheduler != now.scheduler || then.io_priority != now.io_priority)
-        return "the owner's scheduling class or I/O priority has changed" + since;
-    if (then.personality != now.personality || then.secure_bits != now.secure_bits ||
-        then.timer_slack != now.timer_slack)
-        return "the owner's personality, securebits or timer slack has changed" + since;
+    for (std::size_t i = 0; i < kNamespaceNames.size(); ++i)
+        if (then.namespaces[i] != now.namespaces[i])
+            return std::string("the owner's namespace ") + kNamespaceNames[i] + " is another one" +
+                   since;
+    if (then.security_label != now.security_label)
+        return "the owner's security label has changed" + since;
+    if (const char* name = find_difference(then.settings, now.settings, SettingOf::thread))
+        return std::string("the owner's ") + name + " has changed" + since;
     if (now.nice < then.nice) return "the owner's nice value is lower than the template's";
+    return {};
+}
+
+/// With its mount: a directory that is bound elsewhere has the same number there. False: unknown.
+bool read_root(OwnerState& state) {
+    constexpr unsigned kWanted = STATX_INO | STATX_MNT_ID;
+    struct statx root {};
+    if (::statx(AT_FDCWD, "/", AT_STATX_DONT_SYNC, kWanted, &root) < 0 ||
+        (root.stx_mask & kWanted) != kWanted)
+        return false;
+    state.root_mount = root.stx_mnt_id;
+    state.root_device = std::uint64_t{root.stx_dev_major} << 32 | root.stx_dev_minor;
+    state.root_inode = root.stx_ino;
+    return true;
+}
+
+/// Returns what cannot be read, or an empty text.
+std::string read_files(OwnerState& state, const ProcFiles& files) {
+    if (!files.are_intact()) return "files of /proc, which cannot be opened";
+    if (!read_status(state, files.status)) return "/proc/self/status";
+    std::array<char, 8192> buffer;
+    state.cgroup = read_again(files.cgroup, buffer);
+    std::array<char, 32> number{};
+    const std::string_view adjust = read_again(files.oom_score_adjust, std::span(number).first(31));
+    state.oom_score_adjust = std::atoi(number.data());
+    state.core_dump_filter = read_again(files.core_dump_filter, buffer);
+    if (adjust.empty() || state.core_dump_filter.empty())
+        return "/proc/self/oom_score_adj or coredump_filter";
+    if (files.have_labels) state.security_label = read_again(files.security_label, buffer);
+    if (files.have_labels && state.security_label.empty()) return "/proc/self/attr/current";
+    if (!read_namespaces(state.namespaces, files.namespaces.unchecked())) return "/proc/self/ns";
     return {};
 }
 
 OwnerState read_state(const ProcFiles& files) {
     OwnerState state;
     state.thread = ::gettid();
-    read_status(state, files.status);
-    std::array<char, 8192> buffer;
-    state.cgroup = read_again(files.cgroup, buffer);
-    std::array<char, 32> number{};
-    read_again(files.oom_score_adjust, std::span(number).first(31));
-    state.oom_score_adjust = std::atoi(number.data());
+    state.unknown = read_files(state, files);
 
     state.signal_mask = signal_mask();
     state.nice = ::getpriority(PRIO_PROCESS, 0);
@@ -142,17 +218,11 @@ OwnerState read_state(const ProcFiles& files) {
     const long affinity_size =
         ::syscall(SYS_sched_getaffinity, 0, state.affinity.size(), state.affinity.data());
     state.affinity_size = affinity_size > 0 ? static_cast<std::size_t>(affinity_size) : 0;
-
-    struct statx root {};
-    ::statx(AT_FDCWD, "/", AT_STATX_DONT_SYNC, STATX_INO | STATX_MNT_ID, &root);
-    state.root_mount = root.stx_mnt_id;
-    state.root_device = std::uint64_t{root.stx_dev_major} << 32 | root.stx_dev_minor;
-    state.root_inode = root.stx_ino;
-    state.scheduler = ::sched_getscheduler(0);
-    state.io_priority = static_cast<int>(::syscall(SYS_ioprio_get, kIoPriorityOfProcess, 0));
-    state.personality = ::personality(0xffffffff);
-    state.secure_bits = ::prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
-    state.timer_slack = ::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+    if (state.affinity_size == 0 && state.unknown.empty()) state.unknown = "the affinity";
+    if (!read_root(state) && state.unknown.empty())
+        state.unknown = "the mount of the root directory (statx)";
+    if (const char* name = read_task_settings(state.settings); name && state.unknown.empty())
+        state.unknown = name;
     return state;
 }
 
@@ -167,7 +237,12 @@ OwnerState read_owner_state_once() {
 }
 
 std::string find_incompatible_change(const OwnerState& then, const OwnerState& now, Parent parent) {
-    if (!then.is_known || !now.is_known) return "the owner's state cannot be read from /proc";
+    for (const OwnerState* state : {&now, &then})
+        if (!state->unknown.empty())
+            return "of the owner's state this cannot be read: " + state->unknown;
+    // That of another pid namespace: it has no number here by which a child could join it.
+    if (parent == Parent::owner && now.process_group == 0)
+        return "the owner's process group is one of another pid namespace";
     std::string change = find_change_of_process(then, now, parent);
     return change.empty() ? find_change_of_thread(then, now) : change;
 }
@@ -179,8 +254,9 @@ bool is_of_one_thread(const OwnerState& then, const OwnerState& now) {
     // By way of libc ids change in all threads.
     const std::string path = "/proc/self/task/" + std::to_string(then.thread) + "/status";
     OwnerState other;
-    read_status(other, KeptDescriptor(Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC))));
-    return other.is_known && other.credentials == then.credentials &&
+    return read_status(other,
+                       KeptDescriptor(Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC)))) &&
+           other.credentials == then.credentials &&
            other.no_new_privileges == then.no_new_privileges;
 }
 
@@ -189,13 +265,18 @@ namespace {
 /// Calls `visit` with each part that is plain memory.
 template <typename State, typename Visit>
 void visit_parts(State& state, Visit visit) {
-    visit(state.is_known), visit(state.signals_ignored), visit(state.signal_mask);
-    visit(state.file_mode_mask), visit(state.no_new_privileges), visit(state.nice);
-    visit(state.oom_score_adjust), visit(state.process_group), visit(state.limits);
-    visit(state.affinity), visit(state.affinity_size), visit(state.session);
+    visit(state.signals_ignored), visit(state.signal_mask), visit(state.file_mode_mask);
+    visit(state.no_new_privileges), visit(state.nice), visit(state.oom_score_adjust);
+    visit(state.process_group), visit(state.limits), visit(state.affinity);
+    visit(state.affinity_size), visit(state.session), visit(state.capabilities);
     visit(state.root_mount), visit(state.root_device), visit(state.root_inode);
-    visit(state.scheduler), visit(state.io_priority), visit(state.personality);
-    visit(state.secure_bits), visit(state.timer_slack);
+    visit(state.namespaces), visit(state.settings);
+}
+
+template <typename State, typename Visit>
+void visit_texts(State& state, Visit visit) {
+    visit(state.unknown), visit(state.credentials), visit(state.cgroup);
+    visit(state.security_label), visit(state.core_dump_filter);
 }
 
 }  // namespace
@@ -205,7 +286,7 @@ std::string encode_owner_state(const OwnerState& state) {
     visit_parts(state, [&](const auto& part) {
         writer.text({reinterpret_cast<const char*>(&part), sizeof part});
     });
-    writer.text(state.credentials).text(state.cgroup);
+    visit_texts(state, [&](const std::string& text) { writer.text(text); });
     return {reinterpret_cast<const char*>(writer.bytes().data()), writer.bytes().size()};
 }
 
@@ -216,17 +297,48 @@ OwnerState decode_owner_state(std::string_view text) {
     visit_parts(state, [&](auto& part) {
         const std::string bytes = reader.text();
         is_whole = is_whole && bytes.size() == sizeof part;
-        if (is_whole) std::memcpy(&part, bytes.data(), sizeof part);
+        if (!is_whole) return;
+        if constexpr (std::is_same_v<decltype(part), bool&>)
+            part = bytes[0] != 0;  // any other byte would be no bool at all
+        else
+            std::memcpy(&part, bytes.data(), sizeof part);
     });
-    state.credentials = reader.text();
-    state.cgroup = reader.text();
+    visit_texts(state, [&](std::string& text) { text = reader.text(); });
     state.affinity_size = std::min(state.affinity_size, state.affinity.size());
-    state.is_known = state.is_known && is_whole && reader.is_whole();
+    if (!is_whole || !reader.is_whole()) state.unknown = "what another process says of it";
     return state;
 }
 
-bool can_compare_with(pid_t template_pid) {
-    return ::syscall(SYS_kcmp, ::getpid(), template_pid, KCMP_VM, 0, 0) >= 0 || errno != EPERM;
+std::string find_lasting_obstacle(const OwnerState& now, Parent parent) {
+    // Compared with itself nothing has changed but what counts as changed whenever it is so.
+    if (std::string obstacle = find_incompatible_change(now, now, parent); !obstacle.empty())
+        return obstacle;
+    if (now.namespaces[kPidNamespace] != now.namespaces[kChildrensPidNamespace])
+        return "the owner's children begin in another pid namespace than its own";
+    return {};
+}
+
+bool has_children_elsewhere() {
+    Namespaces namespaces{};
+    const Descriptor directory(::open("/proc/thread-self/ns", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    return directory && read_namespaces(namespaces, directory.get()) &&
+           namespaces[kPidNamespace] != namespaces[kChildrensPidNamespace];
+}
+
+bool can_look_at(pid_t pid) {
+    // The kernel asks what it asks before it lets a process be traced, except for the mode of Yama.
+    const std::string path = "/proc/" + std::to_string(pid) + "/ns/user";
+    std::array<char, 64> link;
+    return ::readlink(path.c_str(), link.data(), link.size()) > 0;
+}
+
+bool is_landlock_there() {
+    return ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION) > 0;
+}
+
+bool may_have_been_confined(const OwnerState& state) {
+    const bool may_confine = state.no_new_privileges || (state.capabilities >> CAP_SYS_ADMIN & 1);
+    return may_confine && is_landlock_there();
 }
 
 void add_differences(const OwnerState& then, const OwnerState& now, RecordContents& contents) {

@@ -10,14 +10,18 @@
 #include <string>
 #include <string_view>
 
+#include "owner/task_settings.hpp"
 #include "protocol/limits.hpp"
 #include "protocol/record.hpp"
 
 namespace warmfork {
 
+/// In the order of kNamespaceNames in owner_state.cpp.
+using Namespaces = std::array<std::uint64_t, 9>;
+
 struct OwnerState {
-    bool is_known = false;  ///< false: /proc could not be read (no descriptor was free, no /proc)
-    pid_t thread = 0;       ///< whose it is
+    std::string unknown = "it was not read";  ///< what of it is not known; empty: all is
+    pid_t thread = 0;                         ///< whose it is
 
     // A child can bring itself to these.
     std::uint64_t signals_ignored = 0;
@@ -33,15 +37,18 @@ struct OwnerState {
 
     // To these it cannot.
     pid_t session = 0;
-    std::string
-        credentials;  ///< ids, groups, capabilities, seccomp, as /proc/self/status shows them
+    std::string credentials;         ///< ids, groups, capabilities, seccomp, speculation: as
+                                     ///< /proc/self/status shows them
+    std::uint64_t capabilities = 0;  ///< the effective ones, which are among them
     std::string cgroup;
+    std::string security_label;  ///< of AppArmor, SELinux or Smack
+    std::string core_dump_filter;
     std::uint64_t root_mount = 0, root_device = 0, root_inode = 0;
-    int scheduler = 0, io_priority = 0;
-    long personality = 0, secure_bits = 0, timer_slack = 0;
+    Namespaces namespaces{};  ///< by inode; 0: the kernel has none of that kind
+    TaskSettings settings{};
 };
 
-/// Looks at the calling thread and its process. Some twenty system calls; descriptors of /proc stay
+/// Looks at the calling thread and its process. Some fifty system calls; descriptors of /proc stay
 /// open between calls. Thread safe.
 [[nodiscard]] OwnerState read_owner_state();
 
@@ -55,13 +62,22 @@ enum class Parent {
 };
 
 /// Why a child of a template that was started under `then` cannot become what a cold child of `now`
-/// is, or an empty text.
+/// is, or an empty text. What is not known of either counts as changed.
 [[nodiscard]] std::string find_incompatible_change(const OwnerState& then, const OwnerState& now,
                                                    Parent parent = Parent::owner);
 
+/// Why no template would have children like the cold ones of `now`, so that starting another one
+/// does not help; or an empty text.
+[[nodiscard]] std::string find_lasting_obstacle(const OwnerState& now,
+                                                Parent parent = Parent::owner);
+
+/// Do children of the calling thread begin in another pid namespace than its own (after unshare)?
+/// The first of them is that namespace's first process, and with it the namespace ends.
+[[nodiscard]] bool has_children_elsewhere();
+
 /// For another process.
 [[nodiscard]] std::string encode_owner_state(const OwnerState& state);
-/// `is_known` stays false where the text is not one.
+/// `unknown` says so where the text is not one.
 [[nodiscard]] OwnerState decode_owner_state(std::string_view text);
 
 /// Is it only the thread of `now` that differs, in what every thread has of its own, while the one
@@ -69,10 +85,15 @@ enum class Parent {
 /// other.
 [[nodiscard]] bool is_of_one_thread(const OwnerState& then, const OwnerState& now);
 
-/// May this process look at its template? Where it could when the template was fresh and no longer
-/// can, it has entered a confinement that no other sign shows and that a warm child would not be
-/// bound by: another user namespace, or Landlock.
-[[nodiscard]] bool can_compare_with(pid_t template_pid);
+/// May this process look at another one of its own user? Landlock, which no other sign shows,
+/// forbids it where that one is not bound by it as well.
+[[nodiscard]] bool can_look_at(pid_t pid);
+
+/// Can a process of this state have confined itself by Landlock at all, unseen? To do so takes
+/// no_new_privs or CAP_SYS_ADMIN, and a kernel that has it.
+[[nodiscard]] bool may_have_been_confined(const OwnerState& state);
+/// Has this kernel Landlock, and may this process use it?
+[[nodiscard]] bool is_landlock_there();
 
 /// Puts into the record what differs between `then` and `now`, except what the request itself sets.
 /// Signals are not among it: they depend on the request in more than one way.

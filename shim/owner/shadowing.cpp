@@ -50,7 +50,11 @@ bool has_initialization(const fs::path& package) {
 
 std::string search_directory(const std::string& directory, const ModuleFiles& modules) {
     std::error_code error;
-    for (const fs::directory_entry& entry : fs::directory_iterator(directory, error)) {
+    const fs::directory_iterator entries(directory, error);
+    // One that may be entered and not listed holds modules for whoever knows their names.
+    if (error == std::errc::permission_denied)
+        return "perhaps a file of " + directory + ", which may not be listed,";
+    for (const fs::directory_entry& entry : entries) {
         const bool is_directory = entry.is_directory(error);
         const auto module = module_of(entry.path().filename().string(), is_directory, modules);
         if (module == modules.end() || is_origin(entry, is_directory, module->second)) continue;

@@ -35,24 +35,32 @@ std::vector<pid_t> spawned_pids(const std::vector<Spawned>& spawned) {
     return pids;
 }
 
+/// Is it a limit of this process, or what it is, that keeps it from starting a template? A cold
+/// child needs none.
+bool is_in_the_way_of_templates(const Failure& failure) {
+    constexpr std::array kErrors{EFBIG, EMFILE, ENFILE, ENOTSUP};
+    return failure.stage == Stage::launch &&
+           std::find(kErrors.begin(), kErrors.end(), failure.error_number) != kErrors.end();
+}
+
 }  // namespace
 
 Outcome spawn_without_template(const Request& request, std::uint32_t count, ColdReason reason,
                                std::vector<Spawned>& ret_spawned) {
     RecordContents contents = request.contents();
-    contents.payload = {};
     contents.header.owner_pid = ::getpid();
     if (::gettid() == ::getpid()) contents.header.flags |= kRecordParentDeathSignal;
     if (contents.header.signals_ignored) contents.header.flags |= kRecordSignalsIgnored;
-    std::vector<std::byte> bytes;
-    if (int error = encode_record(contents, bytes))
-        return make_failure(Stage::record, error, "the request does not fit into a record");
+    RecordView values;
+    if (int error = view_values(contents, values))
+        return make_failure(Stage::record, error, "the request has a value that is out of range");
     std::vector<Spawned> spawned;
     Outcome failure;
     for (std::uint32_t i = 0; i < count && !failure; ++i) {
         ColdPlan plan;
-        if (const char* error = decode_record(bytes, plan.record))
-            return make_failure(Stage::record, EINVAL, error);
+        plan.record = values;
+        plan.arguments = contents.arguments;
+        plan.environment = contents.environment;
         plan.sources = request.sources();
         plan.candidates = executable_candidates(request.program(), request.environment());
         plan.signals_default = request.signals_default();
@@ -79,6 +87,14 @@ TemplateHandle::TemplateHandle(Definition definition)
       is_python_(definition.images.is_python),
       program_(definition.images.program),
       images_(std::move(definition.images)) {}
+
+Outcome TemplateHandle::start() {
+    Outcome failure = images_.start();
+    const bool may_be_cold =
+        choose_backend(WARMFORK_BACKEND_DEFAULT, backend_) != WARMFORK_BACKEND_WARM;
+    if (failure && may_be_cold && is_in_the_way_of_templates(*failure)) return {};
+    return failure;
+}
 
 /// The image that a plain spawn of this moment would come from.
 Outcome TemplateHandle::ready_image(Deadline deadline, Process& ret_process) {
@@ -193,12 +209,43 @@ ColdReason TemplateHandle::find_reason(const Request& request, const PythonComma
         shadows_);
 }
 
+/// Why no child of the template would be what a cold one of this moment is, or an empty text.
+/// `ret_is_lasting`: nor would one of another template.
+std::string TemplateHandle::find_change(const OwnerState& state, TemplateProcess& process,
+                                        bool& ret_is_lasting) {
+    std::string change = find_lasting_obstacle(state);
+    ret_is_lasting = !change.empty();
+    if (change.empty()) change = find_incompatible_change(process.state_at_start(), state);
+    if (!change.empty() || can_look_at(process.pid()) || process.has_ended()) return change;
+    if (process.could_look()) return "the owner has been confined since the template was started";
+    if (!may_have_been_confined(state)) return {};
+    ret_is_lasting = true;
+    return "whether the owner is confined (Landlock) cannot be told, as it may not look at its "
+           "template";
+}
+
+/// Replaces a template that does not fit this process any more, where another one would.
+ColdReason TemplateHandle::check_state(const OwnerState& state, const Process& process,
+                                       bool& ret_is_replaced) {
+    bool is_lasting;
+    const std::string change = find_change(state, *process, is_lasting);
+    if (change.empty()) return {};
+    // Threads that differ from each other would take turns in replacing it.
+    ret_is_replaced = !is_lasting && !is_of_one_thread(process->state_at_start(), state);
+    if (ret_is_replaced) images_.replace(process, {WARMFORK_REASON_RESTARTING, change});
+    return {WARMFORK_REASON_OWNER_CHANGED, change};
+}
+
 /// Sets `ret_cold` where the request is to be served cold; with it a failure for who insists on
 /// warm.
 Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
                                    warmfork_backend backend, ColdReason& ret_cold,
                                    std::vector<Spawned>& ret_spawned) {
     const bool may_wait = backend == WARMFORK_BACKEND_WARM;
+    if (Outcome failure = check_size(request)) {
+        ret_cold = {WARMFORK_REASON_LIMITS, failure->text};
+        return failure;
+    }
     PythonCommand command;
     Selection selection;
     if ((ret_cold = find_selection(request, is_python_, program_, command, selection))) return {};
@@ -208,20 +255,16 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
         Outcome failure = images_.choose(
             selection, may_wait || (renewals > 0 && on_stale_ == WARMFORK_STALE_WAIT), {}, process,
             ret_cold);
+        if (failure && !ret_cold && is_in_the_way_of_templates(*failure))
+            ret_cold = {WARMFORK_REASON_LIMITS, failure->text};
         if (failure || ret_cold) return failure;
         if ((ret_cold = find_reason(request, command, *process))) return {};
 
         const OwnerState state = read_owner_state();
-        std::string change = find_incompatible_change(process->state_at_start(), state);
-        if (change.empty() && process->could_compare() && !can_compare_with(process->pid()))
-            change = "the owner has been confined since the template was started";
-        if (!change.empty()) {
-            // Threads that differ from each other would take turns in replacing it.
-            if (!is_of_one_thread(process->state_at_start(), state)) {
-                images_.replace(process, {WARMFORK_REASON_RESTARTING, change});
-                if (may_wait && replacements++ == 0) continue;
-            }
-            ret_cold = {WARMFORK_REASON_OWNER_CHANGED, change};
+        bool is_replaced = false;
+        if (ColdReason change = check_state(state, process, is_replaced)) {
+            if (is_replaced && may_wait && replacements++ == 0) continue;
+            ret_cold = std::move(change);
             return {};
         }
         const Freshness freshness = is_unchecked_ ? Freshness::fresh : process->freshness();
@@ -230,7 +273,7 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
             images_.renew(process, process->change(), true);
         failure = is_stale && on_stale_ != WARMFORK_STALE_SERVE
                       ? Outcome(Failure{Stage::stale, ESTALE, 0, process->change()})
-                      : spawn_in(*process, freshness, state, request, count, ret_spawned);
+                      : spawn_in(*process, freshness, state, request, count, ret_cold, ret_spawned);
         if (!failure) return {};
         if (failure->stage == Stage::stale) {
             images_.renew(process, failure->text, false);
@@ -257,6 +300,10 @@ Outcome TemplateHandle::explain(const Request& request, ColdReason& ret_reason) 
         ret_reason = {WARMFORK_REASON_ASKED, "the cold backend was asked for"};
         return {};
     }
+    if (const Outcome failure = check_size(request)) {
+        ret_reason = {WARMFORK_REASON_LIMITS, failure->text};
+        return {};
+    }
     PythonCommand command;
     Selection selection;
     if ((ret_reason = find_selection(request, is_python_, program_, command, selection))) return {};
@@ -268,12 +315,14 @@ Outcome TemplateHandle::explain(const Request& request, ColdReason& ret_reason) 
 
 Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
                                  const OwnerState& state, const Request& request,
-                                 std::uint32_t count, std::vector<Spawned>& ret_spawned) {
+                                 std::uint32_t count, ColdReason& ret_cold,
+                                 std::vector<Spawned>& ret_spawned) {
     ChildTies ties{request.lifetime()};
     ties.parent = owner_;
     ties.has_parent_death_signal = process.opened_by_main_thread();
     ChildRecord record;
-    if (Outcome failure = make_child_record(request, process.state_at_start(), state, ties, record))
+    if (Outcome failure =
+            make_child_record(request, process.state_at_start(), state, ties, record, ret_cold))
         return failure;
 
     const bool serves_stale = is_unchecked_ || on_stale_ == WARMFORK_STALE_SERVE;
@@ -292,9 +341,9 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
     const std::uint64_t mount_changes = process.mount_changes();
     std::uint64_t id;
     std::vector<Born> born;
-    if (Outcome failure = process.fork_on_command(record.bytes, record.descriptors, count,
-                                                  serves_stale ? kSpawnFromStaleImage : 0,
-                                                  request.nonblocking(), id, born))
+    if (Outcome failure = process.fork_on_command(
+            record.bytes, record.memfd.get(), record.descriptors, count,
+            serves_stale ? kSpawnFromStaleImage : 0, request.nonblocking(), id, born))
         return failure;
     std::vector<Spawned> spawned;
     Outcome failure;

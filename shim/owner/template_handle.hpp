@@ -40,8 +40,9 @@ class TemplateHandle : public SpawnSource {
 
     bool is_usable() const override { return owner_ == ::getpid(); }
 
-    /// Starts a process unless one runs.
-    [[nodiscard]] Outcome start() { return images_.start(); }
+    /// Starts a process unless one runs. Where none can be had for what this process is, and spawns
+    /// may be cold, that is no failure: they say why.
+    [[nodiscard]] Outcome start();
     Outcome wait_ready(Deadline deadline) override;
     Outcome wait_parked(std::uint32_t count, Deadline deadline) override;
     Outcome spawn(const Request& request, std::uint32_t count,
@@ -68,12 +69,17 @@ class TemplateHandle : public SpawnSource {
     [[nodiscard]] Outcome ready_image(Deadline deadline, Process& ret_process);
     [[nodiscard]] ColdReason find_reason(const Request& request, const PythonCommand& command,
                                          TemplateProcess& process);
+    [[nodiscard]] std::string find_change(const OwnerState& state, TemplateProcess& process,
+                                          bool& ret_is_lasting);
+    [[nodiscard]] ColdReason check_state(const OwnerState& state, const Process& process,
+                                         bool& ret_is_replaced);
     [[nodiscard]] Outcome spawn_warm(const Request& request, std::uint32_t count,
                                      warmfork_backend backend, ColdReason& ret_cold,
                                      std::vector<Spawned>& ret_spawned);
     [[nodiscard]] Outcome spawn_in(TemplateProcess& process, Freshness freshness,
                                    const OwnerState& state, const Request& request,
-                                   std::uint32_t count, std::vector<Spawned>& ret_spawned);
+                                   std::uint32_t count, ColdReason& ret_cold,
+                                   std::vector<Spawned>& ret_spawned);
     [[nodiscard]] Outcome spawn_by_hand_off(TemplateProcess& process, const ChildRecord& record,
                                             Lifetime lifetime, bool& ret_done,
                                             Spawned& ret_spawned);

@@ -74,9 +74,14 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     Descriptor memfd;
     if (Outcome failure = make_channel_files(plan, memfd)) return failure;
     state_at_start_ = read_owner_state();
+    const Parent parent = plan.is_shared ? Parent::service : Parent::owner;
+    if (const std::string obstacle = find_lasting_obstacle(state_at_start_, parent);
+        !obstacle.empty())
+        return Failure{Stage::launch, ENOTSUP, 0,
+                       "no template can serve this process: " + obstacle};
     if (!take_over_twin(plan, memfd))
         if (Outcome failure = start_program(plan, memfd)) return failure;
-    could_compare_ = can_compare_with(pid_);
+    could_look_ = can_look_at(pid_);
     return {};
 }
 
@@ -166,12 +171,11 @@ Outcome TemplateProcess::start_program(const LaunchPlan& plan, const Descriptor&
     contents.arguments = argument_pointers;
     contents.environment = environment_pointers;
     contents.directory = plan.directory;
-    std::vector<std::byte> bytes;
     ColdPlan cold;
-    if (int error = encode_record(contents, bytes))
+    if (int error = view_values(contents, cold.record))
         return make_failure(Stage::launch, error, "cannot describe the template's command");
-    if (const char* error = decode_record(bytes, cold.record))
-        return make_failure(Stage::launch, EINVAL, error);
+    cold.arguments = argument_pointers;
+    cold.environment = environment_pointers;
     cold.sources = {null.get(), log_.get(), log_.get(), far.get()};
     cold.lifeline = far.get();
     cold.candidates = executable_candidates(

@@ -63,13 +63,15 @@ Outcome TemplateProcess::start_layer(const LaunchPlan& plan, TemplateProcess& ba
     contents.directory = directory_;
     ChildRecord record;
     record.descriptors = {null.get(), log_.get(), log_.get(), far.get()};
-    if (int error = encode_record(contents, record.bytes))
-        return make_failure(Stage::launch, error, "cannot describe the layer's command");
+    if (Outcome failure = encode(contents, record)) {
+        failure->stage = Stage::launch;
+        return failure;
+    }
     if (Outcome failure = send_record(record, spare, reply.write_end())) return failure;
     started_ = Descriptor(::fcntl(reply.read_end(), F_DUPFD_CLOEXEC, 0));
     pid_ = spare.pid;
     extended_ = std::move(spare);
-    could_compare_ = can_compare_with(pid_);
+    could_look_ = can_look_at(pid_);
     return {};
 }
 

@@ -413,7 +413,7 @@ void TemplateProcess::wake_to_refill() {
     if (commands_->peer_sleeps()) ring(command_bell_.get());
 }
 
-Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
+Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int memfd,
                                          std::span<const int> descriptors, std::uint32_t count,
                                          std::int64_t flags, bool nonblocking,
                                          std::uint64_t& ret_id, std::vector<Born>& ret_born) {
@@ -431,11 +431,8 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
                 Stage::descriptors, errno,
                 "descriptor " + std::to_string(number) + " of the request is not open");
     std::vector<int> sent(descriptors.begin(), descriptors.end());
-    Descriptor memfd;
-    if (record.size() > kInlineRecordSize) {
-        memfd = make_sealed_memfd(record);
-        if (!memfd) return make_failure(Stage::record, errno, "cannot make a memfd for the record");
-        sent.insert(sent.begin(), memfd.get());
+    if (memfd >= 0) {
+        sent.insert(sent.begin(), memfd);
         record = {};
     }
 
@@ -448,7 +445,7 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record,
     Lock lock(mutex_);
     const std::uint64_t id = ++last_id_;
     FrameHeader header =
-        make_frame(FrameKind::spawn, id, count, flags | (memfd ? kSpawnRecordInMemfd : 0));
+        make_frame(FrameKind::spawn, id, count, flags | (memfd >= 0 ? kSpawnRecordInMemfd : 0));
     header.descriptor_count = static_cast<std::uint16_t>(sent.size());
     const DescriptorMessage message{id};
     const std::span<const int> messages[] = {child_numbers, sent};

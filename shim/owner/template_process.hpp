@@ -78,7 +78,8 @@ class TemplateProcess {
 
     pid_t pid() const { return pid_; }
     const OwnerState& state_at_start() const { return state_at_start_; }
-    bool could_compare() const { return could_compare_; }
+    /// Could its owner look at it when it was started? See can_look_at.
+    bool could_look() const { return could_look_; }
     const std::vector<std::string>& environment_at_start() const { return environment_; }
 
     /// The directory that it was started in.
@@ -145,10 +146,10 @@ class TemplateProcess {
     /// spare is taken. Before that it wakes up by itself when the child that was handed off ends.
     void wake_to_refill();
 
-    /// Tells the template to fork `count` children with a record. flags: kSpawnFromStaleImage. Does
-    /// not wait for them: each says on its mailbox that it has started or failed, and one that is
-    /// never forked has its mailbox closed.
-    [[nodiscard]] Outcome fork_on_command(std::span<const std::byte> record,
+    /// Tells the template to fork `count` children with a record, which lies in `memfd` unless that
+    /// is -1. flags: kSpawnFromStaleImage. Does not wait for them: each says on its mailbox that it
+    /// has started or failed, and one that is never forked has its mailbox closed.
+    [[nodiscard]] Outcome fork_on_command(std::span<const std::byte> record, int memfd,
                                           std::span<const int> descriptors, std::uint32_t count,
                                           std::int64_t flags, bool nonblocking,
                                           std::uint64_t& ret_id, std::vector<Born>& ret_born);
@@ -230,7 +231,7 @@ class TemplateProcess {
     KeptDescriptor mounts_;  ///< of this side's own: each open file tells of a change once
     KeptDescriptor shown_segment_;
     OwnerState state_at_start_;
-    bool could_compare_ = false;
+    bool could_look_ = false;
     Born extended_;       ///< of a layer: the child that it was, until it has ended
     Descriptor started_;  ///< likewise: where that says that it has its command
     Outcome not_started_;

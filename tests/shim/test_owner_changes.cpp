@@ -1,48 +1,34 @@
 // A cold child inherits the owner as it is now: so does a warm one, or it is cold with the reason.
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <functional>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "owner/owner_state.hpp"
 #include "support/catch.hpp"
 #include "support/processes.hpp"
 
 using Json = nlohmann::json;
 
 namespace {
-
-/// Runs the test's body in an owner of its own, because it changes that owner for good. The body
-/// returns an empty text, or what is wrong.
-std::string in_an_owner(const std::function<std::string()>& body) {
-    Pipe answer;
-    const pid_t pid = ::fork();
-    if (pid == 0) {
-        std::string text;
-        try {
-            text = body();
-        } catch (const std::exception& error) {
-            text = error.what();
-        }
-        if (::write(answer.write_end.get(), text.data(), text.size()) < 0) ::_exit(2);
-        ::_exit(0);
-    }
-    std::string text = answer.read_all();
-    int status;
-    ::waitpid(pid, &status, 0);
-    return status == 0 ? text : "the owner ended with " + std::to_string(status) + ": " + text;
-}
 
 /// Changes the owner, and then compares what a warm and a cold child see.
 std::string compare_after(const std::function<void()>& change) {
@@ -79,6 +65,28 @@ std::string cold_after(const std::function<void()>& change) {
         child.wait();
         return child.backend() == WARMFORK_BACKEND_WARM ? "" : "still cold: " + child.reason_text();
     });
+}
+
+/// Does the change succeed here, in an owner of its own? A container, and an older kernel, know
+/// less.
+bool is_possible(const std::function<bool()>& change) {
+    return in_an_owner([&] { return std::string(change() ? "" : "no"); }) == "";
+}
+
+/// Confines the calling thread by Landlock, in something that nothing here does.
+bool confine() {
+    const std::uint64_t handled = LANDLOCK_ACCESS_FS_MAKE_BLOCK;  // the struct of the first version
+    const auto rules =
+        static_cast<int>(::syscall(SYS_landlock_create_ruleset, &handled, sizeof handled, 0));
+    if (rules < 0 || ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) return false;
+    const bool is_confined = ::syscall(SYS_landlock_restrict_self, rules, 0) == 0;
+    ::close(rules);
+    return is_confined;
+}
+
+bool write_file(const char* path, std::string_view text) {
+    const warmfork::Descriptor file(::open(path, O_WRONLY | O_CLOEXEC));
+    return ::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
 }
 
 void install_seccomp_filter() {
@@ -160,6 +168,171 @@ TEST_CASE("Another root directory or mount namespace makes it cold") {
                             }) != "")
         return;
     CHECK(cold_after([] { REQUIRE(::unshare(CLONE_NEWNS) == 0); }) == "");
+}
+
+TEST_CASE("A namespace that the owner has entered since makes it cold") {
+    for (int kind : {CLONE_NEWNET, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWCGROUP, CLONE_NEWTIME,
+                     CLONE_NEWUSER}) {
+        CAPTURE(kind);
+        const auto enter = [kind] { return ::unshare(kind) == 0; };
+        if (is_possible(enter)) CHECK(cold_after(enter) == "");
+    }
+}
+
+TEST_CASE("A setting of the task that a warm child would not have makes it cold") {
+    using Change = std::function<bool()>;
+    const std::map<std::string, Change> changes{
+        {"core dump filter", [] { return write_file("/proc/self/coredump_filter", "1"); }},
+        {"huge pages", [] { return ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0; }},
+        {"writable code", [] { return ::prctl(65 /* PR_SET_MDWE */, 1, 0, 0, 0) == 0; }},
+        {"merging", [] { return ::prctl(67 /* PR_SET_MEMORY_MERGE */, 1, 0, 0, 0) == 0; }},
+        {"machine checks",
+         [] { return ::prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0) == 0; }},
+        {"timer slack", [] { return ::prctl(PR_SET_TIMERSLACK, 77'000, 0, 0, 0) == 0; }},
+        {"personality", [] { return ::personality(ADDR_NO_RANDOMIZE) >= 0; }},
+        {"memory policy",
+         [] {
+             const unsigned long first_node = 1;
+             return ::syscall(SYS_set_mempolicy, 3 /* interleave */, &first_node, 64) == 0;
+         }},
+        {"priority", [] {
+             const sched_param lowest{1};
+             return ::sched_setscheduler(0, SCHED_FIFO, &lowest) == 0;
+         }}};
+    for (const auto& [name, change] : changes) {
+        CAPTURE(name);
+        if (is_possible(change)) CHECK(cold_after(change) == "");
+    }
+}
+
+TEST_CASE("An owner that has confined itself since gets cold children, and confined ones again") {
+    if (is_possible(confine)) CHECK(cold_after(confine) == "");
+}
+
+TEST_CASE("A thread in another namespace does not replace the template of the others") {
+    const auto enter = [] { return ::unshare(CLONE_NEWUTS) == 0; };
+    if (!is_possible(enter)) return;
+    CHECK(in_an_owner([&]() -> std::string {
+              warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+              table.wait_parked(1);
+              ProbeRequest request({"exit", "0"});
+              warmfork_reason reason{};
+              std::thread([&] {
+                  enter();
+                  warmfork::Process child = table.spawn(request.get());
+                  child.wait();
+                  reason = child.reason();
+              }).join();
+              if (reason != WARMFORK_REASON_OWNER_CHANGED) return "not cold";
+              return table.counts().template_starts == 1 ? "" : "started again";
+          }) == "");
+}
+
+TEST_CASE("Children that begin in another pid namespace are cold, and need no template there") {
+    const auto enter = [] { return ::unshare(CLONE_NEWPID) == 0; };
+    if (!is_possible(enter)) return;
+    for (bool is_open_before : {true, false})
+        CHECK(in_an_owner([&]() -> std::string {
+                  if (!is_open_before) enter();
+                  warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+                  if (is_open_before) {
+                      table.wait_parked(1);
+                      enter();
+                  }
+                  // The first is the namespace's first process: while it lives others can be born.
+                  ProbeRequest first({"wait"}), next({"exit", "0"});
+                  Pipe output;
+                  first.put_output_on(output);
+                  warmfork::Process waiting = table.spawn(first.get());
+                  for (int turn = 0; turn < 3; ++turn) {
+                      warmfork::Process child = table.spawn(next.get());
+                      if (child.wait() != 0 || child.backend() == WARMFORK_BACKEND_WARM)
+                          return "served " + std::string(child.backend_name());
+                  }
+                  waiting.signal(SIGKILL);
+                  waiting.wait();
+                  return table.counts().template_starts <= is_open_before ? "" : "started there";
+              }) == "");
+}
+
+TEST_CASE("An owner whose process group is not of its pid namespace has cold children in it") {
+    if (!is_possible([] { return ::unshare(CLONE_NEWPID) == 0; })) return;
+    CHECK(in_an_owner([]() -> std::string {
+              ::unshare(CLONE_NEWPID);
+              return in_an_owner([]() -> std::string {
+                  if (::getpgrp() != 0) return "the group has a number";
+                  warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+                  ProbeRequest request({"exit", "0"});
+                  warmfork::Process child = table.spawn(request.get());
+                  if (child.wait() != 0) return "failed";
+                  return child.backend() == WARMFORK_BACKEND_COLD ? "" : "warm";
+              });
+          }) == "");
+}
+
+TEST_CASE(
+    "What cannot be read counts as changed, and does not start the template again and again") {
+    const auto hide = [] { return ::mount("none", "/proc", "tmpfs", 0, nullptr) == 0; };
+    if (!is_possible([&] { return ::unshare(CLONE_NEWNS) == 0 && hide(); })) return;
+    CHECK(in_an_owner([&]() -> std::string {
+              ::unshare(CLONE_NEWNS);
+              ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
+              warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+              table.wait_parked(1);
+              hide();
+              ProbeRequest request({"exit", "0"});
+              for (int turn = 0; turn < 4; ++turn) {
+                  std::string text;
+                  // A thread of its own has none of the files open yet.
+                  std::thread([&] {
+                      warmfork::Process child = table.spawn(request.get());
+                      child.wait();
+                      text = child.reason() == WARMFORK_REASON_OWNER_CHANGED ? child.reason_text()
+                                                                             : "not cold";
+                  }).join();
+                  if (text.find("/proc") == std::string::npos) return text;
+              }
+              return table.counts().template_starts == 1 ? "" : "started again";
+          }) == "");
+}
+
+TEST_CASE("A directory that may not be entered is inherited by cold children") {
+    CHECK(in_an_owner([]() -> std::string {
+              char place[] = "/tmp/warmfork-test-XXXXXX";
+              if (!::mkdtemp(place) || ::chdir(place) < 0) return "no directory";
+              // Root enters any directory as long as it has these.
+              __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+              __user_cap_data_struct sets[2];
+              ::syscall(SYS_capget, &header, sets);
+              for (int capability : {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH})
+                  sets[0].effective &= ~(1u << capability);
+              ::syscall(SYS_capset, &header, sets);
+              warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+              table.wait_parked(1);
+              ::chmod(place, 0);
+              ProbeRequest request({"exit", "0"});
+              warmfork::Process child = table.spawn(request.get());
+              const int status = child.wait();
+              ::rmdir(place);
+              if (status != 0) return "failed";
+              return child.reason() == WARMFORK_REASON_OWNER_CHANGED ? "" : child.reason_text();
+          }) == "");
+}
+
+TEST_CASE("Another process's words about a state are taken for no more than they are") {
+    const warmfork::OwnerState state = warmfork::read_owner_state_once();
+    REQUIRE(state.unknown == "");
+    const std::string text = warmfork::encode_owner_state(state);
+    const warmfork::OwnerState same = warmfork::decode_owner_state(text);
+    CHECK(same.unknown == "");
+    CHECK(warmfork::find_incompatible_change(same, state) == "");
+    for (std::size_t size = 0; size < text.size(); ++size)
+        REQUIRE(warmfork::decode_owner_state(text.substr(0, size)).unknown != "");
+    for (std::size_t at = 0; at < text.size(); ++at) {
+        std::string other = text;
+        other[at] = '\x55';  // also where a bool is
+        static_cast<void>(warmfork::decode_owner_state(other));
+    }
 }
 
 TEST_CASE(

@@ -124,3 +124,22 @@ std::string output_of(warmfork::Template& from, std::vector<std::string> argumen
     ProbeRequest request(std::move(arguments));
     return output_of(from, request, ret_status);
 }
+
+std::string in_an_owner(const std::function<std::string()>& body) {
+    Pipe answer;
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+        std::string text;
+        try {
+            text = body();
+        } catch (const std::exception& error) {
+            text = error.what();
+        }
+        if (::write(answer.write_end.get(), text.data(), text.size()) < 0) ::_exit(2);
+        ::_exit(0);
+    }
+    std::string text = answer.read_all();
+    int status;
+    ::waitpid(pid, &status, 0);
+    return status == 0 ? text : "the owner ended with " + std::to_string(status) + ": " + text;
+}

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -57,3 +58,7 @@ struct ProbeRequest {
 std::string output_of(warmfork::Template& from, ProbeRequest& request, int* ret_status = nullptr);
 std::string output_of(warmfork::Template& from, std::vector<std::string> arguments,
                       int* ret_status = nullptr);
+
+/// Runs the test's body in an owner of its own, because it changes that owner for good. The body
+/// returns an empty text, or what is wrong.
+std::string in_an_owner(const std::function<std::string()>& body);

@@ -1,0 +1,85 @@
+// A limit that only warmfork has is a reason to be cold, and cold children are not bound by it.
+#include <fcntl.h>
+#include <sys/resource.h>
+
+#include <functional>
+
+#include "support/catch.hpp"
+#include "support/processes.hpp"
+
+namespace {
+
+void set_limit(__rlimit_resource resource, rlim_t soft) {
+    rlimit limit{};
+    ::getrlimit(resource, &limit);
+    limit.rlim_cur = soft;
+    REQUIRE(::setrlimit(resource, &limit) == 0);
+}
+
+/// How a child that exits with 0 is served in an owner with that limit: the name of the reason, or
+/// what went wrong.
+std::string served_with(__rlimit_resource resource, rlim_t soft, ProbeRequest& request) {
+    return in_an_owner([&]() -> std::string {
+        set_limit(resource, soft);
+        warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+        warmfork::Process child = table.spawn(request.get());
+        return child.wait() == 0 ? warmfork_reason_name(child.reason()) : "failed";
+    });
+}
+
+}  // namespace
+
+TEST_CASE("More descriptors than a message carries reach a cold child") {
+    warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+    const warmfork::Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    ProbeRequest request({"count-descriptors"});
+    for (int target = 3; target < 403; ++target)
+        request.descriptors.push_back({null.get(), target});
+    CHECK(output_of(table, request) == "403");
+    CHECK(table.counts().cold_by_reason[WARMFORK_REASON_LIMITS] == 1);
+}
+
+TEST_CASE("Arguments of more than a record holds reach a cold child, where the kernel takes them") {
+    const std::string piece(100'000, 'x');
+    ProbeRequest request({"exit", "0"});
+    request.pointers.insert(request.pointers.end() - 1, 40, piece.c_str());
+    request.request.arguments = request.pointers.data();
+    CHECK(served_with(RLIMIT_STACK, 64u << 20, request) == "limits");
+}
+
+TEST_CASE("What the kernel does not take at exec is the same error warm and cold") {
+    const std::string piece(100'000, 'x');
+    for (warmfork_backend backend : {WARMFORK_BACKEND_AUTO, WARMFORK_BACKEND_COLD}) {
+        ProbeRequest request({"exit", "0"});
+        request.request.backend = backend;
+        request.pointers.insert(request.pointers.end() - 1, 5, piece.c_str());
+        request.request.arguments = request.pointers.data();
+        CHECK(in_an_owner([&]() -> std::string {
+                  set_limit(RLIMIT_STACK, 1u << 20);  // a quarter is for arguments
+                  warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+                  try {
+                      table.spawn(request.get()).wait();
+                  } catch (const warmfork::Error& error) {
+                      const bool is_right =
+                          error.stage() == WARMFORK_STAGE_EXEC && error.error_number() == E2BIG;
+                      return is_right ? "" : error.what();
+                  }
+                  return "no error";
+              }) == "");
+    }
+}
+
+TEST_CASE("A limit on the size of files keeps a template from starting, and nothing else") {
+    ProbeRequest request({"exit", "0"});
+    CHECK(served_with(RLIMIT_FSIZE, 100u << 10, request) == "limits");
+    CHECK(served_with(RLIMIT_FSIZE, 1u << 20, request) == "none");
+}
+
+TEST_CASE("With few descriptors to be had children are cold") {
+    ProbeRequest request({"exit", "0"});
+    for (rlim_t limit : {14, 16, 18, 20, 24, 28, 32}) {
+        CAPTURE(limit);
+        const std::string served = served_with(RLIMIT_NOFILE, limit, request);
+        CHECK((served == "none" || served == "limits" || served == "owner-changed"));
+    }
+}
