@@ -27,10 +27,10 @@ void stop_ending_by_signal(int control) {
 
 /// What a fork handler starts, a thread or a process, inherits the signal mask: that of a process
 /// which has just begun, rather than one without any signal. The template's own handlers of signals
-/// do not run here.
+/// do not run here: where they cannot be taken back all stay blocked, and the set-up, which does the
+/// same, says so.
 void take_signals_by_default() {
-    reset_handlers();
-    set_signal_mask(0);
+    if (reset_handlers()) set_signal_mask(0);
 }
 
 }  // namespace

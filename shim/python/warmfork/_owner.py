@@ -27,6 +27,8 @@ _LIFETIMES = {"owner": 0, "detached": _request.DETACHED}
 
 # Parameters with which subprocess raises nothing once it has the pipes, whatever their values.
 _UNFAILING = {"executable", "stdin", "stdout", "stderr", "cwd", "env", "start_new_session", "text"}
+# What of this process, not of the template, keeps one from starting.
+_IN_THE_WAY = frozenset((errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOTSUP))
 
 
 def _backend_number(backend):
@@ -495,7 +497,7 @@ class Template:
         try:
             self.wait_ready()
         except TemplateError as error:
-            if error.stage != "gate":  # cold, then, if it may be
+            if error.stage != "gate" and error.errno not in _IN_THE_WAY:  # cold, then, if it may be
                 raise
         self._has_waited = True
 
