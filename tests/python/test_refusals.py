@@ -12,6 +12,7 @@ import unittest
 import warnings
 from copy import copy
 from functools import partial
+from unittest import mock
 
 import warmfork
 import warmfork.multiprocessing
@@ -148,6 +149,10 @@ class Faces(TestCase):
         if trio is not None:
             trio.run(trio.to_thread.run_sync, int)  # its thread, which stays
         super().setUp()
+        # Since 3.13 subprocess starts most children by posix_spawn(3), which tells less of what was wrong.
+        patch = mock.patch("subprocess._USE_POSIX_SPAWN", False)
+        patch.start()
+        self.addCleanup(patch.stop)
         self.warm = self.template(["json"])
         self.warm.wait_ready()
 

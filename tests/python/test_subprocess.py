@@ -107,7 +107,7 @@ class Replaced(TestCase):
             source = file.read()
         for old, new in (
             ("_execute_child(self, args, executable, preexec_fn, close_fds,", "_execute_child(self, executable, args, preexec_fn, close_fds,"),
-            ("def _try_wait(self, wait_flags):", "def _try_wait(self, wait_flags, more=0):"),
+            ("wait_flags", "wait_options"),
         ):
             with self.subTest(new):
                 changed = source.replace(old, new).replace(

@@ -124,7 +124,8 @@ class Popen(*_subprocess.BASES):
             _subprocess.initialize(self, args, *positional, **keywords)
             self._note_cold(_UNKNOWN)
             return
-        if positional or not template or not keywords.keys() <= _UNFAILING or self._is_altered():
+        is_refused = keywords.get("stdout") is subprocess.STDOUT
+        if positional or not template or not keywords.keys() <= _UNFAILING or is_refused or self._is_altered():
             _subprocess.initialize(self, args, *positional, **keywords)
             return
         # The child starts ahead of what subprocess does for this process alone.

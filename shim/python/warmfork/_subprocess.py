@@ -60,13 +60,14 @@ def _anew(green):
 def _is_known(kind):
     """Are its private functions those that warmfork knows?"""
     for name, parameters in INTERFACE.items():
-        code = getattr(getattr(kind, name, None), "__code__", None)
+        function = getattr(kind, name, None)
+        code = getattr(function, "__code__", None)
         if code is None:
             return False
         found = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         more = found[len(parameters):]
-        # Constants of functions that run in destructors are parameters too.
-        is_more_known = more == _SINCE_3_11.get(name) or all(word[0] == "_" for word in more)
+        # Constants of functions that run in destructors are parameters too, and nobody gives them.
+        is_more_known = more == _SINCE_3_11.get(name) or len(function.__defaults__ or ()) >= len(more)
         if found[: len(parameters)] != parameters or not is_more_known:
             return False
     return True
