@@ -1,7 +1,8 @@
 #include "service/board_reader.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
-#include <boost/interprocess/mapped_region.hpp>
 #include <boost/locale/utf.hpp>
 #include <cerrno>
 #include <cstring>
@@ -20,29 +21,49 @@ namespace {
 /// given away each time.
 constexpr int kMostTries = 1000;
 
-std::uint64_t load(const std::uint64_t& word) {
-    // Only a const_cast makes an atomic_ref of what cannot be written; a load does not write.
-    return std::atomic_ref(const_cast<std::uint64_t&>(word)).load(std::memory_order_relaxed);
-}
+/// A board is read, never mapped: its owner may cut it short, and access to a mapping would raise
+/// SIGBUS then.
+class BoardFile {
+  public:
+    explicit BoardFile(int file) : file_(file) {}
 
-/// False: it was changed during each of the tries. The fence keeps the words before the second look
-/// at the number: a word of a change that is newer than the first look shows in it.
-template <typename Value>
-bool copy(const Published<Value>& published, Value& ret_value) {
-    static_assert(sizeof(Value) % sizeof(std::uint64_t) == 0);
-    const auto* from = reinterpret_cast<const std::uint64_t*>(&published.value);
-    auto* to = reinterpret_cast<std::uint64_t*>(&ret_value);
-    for (int tries = 0; tries < kMostTries; ++tries) {
-        const std::uint64_t before = published.sequence.load(std::memory_order_acquire);
-        if (!(before & 1)) {
-            for (std::size_t i = 0; i < sizeof(Value) / sizeof *to; ++i) to[i] = load(from[i]);
-            std::atomic_thread_fence(std::memory_order_acquire);
-            if (published.sequence.load(std::memory_order_relaxed) == before) return true;
-        }
-        std::this_thread::yield();
+    /// False: it ends before that, or cannot be read.
+    template <typename Value>
+    bool read(std::size_t offset, Value& ret_value) const {
+        return ::pread(file_, &ret_value, sizeof ret_value, static_cast<off_t>(offset)) ==
+               static_cast<ssize_t>(sizeof ret_value);
     }
-    return false;
-}
+
+    /// A published value as it was at one moment. The fences keep the kernel's reads in the order
+    /// of the calls: a word of a change that is newer than the first look at the number shows in
+    /// the second. EAGAIN: it was changed during each of the tries; EPROTO: it is not there.
+    template <typename Value>
+    int copy(std::size_t offset, Value& ret_value) const {
+        static_assert(offsetof(Published<Value>, value) == sizeof(std::uint64_t));
+        for (int tries = 0; tries < kMostTries; ++tries) {
+            std::uint64_t before, after;
+            if (!read(offset, before)) return EPROTO;
+            std::atomic_thread_fence(std::memory_order_acquire);
+            if (!(before & 1)) {
+                if (!read(offset + sizeof before, ret_value)) return EPROTO;
+                std::atomic_thread_fence(std::memory_order_acquire);
+                if (!read(offset, after)) return EPROTO;
+                if (before == after) return 0;
+            }
+            std::this_thread::yield();
+        }
+        return EAGAIN;
+    }
+
+  private:
+    int file_;
+};
+
+/// BoardIdentity, whose first word is written last: it is read first.
+struct Identity {
+    std::uint64_t magic, version, pid, start_ticks, started_ns;
+};
+static_assert(sizeof(Identity) == sizeof(BoardIdentity));
 
 bool is_control(boost::locale::utf::code_point point) {
     return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0x2028 || point == 0x2029;
@@ -113,42 +134,43 @@ ClientSnapshot describe(const BoardClient& client) {
             client.cpu_us};
 }
 
-void read_templates(const BoardLayout& board, std::uint64_t slots, std::uint64_t now_ns,
-                    BoardSnapshot& snapshot) {
+int read_templates(const BoardFile& board, std::uint64_t slots, std::uint64_t now_ns,
+                   BoardSnapshot& snapshot) {
     for (std::uint64_t slot = 0; slot < std::min<std::uint64_t>(slots, kBoardTemplates); ++slot) {
         BoardTemplate entry;
-        if (!copy(board.templates[slot], entry))
+        const int error = board.copy(
+            offsetof(BoardLayout, templates) + slot * sizeof(Published<BoardTemplate>), entry);
+        if (error == EPROTO) return error;
+        if (error)
             ++snapshot.unreadable;
         else if (entry.state != static_cast<std::uint64_t>(TemplateState::free))
             snapshot.templates.push_back(describe(entry, now_ns));
     }
     std::sort(snapshot.templates.begin(), snapshot.templates.end(),
               [](const auto& one, const auto& other) { return one.name < other.name; });
+    return 0;
 }
 
-void read_clients(const BoardLayout& board, std::uint64_t slots, BoardSnapshot& snapshot) {
+int read_clients(const BoardFile& board, std::uint64_t slots, BoardSnapshot& snapshot) {
     for (std::uint64_t slot = 0; slot < std::min<std::uint64_t>(slots, kBoardClients); ++slot) {
         BoardClient client;
-        if (!copy(board.clients[slot], client))
+        const int error = board.copy(
+            offsetof(BoardLayout, clients) + slot * sizeof(Published<BoardClient>), client);
+        if (error == EPROTO) return error;
+        if (error)
             ++snapshot.unreadable;
         else if (client.pid)
             snapshot.clients.push_back(describe(client));
     }
     std::sort(snapshot.clients.begin(), snapshot.clients.end(),
               [](const auto& one, const auto& other) { return one.pid < other.pid; });
+    return 0;
 }
 
-BoardSnapshot read_entries(const BoardLayout& board) {
-    BoardSnapshot snapshot;
+int read_entries(const BoardFile& board, const Identity& identity, BoardSnapshot& snapshot) {
     const std::uint64_t now_ns = nanoseconds_since_boot();
     BoardDaemon daemon;
-    if (!copy(board.daemon, daemon)) {
-        snapshot.unreadable = 1;
-        daemon = {};
-        // How far to look is not known, so everywhere.
-        daemon.template_slots = kBoardTemplates;
-        daemon.client_slots = kBoardClients;
-    }
+    if (int error = board.copy(offsetof(BoardLayout, daemon), daemon)) return error;
     snapshot.release = printable(daemon.release);
     snapshot.clients_connected = daemon.clients;
     snapshot.children = daemon.children;
@@ -156,21 +178,22 @@ BoardSnapshot read_entries(const BoardLayout& board) {
     snapshot.cold = std::to_array(daemon.cold);
     snapshot.templates_not_shown = daemon.templates_not_shown;
     snapshot.clients_not_shown = daemon.clients_not_shown;
-    read_templates(board, daemon.template_slots, now_ns, snapshot);
-    read_clients(board, daemon.client_slots, snapshot);
-    const std::uint64_t started_ns = load(board.identity.started_ns);
-    if (started_ns < now_ns) snapshot.uptime = std::chrono::nanoseconds(now_ns - started_ns);
-    return snapshot;
+    if (int error = read_templates(board, daemon.template_slots, now_ns, snapshot)) return error;
+    if (int error = read_clients(board, daemon.client_slots, snapshot)) return error;
+    snapshot.pid = pid_of(identity.pid);
+    snapshot.start_ticks = identity.start_ticks;
+    if (identity.started_ns < now_ns)
+        snapshot.uptime = std::chrono::nanoseconds(now_ns - identity.started_ns);
+    return 0;
 }
 
-/// Is this the board of a daemon that lives? The size has been checked to hold the identity.
-int examine(const BoardIdentity& identity, std::uint64_t size) {
-    const std::uint64_t magic = identity.magic.load(std::memory_order_acquire);
-    if (!magic) return ENOENT;
-    if (magic != kBoardMagic) return EPROTO;
-    const std::uint64_t start_ticks = load(identity.start_ticks);
-    if (!start_ticks || process_start_ticks(load(identity.pid)) != start_ticks) return ESRCH;
-    if (load(identity.version) != kBoardVersion) return EPROTONOSUPPORT;
+/// Is this the board of a daemon that lives?
+int examine(const Identity& identity, std::uint64_t size) {
+    if (!identity.magic) return ENOENT;
+    if (identity.magic != kBoardMagic) return EPROTO;
+    if (!identity.start_ticks || process_start_ticks(identity.pid) != identity.start_ticks)
+        return ESRCH;
+    if (identity.version != kBoardVersion) return EPROTONOSUPPORT;
     return size == sizeof(BoardLayout) ? 0 : EPROTO;
 }
 
@@ -183,18 +206,17 @@ int read_board(uid_t uid, std::string_view instance, BoardSnapshot& ret_snapshot
     std::uint64_t size = 0;
     if (int error = open_board(name, uid, interprocess::read_only, object, size)) return error;
     if (size < sizeof(BoardIdentity)) return size ? EPROTO : ENOENT;
-    try {
-        const interprocess::mapped_region region(
-            object, interprocess::read_only, 0, std::min<std::uint64_t>(size, sizeof(BoardLayout)));
-        const auto& board = *static_cast<const BoardLayout*>(region.get_address());
-        if (int error = examine(board.identity, size)) return error;
-        BoardSnapshot snapshot = read_entries(board);
-        snapshot.pid = pid_of(load(board.identity.pid));
-        snapshot.start_ticks = load(board.identity.start_ticks);
-        ret_snapshot = std::move(snapshot);
-    } catch (const interprocess::interprocess_exception& error) {
-        return errno_of(error);
-    }
+    const BoardFile board(object.get_mapping_handle().handle);
+    Identity identity;
+    std::uint64_t magic;
+    if (!board.read(offsetof(BoardLayout, identity), magic)) return EPROTO;
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (!board.read(offsetof(BoardLayout, identity), identity)) return EPROTO;
+    identity.magic = magic;
+    if (int error = examine(identity, size)) return error;
+    BoardSnapshot snapshot;
+    if (int error = read_entries(board, identity, snapshot)) return error;
+    ret_snapshot = std::move(snapshot);
     return 0;
 }
 

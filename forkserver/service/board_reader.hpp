@@ -60,9 +60,9 @@ struct BoardSnapshot {
 
 /// Reads the board of a daemon. Never waits for that daemon. Returns 0 or errno: ENOENT (there is
 /// no board, or it is just being made), ESRCH (the daemon is dead, this is what it left), EACCES
-/// (not to be read by this user, or not made by `uid`), EPROTO (not a board), EPROTONOSUPPORT
-/// (another version's), EINVAL (no name for an instance). An owner that cuts its own board short at
-/// that very moment ends the reader by SIGBUS.
+/// (not to be read by this user, or not made by `uid`), EPROTO (not a board, or one that is cut
+/// short meanwhile), EPROTONOSUPPORT (another version's), EAGAIN (it is changed all the time),
+/// EINVAL (no name for an instance).
 [[nodiscard]] int read_board(uid_t uid, std::string_view instance, BoardSnapshot& ret_snapshot);
 
 }  // namespace warmfork

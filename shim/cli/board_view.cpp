@@ -44,6 +44,11 @@ std::string explain_failure(int error, uid_t uid, const std::string& instance) {
                 whose);
         case EPROTO:
             return fmt::format("what stands for the board of warmforkd {} is not one", whose);
+        case EAGAIN:
+            return fmt::format(
+                "what stands on the board of warmforkd {} changes all the time: either the daemon "
+                "was stopped in the middle of a change, or somebody else writes to its board",
+                whose);
         case EINVAL:
             return fmt::format(
                 "\"{}\" cannot be a daemon's name: up to 64 letters, digits and .-_@:", instance);
