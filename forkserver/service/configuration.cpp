@@ -184,15 +184,17 @@ ClientLimits ClientLimitOverrides::over(const ClientLimits& defaults) const {
             record_bytes.value_or(defaults.record_bytes)};
 }
 
-std::vector<std::string> default_directories(bool is_of_user) {
+std::vector<std::string> default_directories() {
     std::vector<std::string> directories{WARMFORK_VENDOR_DIRECTORY, "/etc/warmfork"};
-    if (const std::string home = configuration_home(); is_of_user && !home.empty())
+    if (const std::string home = configuration_home(); !home.empty())
         directories.push_back(home + "/warmfork");
     return directories;
 }
 
-Configuration load(const std::vector<std::string>& directories) {
+Configuration load(const std::vector<std::string>& all_directories) {
     Configuration configuration;
+    const std::vector<std::string> directories =
+        trusted_directories(all_directories, configuration.errors);
     configuration.daemon = load_daemon(directories, configuration.errors);
     configuration.templates = TemplateLoader(directories, configuration.errors).load();
     std::ranges::sort(configuration.errors, {}, [](const ConfigurationError& error) {

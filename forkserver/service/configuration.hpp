@@ -203,12 +203,13 @@ struct Configuration {
 };
 
 /// Where a daemon looks, the most specific last: the vendor's directory (/usr/lib/warmfork),
-/// /etc/warmfork and, for a user's daemon, $XDG_CONFIG_HOME/warmfork or ~/.config/warmfork.
-[[nodiscard]] std::vector<std::string> default_directories(bool is_of_user);
+/// /etc/warmfork and $XDG_CONFIG_HOME/warmfork or ~/.config/warmfork.
+[[nodiscard]] std::vector<std::string> default_directories();
 
 /// Reads everything that lies in these directories, the most specific last; one that does not exist
 /// is empty. Blocks on the disk, and on the lookup of users. Whatever is wrong with a file is among
-/// the errors and leaves the templates of other files alone.
+/// the errors and leaves the templates of other files alone. A file that another user than this one
+/// and root owns or may write to, or could replace, is wrong.
 [[nodiscard]] Configuration load(const std::vector<std::string>& directories);
 
 /// The definition as TOML, a key a line, each with a comment on where it was said. As a file of the

@@ -26,10 +26,41 @@ constexpr std::size_t kLongestName = 64;
 // allows any number: for as many as fit in here, less than 4 of the usual 8 MB.
 constexpr std::size_t kLargestFile = 64u << 10;
 
+/// Why somebody else than this user and root decides what lies there; empty: nobody does. `is_way`:
+/// a directory on the way, where who may make files of his own (/tmp) cannot replace those of
+/// others.
+std::string distrust(const std::string& path, const struct stat& status, bool is_way) {
+    if (status.st_uid != 0 && status.st_uid != ::geteuid())
+        return fmt::format("{} belongs to user {}, and not to this one or root", path,
+                           status.st_uid);
+    if (!(status.st_mode & 0022) || (is_way && (status.st_mode & S_ISVTX))) return {};
+    return fmt::format("others may write to {}: chmod go-w", path);
+}
+
+/// The same of a path as a whole: whoever may rename what is on the way decides as well. What is
+/// not there, or cannot be looked at, is told by reading it.
+std::string distrust(const std::string& path) {
+    std::error_code error;
+    const fs::path real = fs::canonical(path, error);
+    if (error) return {};
+    fs::path way;
+    for (const fs::path& part : real) {
+        way /= part;
+        struct stat status;
+        if (::lstat(way.c_str(), &status) < 0) return {};
+        if (std::string why = distrust(way, status, way != real); !why.empty()) return why;
+    }
+    return {};
+}
+
 /// The names in a directory, hidden ones left out. One that does not exist is empty. False, with an
-/// error added: it cannot be listed.
+/// error added: it cannot be listed, or others may write to it.
 bool list(const std::string& directory, const std::string& template_name,
           std::vector<std::string>& ret_names, Errors& errors) {
+    if (const std::string why = distrust(directory); !why.empty()) {
+        errors.push_back({{directory}, "this directory is not read: " + why, template_name});
+        return false;
+    }
     std::vector<std::string> names;
     std::error_code error;
     fs::directory_iterator entry(directory, error);
@@ -87,14 +118,17 @@ FileSet find_files(const std::vector<std::string>& folders, const std::string& f
     return files;
 }
 
-/// 0 or an errno; EFBIG: more than kLargestFile.
+/// 0 or an errno; EFBIG: more than kLargestFile; EPERM: `ret_text` says who else may write to it.
 int read_file(const std::string& file, std::string& ret_text) {
+    if (ret_text = distrust(file); !ret_text.empty()) return EPERM;
     // O_NONBLOCK: should it be a FIFO, nobody waits for its writer.
     const Descriptor descriptor(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
     struct stat status;
     if (!descriptor || ::fstat(descriptor.get(), &status) < 0) return errno;
     if (S_ISDIR(status.st_mode)) return EISDIR;
     if (!S_ISREG(status.st_mode)) return EINVAL;
+    // Of what is read, should it have been replaced since.
+    if (ret_text = distrust(file, status, false); !ret_text.empty()) return EPERM;
     std::string text;
     std::array<char, 16384> buffer;
     for (;;) {
@@ -109,7 +143,8 @@ int read_file(const std::string& file, std::string& ret_text) {
     return 0;
 }
 
-std::string explain(int error_number) {
+std::string explain(int error_number, const std::string& text) {
+    if (error_number == EPERM && !text.empty()) return text;
     if (error_number == EINVAL) return "it is not a regular file";
     if (error_number == EFBIG) return fmt::format("it has more than {} bytes", kLargestFile);
     return std::strerror(error_number);
@@ -124,6 +159,17 @@ bool is_template_name(std::string_view name) {
     return !name.empty() && name.size() <= kLongestName && is_plain(name.front()) &&
            std::ranges::all_of(
                name, [&](char c) { return is_plain(c) || c == '.' || c == '_' || c == '-'; });
+}
+
+std::vector<std::string> trusted_directories(const std::vector<std::string>& directories,
+                                             Errors& errors) {
+    std::vector<std::string> trusted;
+    for (const std::string& directory : directories)
+        if (const std::string why = distrust(directory); why.empty())
+            trusted.push_back(directory);
+        else
+            errors.push_back({{directory}, "nothing is read in this directory: " + why, {}});
+    return trusted;
 }
 
 FileSet find_daemon_files(const std::vector<std::string>& directories, Errors& errors) {
@@ -164,7 +210,7 @@ bool read_toml(const std::string& file, const std::string& template_name, toml::
     std::string text;
     if (const int error_number = read_file(file, text)) {
         errors.push_back(
-            {{file}, "this file cannot be read: " + explain(error_number), template_name});
+            {{file}, "this file cannot be read: " + explain(error_number, text), template_name});
         return false;
     }
     toml::parse_result result = toml::parse(std::string_view(text), std::string_view(file));

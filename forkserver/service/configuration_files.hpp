@@ -25,6 +25,11 @@ inline constexpr std::string_view kTemplateName =
     "the name of a template (a letter or digit, then letters, digits, \".\", \"_\" or \"-\", at "
     "most 64)";
 
+/// Those whose files nobody but this user and root decides on. An error is added for each other
+/// one.
+[[nodiscard]] std::vector<std::string> trusted_directories(
+    const std::vector<std::string>& directories, std::vector<ConfigurationError>& errors);
+
 [[nodiscard]] FileSet find_daemon_files(const std::vector<std::string>& directories,
                                         std::vector<ConfigurationError>& errors);
 

@@ -158,7 +158,7 @@ int main(int argc, char** argv) {
     ::signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
     options.directories =
-        directories.empty() ? default_directories(::geteuid() != 0) : std::move(directories);
+        directories.empty() ? default_directories() : std::move(directories);
     if (idle_exit >= 0)
         options.idle_exit = std::chrono::milliseconds(static_cast<std::int64_t>(idle_exit * 1000));
     std::error_code error;

@@ -218,9 +218,13 @@ std::string Service::explain_absence(const std::string& name) const {
     std::string known;
     for (const auto& [other, loaded] : configuration_.templates)
         known += (known.empty() ? "" : ", ") + other;
-    return fmt::format(
+    std::string text = fmt::format(
         "there is no usable template {} (looked for {}.toml in templates.d of {}; known: {})", name,
         name, fmt::join(options_.directories, ", "), known.empty() ? "none" : known);
+    // It may lie where nothing was read.
+    for (const ConfigurationError& error : configuration_.errors)
+        if (error.template_name.empty()) text += "; " + to_string(error);
+    return text;
 }
 
 bool Service::is_within_limits(Client& client, const ServedTemplate& served, std::uint64_t request,

@@ -148,6 +148,7 @@ bool is_name(const std::string& name) {
 int edit(const std::string& name, const std::vector<std::string>& directories) {
     if (!is_name(name)) return complain(fmt::format("{} cannot be a template's name", name));
     const std::string own = directories.back() + "/templates.d/" + name + ".toml";
+    ::umask(::umask(022) | 022);  // what others may write to is not read
     const Configuration before = service::load(directories);
     print_errors(before, name);
     const bool is_new = ::access(own.c_str(), F_OK) < 0;
@@ -181,8 +182,7 @@ int edit(const std::string& name, const std::vector<std::string>& directories) {
 int manage_templates(const ManageOptions& options) {
     if (options.verb == "list") return list(options.json);
     const std::vector<std::string> directories =
-        options.directories.empty() ? service::default_directories(::geteuid() != 0)
-                                    : options.directories;
+        options.directories.empty() ? service::default_directories() : options.directories;
     if (options.verb == "show") return show(options.name, directories);
     if (options.verb == "edit") return edit(options.name, directories);
     if (options.verb == "reload" && options.name.empty()) return reload();

@@ -631,20 +631,88 @@ TEST_CASE("A drop-in for the daemon needs no file beside it") {
     CHECK(directories.load().daemon.value().idle_exit == 7s);
 }
 
-TEST_CASE("A user's daemon looks into the user's directory last, a service account's not at all") {
+TEST_CASE("A daemon looks into its user's directory last") {
     const Variable home("HOME", "/home/alice");
     {
         const Variable none("XDG_CONFIG_HOME", nullptr);
-        CHECK(default_directories(true).back() == "/home/alice/.config/warmfork");
+        CHECK(default_directories().back() == "/home/alice/.config/warmfork");
     }
     {
         const Variable relative("XDG_CONFIG_HOME", "there");
-        CHECK(default_directories(true).back() == "/home/alice/.config/warmfork");
+        CHECK(default_directories().back() == "/home/alice/.config/warmfork");
     }
     const Variable other("XDG_CONFIG_HOME", "/elsewhere");
-    CHECK(default_directories(true).back() == "/elsewhere/warmfork");
-    CHECK(default_directories(false).back() == "/etc/warmfork");
-    CHECK(default_directories(true).size() == 3);
+    CHECK(default_directories().back() == "/elsewhere/warmfork");
+    CHECK(default_directories().size() == 3);
+}
+
+TEST_CASE("A file that others may write to is refused, and other files are not concerned") {
+    const Directories directories;
+    directories.write("etc/templates.d/a.toml", "#");
+    directories.write("etc/templates.d/b.toml", "#");
+    directories.write("etc/templates.d/c.toml", "#");
+    directories.write("etc/templates.d/c.toml.d/x.conf", "variants = 1");
+    for (const char* file : {"etc/templates.d/a.toml", "etc/templates.d/c.toml.d/x.conf"}) {
+        const mode_t mode = file[16] == 'a' ? 0664 : 0606;
+        REQUIRE(::chmod(directories.path(file).c_str(), mode) == 0);
+    }
+    const Configuration configuration = directories.load();
+    CHECK(names_of(configuration) == Strings{"b"});
+    for (const ConfigurationError& error : configuration.errors)
+        CHECK(error.text.find("others may write to " + error.where.file) != std::string::npos);
+    CHECK(configuration.errors.size() == 2);
+}
+
+TEST_CASE("Nothing is read in a directory where others may put files, or replace it") {
+    const Directories directories;
+    directories.write("etc/templates.d/a.toml", "#");
+    directories.write("home/templates.d/a.toml", "variants = 1");
+    directories.write("home/warmforkd.toml", "idle_exit = 1");
+    mode_t mode = 0777;
+    SECTION("the directory itself") {
+        REQUIRE(::chmod(directories.path("home").c_str(), mode) == 0);
+    }
+    SECTION("with the sticky bit, of which only a directory on the way is the better") {
+        mode |= S_ISVTX;
+        REQUIRE(::chmod(directories.path("home").c_str(), mode) == 0);
+    }
+    SECTION("one on the way, by a link") {
+        fs::create_directories(directories.path("open/inner"));
+        fs::rename(directories.path("home"), directories.path("open/inner/home"));
+        directories.link("home", directories.path("open/inner/home"));
+        REQUIRE(::chmod(directories.path("open").c_str(), mode) == 0);
+    }
+    const Configuration configuration = directories.load();
+    CHECK(configuration.templates.at("a").definition.variants == TemplateDefinition{}.variants);
+    CHECK(configuration.daemon == DaemonDefinition{});
+    REQUIRE(configuration.errors.size() == 1);
+    CHECK(configuration.errors.front().text.find("others may write to") != std::string::npos);
+    CHECK(configuration.errors.front().where.file == directories.path("home"));
+}
+
+TEST_CASE("What belongs to another user than this one and root is refused") {
+    if (::geteuid() != 0) return;  // only root can give files away
+    const Directories directories;
+    directories.write("etc/templates.d/a.toml", "#");
+    directories.write("etc/templates.d/b.toml", "#");
+    directories.write("home/templates.d/b.toml", "variants = 1");
+    REQUIRE(::chown(directories.path("etc/templates.d/a.toml").c_str(), 1234, 0) == 0);
+    REQUIRE(::chown(directories.path("home").c_str(), 1234, 0) == 0);
+    const Configuration configuration = directories.load();
+    CHECK(names_of(configuration) == Strings{"b"});
+    CHECK(configuration.templates.at("b").definition.variants == TemplateDefinition{}.variants);
+    REQUIRE(configuration.errors.size() == 2);
+    for (const ConfigurationError& error : configuration.errors)
+        CHECK(error.text.find("belongs to user 1234") != std::string::npos);
+}
+
+TEST_CASE(
+    "A directory that others can write to, but not replace files in, is a way as good as any") {
+    const Directories directories;
+    fs::create_directories(directories.path("tmp"));
+    REQUIRE(::chmod(directories.path("tmp").c_str(), 01777) == 0);
+    directories.write("tmp/etc/templates.d/a.toml", "#");
+    CHECK(load({directories.path("tmp/etc")}).errors.empty());
 }
 
 // Layers.
