@@ -35,9 +35,13 @@ int check_parent(const std::string& directory, std::string& ret_error) {
 
 /// Where others could put their own files, they could be taken for the service.
 int check_directory(const std::string& directory, std::string& ret_error) {
-    if (::mkdir(directory.c_str(), 0700) < 0 && errno != EEXIST) {
+    const mode_t before = ::umask(077);  // this user's might take away what is needed
+    const bool is_there = ::mkdir(directory.c_str(), 0700) == 0 || errno == EEXIST;
+    const int error = errno;
+    ::umask(before);
+    if (!is_there) {
         ret_error = fmt::format("cannot make the directory {}", directory);
-        return errno;
+        return error;
     }
     struct stat status;
     if (::lstat(directory.c_str(), &status) < 0) {
@@ -50,6 +54,11 @@ int check_directory(const std::string& directory, std::string& ret_error) {
             "XDG_RUNTIME_DIR",
             directory);
         return EPERM;
+    }
+    // Left by a service whose user's umask took too much.
+    if ((status.st_mode & 0700) != 0700 && ::chmod(directory.c_str(), 0700) < 0) {
+        ret_error = fmt::format("cannot make the directory {} accessible", directory);
+        return errno;
     }
     return check_parent(std::filesystem::path(directory).parent_path(), ret_error);
 }

@@ -2,6 +2,7 @@
 // the service, runs its loop.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -15,6 +16,7 @@
 
 #include "channel/message_socket.hpp"
 #include "owner/service_address.hpp"
+#include "service/clean_state.hpp"
 #include "service/log.hpp"
 #include "service/service.hpp"
 
@@ -58,6 +60,12 @@ Descriptor go_to_background() {
     if (pid < 0) throw std::system_error(errno, std::generic_category(), "cannot fork");
     if (pid == 0) {
         ::setsid();
+        if (const std::vector<std::string> left = return_to_clean_state(); !left.empty())
+            log(LOG_WARNING, {},
+                fmt::format("this service was started by a client and keeps of it: {}. Clients "
+                            "that have more are served cold; warmforkd.socket of systemd starts "
+                            "one that is nobody's",
+                            fmt::join(left, ", ")));
         if (::chdir("/") < 0)
             throw std::system_error(errno, std::generic_category(), "cannot enter /");
         return write_end;
@@ -157,8 +165,7 @@ int main(int argc, char** argv) {
     if (is_verbose) set_log_level(LOG_DEBUG);
     ::signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
-    options.directories =
-        directories.empty() ? default_directories() : std::move(directories);
+    options.directories = directories.empty() ? default_directories() : std::move(directories);
     if (idle_exit >= 0)
         options.idle_exit = std::chrono::milliseconds(static_cast<std::int64_t>(idle_exit * 1000));
     std::error_code error;

@@ -5,6 +5,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <string_view>
+#include <vector>
+
 #include "channel/descriptor.hpp"
 #include "owner/companions.hpp"
 
@@ -13,6 +17,28 @@ namespace {
 
 // Of warmforkd: another one was quicker.
 constexpr int kLockedByAnother = 3;
+
+// Of the client's environment: who the user is, and where things are, as systemd would say it. All
+// else is this client's own, and would be found in the memory of templates that serve others too. A
+// trailing '*' stands for any rest.
+constexpr std::string_view kVariables[] = {
+    "HOME",           "PATH", "USER", "LOGNAME", "SHELL", "LANG",
+    "LANGUAGE",       "LC_*", "TZ",   "TMPDIR",  "XDG_*", "DBUS_SESSION_BUS_ADDRESS",
+    "WARMFORK_SOCKET"};
+
+std::vector<char*> clean_environment() {
+    std::vector<char*> environment;
+    for (char** variable = environ; variable && *variable; ++variable) {
+        const std::string_view text(*variable), name = text.substr(0, text.find('='));
+        if (std::any_of(std::begin(kVariables), std::end(kVariables), [&](std::string_view known) {
+                return known.ends_with('*') ? name.starts_with(known.substr(0, known.size() - 1))
+                                            : name == known;
+            }))
+            environment.push_back(*variable);
+    }
+    environment.push_back(nullptr);
+    return environment;
+}
 
 /// Runs it until it has gone to the background; what it wrote until then. Returns 0 or errno.
 int run(const std::string& program, const std::string& path, int& ret_status,
@@ -37,8 +63,9 @@ int run(const std::string& program, const std::string& path, int& ret_status,
     const char* const arguments[] = {"warmforkd", "--background", "--socket", path.c_str(),
                                      nullptr};
     pid_t pid;
-    const int error = ::posix_spawn(&pid, program.c_str(), &actions, &attributes,
-                                    const_cast<char* const*>(arguments), environ);
+    const int error =
+        ::posix_spawn(&pid, program.c_str(), &actions, &attributes,
+                      const_cast<char* const*>(arguments), clean_environment().data());
     ::posix_spawn_file_actions_destroy(&actions);
     ::posix_spawnattr_destroy(&attributes);
     if (error) return error;

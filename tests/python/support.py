@@ -157,12 +157,15 @@ class ServiceTestCase(TestCase):
         self.addCleanup(service.stop)
         return service
 
-    def stop_unknown_service(self):
-        """One that a client has started: who listens is asked who it is."""
+    def listening_pid(self):
+        """Of a service that a client has started."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-            connection.connect(self.path("socket"))
-            pid, *_ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            ended = os.pidfd_open(pid)
+            connection.connect(os.environ["WARMFORK_SOCKET"])
+            return struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+
+    def stop_unknown_service(self):
+        pid = self.listening_pid()
+        ended = os.pidfd_open(pid)
         os.kill(pid, signal.SIGTERM)
         select.select([ended], [], [], 60)
         os.close(ended)

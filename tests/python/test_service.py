@@ -8,6 +8,7 @@ import pty
 import resource
 import select
 import signal
+import stat
 import subprocess
 import sys
 import unittest
@@ -226,6 +227,34 @@ class Opening(Service):
     def test_a_service_is_started_where_none_runs(self):
         self.addCleanup(self.stop_unknown_service)
         # It reads what is configured on this machine.
+        with self.assertRaisesRegex(warmfork.TemplateError, "there is no usable template no-such"):
+            warmfork.Template("no-such")
+
+    def test_what_a_client_starts_keeps_nothing_of_that_client(self):
+        os.environ["WARMFORK_SOCKET"] = self.path("run/socket")
+        self.addCleanup(self.stop_unknown_service)
+        first = (
+            "import os, resource, warmfork; os.umask(0o177); os.nice(5)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+            "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+            "try: warmfork.Template('no-such')\n"
+            "except warmfork.TemplateError as error: print(error)\n"
+        )
+        said = subprocess.run([PYTHON, "-c", first], env={**os.environ, "SECRET": "of the first"}, text=True,
+                              capture_output=True)
+        self.assertIn("there is no usable template", said.stdout, said.stderr)
+        self.assertEqual(stat.S_IMODE(os.stat(self.path("run")).st_mode), 0o700)
+        pid = self.listening_pid()
+        with open(f"/proc/{pid}/status") as status:
+            fields = dict(line.split(":\t", 1) for line in status.read().splitlines())
+        self.assertEqual(fields["Umask"], "0022")
+        self.assertEqual(os.sched_getaffinity(pid), os.sched_getaffinity(0))
+        self.assertNotEqual(resource.prlimit(pid, resource.RLIMIT_FSIZE)[0], 1 << 30)
+        if os.geteuid() == 0:
+            self.assertEqual(os.getpriority(os.PRIO_PROCESS, pid), 0)
+        with open(f"/proc/{pid}/environ", "rb") as environment:
+            self.assertNotIn(b"of the first", environment.read())
+        # Another one, with another umask, can use it.
         with self.assertRaisesRegex(warmfork.TemplateError, "there is no usable template no-such"):
             warmfork.Template("no-such")
 
