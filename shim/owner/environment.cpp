@@ -33,13 +33,16 @@ bool matches(std::string_view name, std::string_view pattern) {
 
 using Variables = std::map<std::string_view, std::string_view>;
 
+bool counts(std::string_view variable, const ReadVariables& read, bool is_python) {
+    const std::string_view name = variable.substr(0, variable.find('='));
+    return read.all || read.names.count(name) || always_counts(name, is_python);
+}
+
 void add_if_counted(std::string_view variable, const ReadVariables& read, bool is_python,
                     Variables& variables) {
     const std::size_t equals = variable.find('=');
-    if (equals == std::string_view::npos) return;
-    const std::string_view name = variable.substr(0, equals);
-    if (read.all || read.names.count(name) || always_counts(name, is_python))
-        variables.emplace(name, variable.substr(equals + 1));
+    if (equals == std::string_view::npos || !counts(variable, read, is_python)) return;
+    variables.emplace(variable.substr(0, equals), variable.substr(equals + 1));
 }
 
 }  // namespace
@@ -48,6 +51,17 @@ bool always_counts(std::string_view name, bool is_python) {
     const auto is_like = [&](std::string_view pattern) { return matches(name, pattern); };
     return std::any_of(kCounted.begin(), kCounted.end(), is_like) ||
            (is_python && std::any_of(kCountedByPython.begin(), kCountedByPython.end(), is_like));
+}
+
+std::vector<std::string> image_environment(std::span<char* const> plain,
+                                           std::span<char* const> wanted, const ReadVariables& read,
+                                           bool is_python) {
+    std::vector<std::string> environment;
+    for (const char* variable : plain)
+        if (!counts(variable, read, is_python)) environment.emplace_back(variable);
+    for (const char* variable : wanted)
+        if (counts(variable, read, is_python)) environment.emplace_back(variable);
+    return environment;
 }
 
 bool is_same_environment(std::span<const std::string> one, std::span<char* const> other) {

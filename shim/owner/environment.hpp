@@ -26,6 +26,12 @@ struct ReadVariables {
                                              std::span<char* const> wanted,
                                              const ReadVariables& read, bool is_python);
 
+/// `plain` with the variables of `wanted` in the place of its own, of those that an image depends
+/// on: what it is to be started with for a request. The rest of a request is for its child alone.
+[[nodiscard]] std::vector<std::string> image_environment(std::span<char* const> plain,
+                                                         std::span<char* const> wanted,
+                                                         const ReadVariables& read, bool is_python);
+
 /// String by string?
 [[nodiscard]] bool is_same_environment(std::span<const std::string> one,
                                        std::span<char* const> other);

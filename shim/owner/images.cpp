@@ -42,6 +42,17 @@ std::vector<std::string> copy(std::span<char* const> strings) {
     return {strings.begin(), strings.end()};
 }
 
+/// Pointers into what is given, or into the owner's own environment.
+std::vector<char*> variables_of(std::optional<std::vector<std::string>>& environment) {
+    std::vector<char*> variables;
+    if (environment)
+        for (std::string& variable : *environment) variables.push_back(variable.data());
+    else
+        for (char** variable = environ; variable && *variable; ++variable)
+            variables.push_back(*variable);
+    return variables;
+}
+
 bool is_not_yet(const Outcome& failure) {
     return failure && failure->error_number == ETIMEDOUT;
 }
@@ -68,13 +79,7 @@ ImageSet::~ImageSet() {
 
 Selection ImageSet::plain_selection() {
     const std::lock_guard lock(mutex_);
-    plain_environment_.clear();
-    if (definition_.environment)
-        for (std::string& variable : *definition_.environment)
-            plain_environment_.push_back(variable.data());
-    else
-        for (char** variable = environ; variable && *variable; ++variable)
-            plain_environment_.push_back(*variable);
+    plain_environment_ = variables_of(definition_.environment);
     return {images_.front()->options, images_.front()->is_isolated, plain_environment_};
 }
 
@@ -119,12 +124,7 @@ Outcome ImageSet::start_process(Image& image, Process& ret_process) {
 Outcome ImageSet::start_layer(Image& image, Process& ret_process) {
     if (image.base_failure && Clock::now() < image.base_failed_at + kBaseRetryPeriod)
         return image.base_failure;
-    std::vector<char*> environment;
-    if (image.environment)
-        for (std::string& variable : *image.environment) environment.push_back(variable.data());
-    else
-        for (char** variable = environ; variable && *variable; ++variable)
-            environment.push_back(*variable);
+    const std::vector<char*> environment = variables_of(image.environment);
     Foundation foundation;
     image.base_reason = {};
     image.base_failure = definition_.take_foundation(
@@ -220,6 +220,8 @@ void ImageSet::learn(Image& image, TemplateProcess& process) {
     if (image.has_learned) return;
     image.started_with = process.environment_at_start();
     image.read = process.variables();
+    known_reads_.names.insert(image.read->names.begin(), image.read->names.end());
+    known_reads_.all = known_reads_.all || image.read->all;
     image.has_learned = true;
     image.restarting = {};
 }
@@ -233,13 +235,11 @@ bool ImageSet::fits(Image& image, const Selection& selection) {
     if (is_unchecked_) return true;
     if (!image.fitting.empty() && is_same_environment(image.fitting, selection.environment))
         return true;
-    const auto& first = *images_.front();
-    const std::optional<ReadVariables>& read = image.read ? image.read : first.read;
-    // Not known yet: the first is waited for, and asked again; a variant was made for its first
-    // user.
-    if (!read)
-        return &image == &first || is_same_environment(image.started_with, selection.environment);
-    if (!differing_variable(image.started_with, selection.environment, *read, definition_.is_python)
+    // What it reads is not known yet: the first is waited for, and asked again; a variant was made
+    // by what was known of others.
+    if (!image.read && &image == images_.front().get()) return true;
+    if (!differing_variable(image.started_with, selection.environment,
+                            image.read ? *image.read : known_reads_, definition_.is_python)
              .empty())
         return false;
     if (image.has_learned) image.fitting = copy(selection.environment);
@@ -278,7 +278,12 @@ ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, bool in
     auto variant = std::make_shared<Image>();
     variant->options = selection.options;
     variant->is_isolated = selection.is_isolated;
-    variant->environment = copy(selection.environment);
+    // Whoever it serves later finds it in the image's memory: so nothing of the request but what
+    // counts. Where it turns out to read more than any image before it, it does not fit, and the
+    // next one that is made has that from the request as well.
+    variant->environment =
+        image_environment(variables_of(definition_.environment), selection.environment,
+                          known_reads_, definition_.is_python);
     variant->started_with = *variant->environment;
     images_.push_back(variant);
     return variant;

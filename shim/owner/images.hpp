@@ -151,6 +151,7 @@ class ImageSet {
     Definition definition_;
     std::mutex mutex_;
     std::vector<ImagePointer> images_;  ///< [0]: the first
+    ReadVariables known_reads_;         ///< of all images that there were
     std::vector<Process> ending_;       ///< told to end; let go of once they have
     std::uint64_t uses_ = 0;
     std::deque<std::size_t> refused_;       ///< selections that no image gave way to, hashed

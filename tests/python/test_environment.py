@@ -1,5 +1,6 @@
 """Whatever preloading reads of its environment decides which image serves a spawn."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -94,6 +95,46 @@ class Environment(TestCase):
             " b'SECRET_OF_THEN' in __import__('posix').environ)"
         )
         self.assertEqual(self.value(template, program)[0], "None None None False False")
+
+    def images_environments(self):
+        """As it was given to each image and spare of this process that lives."""
+        environments = []
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/children") as children:
+                for pid in children.read().split():
+                    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as environment:
+                        environments.append(environment.read())
+        return environments
+
+    def test_a_variant_has_of_a_request_what_counts_and_else_what_the_template_has(self):
+        template = self.reading(
+            "import os\nVALUE = os.environ.get('SETTING')",
+            env={"PATH": os.environ["PATH"], "SETTING": "0", "PLAIN": "of the template"},
+        )
+        template.wait_ready()
+        seen, process = self.value(self.insisting(template), SETTING="1", SECRET="of the first", PLAIN="of the first")
+        self.assertEqual((seen, process.backend), ("1", "warm"))
+        given = self.images_environments()
+        self.assertTrue(any(b"SETTING=1" in environment for environment in given), given)
+        for environment in given:
+            self.assertNotIn(b"of the first", environment)
+            self.assertIn(b"PLAIN=of the template", environment.split(b"\0"))
+        # In a later child of the same image: what it was asked for itself, and no more.
+        program = (
+            "import ctypes, os, sys; c = ctypes.CDLL(None).getenv; c.restype = ctypes.c_char_p\n"
+            "print(sys.modules['reader'].VALUE, c(b'SECRET'), os.environ['PLAIN'],"
+            " b'of the first' in open('/proc/self/environ', 'rb').read())"
+        )
+        seen, process = self.value(template, program, SETTING="1", PLAIN="of the second")
+        self.assertEqual((seen, process.backend), ("1 None of the second False", "warm"))
+
+    def test_a_variant_that_reads_more_than_the_first_image_has_that_of_the_request_too(self):
+        template = self.reading("import os\nVALUE = os.environ.get('SETTING') and os.environ.get('MORE')")
+        template.wait_ready()
+        for more in ("a", "b"):
+            seen, process = self.value(self.insisting(template), SETTING="1", MORE=more)
+            self.assertEqual((seen, process.backend), (more, "warm"))
+        self.assertEqual(self.value(template, SETTING="1", MORE="a")[0], "a")
 
     def test_variants_are_bounded_and_the_least_recently_used_goes(self):
         template = self.reading("import os\nVALUE = os.environ.get('SETTING')", variants=2)
