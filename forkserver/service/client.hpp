@@ -14,10 +14,26 @@
 
 namespace warmfork::service {
 
-class Client {
-  public:
+/// What is accounted to a client, to its user, or to all of them.
+struct Usage {
     using Clock = std::chrono::steady_clock;
 
+    std::uint64_t children = 0;        ///< alive, leased spares included
+    std::uint64_t asked_children = 0;  ///< by requests that wait
+    std::uint64_t asked_bytes = 0;     ///< of requests that wait
+
+    /// False: there have been more than `per_second` spawns in the last second, up to a second's
+    /// worth at once. What is asked for beyond that is taken off what may come next.
+    [[nodiscard]] bool may_spawn(std::uint64_t count, std::uint32_t per_second,
+                                 Clock::time_point now);
+
+  private:
+    std::optional<double> tokens_;  ///< empty: none have been counted yet
+    Clock::time_point counted_at_{};
+};
+
+class Client {
+  public:
     /// So many messages may wait for a client that does not read, before it is not read either.
     static constexpr std::size_t kMostWaiting = 256;
 
@@ -44,11 +60,6 @@ class Client {
         return receive_service_message(socket_.get(), MSG_DONTWAIT, ret_message);
     }
 
-    /// False: it has spawned more than `per_second` in the last second, up to a second's worth at
-    /// once. What it asks for beyond that is taken off what it may have next.
-    [[nodiscard]] bool may_spawn(std::uint64_t count, std::uint32_t per_second,
-                                 Clock::time_point now);
-
     struct Message {
         ServiceKind kind;
         std::uint64_t id;
@@ -60,11 +71,9 @@ class Client {
     void keep(Message message) { waiting_.push_back(std::move(message)); }
 
     bool has_greeted = false;
-    std::uint32_t children = 0;        ///< alive, leased spares included
-    std::uint64_t asked_children = 0;  ///< by requests that wait
-    std::uint64_t asked_bytes = 0;     ///< of requests that wait
-    std::uint64_t spawned = 0;         ///< since it is here
-    std::set<std::uint64_t> images;    ///< that it knows, by serial
+    Usage usage;
+    std::uint64_t spawned = 0;       ///< since it is here
+    std::set<std::uint64_t> images;  ///< that it knows, by serial
 
   private:
     void give_up();
@@ -74,8 +83,6 @@ class Client {
     Peer peer_;
     std::deque<Message> waiting_;
     bool is_broken_ = false;
-    std::optional<double> tokens_;  ///< empty: none have been counted yet
-    Clock::time_point counted_at_{};
 };
 
 }  // namespace warmfork::service

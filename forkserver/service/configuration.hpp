@@ -49,10 +49,10 @@ struct SpareRange {
     bool operator==(const SpareRange&) const = default;
 };
 
-/// What one client may have at a time.
+/// What the clients of one user, or those of all, may have at a time.
 struct ClientLimits {
     /// Alive, leased spares included; from 1 to 2^20.
-    std::uint32_t children = 1024;
+    std::uint32_t children = 4096;
     /// From 1 to 1,000,000.
     std::uint32_t spawns_per_second = 10'000;
     /// Of records that wait to be spawned; room for at least one of any size (2 MiB).
@@ -61,7 +61,7 @@ struct ClientLimits {
     bool operator==(const ClientLimits&) const = default;
 };
 
-/// What a template says about its clients otherwise than the daemon does.
+/// What a template says about a user's clients otherwise than the daemon does.
 struct ClientLimitOverrides {
     std::optional<std::uint32_t> children, spawns_per_second;
     std::optional<std::uint64_t> record_bytes;
@@ -134,7 +134,7 @@ struct TemplateDefinition {
     /// "infinity": never, which is stored as 0. [inherited]
     std::chrono::milliseconds idle_timeout = std::chrono::hours(1);
 
-    /// Table: children, spawns_per_second, record_bytes, of one client here. [inherited]
+    /// Table: children, spawns_per_second, record_bytes, of one user's clients here. [inherited]
     ClientLimitOverrides limits;
     /// Table: memory_max, tasks_max, cpu_weight; "infinity" takes back what was set before.
     /// [inherited]
@@ -175,8 +175,11 @@ struct DaemonDefinition {
     /// The daemon exits when nobody has needed it for so long. 0 or "infinity": never, which is
     /// stored as 0.
     std::chrono::milliseconds idle_exit = std::chrono::minutes(10);
-    /// Of each client, where a template does not say otherwise.
+    /// Of each user's clients, where a template does not say otherwise.
     ClientLimits limits;
+    /// Of all users together.
+    ClientLimits limits_of_all = {4 * ClientLimits().children, 4 * ClientLimits().spawns_per_second,
+                                  4 * ClientLimits().record_bytes};
 
     bool operator==(const DaemonDefinition&) const = default;
 };

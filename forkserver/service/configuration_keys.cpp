@@ -330,6 +330,12 @@ const std::vector<Key<DaemonDefinition>>& daemon_keys() {
                         Amount<std::uint32_t>{kSpawnsPerSecond}),
         make_daemon_key("limits.record_bytes", FIELD(limits.record_bytes),
                         Amount<std::uint64_t>{kRecordBytes}),
+        make_daemon_key("limits_of_all.children", FIELD(limits_of_all.children),
+                        Amount<std::uint32_t>{kChildren}),
+        make_daemon_key("limits_of_all.spawns_per_second", FIELD(limits_of_all.spawns_per_second),
+                        Amount<std::uint32_t>{kSpawnsPerSecond}),
+        make_daemon_key("limits_of_all.record_bytes", FIELD(limits_of_all.record_bytes),
+                        Amount<std::uint64_t>{kRecordBytes}),
     };
     return keys;
 }

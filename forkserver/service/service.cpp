@@ -228,7 +228,7 @@ void Service::measure() {
     std::map<std::uint64_t, Cgroups::Owner> owners;
     if (cgroups_)
         for (const auto& [id, served] : clients_)
-            if (served.client.children > 0) owners[id] = {id, served.client.peer().pid};
+            if (served.client.usage.children > 0) owners[id] = {id, served.client.peer().pid};
     const bool goes_on = !owners.empty();
     const auto costs = std::make_shared<Costs>();
     background_.add(

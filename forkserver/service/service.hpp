@@ -89,6 +89,7 @@ class Service {
         Descriptor pidfd;
         std::uint64_t client = 0;
         bool is_detached = false;
+        uid_t user = 0;  ///< of the client
         bool is_used = false;  ///< it has its record, as its client says
         std::string template_name;
         Descriptor reply;     ///< of a fixed command that is starting: where it says so
@@ -121,6 +122,9 @@ class Service {
                                         std::size_t size);
     [[nodiscard]] bool may_connect(uid_t user) const;
     [[nodiscard]] bool may_lease(const Client& client) const;
+    void count_asked(Client& client, std::uint64_t children, std::uint64_t bytes);
+    void count_answered(Client& client, std::uint64_t children, std::uint64_t bytes);
+    void count_child(const ServedChild& child, int change);
 
     // Templates.
     ServedTemplate* find_template(const std::string& name);
@@ -203,6 +207,8 @@ class Service {
     std::map<std::uint64_t, ServedChild> children_;
     std::map<std::uint64_t, EventSource> killings_;                  ///< by client that has gone
     std::map<std::string, std::list<NamedTemplate::Ask>> unserved_;  ///< while it execs itself
+    std::map<uid_t, Usage> users_;  ///< of their clients, also those that have gone
+    Usage all_;
     Cgroups cgroups_;
     std::map<Cgroups::Owner, Survivor> survivors_;     ///< clients of a service that was killed
     std::map<Cgroups::Owner, EventSource> clearings_;  ///< of clients that have gone

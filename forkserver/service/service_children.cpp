@@ -22,8 +22,7 @@ constexpr std::chrono::milliseconds kKeeperPatience{1};
 
 std::uint64_t Service::add_child(ServedChild child) {
     const std::uint64_t id = ++last_child_;
-    if (const auto client = clients_.find(child.client); client != clients_.end())
-        ++client->second.client.children;
+    count_child(child, 1);
     children_.emplace(id, std::move(child));
     watch_child(id);
     publish_soon();
@@ -99,8 +98,8 @@ void Service::on_child_ended(std::uint64_t id) {
             fmt::format("the status of a child is lost: {}", std::strerror(errno)));
     if (child.started) on_child_started(id);  // its last words come before its end
     const auto client = clients_.find(child.client);
+    count_child(child, -1);
     if (client != clients_.end()) {
-        --client->second.client.children;
         if (reaped > 0) client->second.client.send(ServiceKind::exited, id, write_body(report));
         if (client->second.client.waits_for_room()) update_interest(client->second);
     }

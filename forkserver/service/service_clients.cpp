@@ -44,6 +44,21 @@ bool has_descriptors_for_client(int any) {
 }  // namespace
 
 bool Service::may_connect(uid_t user) const {
+/// What `usage` has too much of with `count` children more, whose requests take `size` bytes;
+/// empty: it is within its limits.
+std::string find_excess(Usage& usage, const ClientLimits& limits, std::uint64_t count,
+                        std::size_t size) {
+    if (usage.children + usage.asked_children + count > limits.children)
+        return fmt::format("{} children are alive and {} asked for, of {}", usage.children,
+                           usage.asked_children, limits.children);
+    if (usage.asked_bytes + size > limits.record_bytes)
+        return fmt::format("requests that wait take {} bytes, of {}", usage.asked_bytes + size,
+                           limits.record_bytes);
+    if (!usage.may_spawn(count, limits.spawns_per_second, Usage::Clock::now()))
+        return fmt::format("there may be {} spawns a second", limits.spawns_per_second);
+    return {};
+}
+
     const auto& allowed = configuration_.daemon->allowed_users;
     return user == ::geteuid() || std::find(allowed.begin(), allowed.end(), user) != allowed.end();
 }
@@ -229,19 +244,14 @@ std::string Service::explain_absence(const std::string& name) const {
 
 bool Service::is_within_limits(Client& client, const ServedTemplate& served, std::uint64_t request,
                                std::uint64_t count, std::size_t size) {
-    const ClientLimits& limits = served.limits;
-    std::string over;
-    if (client.children + client.asked_children + count > limits.children)
-        over = fmt::format("it has {} children alive and waits for {}, and may have {}",
-                           client.children, client.asked_children, limits.children);
-    else if (client.asked_bytes + size > limits.record_bytes)
-        over = fmt::format("its waiting requests take {} bytes, and may take {}",
-                           client.asked_bytes + size, limits.record_bytes);
-    else if (!client.may_spawn(count, limits.spawns_per_second, Client::Clock::now()))
-        over = fmt::format("it may spawn {} a second", limits.spawns_per_second);
-    else
-        return true;
-    const std::string text = "this client is over its limit: " + over;
+    std::string text = find_excess(all_, configuration_.daemon->limits_of_all, count, size);
+    if (!text.empty()) {
+        text = "this service is over its limit for all users together: " + text;
+    } else {
+        text = find_excess(users_[client.peer().uid], served.limits, count, size);
+        if (text.empty()) return true;
+        text = fmt::format("user {} is over its limit: {}", client.peer().uid, text);
+    }
     log(LOG_NOTICE, {served.named.definition().name, client.peer().pid, 0, "limit"}, text);
     refuse(client, request, Stage::fork, EAGAIN, text);
     return false;
@@ -259,12 +269,12 @@ void Service::lease(Client& client, const ServiceMessage& message) {
         return refuse(client, message.id, Stage::eligibility, EACCES,
                       "another user's client may only run the template's own command");
     if (!is_within_limits(client, *served, message.id, wanted->count, message.body.size())) return;
-    client.asked_bytes += message.body.size();
-    client.asked_children += wanted->count;
+    count_asked(client, wanted->count, message.body.size());
     const std::string name = wanted->name;
     served->named.add({client.id(), message.id, std::move(*wanted), message.body.size()});
     attend(name);
 }
+/// Of the user, who may have many connections, and of all users together.
 
 void Service::run(Client& client, ServiceMessage& message) {
     const std::string name = text_of(message);
@@ -285,11 +295,33 @@ void Service::run(Client& client, ServiceMessage& message) {
     if (const auto& environment = served->named.definition().images.environment)
         ask.wanted.environment = *environment;
     else
+void Service::count_asked(Client& client, std::uint64_t children, std::uint64_t bytes) {
+    for (Usage* usage : {&client.usage, &users_[client.peer().uid], &all_}) {
+        usage->asked_children += children;
+        usage->asked_bytes += bytes;
+    }
+}
+
+void Service::count_answered(Client& client, std::uint64_t children, std::uint64_t bytes) {
+    for (Usage* usage : {&client.usage, &users_[client.peer().uid], &all_}) {
+        usage->asked_children -= children;
+        usage->asked_bytes -= bytes;
+    }
+}
+
+/// `change`: 1 or -1. It is its user's until it has ended, also when its client has gone.
+void Service::count_child(const ServedChild& child, int change) {
+    const auto client = clients_.find(child.client);
+    if (client != clients_.end())
+        client->second.client.usage.children += static_cast<std::uint64_t>(change);
+    for (Usage* usage : {&users_[child.user], &all_})
+        usage->children += static_cast<std::uint64_t>(change);
+}
+
         for (char** variable = environ; variable && *variable; ++variable)
             ask.wanted.environment.emplace_back(*variable);
     ask.descriptors = std::move(message.descriptors);
-    client.asked_bytes += ask.size;
-    client.asked_children += 1;
+    count_asked(client, 1, ask.size);
     served->named.add(std::move(ask));
     attend(name);
 }
@@ -319,3 +351,5 @@ void Service::lose_client(std::uint64_t id, std::string_view why) {
 }
 
 }  // namespace warmfork::service
+    const Usage& usage = found->second.client.usage;
+    count_answered(found->second.client, usage.asked_children, usage.asked_bytes);

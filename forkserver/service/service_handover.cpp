@@ -177,8 +177,7 @@ void Service::take_over(std::span<const std::byte> left) {
                        explain_absence(name));
                 continue;
             }
-            client->second.client.asked_bytes += ask.size;
-            client->second.client.asked_children += ask.wanted.count;
+            count_asked(client->second.client, ask.wanted.count, ask.size);
             served->named.add(std::move(ask));
         }
         attend_soon(name);
@@ -195,8 +194,10 @@ void Service::take_over(std::span<const std::byte> left) {
     for (auto& [id, child] : children_) {
         watch_child(id);
         if (child.reply) watch_start(id);
-        if (const auto client = clients_.find(child.client); client != clients_.end())
-            ++client->second.client.children;
+        // Those of clients that have gone are about to end, or detached, as only this user's are.
+        const auto client = clients_.find(child.client);
+        child.user = client == clients_.end() ? ::geteuid() : client->second.client.peer().uid;
+        count_child(child, 1);
     }
     // Those whose client went at the very end of the service before this one.
     std::set<std::uint64_t> orphans;

@@ -112,8 +112,7 @@ Service::ServedTemplate* Service::renew_template(const std::string& name) {
             if (served) {
                 served->named.add(std::move(ask));
             } else if (const auto client = clients_.find(ask.client); client != clients_.end()) {
-                client->second.client.asked_children -= ask.wanted.count;
-                client->second.client.asked_bytes -= ask.size;
+                count_answered(client->second.client, ask.wanted.count, ask.size);
                 refuse(client->second.client, ask.request, Stage::launch, ENOENT,
                        explain_absence(renewed));
                 update_interest(client->second);

@@ -175,8 +175,7 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
         return;
     }
     Client& client = found->second.client;
-    client.asked_children -= answer.spare ? 1 : ask.wanted.count;
-    if (answer.is_last) client.asked_bytes -= ask.size;
+    count_answered(client, answer.spare ? 1 : ask.wanted.count, answer.is_last ? ask.size : 0);
     if (!answer.spare) {
         client.send(ServiceKind::refused, ask.request, write_body(answer.refusal));
         return update_interest(found->second);
@@ -185,6 +184,7 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
     child.pid = answer.spare->pid;
     child.pidfd = open_pidfd(child.pid);
     child.client = client.id();
+    child.user = client.peer().uid;
     child.is_detached = (ask.wanted.flags & kLeaseDetached) != 0;
     child.template_name = served.named.definition().name;
     child.request = ask.request;

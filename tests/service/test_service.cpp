@@ -33,8 +33,8 @@ int spawn_once(const std::string& name = "probe") {
     return WEXITSTATUS(table.spawn({WARMFORK_PROBE, "exit", "7"}).wait());
 }
 
-int spawns_in(const TestService& service) {
-    return as_client(service, [] { return spawn_once(); });
+int spawns_in(const TestService& service, const std::string& name = "probe") {
+    return as_client(service, [&] { return spawn_once(name); });
 }
 
 constexpr unsigned long kFewDescriptors = 64;
@@ -403,64 +403,140 @@ TEST_CASE("A client may signal its own children only") {
 
 // Limits.
 
-TEST_CASE("A client over its limit of children gets EAGAIN and disturbs nobody") {
-    Settings settings;
-    settings.templates["probe"] = probe_definition("limits.children = 3\n");
-    TestService service(std::move(settings));
-    RawClient client(service.socket());
-    // All at once: what waits counts as well.
-    for (std::uint64_t request = 1; request <= 10; ++request)
-        client.send(ServiceKind::lease, request, lease_body());
-    int leased = 0, refused = 0;
+/// The answers to that many requests; what is leased is still held.
+struct Answers {
     std::vector<Descriptor> mailboxes;
-    while (leased + refused < 10) {
+    int refused = 0;
+};
+Answers answers_of(RawClient& client, int requests) {
+    Answers answers;
+    while (static_cast<int>(answers.mailboxes.size()) + answers.refused < requests) {
         ServiceMessage answer;
         REQUIRE(client.receive(answer) == 0);
         if (answer.kind == ServiceKind::leased) {
-            ++leased;
-            mailboxes.push_back(std::move(answer.descriptors.at(1)));
+            answers.mailboxes.push_back(std::move(answer.descriptors.at(1)));
         } else if (answer.kind == ServiceKind::refused) {
             CHECK(error_of(answer) == EAGAIN);
             CHECK(text_of_refusal(answer).find("over its limit") != std::string::npos);
-            ++refused;
+            ++answers.refused;
         }
     }
-    CHECK(leased == 3);
-    CHECK(spawns_in(service) == 7);
-    // With one of them ended there is room for one more.
-    mailboxes.pop_back();
-    ServiceMessage exited;
-    REQUIRE(client.receive(ServiceKind::exited, exited) == 0);
-    CHECK(lease_one(client, 20).kind == ServiceKind::leased);
+    return answers;
 }
 
-TEST_CASE("A client over its limit of spawns a second gets EAGAIN and disturbs nobody") {
+TEST_CASE("A user over the limit of children gets EAGAIN, by however many connections") {
+    Settings settings;
+    settings.templates["probe"] = probe_definition("limits.children = 3\n");
+    settings.templates["free"] = probe_definition();
+    TestService service(std::move(settings));
+    RawClient one(service.socket()), other(service.socket());
+    // All at once: what waits counts as well.
+    for (std::uint64_t request = 1; request <= 10; ++request) {
+        one.send(ServiceKind::lease, request, lease_body());
+        other.send(ServiceKind::lease, request, lease_body());
+    }
+    Answers of_one = answers_of(one, 10);
+    {
+        const Answers of_other = answers_of(other, 10);
+        CHECK(of_one.mailboxes.size() + of_other.mailboxes.size() == 3);
+        CHECK(of_one.refused + of_other.refused == 17);
+        CHECK(spawns_in(service, "free") == 7);  // whose limit is another
+        // Those of a client that goes are the user's until they have ended.
+        other.close();
+    }
+    of_one.mailboxes.clear();
+    // With all of them ended there is room again.
+    int rooms = 0;
+    while (rooms < 3) {
+        const ServiceMessage answer = lease_one(one, 20);
+        if (answer.kind != ServiceKind::leased) continue;
+        of_one.mailboxes.push_back(Descriptor(::dup(answer.descriptors.at(1).get())));
+        ++rooms;
+    }
+    CHECK(lease_one(one, 21).kind == ServiceKind::refused);
+}
+
+TEST_CASE("What a client has asked for is not its user's any more when it has gone") {
+    Settings settings;
+    settings.templates["probe"] = probe_definition("limits.children = 3\n");
+    settings.templates["slow"] = probe_definition("limits.children = 3\n", {"hang"});
+    TestService service(std::move(settings));
+    RawClient(service.socket()).send(ServiceKind::lease, 1, lease_body(3, kLeaseMayWait, "slow"));
+    RawClient client(service.socket());
+    ServiceMessage answer = lease_one(client);
+    // Until its end has been noticed.
+    while (answer.kind == ServiceKind::refused) answer = lease_one(client);
+    CHECK(answer.kind == ServiceKind::leased);
+}
+
+TEST_CASE("All users together have limits as well, and each has its own") {
+    if (::geteuid() != 0) return;
+    Settings settings;
+    settings.has_passed_socket = true;
+    settings.daemon = "allowed_users = [65534]\nlimits.children = 3\nlimits_of_all.children = 5\n";
+    settings.templates["fixed"] =
+        probe_definition(fmt::format("command = [\"{}\", \"wait\"]\n", WARMFORK_PROBE));
+    TestService service(std::move(settings));
+    ClientProcess nobody(service, [&] {
+        if (::setresuid(kNobody, kNobody, kNobody) < 0) return 98;
+        const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+        const int standard[] = {null.get(), null.get(), null.get()};
+        int started = 0;
+        std::vector<RawClient> clients;
+        for (int i = 0; i < 4; ++i) {
+            ServiceMessage answer;
+            clients.emplace_back(service.socket());
+            clients.back().send(ServiceKind::run, 1, FieldWriter().text("fixed").bytes(), standard);
+            if (clients.back().receive(answer)) return 97;
+            started += answer.kind == ServiceKind::leased;
+        }
+        say("started");
+        await_cue();
+        return started;
+    });
+    REQUIRE(nobody.next_line() == "started");
+    RawClient own(service.socket());
+    for (std::uint64_t request = 1; request <= 3; ++request)
+        own.send(ServiceKind::lease, request, lease_body());
+    const Answers answers = answers_of(own, 3);
+    CHECK(answers.mailboxes.size() == 2);
+    nobody.give_cue();
+    CHECK(nobody.wait() == 3);
+}
+
+TEST_CASE("A user over the limit of spawns a second gets EAGAIN, by however many connections") {
     Settings settings;
     settings.templates["probe"] = probe_definition("limits.spawns_per_second = 5\n");
+    settings.templates["free"] = probe_definition();
     TestService service(std::move(settings));
-    RawClient client(service.socket());
+    RawClient client(service.socket()), other(service.socket());
     client.send(ServiceKind::lease, 1, lease_body(64));
-    client.send(ServiceKind::lease, 2, lease_body(1));
+    ServiceMessage leased;
+    REQUIRE(client.receive(ServiceKind::leased, leased) == 0);
+    other.send(ServiceKind::lease, 2, lease_body(1));
     ServiceMessage refused;
-    REQUIRE(client.receive(ServiceKind::refused, refused) == 0);
+    REQUIRE(other.receive(ServiceKind::refused, refused) == 0);
     CHECK(refused.id == 2);
     CHECK(error_of(refused) == EAGAIN);
-    CHECK(spawns_in(service) == 7);
+    CHECK(spawns_in(service, "free") == 7);
 }
 
-TEST_CASE("A client whose waiting requests take too much memory gets EAGAIN") {
+TEST_CASE("A user whose waiting requests take too much memory gets EAGAIN") {
     Settings settings;
     settings.templates["probe"] = probe_definition("limits.record_bytes = \"2M\"\n");
     settings.templates["slow"] = probe_definition("limits.record_bytes = \"2M\"\n", {"hang"});
     TestService service(std::move(settings));
-    RawClient client(service.socket());
+    RawClient client(service.socket()), other(service.socket());
     LeaseRequest large{"slow", kLeaseMayWait, 1, {}, {"X=" + std::string(1 << 20, 'x')}};
-    for (std::uint64_t request = 1; request <= 3; ++request)
-        REQUIRE(client.send(ServiceKind::lease, request, write_body(large)) == 0);
-    ServiceMessage refused;
-    REQUIRE(client.receive(ServiceKind::refused, refused) == 0);
-    CHECK(refused.id == 2);
-    CHECK(error_of(refused) == EAGAIN);
+    REQUIRE(client.send(ServiceKind::lease, 1, write_body(large)) == 0);
+    // Answered in order: so the one before has been taken in.
+    client.send(ServiceKind::find, 2, FieldWriter().text("slow").bytes());
+    ServiceMessage answer;
+    REQUIRE(client.receive(ServiceKind::found, answer) == 0);
+    REQUIRE(other.send(ServiceKind::lease, 3, write_body(large)) == 0);
+    REQUIRE(other.receive(ServiceKind::refused, answer) == 0);
+    CHECK(answer.id == 3);
+    CHECK(error_of(answer) == EAGAIN);
     CHECK(spawns_in(service) == 7);
 }
 
