@@ -10,7 +10,8 @@
 namespace warmfork {
 namespace {
 
-constexpr std::size_t kControlSize = CMSG_SPACE(sizeof(int) * kMaximumMessageDescriptors);
+constexpr std::size_t kControlSize =
+    CMSG_SPACE(sizeof(int) * kMaximumMessageDescriptors) + CMSG_SPACE(sizeof(ucred));
 
 }  // namespace
 
@@ -62,7 +63,13 @@ int receive_message(int socket, std::span<std::byte> buffer, std::span<int> ret_
     received.truncated = message.msg_flags & MSG_TRUNC;
     received.descriptors_truncated = message.msg_flags & MSG_CTRUNC;
     for (cmsghdr* part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
-        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+        if (part->cmsg_level != SOL_SOCKET) continue;
+        if (part->cmsg_type == SCM_CREDENTIALS) {
+            ucred credentials;
+            std::memcpy(&credentials, CMSG_DATA(part), sizeof credentials);
+            received.sender = credentials.pid;
+        }
+        if (part->cmsg_type != SCM_RIGHTS) continue;
         const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         for (std::size_t i = 0; i < count; ++i) {
             int number;

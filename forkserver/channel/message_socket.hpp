@@ -1,6 +1,8 @@
 // SOCK_SEQPACKET messages with descriptors: the control socket and the mailboxes.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -26,6 +28,7 @@ struct ReceivedMessage {
     bool truncated = false;              ///< longer than the buffer
     bool descriptors_truncated = false;  ///< some did not arrive: the limit on open files
     std::size_t descriptor_count = 0;    ///< written to the caller's array, close-on-exec
+    pid_t sender = 0;  ///< by the kernel's word, where the socket has SO_PASSCRED; 0: not known
 };
 
 /// One message. At most `ret_descriptors.size()` descriptors are kept, the caller's from then on.

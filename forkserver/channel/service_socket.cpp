@@ -44,6 +44,7 @@ int receive_service_message(int socket, int flags, ServiceMessage& ret_message) 
     if (header.version != kServiceVersion) return EPROTONOSUPPORT;
     message.kind = header.kind;
     message.id = header.id;
+    message.sender = received.sender;
     if (received.descriptors_truncated) {
         message.descriptors.clear();
         ret_message = std::move(message);

@@ -14,6 +14,7 @@ struct ServiceMessage {
     std::uint64_t id = 0;
     std::vector<std::byte> body;
     std::vector<Descriptor> descriptors;  ///< close-on-exec
+    pid_t sender = 0;                     ///< see ReceivedMessage
 };
 
 /// Sends one message; the descriptors stay the caller's. `flags`: of sendmsg. Returns 0 or errno:

@@ -65,6 +65,8 @@ class FieldReader {
         return values;
     }
     bool is_whole() const { return is_whole_; }
+    /// Something of a newer writer may stand behind what an older one wrote.
+    bool has_more() const { return is_whole_ && !rest_.empty(); }
 
   private:
     bool take(std::uint64_t size) {

@@ -20,13 +20,14 @@ enum class ServiceKind : std::uint16_t {
     hello = 1,   ///< first; body: number: pid
     find = 2,    ///< id: request; body: text: template
     lease = 3,   ///< id: request; body: LeaseRequest
-    run = 4,     ///< id: request; body: text: template; descriptors 0 to 2: a fixed command line
+    run = 4,     ///< id: request; body: text: template, then text: as LeaseRequest::sight;
+    ///< descriptors 0 to 2: a fixed command line
     signal = 5,  ///< id: child of `run`; body: number
     used = 6,    ///< id: child, or 0; body: UseReport
     manage = 7,  ///< id: request; body: text: verb, text: template
     missed = 8,  ///< id: image, which did not arrive: to be shown again before the next lease of it
     // Service to client.
-    welcome = 16,  ///< first; body: number: pid
+    welcome = 16,  ///< first; body: Welcome
     found = 17,    ///< id: request; body: TemplateFacts
     image = 18,  ///< id: image (in the upper half: the service's generation; a new one has none of
     ///< the images before it); body: ImageFacts; descriptors: segment (read-only), inotify

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <array>
 #include <optional>
 
 #include "protocol/fields.hpp"
@@ -17,6 +19,7 @@ struct LeaseRequest {
     std::uint64_t count = 1;
     std::vector<std::string> options;  ///< of the interpreter
     std::vector<std::string> environment;
+    std::string sight;  ///< the text that `welcome` says where to find; older clients send none
 };
 
 inline std::vector<std::byte> write_body(const LeaseRequest& request) {
@@ -26,6 +29,7 @@ inline std::vector<std::byte> write_body(const LeaseRequest& request) {
         .number(request.count)
         .texts(request.options)
         .texts(request.environment)
+        .text(request.sight)
         .bytes();
 }
 inline std::optional<LeaseRequest> read_lease_request(std::span<const std::byte> body) {
@@ -36,8 +40,39 @@ inline std::optional<LeaseRequest> read_lease_request(std::span<const std::byte>
     request.count = reader.number();
     request.options = reader.texts();
     request.environment = reader.texts();
+    if (reader.has_more()) request.sight = reader.text();
     if (!reader.is_whole() || request.count == 0 || request.count > kMostLeases) return {};
     return request;
+}
+
+/// The first word of a service.
+struct Welcome {
+    std::uint64_t pid = 0;
+    /// Whoever may look at the service finds a text behind the link /proc/PID/fd/NUMBER, which a
+    /// lease has to show. -1: an older service, which asks for none.
+    int sight = -1;
+};
+
+inline std::vector<std::byte> write_body(const Welcome& welcome) {
+    return FieldWriter()
+        .number(welcome.pid)
+        .number(static_cast<std::uint64_t>(welcome.sight))
+        .bytes();
+}
+inline Welcome read_welcome(std::span<const std::byte> body) {
+    FieldReader reader(body);
+    Welcome welcome;
+    welcome.pid = reader.number();
+    if (reader.has_more()) reader.number(welcome.sight);
+    return welcome;
+}
+/// What a lease shows of it; empty: this process may not look at the service.
+[[nodiscard]] inline std::string read_sight(const Welcome& welcome) {
+    std::array<char, 128> text;
+    const std::string link =
+        "/proc/" + std::to_string(welcome.pid) + "/fd/" + std::to_string(welcome.sight);
+    const ssize_t size = ::readlink(link.c_str(), text.data(), text.size());
+    return {text.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
 }
 
 /// What a client has to know of a template before it asks.

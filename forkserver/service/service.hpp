@@ -15,6 +15,7 @@
 #include "service/cgroups.hpp"
 #include "service/client.hpp"
 #include "service/configuration.hpp"
+#include "service/confinement.hpp"
 #include "service/event_loop.hpp"
 #include "service/listener.hpp"
 #include "service/named_template.hpp"
@@ -88,8 +89,8 @@ class Service {
         pid_t pid = 0;
         Descriptor pidfd;
         std::uint64_t client = 0;
-        bool is_detached = false;
         uid_t user = 0;  ///< of the client
+        bool is_detached = false;
         bool is_used = false;  ///< it has its record, as its client says
         std::string template_name;
         Descriptor reply;     ///< of a fixed command that is starting: where it says so
@@ -104,6 +105,7 @@ class Service {
     void watch_client(ServedClient& served);
     void on_client(std::uint64_t id, std::uint32_t events);
     void dispatch(ServedClient& served, ServiceMessage message);
+    void welcome(Client& client);
     void refuse(Client& client, std::uint64_t request, Stage stage, int error_number,
                 std::string text);
     void lose_client(std::uint64_t id, std::string_view why);
@@ -120,11 +122,13 @@ class Service {
     [[nodiscard]] bool is_within_limits(Client& client, const ServedTemplate& served,
                                         std::uint64_t request, std::uint64_t count,
                                         std::size_t size);
-    [[nodiscard]] bool may_connect(uid_t user) const;
-    [[nodiscard]] bool may_lease(const Client& client) const;
     void count_asked(Client& client, std::uint64_t children, std::uint64_t bytes);
     void count_answered(Client& client, std::uint64_t children, std::uint64_t bytes);
     void count_child(const ServedChild& child, int change);
+    [[nodiscard]] bool may_connect(uid_t user) const;
+    [[nodiscard]] bool may_lease(const Client& client) const;
+    [[nodiscard]] bool is_as_free(Client& client, const ServiceMessage& message,
+                                  std::string_view sight);
 
     // Templates.
     ServedTemplate* find_template(const std::string& name);
@@ -197,18 +201,20 @@ class Service {
     Configuration configuration_;
     Board board_;  // outlives its entries
     EventSource publishing_, measuring_;
+    Sight sight_;
+    EventSource renewing_sight_;
     EventSource connections_, reconnect_, reloading_, idle_, drain_, end_, keeper_room_, status_;
     Descriptor keeper_;
     std::deque<std::uint64_t> unkept_;  ///< children that the keeper is yet to be told of
     std::map<std::uint64_t, ServedClient> clients_;
+    std::map<uid_t, Usage> users_;  ///< of their clients, also those that have gone
+    Usage all_;
     std::map<std::string, ServedTemplate, std::less<>> templates_;
     std::map<std::string, std::string>
         unusable_;  ///< why there is no template, when last looked for
     std::map<std::uint64_t, ServedChild> children_;
     std::map<std::uint64_t, EventSource> killings_;                  ///< by client that has gone
     std::map<std::string, std::list<NamedTemplate::Ask>> unserved_;  ///< while it execs itself
-    std::map<uid_t, Usage> users_;  ///< of their clients, also those that have gone
-    Usage all_;
     Cgroups cgroups_;
     std::map<Cgroups::Owner, Survivor> survivors_;     ///< clients of a service that was killed
     std::map<Cgroups::Owner, EventSource> clearings_;  ///< of clients that have gone

@@ -21,6 +21,9 @@ constexpr std::size_t kMostClients = 4096;
 // Of one user other than the service's own: so none takes the places of all.
 constexpr std::ptrdiff_t kMostClientsOfGuest = 256;
 
+// So long after it was shown another text takes the place of the one that proves the sight.
+constexpr std::chrono::seconds kSightPeriod{1};
+
 std::string text_of(const ServiceMessage& message) {
     return FieldReader(message.body).text();
 }
@@ -41,9 +44,6 @@ bool has_descriptors_for_client(int any) {
     return one && other;  // what closes them succeeds, and keeps errno
 }
 
-}  // namespace
-
-bool Service::may_connect(uid_t user) const {
 /// What `usage` has too much of with `count` children more, whose requests take `size` bytes;
 /// empty: it is within its limits.
 std::string find_excess(Usage& usage, const ClientLimits& limits, std::uint64_t count,
@@ -59,6 +59,9 @@ std::string find_excess(Usage& usage, const ClientLimits& limits, std::uint64_t 
     return {};
 }
 
+}  // namespace
+
+bool Service::may_connect(uid_t user) const {
     const auto& allowed = configuration_.daemon->allowed_users;
     return user == ::geteuid() || std::find(allowed.begin(), allowed.end(), user) != allowed.end();
 }
@@ -119,6 +122,11 @@ void Service::add_client(std::uint64_t id, Descriptor socket, Peer peer) {
 
 void Service::watch_client(ServedClient& served) {
     const std::uint64_t id = served.client.id();
+    // Who sends need not be who has connected. A lease whose sender is not known is refused.
+    const int yes = 1;
+    if (::setsockopt(served.client.socket(), SOL_SOCKET, SO_PASSCRED, &yes, sizeof yes) < 0)
+        log(LOG_WARNING, {{}, served.client.peer().pid},
+            fmt::format("cannot learn who sends a client's messages: {}", std::strerror(errno)));
     served.readable = loop_.watch(served.client.socket(), EPOLLIN,
                                   [this, id](std::uint32_t events) { on_client(id, events); });
     // It may have forked a copy that holds the connection open.
@@ -176,6 +184,11 @@ void Service::refuse(Client& client, std::uint64_t request, Stage stage, int err
                                    static_cast<std::uint64_t>(error_number), 0, std::move(text)}));
 }
 
+void Service::welcome(Client& client) {
+    client.send(ServiceKind::welcome, 0,
+                write_body(Welcome{static_cast<std::uint64_t>(::getpid()), sight_.number()}));
+}
+
 void Service::dispatch(ServedClient& served, ServiceMessage message) {
     Client& client = served.client;
     if (!client.has_greeted) {
@@ -183,8 +196,7 @@ void Service::dispatch(ServedClient& served, ServiceMessage message) {
             return lose_client(client.id(), "it did not say hello first");
         client.has_greeted = true;
         served.greeting.reset();
-        return client.send(ServiceKind::welcome, 0,
-                           FieldWriter().number(static_cast<std::uint64_t>(::getpid())).bytes());
+        return welcome(client);
     }
     switch (message.kind) {
         case ServiceKind::find:
@@ -210,6 +222,32 @@ void Service::dispatch(ServedClient& served, ServiceMessage message) {
 /// A user other than the service's own may only run fixed commands.
 bool Service::may_lease(const Client& client) const {
     return client.peer().uid == ::geteuid();
+}
+
+/// A process of this user that is confined must not have a child here that is not. False: it has
+/// been refused, with a reason to start cold.
+bool Service::is_as_free(Client& client, const ServiceMessage& message, std::string_view sight) {
+    if (!renewing_sight_)
+        renewing_sight_ = loop_.after(kSightPeriod, [this] {
+            renewing_sight_.reset();
+            sight_.renew(Sight::Clock::now());
+        });
+    const Peer& peer = client.peer();
+    std::string why;
+    if (message.sender != peer.pid)
+        why = "the request comes from another process than the one that has connected";
+    else if (!sight_.is_shown_by(sight, Sight::Clock::now()))
+        why =
+            "this process may not look at the service (/proc, Landlock, a security module), so "
+            "that it is confined, or uses an older library";
+    else
+        why = find_confinement(peer);
+    if (why.empty()) return true;
+    client.send(
+        ServiceKind::refused, message.id,
+        write_body(Refusal{static_cast<std::uint64_t>(Stage::eligibility), 0,
+                           WARMFORK_REASON_OWNER_CHANGED, "compared with the service: " + why}));
+    return false;
 }
 
 void Service::find(Client& client, const ServiceMessage& message) {
@@ -242,6 +280,7 @@ std::string Service::explain_absence(const std::string& name) const {
     return text;
 }
 
+/// Of the user, who may have many connections, and of all users together.
 bool Service::is_within_limits(Client& client, const ServedTemplate& served, std::uint64_t request,
                                std::uint64_t count, std::size_t size) {
     std::string text = find_excess(all_, configuration_.daemon->limits_of_all, count, size);
@@ -257,44 +296,6 @@ bool Service::is_within_limits(Client& client, const ServedTemplate& served, std
     return false;
 }
 
-void Service::lease(Client& client, const ServiceMessage& message) {
-    std::optional<LeaseRequest> wanted = read_lease_request(message.body);
-    if (!wanted) return lose_client(client.id(), "it sent a lease request that is none");
-    if (is_stopping_)
-        return refuse(client, message.id, Stage::launch, ESHUTDOWN, "the service is stopping");
-    ServedTemplate* served = find_template(wanted->name);
-    if (!served)
-        return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(wanted->name));
-    if (!may_lease(client))
-        return refuse(client, message.id, Stage::eligibility, EACCES,
-                      "another user's client may only run the template's own command");
-    if (!is_within_limits(client, *served, message.id, wanted->count, message.body.size())) return;
-    count_asked(client, wanted->count, message.body.size());
-    const std::string name = wanted->name;
-    served->named.add({client.id(), message.id, std::move(*wanted), message.body.size()});
-    attend(name);
-}
-/// Of the user, who may have many connections, and of all users together.
-
-void Service::run(Client& client, ServiceMessage& message) {
-    const std::string name = text_of(message);
-    if (is_stopping_)
-        return refuse(client, message.id, Stage::launch, ESHUTDOWN, "the service is stopping");
-    ServedTemplate* served = find_template(name);
-    if (!served || served->named.definition().command.empty())
-        return refuse(client, message.id, Stage::launch, ENOENT,
-                      fmt::format("the template {} has no command of its own", name));
-    if (message.descriptors.size() != 3)
-        return refuse(client, message.id, Stage::descriptors, EBADMSG,
-                      "a command is run with three descriptors: input, output, error");
-    if (!is_within_limits(client, *served, message.id, 1, message.body.size())) return;
-    NamedTemplate::Ask ask{client.id(), message.id, {}, message.body.size(), true};
-    ask.wanted.name = name;
-    ask.wanted.flags = kLeaseMayWait;
-    ask.wanted.options = served->named.definition().images.options;
-    if (const auto& environment = served->named.definition().images.environment)
-        ask.wanted.environment = *environment;
-    else
 void Service::count_asked(Client& client, std::uint64_t children, std::uint64_t bytes) {
     for (Usage* usage : {&client.usage, &users_[client.peer().uid], &all_}) {
         usage->asked_children += children;
@@ -318,6 +319,48 @@ void Service::count_child(const ServedChild& child, int change) {
         usage->children += static_cast<std::uint64_t>(change);
 }
 
+void Service::lease(Client& client, const ServiceMessage& message) {
+    std::optional<LeaseRequest> wanted = read_lease_request(message.body);
+    if (!wanted) return lose_client(client.id(), "it sent a lease request that is none");
+    if (is_stopping_)
+        return refuse(client, message.id, Stage::launch, ESHUTDOWN, "the service is stopping");
+    ServedTemplate* served = find_template(wanted->name);
+    if (!served)
+        return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(wanted->name));
+    if (!may_lease(client))
+        return refuse(client, message.id, Stage::eligibility, EACCES,
+                      "another user's client may only run the template's own command");
+    if (!is_as_free(client, message, wanted->sight)) return;
+    if (!is_within_limits(client, *served, message.id, wanted->count, message.body.size())) return;
+    count_asked(client, wanted->count, message.body.size());
+    const std::string name = wanted->name;
+    served->named.add({client.id(), message.id, std::move(*wanted), message.body.size()});
+    attend(name);
+}
+
+void Service::run(Client& client, ServiceMessage& message) {
+    FieldReader reader(message.body);
+    const std::string name = reader.text();
+    const std::string sight = reader.has_more() ? reader.text() : std::string();
+    if (is_stopping_)
+        return refuse(client, message.id, Stage::launch, ESHUTDOWN, "the service is stopping");
+    ServedTemplate* served = find_template(name);
+    if (!served || served->named.definition().command.empty())
+        return refuse(client, message.id, Stage::launch, ENOENT,
+                      fmt::format("the template {} has no command of its own", name));
+    if (message.descriptors.size() != 3)
+        return refuse(client, message.id, Stage::descriptors, EBADMSG,
+                      "a command is run with three descriptors: input, output, error");
+    // Another user's client has nothing that the command takes part in.
+    if (may_lease(client) && !is_as_free(client, message, sight)) return;
+    if (!is_within_limits(client, *served, message.id, 1, message.body.size())) return;
+    NamedTemplate::Ask ask{client.id(), message.id, {}, message.body.size(), true};
+    ask.wanted.name = name;
+    ask.wanted.flags = kLeaseMayWait;
+    ask.wanted.options = served->named.definition().images.options;
+    if (const auto& environment = served->named.definition().images.environment)
+        ask.wanted.environment = *environment;
+    else
         for (char** variable = environ; variable && *variable; ++variable)
             ask.wanted.environment.emplace_back(*variable);
     ask.descriptors = std::move(message.descriptors);
@@ -341,6 +384,8 @@ void Service::lose_client(std::uint64_t id, std::string_view why) {
         log(LOG_NOTICE, {{}, peer.pid, 0, "protocol"},
             fmt::format("the connection to {} is closed: {}", peer.name, why));
     for (auto& [name, served] : templates_) served.named.drop(id);
+    const Usage& usage = found->second.client.usage;
+    count_answered(found->second.client, usage.asked_children, usage.asked_bytes);
     const Cgroups::Owner owner{id, peer.pid};
     clients_.erase(found);
     end_children(id, SIGTERM);
@@ -351,5 +396,3 @@ void Service::lose_client(std::uint64_t id, std::string_view why) {
 }
 
 }  // namespace warmfork::service
-    const Usage& usage = found->second.client.usage;
-    count_answered(found->second.client, usage.asked_children, usage.asked_bytes);

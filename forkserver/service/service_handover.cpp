@@ -93,6 +93,7 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
     }
     writer.number(unkept_.size());
     for (std::uint64_t id : unkept_) writer.number(id);
+    writer.descriptor(sight_.number()).texts(sight_.retired());
     ret_descriptors = writer.descriptors();
     return writer.bytes();
 }
@@ -184,6 +185,15 @@ void Service::take_over(std::span<const std::byte> left) {
     }
     for (std::uint64_t unkept = reader.number(); unkept > 0 && reader.is_whole(); --unkept)
         unkept_.push_back(reader.number());
+    // Under the number that clients know; what is told of it is behind all that was told before.
+    if (reader.has_more()) {
+        Descriptor file = read_descriptor(reader);
+        sight_ = Sight(std::move(file), reader.texts());
+    } else {
+        // Of a version that had none.
+        for (auto& [id, served] : clients_)
+            if (served.client.has_greeted) welcome(served.client);
+    }
     if (!reader.is_whole()) log(LOG_ERR, {}, "what the service before this one left is cut short");
     for (auto& [id, served] : clients_) {
         const Peer& peer = served.client.peer();

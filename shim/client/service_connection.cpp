@@ -221,7 +221,7 @@ void ServiceConnection::take_in(ServiceMessage& message) {
     switch (message.kind) {
         case ServiceKind::welcome:
             is_welcome_ = true;
-            service_ = static_cast<pid_t>(FieldReader(message.body).number());
+            welcome_ = read_welcome(message.body);
             return;
         case ServiceKind::found:
             return add({read_template_facts(message.body), {}, {}, {}});

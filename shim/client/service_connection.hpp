@@ -46,7 +46,9 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     [[nodiscard]] static Outcome get(std::shared_ptr<ServiceConnection>& ret_connection);
 
     /// The service's pid.
-    pid_t service() const { return service_; }
+    pid_t service() const { return static_cast<pid_t>(welcome_.pid); }
+    /// What a lease has to show: see read_sight.
+    [[nodiscard]] std::string sight() const { return read_sight(welcome_); }
     /// It has gone, or has closed the connection.
     [[nodiscard]] bool is_lost();
 
@@ -85,7 +87,7 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
 
     const pid_t owner_ = ::getpid();
     OwnedSocket socket_;
-    pid_t service_ = 0;
+    Welcome welcome_;
 
     std::mutex mutex_;
     std::condition_variable changed_;

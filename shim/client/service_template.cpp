@@ -114,8 +114,12 @@ void ServiceTemplate::take_in_ahead() {
 void ServiceTemplate::ask_ahead() {
     take_in_ahead();
     if (asked_ahead_ || ahead_.size() >= wanted_ahead_) return;
-    LeaseRequest request{name_, last_.is_isolated ? kLeaseIsolated : 0,
-                         wanted_ahead_ - ahead_.size(), last_.options, last_.environment};
+    LeaseRequest request{name_,
+                         last_.is_isolated ? kLeaseIsolated : 0,
+                         wanted_ahead_ - ahead_.size(),
+                         last_.options,
+                         last_.environment,
+                         connection_->sight()};
     asked_ahead_ = connection_->request(ServiceKind::lease, write_body(request));
     coming_ = asked_ahead_ ? request.count : 0;
 }
@@ -150,7 +154,7 @@ Outcome ServiceTemplate::lease(const std::shared_ptr<ServiceConnection>& connect
 
 std::uint64_t ServiceTemplate::ask(ServiceConnection& connection, const Wanted& wanted,
                                    std::uint64_t flags) const {
-    LeaseRequest request{name_, flags, 1, wanted.options, wanted.environment};
+    LeaseRequest request{name_, flags, 1, wanted.options, wanted.environment, connection.sight()};
     if (wanted.is_isolated) request.flags |= kLeaseIsolated;
     return connection.request(ServiceKind::lease, write_body(request));
 }

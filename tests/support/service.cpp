@@ -286,10 +286,18 @@ RawClient::RawClient(const std::string& path, bool says_hello)
     ServiceMessage welcome;
     if (receive(welcome) || welcome.kind != ServiceKind::welcome)
         throw std::runtime_error("not welcome");
+    welcome_ = read_welcome(welcome.body);
 }
 
 int RawClient::send(ServiceKind kind, std::uint64_t id, std::span<const std::byte> body,
                     std::span<const int> descriptors, int flags) {
+    std::vector<std::byte> shown;
+    auto request = kind == ServiceKind::lease ? read_lease_request(body) : std::nullopt;
+    if (request && request->sight.empty()) {
+        request->sight = sight();
+        shown = write_body(*request);
+        body = shown;
+    }
     return send_service_message(socket_.get(), kind, id, body, descriptors, flags);
 }
 
@@ -330,7 +338,7 @@ std::uint64_t parked_spares(RawClient& client, const std::string& name) {
 
 std::vector<std::byte> lease_body(std::uint64_t count, std::uint64_t flags,
                                   const std::string& name) {
-    LeaseRequest request{name, flags, count, {}, {}};
+    LeaseRequest request{name, flags, count, {}, {}, {}};
     for (char** variable = environ; variable && *variable; ++variable)
         request.environment.emplace_back(*variable);
     return write_body(request);

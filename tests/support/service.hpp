@@ -131,8 +131,11 @@ class RawClient {
     /// Is the connection closed on it? What comes before is passed over.
     bool is_hung_up();
     void close() { socket_.reset(); }
+    /// What a lease shows; `send` adds it to one that shows nothing.
+    std::string sight() const { return warmfork::read_sight(welcome_); }
 
   private:
+    warmfork::Welcome welcome_;
     warmfork::Descriptor socket_;
 };
 

@@ -1,0 +1,51 @@
+// Is a client confined in a way that a child of this service would not be?
+#pragma once
+
+#include <chrono>
+#include <deque>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "channel/descriptor.hpp"
+#include "service/peer.hpp"
+
+namespace warmfork::service {
+
+/// In what the peer is not what this process is, of what a child has from the service and a process
+/// can be confined by: namespaces, root directory, ids, groups, capabilities, no_new_privs, filters
+/// of system calls. Of its first thread, as it is now. Empty: in nothing. What cannot be looked at
+/// is a difference. Some twenty system calls.
+[[nodiscard]] std::string find_confinement(const Peer& peer);
+
+/// A text that only processes can read that the kernel lets look at this one: it is the name of a
+/// file behind one of its descriptors, /proc/PID/fd/NUMBER. Landlock shows nowhere, but it forbids
+/// that, as do other user namespaces and security modules. A text is good for a while after the
+/// next has taken its place: so who confines himself later cannot show one for long.
+class Sight {
+  public:
+    using Clock = std::chrono::steady_clock;
+
+    /// Throws std::system_error.
+    Sight();
+    /// What the service before this one has left.
+    Sight(Descriptor file, std::vector<std::string> retired);
+
+    int number() const { return file_.get(); }
+    [[nodiscard]] std::vector<std::string> retired() const;
+    [[nodiscard]] bool is_shown_by(std::string_view text, Clock::time_point now);
+    /// Puts the next in its place, under the same number. Where that fails the last one stays.
+    void renew(Clock::time_point now);
+
+  private:
+    struct Retired {
+        std::string text;
+        Clock::time_point at;
+    };
+    [[nodiscard]] std::string current() const;
+
+    Descriptor file_;
+    std::deque<Retired> retired_;
+};
+
+}  // namespace warmfork::service
