@@ -29,16 +29,19 @@ int send_service_message(int socket, ServiceKind kind, std::uint64_t id,
 
 int receive_service_message(int socket, int flags, ServiceMessage& ret_message) {
     std::array<std::byte, sizeof(ServiceHeader) + kInlineBodySize> buffer;
-    std::array<int, kMaximumServiceDescriptors> numbers;
+    std::array<int, kMaximumMessageDescriptors> numbers;
     ReceivedMessage received;
+    ret_message = {};
     if (int error = receive_message(socket, buffer, numbers, flags, received)) return error;
     // Also of what is no message: an empty one may carry some.
-    ServiceMessage message;
+    ServiceMessage& message = ret_message;
     for (std::size_t i = 0; i < received.descriptor_count; ++i)
         message.descriptors.emplace_back(numbers[i]);
     if (received.size == 0) return ECONNRESET;
     ServiceHeader header;
-    if (received.truncated || received.size < sizeof header) return EPROTO;
+    if (received.truncated || received.size < sizeof header ||
+        received.descriptor_count > kMaximumServiceDescriptors)
+        return EPROTO;
     std::memcpy(&header, buffer.data(), sizeof header);
     if (header.magic != kServiceMagic || header.body_size > kMaximumBodySize) return EPROTO;
     if (header.version != kServiceVersion) return EPROTONOSUPPORT;
@@ -46,8 +49,6 @@ int receive_service_message(int socket, int flags, ServiceMessage& ret_message) 
     message.id = header.id;
     message.sender = received.sender;
     if (received.descriptors_truncated) {
-        message.descriptors.clear();
-        ret_message = std::move(message);
         return EMFILE;
     }
     message.body.resize(header.body_size);
@@ -62,7 +63,6 @@ int receive_service_message(int socket, int flags, ServiceMessage& ret_message) 
             return EPROTO;
         message.descriptors.erase(message.descriptors.begin());
     }
-    ret_message = std::move(message);
     return 0;
 }
 

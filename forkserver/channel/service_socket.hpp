@@ -24,7 +24,8 @@ struct ServiceMessage {
                                        std::span<const std::byte> body,
                                        std::span<const int> descriptors, int flags);
 
-/// Receives one message; nothing of it is believed but its shape. `flags`: of recvmsg. Returns 0 or
+/// Receives one message; nothing of it is believed but its shape. The descriptors that came with it
+/// are in `ret_message` whatever is returned: their close(2) may block. `flags`: of recvmsg. Returns 0 or
 /// errno: EAGAIN, EINTR, ECONNRESET (the peer is gone), EPROTO (not such a message, cut short, or
 /// descriptors without end), EPROTONOSUPPORT (of another version), EMFILE (its descriptors did not
 /// fit into this process's limit: `ret_message` says which message it was, and has no body).

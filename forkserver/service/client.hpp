@@ -42,6 +42,12 @@ class Client {
 
     std::uint64_t id() const { return id_; }
     int socket() const { return socket_.get(); }
+    /// Hung up on, but not closed: what waits in it to be read may block close(2).
+    [[nodiscard]] Descriptor hang_up() {
+        ::shutdown(socket_.get(), SHUT_RDWR);
+        is_broken_ = true;
+        return std::move(socket_);
+    }
     const Peer& peer() const { return peer_; }
 
     /// Sends a message, or keeps it until there is room. The descriptors stay the caller's.

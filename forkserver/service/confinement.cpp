@@ -87,18 +87,24 @@ Descriptor open_process(const std::string& name) {
 
 }  // namespace
 
-std::string find_confinement(const Peer& peer) {
-    const std::optional<State> own = read_state(open_process("self").get());
-    if (!own) return "the service cannot read its own state in /proc";
+int find_confinement(const Peer& peer, std::string& ret_difference) {
+    // This process stays what it is.
+    static std::optional<State> own;
+    if (!own) own = read_state(open_process("self").get());
     const Descriptor process = open_process(std::to_string(peer.pid));
     // Alive after the directory was opened: so that is not of another process with its number.
     const bool is_it = process && (signal_pidfd(peer.pidfd.get(), 0) == 0 || errno == EPERM);
     const std::optional<State> theirs = is_it ? read_state(process.get()) : std::nullopt;
-    if (!theirs) return "the service may not look at this process, or does not see it";
+    if (!own || !theirs) {
+        const Descriptor free_one(::open("/", O_PATH | O_CLOEXEC));
+        if (!free_one && (errno == EMFILE || errno == ENFILE)) return errno;
+        ret_difference = "the service may not look at this process, or does not see it";
+        return 0;
+    }
     for (const auto& [what, value] : *own)
         if (const auto found = theirs->find(what); found == theirs->end() || found->second != value)
-            return what + " is not the service's";
-    return {};
+            ret_difference = what + " is not the service's";
+    return 0;
 }
 
 Sight::Sight() {

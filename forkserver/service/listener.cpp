@@ -12,6 +12,10 @@
 #include <cstring>
 #include <filesystem>
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83  // asm-generic/socket.h since Linux 6.16
+#endif
+
 namespace warmfork::service {
 namespace {
 
@@ -121,6 +125,12 @@ int listen(const std::string& path, Listener& ret_listener, std::string& ret_err
     if (int error = bind_socket(path, listener.socket, ret_error)) return error;
     ret_listener = std::move(listener);
     return 0;
+}
+
+int let_descriptors_through(int socket, bool may_be_sent) {
+    const int value = may_be_sent;
+    if (::setsockopt(socket, SOL_SOCKET, SO_PASSRIGHTS, &value, sizeof value) == 0) return 0;
+    return errno == ENOPROTOOPT ? 0 : errno;
 }
 
 Descriptor accept(const Listener& listener) {

@@ -23,4 +23,9 @@ struct Listener {
 /// Accepts one connection, close-on-exec and non-blocking; empty with errno set.
 [[nodiscard]] Descriptor accept(const Listener& listener);
 
+/// May descriptors be sent over this connection, or those to this listening socket? False keeps
+/// those who are yet to be looked at from it. Before Linux 6.16 they always may. Returns 0 or
+/// errno.
+[[nodiscard]] int let_descriptors_through(int socket, bool may_be_sent);
+
 }  // namespace warmfork::service

@@ -11,6 +11,7 @@
 
 #include "owner/images.hpp"
 #include "protocol/service_bodies.hpp"
+#include "service/disposal.hpp"
 
 namespace warmfork::service {
 
@@ -38,7 +39,7 @@ class NamedTemplate {
         LeaseRequest wanted;
         std::size_t size = 0;  ///< of the request, in bytes, as the client is charged for it
         bool is_run = false;   ///< for the fixed command, with these descriptors
-        std::vector<Descriptor> descriptors = {};
+        ForeignDescriptors descriptors = {};
 
         // How far it is.
         std::uint64_t turn = 0;           ///< who has been served less often comes first

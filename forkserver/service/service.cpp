@@ -117,6 +117,10 @@ void Service::start(std::span<const std::byte> left) {
     take_over_cgroups();
     if (!keeper_) renew_keeper();
     tell_keeper();
+    if (int error = let_descriptors_through(listener_.socket.get(), false))
+        log(LOG_WARNING, {},
+            fmt::format("cannot keep strangers from sending descriptors: {}",
+                        std::strerror(error)));
     connections_ =
         loop_.watch(listener_.socket.get(), EPOLLIN, [this](std::uint32_t) { accept_clients(); });
     note_idleness();
@@ -284,7 +288,11 @@ void Service::leave_when_empty() {
     // What clients have leased and not used ends by itself, with the process that it is a child of.
     // Not from within whoever found it empty.
     end_ = loop_.soon([this] {
-        for (auto& [id, served] : clients_) served.client.flush();
+        for (auto& [id, served] : clients_) {
+            served.client.flush();
+            served.readable.reset();
+            disposal_of(served.client.peer().uid)->close(served.client.hang_up());
+        }
         clients_.clear();
         templates_.clear();
         kill_cgroups();

@@ -16,6 +16,7 @@
 #include "service/client.hpp"
 #include "service/configuration.hpp"
 #include "service/confinement.hpp"
+#include "service/disposal.hpp"
 #include "service/event_loop.hpp"
 #include "service/listener.hpp"
 #include "service/named_template.hpp"
@@ -104,11 +105,16 @@ class Service {
     void add_client(std::uint64_t id, Descriptor socket, Peer peer);
     void watch_client(ServedClient& served);
     void on_client(std::uint64_t id, std::uint32_t events);
-    void dispatch(ServedClient& served, ServiceMessage message);
+    void take(ServedClient& served, int error, ServiceMessage& message);
+    void dispatch(ServedClient& served, ServiceMessage& message);
     void welcome(Client& client);
     void refuse(Client& client, std::uint64_t request, Stage stage, int error_number,
                 std::string text);
     void lose_client(std::uint64_t id, std::string_view why);
+    [[nodiscard]] std::shared_ptr<Disposal> disposal_of(uid_t user);
+    [[nodiscard]] bool dispose_of(uid_t user, std::vector<Descriptor> descriptors);
+    void turn_away(Descriptor socket, int error_number, std::string text);
+    void pause_accepting(std::chrono::milliseconds time);
     void update_interest(ServedClient& served);
 
     // What they ask for.
@@ -206,6 +212,7 @@ class Service {
     EventSource connections_, reconnect_, reloading_, idle_, drain_, end_, keeper_room_, status_;
     Descriptor keeper_;
     std::deque<std::uint64_t> unkept_;  ///< children that the keeper is yet to be told of
+    std::map<uid_t, std::shared_ptr<Disposal>> disposals_;
     std::map<std::uint64_t, ServedClient> clients_;
     std::map<uid_t, Usage> users_;  ///< of their clients, also those that have gone
     Usage all_;

@@ -21,20 +21,15 @@ constexpr std::size_t kMostClients = 4096;
 // Of one user other than the service's own: so none takes the places of all.
 constexpr std::ptrdiff_t kMostClientsOfGuest = 256;
 
+// So much of what others have sent may wait to be closed.
+constexpr std::size_t kMostUndisposed = 512;
+constexpr std::chrono::milliseconds kDisposalInterval{50};
+
 // So long after it was shown another text takes the place of the one that proves the sight.
 constexpr std::chrono::seconds kSightPeriod{1};
 
 std::string text_of(const ServiceMessage& message) {
     return FieldReader(message.body).text();
-}
-
-/// Says why it is not let in; its connection ends with `socket`.
-void turn_away(const Descriptor& socket, int error_number, std::string text) {
-    const auto body =
-        write_body(Refusal{static_cast<std::uint64_t>(Stage::launch),
-                           static_cast<std::uint64_t>(error_number), 0, std::move(text)});
-    static_cast<void>(
-        send_service_message(socket.get(), ServiceKind::refused, 0, body, {}, MSG_DONTWAIT));
 }
 
 /// For its socket and its pidfd. False: errno says why.
@@ -66,7 +61,49 @@ bool Service::may_connect(uid_t user) const {
     return user == ::geteuid() || std::find(allowed.begin(), allowed.end(), user) != allowed.end();
 }
 
+/// Of users who may not connect: they share one.
+constexpr uid_t kStrangers = static_cast<uid_t>(-1);
+
+std::shared_ptr<Disposal> Service::disposal_of(uid_t user) {
+    std::shared_ptr<Disposal>& disposal = disposals_[may_connect(user) ? user : kStrangers];
+    if (!disposal) disposal = std::make_shared<Disposal>();
+    return disposal;
+}
+
+/// False: this user has sent more than can be closed.
+bool Service::dispose_of(uid_t user, std::vector<Descriptor> descriptors) {
+    if (descriptors.empty()) return true;
+    const std::shared_ptr<Disposal> disposal = disposal_of(user);
+    for (Descriptor& descriptor : descriptors) disposal->close(std::move(descriptor));
+    return disposal->waiting() <= kMostUndisposed;
+}
+
+/// Says why it is not let in; its connection ends with `socket`.
+void Service::turn_away(Descriptor socket, int error_number, std::string text) {
+    const auto body =
+        write_body(Refusal{static_cast<std::uint64_t>(Stage::launch),
+                           static_cast<std::uint64_t>(error_number), 0, std::move(text)});
+    static_cast<void>(
+        send_service_message(socket.get(), ServiceKind::refused, 0, body, {}, MSG_DONTWAIT));
+    // What it has sent is not read, and is closed with the socket.
+    ::shutdown(socket.get(), SHUT_RDWR);
+    disposal_of(kStrangers)->close(std::move(socket));
+}
+
+/// The listening socket stays readable: looks again after that time.
+void Service::pause_accepting(std::chrono::milliseconds time) {
+    connections_.reset();
+    reconnect_ = loop_.after(time, [this] {
+        connections_ = loop_.watch(listener_.socket.get(), EPOLLIN,
+                                   [this](std::uint32_t) { accept_clients(); });
+    });
+}
+
 void Service::accept_clients() {
+    // Those who are turned away come no faster than they can be let go of.
+    if (disposal_of(kStrangers)->waiting() > kMostUndisposed)
+        return pause_accepting(kDisposalInterval);
+
     for (int taken = 0; taken < kMostMessages; ++taken) {
         // One that was accepted and cannot be kept would be lost, where one that waits is not.
         const bool has_room = has_descriptors_for_client(listener_.socket.get());
@@ -74,12 +111,7 @@ void Service::accept_clients() {
         if (!socket) {
             if (errno == EMFILE || errno == ENFILE) {
                 log(LOG_ERR, {}, "no descriptor is free for another client: waiting for some");
-                // The listening socket stays readable: look again when something has been closed.
-                connections_.reset();
-                reconnect_ = loop_.after(std::chrono::seconds(1), [this] {
-                    connections_ = loop_.watch(listener_.socket.get(), EPOLLIN,
-                                               [this](std::uint32_t) { accept_clients(); });
-                });
+                pause_accepting(std::chrono::seconds(1));
             }
             return;
         }
@@ -87,13 +119,15 @@ void Service::accept_clients() {
         if (int error = read_peer(socket.get(), peer)) {
             log(LOG_NOTICE, {},
                 fmt::format("a client cannot be identified: {}", std::strerror(error)));
+            disposal_of(kStrangers)->close(std::move(socket));
             continue;
         }
         if (!may_connect(peer.uid)) {
             log(LOG_WARNING, {{}, peer.pid, 0, "access"},
                 fmt::format("refused: {} of user {} may not use this service", peer.name,
                             peer.uid));
-            turn_away(socket, EACCES, fmt::format("user {} may not use this service", peer.uid));
+            turn_away(std::move(socket), EACCES,
+                      fmt::format("user {} may not use this service", peer.uid));
             continue;
         }
         const bool is_guest = peer.uid != ::geteuid();
@@ -103,7 +137,7 @@ void Service::accept_clients() {
             });
         if (clients_.size() >= kMostClients || of_guest >= kMostClientsOfGuest) {
             log(LOG_WARNING, {{}, peer.pid, 0, "limit"}, "refused: too many clients");
-            turn_away(socket, EAGAIN, "the service has as many clients as it may have");
+            turn_away(std::move(socket), EAGAIN, "the service has as many clients as it may have");
             continue;
         }
         add_client(++last_client_, std::move(socket), std::move(peer));
@@ -156,25 +190,34 @@ void Service::on_client(std::uint64_t id, std::uint32_t events) {
         ServiceMessage message;
         const int error = served.client.receive(message);
         if (error == EAGAIN || error == EINTR) break;
-        if (error == ECONNRESET) return lose_client(id, "");
-        if (error == EMFILE) {
-            log(LOG_ERR, {{}, served.client.peer().pid}, "no descriptor is free for its message");
-            refuse(served.client, message.id, Stage::descriptors, EMFILE,
-                   "the service is out of descriptors");
-            continue;
-        }
-        if (error == EPROTONOSUPPORT) {
-            // Its own version is in the header of the answer.
-            refuse(served.client, 0, Stage::launch, EPROTONOSUPPORT,
-                   fmt::format("the service speaks version {} of the protocol", kServiceVersion));
-            return lose_client(id, "it speaks another version");
-        }
-        if (error) return lose_client(id, "it sent what is no message");
-        dispatch(served, std::move(message));
+        const uid_t user = served.client.peer().uid;
+        take(served, error, message);
+        // What it has sent and nobody has kept.
+        if (!dispose_of(user, std::move(message.descriptors)))
+            lose_client(id, "it sends more descriptors than can be closed");
         if (clients_.find(id) == clients_.end()) return;
     }
     if (served.client.is_broken()) return lose_client(id, "");
     update_interest(served);
+}
+
+/// `error`: of receiving it.
+void Service::take(ServedClient& served, int error, ServiceMessage& message) {
+    const std::uint64_t id = served.client.id();
+    if (error == ECONNRESET) return lose_client(id, "");
+    if (error == EMFILE) {
+        log(LOG_ERR, {{}, served.client.peer().pid}, "no descriptor is free for its message");
+        return refuse(served.client, message.id, Stage::descriptors, EMFILE,
+                      "the service is out of descriptors");
+    }
+    if (error == EPROTONOSUPPORT) {
+        // Its own version is in the header of the answer.
+        refuse(served.client, 0, Stage::launch, EPROTONOSUPPORT,
+               fmt::format("the service speaks version {} of the protocol", kServiceVersion));
+        return lose_client(id, "it speaks another version");
+    }
+    if (error) return lose_client(id, "it sent what is no message");
+    dispatch(served, message);
 }
 
 void Service::refuse(Client& client, std::uint64_t request, Stage stage, int error_number,
@@ -189,13 +232,16 @@ void Service::welcome(Client& client) {
                 write_body(Welcome{static_cast<std::uint64_t>(::getpid()), sight_.number()}));
 }
 
-void Service::dispatch(ServedClient& served, ServiceMessage message) {
+void Service::dispatch(ServedClient& served, ServiceMessage& message) {
     Client& client = served.client;
     if (!client.has_greeted) {
         if (message.kind != ServiceKind::hello)
             return lose_client(client.id(), "it did not say hello first");
         client.has_greeted = true;
         served.greeting.reset();
+        if (int error = let_descriptors_through(client.socket(), true))
+            log(LOG_WARNING, {{}, client.peer().pid},
+                fmt::format("a client may send no descriptors: {}", std::strerror(error)));
         return welcome(client);
     }
     switch (message.kind) {
@@ -240,8 +286,10 @@ bool Service::is_as_free(Client& client, const ServiceMessage& message, std::str
         why =
             "this process may not look at the service (/proc, Landlock, a security module), so "
             "that it is confined, or uses an older library";
-    else
-        why = find_confinement(peer);
+    else if (int error = find_confinement(peer, why)) {
+        refuse(client, message.id, Stage::descriptors, error, "the service is out of descriptors");
+        return false;
+    }
     if (why.empty()) return true;
     client.send(
         ServiceKind::refused, message.id,
@@ -334,6 +382,8 @@ void Service::lease(Client& client, const ServiceMessage& message) {
     if (!is_within_limits(client, *served, message.id, wanted->count, message.body.size())) return;
     count_asked(client, wanted->count, message.body.size());
     const std::string name = wanted->name;
+    // Descriptors that lacked before this was asked need not lack now: spares are wanted again.
+    static_cast<void>(served->named.was_out_of_descriptors());
     served->named.add({client.id(), message.id, std::move(*wanted), message.body.size()});
     attend(name);
 }
@@ -363,7 +413,7 @@ void Service::run(Client& client, ServiceMessage& message) {
     else
         for (char** variable = environ; variable && *variable; ++variable)
             ask.wanted.environment.emplace_back(*variable);
-    ask.descriptors = std::move(message.descriptors);
+    ask.descriptors = {std::exchange(message.descriptors, {}), disposal_of(client.peer().uid)};
     count_asked(client, 1, ask.size);
     served->named.add(std::move(ask));
     attend(name);
@@ -387,7 +437,10 @@ void Service::lose_client(std::uint64_t id, std::string_view why) {
     const Usage& usage = found->second.client.usage;
     count_answered(found->second.client, usage.asked_children, usage.asked_bytes);
     const Cgroups::Owner owner{id, peer.pid};
+    const std::shared_ptr<Disposal> disposal = disposal_of(peer.uid);
+    Descriptor socket = found->second.client.hang_up();
     clients_.erase(found);
+    disposal->close(std::move(socket));  // only now that nobody watches it
     end_children(id, SIGTERM);
     clear_cgroups(owner, false);
     note_idleness();

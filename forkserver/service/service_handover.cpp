@@ -21,6 +21,9 @@ namespace {
 /// statuses of all children are lost: then it keeps the old reader for as long as people upgrade.
 constexpr std::uint64_t kHandoverVersion = 1;
 
+// What others have sent and what takes longer to be closed stays open across exec.
+constexpr std::chrono::milliseconds kDisposalPatience{500};
+
 /// Writes numbers and texts, and remembers which descriptors are to stay open.
 class HandoverWriter : public FieldWriter {
   public:
@@ -86,8 +89,8 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
         writer.text(name).number(served.named.asks().size());
         for (const NamedTemplate::Ask& ask : served.named.asks()) {
             writer.number(ask.client).number(ask.request).number(ask.size).number(ask.is_run);
-            writer.text(as_text(write_body(ask.wanted))).number(ask.descriptors.size());
-            for (const Descriptor& descriptor : ask.descriptors)
+            writer.text(as_text(write_body(ask.wanted))).number(ask.descriptors.get().size());
+            for (const Descriptor& descriptor : ask.descriptors.get())
                 writer.descriptor(descriptor.get());
         }
     }
@@ -169,9 +172,13 @@ void Service::take_over(std::span<const std::byte> left) {
             const std::string body = reader.text();
             if (auto wanted = read_lease_request(std::as_bytes(std::span(body))))
                 ask.wanted = std::move(*wanted);
+            std::vector<Descriptor> descriptors;
             for (std::uint64_t count = reader.number(); count > 0 && reader.is_whole(); --count)
-                ask.descriptors.push_back(read_descriptor(reader));
+                descriptors.push_back(read_descriptor(reader));
             const auto client = clients_.find(ask.client);
+            const uid_t user =
+                client == clients_.end() ? ::geteuid() : client->second.client.peer().uid;
+            ask.descriptors = {std::move(descriptors), disposal_of(user)};
             if (client == clients_.end()) continue;
             if (!served) {
                 refuse(client->second.client, ask.request, Stage::launch, ENOENT,
@@ -226,6 +233,7 @@ void Service::take_over(std::span<const std::byte> left) {
 /// Execs this program with what is left for it. Returns only if that failed, with errno set.
 void Service::exec_again() {
     background_.finish();
+    for (auto& [user, disposal] : disposals_) disposal->prepare_for_exec(kDisposalPatience);
     std::vector<int> kept;
     const Descriptor memory = make_sealed_memfd(hand_over(kept));
     if (!memory) return;

@@ -240,7 +240,8 @@ void Service::start_fixed_command(ServedTemplate& served, Client& client,
         detail::pointers(answer.process->environment_at_start());
     warmfork_descriptor map[3];
     for (int number : {0, 1, 2})
-        map[number] = {answer.ask->descriptors[static_cast<std::size_t>(number)].get(), number};
+        map[number] = {answer.ask->descriptors.get()[static_cast<std::size_t>(number)].get(),
+                       number};
     warmfork_request given;
     warmfork_request_init(&given);
     given.arguments = arguments.data();

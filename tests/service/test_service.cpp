@@ -37,7 +37,7 @@ int spawns_in(const TestService& service, const std::string& name = "probe") {
     return as_client(service, [&] { return spawn_once(name); });
 }
 
-constexpr unsigned long kFewDescriptors = 64;
+constexpr unsigned long kFewDescriptors = 96;
 
 /// By a client that may have no more than a service with this limit: it would be served cold.
 int spawns_with_few_descriptors(const TestService& service) {

@@ -56,6 +56,8 @@ class TestService {
     const TemporaryDirectory& files() const { return directory_; }
     /// Did it say READY=1 since `start`?
     bool is_ready() const { return is_ready_; }
+    /// Of `has_passed_socket`.
+    int listening() const { return listening_.get(); }
     void signal(int number) const;
     /// As of waitpid; -1: it still runs after ten seconds.
     int wait();
