@@ -48,7 +48,7 @@ build_packages=(g++ cmake ninja-build libboost-dev libfmt-dev libcli11-dev nlohm
     libtomlplusplus-dev libsystemd-dev python3-dev python3-numpy pkg-config)
 
 # What the tests of a build find beside it.
-packages_of_tests=(python3-numpy python3-trio python3-pandas python3-scipy python3-lxml python3-matplotlib
+packages_of_tests=(python3-numpy python3-setproctitle python3-trio python3-pandas python3-scipy python3-lxml python3-matplotlib
     libjemalloc2 libopenblas0-pthread bindfs scdoc man-db bash-completion fish zsh python3-pip python3-venv python3-setuptools
     python3-wheel python3-joblib python3-distributed python3-gevent python3-eventlet)
 

@@ -8,7 +8,7 @@
 namespace warmfork {
 
 /// Raised whenever PreloadInterface changes.
-inline constexpr std::uint32_t kPreloadVersion = 3;
+inline constexpr std::uint32_t kPreloadVersion = 4;
 inline constexpr const char* kPreloadSymbol = "warmfork_preload_interface";
 
 /// One registration by pthread_atfork; each function may be null.
@@ -38,6 +38,36 @@ struct RecordedReads {
     std::int64_t resumed;  ///< when the recording went on in this process; 0: it began here
 };
 
+/// What a program can ask about the process it runs in, and about the moment: a copy that it keeps
+/// is wrong in a child.
+enum Asked : std::uint32_t { kAskedProcess, kAskedThread, kAskedClock, kAskedRandom, kAskedKinds };
+
+/// Where a library has called for something of that.
+struct Asker {
+    const void* address;  ///< behind the call; null: none
+    std::uint32_t kinds;  ///< bit n: of Asked
+};
+
+/// Random bytes that the kernel has given, as a program got them.
+struct DrawnBytes {
+    const unsigned char* bytes;
+    std::size_t size;
+};
+
+inline constexpr std::size_t kMostAskers = 1024;
+inline constexpr std::size_t kMostDraws = 1024;
+inline constexpr std::size_t kMostDrawnBytes =
+    4096;  // of one draw; a generator of 623 words takes 2496
+
+/// All of it grows while reads are recorded, and stays.
+struct AskedForIdentity {
+    std::uint64_t counts[kAskedKinds];
+    Asker askers[kMostAskers];
+    DrawnBytes draws[kMostDraws];
+    std::size_t draw_count;
+    bool has_all_draws, has_all_askers;
+};
+
 struct PreloadInterface {
     std::uint32_t version;
     /// The control socket, taken out of WARMFORK_CHANNEL before any other code ran; -1: none.
@@ -51,6 +81,7 @@ struct PreloadInterface {
     /// In a forked copy of a process that has stopped recording: goes on, on top of what was
     /// recorded.
     void (*resume_recording)();
+    const AskedForIdentity* asked;
 };
 
 using PreloadEntry = const PreloadInterface* (*)();

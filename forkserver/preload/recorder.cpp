@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,6 +38,12 @@ std::size_t file_count = 0;
 // Hash tables of numbers into the two lists, from 1 on; twice the size, so never full.
 std::uint32_t variable_slots[2 * kMostVariables];
 std::uint32_t file_slots[2 * kMostFiles];
+AskedForIdentity noted{{}, {}, {}, 0, true, true};
+
+/// Not by libc's own, which is interposed, and notes who calls it.
+pid_t own_process() {
+    return static_cast<pid_t>(recorder::system_call(SYS_getpid));
+}
 
 std::size_t hash(const char* text) {
     std::uint64_t value = 14695981039346656037u;  // FNV-1a
@@ -115,7 +122,7 @@ void start() {
     void* memory = ::mmap(nullptr, kArenaSize, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     arena = memory == MAP_FAILED ? nullptr : static_cast<char*>(memory);
-    recording_process = ::getpid();
+    recording_process = own_process();
 }
 
 RecordedReads stop() {
@@ -131,12 +138,12 @@ void resume() {
     ::clock_gettime(CLOCK_REALTIME_COARSE, &now);  // by which files are stamped
     ::pthread_mutex_lock(&lock);
     resumed = nanoseconds(now);
-    recording_process = ::getpid();
+    recording_process = own_process();
     ::pthread_mutex_unlock(&lock);
 }
 
 bool is_recording() {
-    return recording_process != 0 && recording_process == ::getpid();
+    return recording_process != 0 && recording_process == own_process();
 }
 
 void note_variable(const char* name) {
@@ -167,6 +174,43 @@ void note_file(int directory, const char* path, const struct stat* status) {
         ::pthread_mutex_unlock(&lock);
     }
     errno = error;
+}
+
+void note_asked(Asked kind, const void* caller) {
+    __atomic_add_fetch(&noted.counts[kind], 1, __ATOMIC_RELAXED);
+    const std::uint32_t bit = 1u << kind;
+    auto place = reinterpret_cast<std::uintptr_t>(caller) / 4;
+    for (std::size_t tries = 0; tries < kMostAskers; ++tries, ++place) {
+        Asker& asker = noted.askers[place % kMostAskers];
+        const void* before = nullptr;
+        if (__atomic_compare_exchange_n(&asker.address, &before, caller, false, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED) ||
+            before == caller) {
+            __atomic_or_fetch(&asker.kinds, bit, __ATOMIC_RELAXED);
+            return;
+        }
+    }
+    noted.has_all_askers = false;
+}
+
+void note_random(const void* bytes, std::size_t size, const void* caller) {
+    note_asked(kAskedRandom, caller);
+    ::pthread_mutex_lock(&lock);
+    const bool fits = arena && size <= kMostDrawnBytes && size <= kArenaSize - arena_used &&
+                      noted.draw_count < kMostDraws;
+    if (fits) {
+        auto* kept = reinterpret_cast<unsigned char*>(arena + arena_used);
+        std::memcpy(kept, bytes, size);
+        arena_used += size;
+        noted.draws[noted.draw_count++] = {kept, size};
+    } else {
+        noted.has_all_draws = false;
+    }
+    ::pthread_mutex_unlock(&lock);
+}
+
+const AskedForIdentity* asked() {
+    return &noted;
 }
 
 }  // namespace warmfork::recorder

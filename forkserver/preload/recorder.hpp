@@ -15,11 +15,21 @@ RecordedReads stop();
 /// In a forked copy of a process that has stopped: goes on.
 void resume();
 
+/// Of a system call without arguments, noted by nobody.
+long system_call(long number);
+
 /// Is this the process that records, and does it still? Not in what it forks.
 bool is_recording();
 void note_variable(const char* name);
 /// A file that was opened, or asked about before its content was taken by a way that cannot be
 /// seen. `directory`: as of openat. `status`: null: there is no such file. Keeps errno.
 void note_file(int directory, const char* path, const struct stat* status);
+
+/// `caller`: where the call returns to. Takes no lock: an allocator may ask while it holds its own.
+void note_asked(Asked kind, const void* caller);
+/// Random bytes that were given to `caller`. Keeps errno.
+void note_random(const void* bytes, std::size_t size, const void* caller);
+/// What was noted by these two.
+const AskedForIdentity* asked();
 
 }  // namespace warmfork::recorder

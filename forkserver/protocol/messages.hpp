@@ -84,8 +84,9 @@ static_assert(sizeof(DescriptorMessage) == 8);
 /// spare is forked, for the same reason.
 struct MailboxMessage {
     std::uint64_t child_id;
+    std::int64_t made;  ///< nanoseconds of CLOCK_MONOTONIC
 };
-static_assert(sizeof(MailboxMessage) == 8);
+static_assert(sizeof(MailboxMessage) == 16);
 
 /// Owner to parked child, the record behind it. The message's first descriptor is the write end of
 /// a pipe for the reply.

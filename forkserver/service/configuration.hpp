@@ -143,7 +143,7 @@ struct TemplateDefinition {
     /// "module:function", called in the template before each fork, and in each child right before
     /// its program; empty: none. A layer that has one of its own replaces the base's. [inherited]
     std::string before_fork, in_child;
-    /// Exceptions from the fork-safety gate: "thread:COMM", "descriptor:PREFIX". [added]
+    /// Exceptions from the fork-safety gate: "thread:COMM", "descriptor:PREFIX", ... [added]
     std::vector<std::string> allow;
     /// The whole command line that a uid of `allowed_users` starts; it can start no other, and none
     /// where this is empty. [own]

@@ -73,7 +73,8 @@ bool is_hook(std::string_view text) {
 
 bool is_exception(std::string_view text) {
     return std::ranges::any_of(
-        std::array<std::string_view, 2>{"thread:", "descriptor:"},
+        std::array<std::string_view, 6>{
+            "thread:", "descriptor:", "mapping:", "identity:", "output:", "program:"},
         [&](std::string_view kind) { return text.starts_with(kind) && text.size() > kind.size(); });
 }
 
@@ -113,7 +114,9 @@ TemplateKey make_key(const std::string& name, Field field, Kind kind, Layering l
 TemplateKey make_allow_key() {
     TemplateKey key = make_key(
         "allow", [](auto& definition) -> auto& { return definition.allow; },
-        TextList{{"\"thread:COMM\" or \"descriptor:PREFIX\"", is_exception},
+        TextList{{"\"thread:COMM\", \"descriptor:PREFIX\", \"mapping:PREFIX\", or \"identity:\", "
+                  "\"output:\" or \"program:\" with a module",
+                  is_exception},
                  "[\"thread:jemalloc\"]"},
         Layering::added);
     key.inherit = [](TemplateDefinition& layer, const TemplateDefinition& base, bool) {

@@ -72,10 +72,17 @@ bool is_standard_stream(int number) {
     return false;
 }
 
+/// A file that is written to: a cold child would have made, emptied or opened one of its own.
+bool is_written_file(int number, const struct stat& status) {
+    const int flags = ::fcntl(number, F_GETFL);
+    return S_ISREG(status.st_mode) && (flags < 0 || (flags & O_ACCMODE) != O_RDONLY);
+}
+
 bool is_hazardous(int number, std::string_view target) {
     struct stat status;
     if (::fstat(number, &status) < 0) return false;
     if (is_standard_stream(number) || S_ISFIFO(status.st_mode)) return true;
+    if (is_written_file(number, status)) return true;
     if (S_ISSOCK(status.st_mode)) return may_be_connected(number);
     if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode)) return !is_harmless_device(status);
     return is_stateful_object(target);
@@ -140,6 +147,13 @@ bool AllowList::descriptor(std::string_view target) const {
 
 bool AllowList::mapping(std::string_view name) const {
     return has_prefix("mapping:", name);
+}
+
+bool AllowList::finding(std::string_view name) const {
+    return std::any_of(entries_.begin(), entries_.end(), [&](std::string_view entry) {
+        return name.starts_with(entry) &&
+               (name.size() == entry.size() || name[entry.size()] == '.');
+    });
 }
 
 std::vector<ThreadFact> list_threads() {
@@ -239,7 +253,7 @@ std::string ForkCheck::obstacle() const {
             count_, count_ == 1 ? "" : "s", list_found());
     return fmt::format(
         "not safe to fork: preloading left descriptors open that children would share with each "
-        "other: {}. Open connections, pipes and devices after the spawn",
+        "other: {}. Open connections, pipes, devices and files to write after the spawn",
         list_found());
 }
 
@@ -266,6 +280,20 @@ std::string mappings_in_the_way(const AllowList& allowed,
         "not safe to fork: preloading left memory that children would share with each other: {}. "
         "Make locks between processes and shared memory after the spawn",
         fmt::join(found, ", "));
+}
+
+std::string findings_in_the_way(const AllowList& allowed, std::span<const Finding> findings) {
+    std::vector<std::string> found, names;
+    for (const Finding& finding : findings) {
+        if (allowed.finding(finding.name)) continue;
+        found.push_back(finding.text);
+        names.push_back('"' + finding.name + '"');
+    }
+    if (found.empty()) return {};
+    return fmt::format(
+        "children would not be as cold ones are: {}. Leave the modules to the children, do it "
+        "after the spawn, or allow it: allow=[{}]",
+        fmt::join(found, "; "), fmt::join(names, ", "));
 }
 
 std::string libraries_in_the_way(const PreloadInterface& preload) {

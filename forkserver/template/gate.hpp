@@ -27,8 +27,15 @@ struct DescriptorFact {
                          ///< stream
 };
 
+/// What preloading has done that each child would do anew, or have otherwise.
+struct Finding {
+    std::string name;  ///< by which it can be allowed: "identity:MODULE", "output:MODULE", ...
+    std::string text;
+};
+
 /// Exceptions from the gate: "thread:NAME" (a comm), "descriptor:PREFIX" (of the target that
-/// /proc/self/fd shows) or "mapping:PREFIX" (of the name in /proc/self/maps).
+/// /proc/self/fd shows), "mapping:PREFIX" (of the name in /proc/self/maps), or the name of a
+/// finding, which a package's name stands for as well.
 class AllowList {
   public:
     AllowList() = default;
@@ -37,6 +44,7 @@ class AllowList {
     bool thread(std::string_view name) const;
     bool descriptor(std::string_view target) const;
     bool mapping(std::string_view name) const;
+    bool finding(std::string_view name) const;
 
   private:
     bool has_prefix(std::string_view kind, std::string_view text) const;
@@ -98,6 +106,8 @@ class ForkCheck {
 /// `own`: addresses of shared memory that is warmfork's.
 [[nodiscard]] std::string mappings_in_the_way(const AllowList& allowed,
                                               const std::unordered_set<const void*>& own);
+[[nodiscard]] std::string findings_in_the_way(const AllowList& allowed,
+                                              std::span<const Finding> findings);
 [[nodiscard]] std::string libraries_in_the_way(const PreloadInterface& preload);
 
 }  // namespace warmfork

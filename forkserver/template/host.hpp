@@ -3,6 +3,7 @@
 #pragma once
 
 #include "channel/descriptor.hpp"
+#include "template/gate.hpp"
 #include "template/image.hpp"
 
 namespace warmfork {
@@ -31,6 +32,8 @@ class Host {
     }
     /// Once, before the first fork: why children would not be as cold ones are; empty: they are.
     virtual std::string obstacle() { return {}; }
+    /// What the gate is to be asked about besides.
+    virtual std::vector<Finding> findings() { return {}; }
     /// Once, before the first fork: what the host alone knows of the image.
     virtual void describe(ImageFacts& /*facts*/) {}
     /// More for the report that `warmfork doctor` prints: a JSON object's text, or empty.

@@ -32,8 +32,7 @@ std::size_t resident_kilobytes() {
 }  // namespace
 
 std::string make_report(std::span<const int> own, double fork_microseconds,
-                        const Freshness& freshness, std::span<const SpareFact> spares,
-                        const std::string& host) {
+                        const Freshness& freshness, std::span<const SpareFact> spares, Host& host) {
     Json threads = Json::array();
     for (const ThreadFact& fact : list_threads())
         threads.push_back({{"id", fact.id}, {"name", fact.name}});
@@ -45,10 +44,14 @@ std::string make_report(std::span<const int> own, double fork_microseconds,
     for (const SpareFact& fact : spares)
         parked.push_back(
             {{"pid", fact.pid}, {"parked", fact.has_parked}, {"seconds", fact.seconds}});
+    Json findings = Json::array();
+    for (const Finding& finding : host.findings())
+        findings.push_back({{"allow", finding.name}, {"text", finding.text}});
     Json report{{"pid", ::getpid()},
                 {"spares", std::move(parked)},
                 {"threads", std::move(threads)},
                 {"descriptors", std::move(descriptors)},
+                {"findings", std::move(findings)},
                 {"mappings", count_mappings()},
                 {"resident_kb", resident_kilobytes()},
                 {"fork_us", fork_microseconds},
@@ -57,12 +60,14 @@ std::string make_report(std::span<const int> own, double fork_microseconds,
                   {"directories", freshness.directory_count()},
                   {"not_watched_because", freshness.obstacle()},
                   {"changed", freshness.change()}}}};
-    if (!host.empty()) report["host"] = Json::parse(host, nullptr, false);
+    if (const std::string more = host.report(); !more.empty())
+        report["host"] = Json::parse(more, nullptr, false);
     std::string text = report.dump(-1, ' ', false, Json::error_handler_t::replace);
     if (text.size() <= kMaximumReportSize) return text;
-    for (const char* large : {"host", "descriptors", "threads", "spares"})
+    for (const char* large : {"host", "findings", "descriptors", "threads", "spares"})
         report[large] = Json::array();
-    report["left_out"] = "host, descriptors, threads and spares: the report would be too large";
+    report["left_out"] =
+        "host, findings, descriptors, threads and spares: the report would be too large";
     return report.dump();
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "template/freshness.hpp"
+#include "template/host.hpp"
 
 namespace warmfork {
 
@@ -14,12 +15,11 @@ struct SpareFact {
     double seconds;  ///< since its birth
 };
 
-/// A JSON object: threads, descriptors (all but warmfork's `own`,
-/// sorted), mappings, resident memory,
-/// the last fork's time, what is watched for changes, and under "host" the host's own JSON. At most
-/// a frame's payload.
+/// A JSON object: threads, descriptors (all but warmfork's `own`, sorted), mappings, resident
+/// memory, the last fork's time, what is watched for changes, what was found and allowed, and under
+/// "host" the host's own JSON. At most a frame's payload.
 [[nodiscard]] std::string make_report(std::span<const int> own, double fork_microseconds,
                                       const Freshness& freshness, std::span<const SpareFact> spares,
-                                      const std::string& host);
+                                      Host& host);
 
 }  // namespace warmfork

@@ -186,8 +186,8 @@ void Template::set_range(const FrameHeader& header) {
 }
 
 void Template::report(const FrameHeader& header) {
-    const std::string json = make_report(own_descriptors(), fork_microseconds_, freshness_,
-                                         spare_facts(), host_.report());
+    const std::string json =
+        make_report(own_descriptors(), fork_microseconds_, freshness_, spare_facts(), host_);
     outbox_.add(make_frame(FrameKind::reported, header.id), std::as_bytes(std::span(json)));
 }
 

@@ -84,6 +84,7 @@ std::string Template::open_gate() {
             fmt::format("cannot fork: there is no timer for fork handlers that do not return: {}",
                         std::strerror(error));
     if (obstacle.empty()) obstacle = libraries_in_the_way(preload_);
+    if (obstacle.empty()) obstacle = findings_in_the_way(check_.allowed(), host_.findings());
     if (obstacle.empty())
         obstacle = mappings_in_the_way(check_.allowed(), {&connection_.segment.layout()});
     if (obstacle.empty()) {
@@ -139,7 +140,9 @@ std::optional<ChildCommand> Template::refill() {
 int Template::make_spare_mailbox(Descriptor& ret_child_end) {
     Descriptor owner_end, child_end;
     if (int error = make_message_pair(owner_end, child_end)) return error;
-    const MailboxMessage message{last_child_id_ + 1};
+    const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
+        Clock::now().time_since_epoch());  // steady_clock is CLOCK_MONOTONIC
+    const MailboxMessage message{last_child_id_ + 1, now.count()};
     const int number = owner_end.get();
     const int error = send_message(connection_.control.get(), bytes_of(message), {},
                                    std::span(&number, 1), MSG_DONTWAIT);

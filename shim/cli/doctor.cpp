@@ -55,6 +55,24 @@ void print_learned(const Json& host) {
     fmt::print("  to forget it: rm -r {}\n", learned["folder"].get<std::string>());
 }
 
+void print_findings(const Json& report) {
+    if (report["findings"].empty()) return;
+    fmt::print(heading(), "\nnot as in a cold start, but allowed\n");
+    for (const Json& finding : report["findings"])
+        fmt::print("  {}: {}\n", finding["allow"].get<std::string>(),
+                   finding["text"].get<std::string>());
+}
+
+void print_asked(const Json& host) {
+    if (!host.contains("asked") || host["asked"].empty()) return;
+    fmt::print(heading(), "\nasked for, and kept nowhere that can be seen\n");
+    for (const Json& asker : host["asked"]) {
+        const char* kind = asker.contains("module") ? "module" : "library";
+        const auto kinds = asker["for"].get<std::vector<std::string>>();
+        fmt::print("  {} {}: {}\n", kind, asker[kind].get<std::string>(), fmt::join(kinds, ", "));
+    }
+}
+
 void print_report(const Json& report) {
     fmt::print(heading(), "template {}: safe to fork\n", report["pid"].get<int>());
     fmt::print(
@@ -81,9 +99,11 @@ void print_report(const Json& report) {
         fmt::print("  {:>8}  {}{}\n", descriptor["number"].get<int>(),
                    descriptor["target"].get<std::string>(),
                    descriptor["hazardous"].get<bool>() ? "  (allowed)" : "");
+    print_findings(report);
     if (report.contains("host") && report["host"].is_object()) {
         print_imports(report["host"]);
         print_failed(report["host"]);
+        print_asked(report["host"]);
         print_learned(report["host"]);
     }
 }

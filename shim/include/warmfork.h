@@ -59,7 +59,7 @@ enum warmfork_reason {
     WARMFORK_REASON_GATE = 10,         /* the template is not safe to fork */
     WARMFORK_REASON_FORK = 11,         /* the template could not fork */
     WARMFORK_REASON_STALE = 12,        /* a file that the image came from has changed */
-    WARMFORK_REASON_SHADOWED = 13,     /* a file beside the script has the name of a preloaded module */
+    WARMFORK_REASON_SHADOWED = 13,     /* the child would import another file than a preloaded module's */
     WARMFORK_REASON_COUNT = 14
 };
 
@@ -106,8 +106,9 @@ struct warmfork_template_options {
     int32_t spares;                 /* parked children to keep, at most 4096, or ADAPTIVE; default -1 */
     enum warmfork_backend backend;  /* for requests that do not say */
     const char *const *allow;       /* exceptions from the fork-safety gate: "thread:COMM",
-                                       "descriptor:PREFIX" of what /proc/self/fd shows, or
-                                       "mapping:PREFIX" of what /proc/self/maps shows */
+                                       "descriptor:PREFIX" of what /proc/self/fd shows,
+                                       "mapping:PREFIX" of what /proc/self/maps shows, or
+                                       "identity:", "output:", "program:" with a MODULE */
     /* Python, "module:function": called in the template before each fork, and in each child right
      * before its program. What the first raises is printed, what the second raises ends the child. */
     const char *before_fork, *in_child;
@@ -229,6 +230,8 @@ struct warmfork_request {
     size_t limit_count;
     const void *payload; /* for a native template's child; not seen by cold ones */
     size_t payload_size;
+    const char *const *python_path; /* Python: where the program will look for modules, in order, where
+                                       it sets sys.path itself; null: where PYTHONPATH says */
 };
 
 WARMFORK_EXPORT void warmfork_request_init(struct warmfork_request *request);

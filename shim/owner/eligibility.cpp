@@ -62,6 +62,17 @@ bool is_same_file(const std::string& one, const std::string& other) {
            status.st_dev == other_status.st_dev && status.st_ino == other_status.st_ino;
 }
 
+std::vector<std::string> python_path_of(std::span<char* const> environment) {
+    const char* path = find_variable(environment, "PYTHONPATH");
+    std::vector<std::string> entries;
+    for (std::string_view rest = path ? path : ""; !rest.empty();) {
+        const std::size_t size = std::min(rest.find(':'), rest.size());
+        entries.emplace_back(rest.substr(0, size));
+        rest.remove_prefix(std::min(size + 1, rest.size()));
+    }
+    return entries;
+}
+
 bool has_relative_path(const PythonCommand& command, std::span<char* const> environment) {
     const char* path = find_variable(environment, "PYTHONPATH");
     if (!path || !*path || command.ignores_environment()) return false;

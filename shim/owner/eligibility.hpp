@@ -32,6 +32,9 @@ struct ColdReason {
                                             std::span<char* const> environment,
                                             std::span<const int, 3> standard_streams);
 
+/// The entries of PYTHONPATH.
+[[nodiscard]] std::vector<std::string> python_path_of(std::span<char* const> environment);
+
 /// Does the import path depend on the directory that the interpreter is started in?
 [[nodiscard]] bool has_relative_path(const PythonCommand& command,
                                      std::span<char* const> environment);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 
 #include "channel/message_socket.hpp"
 #include "protocol/messages.hpp"
@@ -35,6 +36,24 @@ std::size_t largest_size_at_exec() {
     return std::clamp(stack.rlim_cur / 4, kLeast, kMost) - kRest;
 }
 
+/// Where the child looks for modules before its installation: the program's own directory, and what
+/// the request says, or PYTHONPATH.
+std::vector<std::string> import_path(const Request& request, const PythonCommand& command) {
+    const std::string directory = directory_of(request);
+    std::vector<std::string> path;
+    if (!command.has_safe_path())
+        path.push_back(command.kind == PythonCommand::Kind::script
+                           ? import_directory(directory, command.operand)
+                           : directory);
+    if (const char* const* entries = request.python_path()) {
+        for (; *entries; ++entries) path.push_back(*entries);
+    } else if (!command.ignores_environment()) {
+        for (const std::string& entry : python_path_of(request.environment()))
+            path.push_back(std::filesystem::path(directory) / entry);
+    }
+    return path;
+}
+
 }  // namespace
 
 ColdReason find_descriptor_reason(const Request& request, std::span<const int> image_descriptors) {
@@ -49,15 +68,12 @@ ColdReason find_descriptor_reason(const Request& request, std::span<const int> i
 ColdReason find_image_reason(const Request& request, const PythonCommand& command,
                              const ImageTraits& image, ShadowSearch& shadows) {
     if (ColdReason reason = find_descriptor_reason(request, image.descriptors)) return reason;
-    if (command.has_safe_path()) return {};
-    const std::string directory = command.kind == PythonCommand::Kind::script
-                                      ? import_directory(directory_of(request), command.operand)
-                                      : directory_of(request);
     if (has_relative_path(command, request.environment()) &&
         !is_same_file(directory_of(request), image.directory))
         return {WARMFORK_REASON_ENVIRONMENT,
                 "PYTHONPATH has a relative entry, and the directory is not the template's"};
-    const std::string shadow = shadows.find(directory, image.pid, image.shadowable);
+    const std::string shadow =
+        shadows.find(import_path(request, command), image.pid, image.shadowable);
     if (shadow.empty()) return {};
     return {WARMFORK_REASON_SHADOWED,
             shadow + " would be imported instead of a preloaded module of that name"};

@@ -53,13 +53,19 @@ std::vector<char*> variables_of(std::optional<std::vector<std::string>>& environ
     return variables;
 }
 
+/// PYTHONPATH of an image's environment.
+std::vector<std::string> python_path_in(std::optional<std::vector<std::string>> environment) {
+    return python_path_of(variables_of(environment));
+}
+
 bool is_not_yet(const Outcome& failure) {
     return failure && failure->error_number == ETIMEDOUT;
 }
 
 }  // namespace
 
-ImageSet::ImageSet(Definition definition) : owner_(::getpid()), definition_(std::move(definition)) {
+ImageSet::ImageSet(Definition definition)
+    : owner_(::getpid()), owners_path_(python_path_in({})), definition_(std::move(definition)) {
     images_.push_back(std::make_shared<Image>());
     images_.front()->environment = definition_.environment;
     std::vector<char*> command{definition_.program.data()};
@@ -83,13 +89,25 @@ Selection ImageSet::plain_selection() {
     return {images_.front()->options, images_.front()->is_isolated, plain_environment_};
 }
 
+/// Where the modules are looked for first: as the owner does it, but where the image's PYTHONPATH
+/// is another one that comes in place of the owner's. Nothing where an option keeps the interpreter
+/// from the user's paths.
+std::vector<std::string> ImageSet::search_path_for(const Image& image) const {
+    if (image.is_isolated) return {};
+    std::vector<std::string> path = python_path_in(image.environment);
+    if (path == owners_path_) return definition_.python_path;
+    for (const std::string& entry : definition_.python_path)
+        if (std::find(owners_path_.begin(), owners_path_.end(), entry) == owners_path_.end())
+            path.push_back(entry);
+    return path;
+}
+
 LaunchPlan ImageSet::plan_for(const Image& image) const {
     LaunchPlan plan;
     plan.arguments = {definition_.program};
     if (definition_.is_python) {
         // What keeps the interpreter from the user's paths keeps the template from the owner's.
-        const std::vector<std::string> path =
-            image.is_isolated ? std::vector<std::string>() : definition_.python_path;
+        const std::vector<std::string> path = search_path_for(image);
         for (const auto& part :
              {image.options,
               std::vector<std::string>{"-c", kPythonBoot, definition_.package,

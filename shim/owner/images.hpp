@@ -125,6 +125,7 @@ class ImageSet {
     };
     using ImagePointer = std::shared_ptr<Image>;
 
+    [[nodiscard]] std::vector<std::string> search_path_for(const Image& image) const;
     // With the mutex held:
     [[nodiscard]] LaunchPlan plan_for(const Image& image) const;
     [[nodiscard]] Outcome start_process(Image& image, Process& ret_process);
@@ -147,6 +148,7 @@ class ImageSet {
     void let_go_of_lost(Image& image);
 
     const pid_t owner_;
+    const std::vector<std::string> owners_path_;  ///< PYTHONPATH when the template was opened
     bool is_unchecked_ = false;
     Definition definition_;
     std::mutex mutex_;

@@ -25,6 +25,9 @@ class Request {
     std::span<char* const> arguments() const;
     std::span<char* const> environment() const;
     std::uint64_t signals_default() const { return request_.signals_default; }
+    /// Where a child of multiprocessing will look for modules, null-terminated; null: where its
+    /// environment says.
+    const char* const* python_path() const { return request_.python_path; }
     bool has_signal_mask() const { return request_.flags & WARMFORK_SIGNAL_MASK; }
     /// Limits that only take effect at exec, or that the image has outgrown already.
     bool has_exec_limits() const;

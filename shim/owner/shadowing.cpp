@@ -48,20 +48,32 @@ bool has_initialization(const fs::path& package) {
     return false;
 }
 
-std::string search_directory(const std::string& directory, const ModuleFiles& modules) {
+/// Adds what a directory has under the name of a module. Where that is the module itself it comes
+/// first.
+void add_found(FoundModules& found, const std::string& module, const std::string& path) {
+    const auto [place, is_new] = found.try_emplace(module, path);
+    if (!is_new && path.empty()) place->second.clear();
+}
+
+FoundModules search_directory(const std::string& directory, const ModuleFiles& modules) {
+    FoundModules found;
     std::error_code error;
     const fs::directory_iterator entries(directory, error);
     // One that may be entered and not listed holds modules for whoever knows their names.
     if (error == std::errc::permission_denied)
-        return "perhaps a file of " + directory + ", which may not be listed,";
+        for (const auto& [module, file] : modules)
+            add_found(found, module,
+                      "perhaps a file of " + directory + ", which may not be listed,");
     for (const fs::directory_entry& entry : entries) {
         const bool is_directory = entry.is_directory(error);
         const auto module = module_of(entry.path().filename().string(), is_directory, modules);
-        if (module == modules.end() || is_origin(entry, is_directory, module->second)) continue;
+        if (module == modules.end()) continue;
+        if (is_origin(entry, is_directory, module->second)) add_found(found, module->first, {});
         // Without __init__ it is part of a namespace, which comes after every module.
-        if (!is_directory || has_initialization(entry.path())) return entry.path();
+        else if (!is_directory || has_initialization(entry.path()))
+            add_found(found, module->first, entry.path());
     }
-    return {};
+    return found;
 }
 
 // The records at the end of a zip file, of APPNOTE.TXT 4.3: little-endian, as all machines this is
@@ -95,7 +107,9 @@ std::string archive_directory(const std::string& path) {
     return file ? directory : std::string();
 }
 
-std::string search_archive(const std::string& path, const ModuleFiles& modules) {
+/// The file of a module that came from an archive is the archive.
+FoundModules search_archive(const std::string& path, const ModuleFiles& modules) {
+    FoundModules found;
     const std::string directory = archive_directory(path);
     std::string_view rest = directory;
     while (rest.size() > kEntrySize) {
@@ -104,19 +118,29 @@ std::string search_archive(const std::string& path, const ModuleFiles& modules) 
         const std::size_t slash = name.find('/');
         const auto module =
             module_of(name.substr(0, slash), slash != std::string_view::npos, modules);
-        if (module != modules.end() && !module->second.starts_with(path + "/"))
-            return path + "/" + std::string(name);
+        if (module != modules.end())
+            add_found(found, module->first,
+                      module->second == path ? std::string() : path + "/" + std::string(name));
         rest.remove_prefix(std::min(
             rest.size(), kEntrySize + name_size + number_at<std::uint16_t>(rest, kEntryExtra) +
                              number_at<std::uint16_t>(rest, kEntryComment)));
     }
-    return {};
+    return found;
 }
 
 }  // namespace
 
-std::string ShadowSearch::find(const std::string& directory, pid_t image,
+std::string ShadowSearch::find(std::span<const std::string> path, pid_t image,
                                const ModuleFiles& modules) {
+    std::set<std::string> found_before;
+    for (const std::string& entry : path)
+        for (const auto& [module, file] : look_into(entry, image, modules))
+            if (found_before.insert(module).second && !file.empty()) return file;
+    return {};
+}
+
+FoundModules ShadowSearch::look_into(const std::string& directory, pid_t image,
+                                     const ModuleFiles& modules) {
     struct stat status;
     if (::stat(directory.c_str(), &status) < 0) return {};
     const std::int64_t changed = nanoseconds(status.st_ctim);
@@ -129,8 +153,8 @@ std::string ShadowSearch::find(const std::string& directory, pid_t image,
             return known->second.found;
     }
     const std::int64_t began = now();
-    std::string found = S_ISDIR(status.st_mode) ? search_directory(directory, modules)
-                                                : search_archive(directory, modules);
+    FoundModules found = S_ISDIR(status.st_mode) ? search_directory(directory, modules)
+                                                 : search_archive(directory, modules);
     const std::lock_guard lock(mutex_);
     if (known_.size() >= kMostKnown) known_.clear();
     if (changed < began - kTooRecent)

@@ -1,4 +1,4 @@
-// Files in the directory of a script that a cold interpreter would import instead of a module that
+// Files on the import path of a child that a cold interpreter would import instead of a module that
 // the image has preloaded.
 #pragma once
 
@@ -8,6 +8,8 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
+#include <span>
 #include <string>
 
 namespace warmfork {
@@ -15,20 +17,27 @@ namespace warmfork {
 /// Modules by name, each with the file that it came from.
 using ModuleFiles = std::map<std::string, std::string, std::less<>>;
 
+/// What a directory has under the names of modules: another file; empty: the module's own.
+using FoundModules = std::map<std::string, std::string>;
+
 class ShadowSearch {
   public:
-    /// `directory`: or a zip file. The file's path, or empty: there is none. `image`: which one,
-    /// with its modules. Remembers what it found for as long as the directory is unchanged. Thread
-    /// safe.
-    [[nodiscard]] std::string find(const std::string& directory, pid_t image,
+    /// `path`: directories and zip files, in the order in which they are looked into. The first
+    /// file that is found under the name of a module and is not its own; empty: there is none.
+    /// `image`: which one, with its modules. Remembers what a directory has for as long as it is
+    /// unchanged. Thread safe.
+    [[nodiscard]] std::string find(std::span<const std::string> path, pid_t image,
                                    const ModuleFiles& modules);
 
   private:
+    [[nodiscard]] FoundModules look_into(const std::string& directory, pid_t image,
+                                         const ModuleFiles& modules);
+
     struct Entry {
         std::uint64_t device, inode;
         std::int64_t changed;
         pid_t image;
-        std::string found;
+        FoundModules found;
     };
     std::mutex mutex_;
     std::map<std::string, Entry> known_;

@@ -29,6 +29,27 @@ constexpr int kMostLostTemplates = 8;
 // many.
 constexpr int kMostRenewals = 5;
 
+// How long a template may take to look whether it is out of date.
+constexpr std::chrono::seconds kLookPatience{1};
+
+/// Is the image out of date? Where only the template can tell it is asked. One that does not answer
+/// is taken as up to date.
+bool is_out_of_date(TemplateProcess& process) {
+    const TemplateProcess::Freshness known = process.freshness();
+    if (known != TemplateProcess::Freshness::unknown)
+        return known == TemplateProcess::Freshness::stale;
+    const std::uint64_t look = process.look();
+    if (look == 0) return false;
+    const auto deadline = TemplateProcess::Clock::now() + kLookPatience;
+    while (TemplateProcess::Clock::now() < deadline) {
+        process.attend();
+        if (const std::optional<bool> was_fresh = process.looked(look)) return !*was_fresh;
+        ::poll(nullptr, 0, 1);
+    }
+    process.forget_look(look);
+    return false;
+}
+
 std::vector<pid_t> spawned_pids(const std::vector<Spawned>& spawned) {
     std::vector<pid_t> pids;
     for (const Spawned& child : spawned) pids.push_back(child.pid);
@@ -258,7 +279,11 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
         if (failure && !ret_cold && is_in_the_way_of_templates(*failure))
             ret_cold = {WARMFORK_REASON_LIMITS, failure->text};
         if (failure || ret_cold) return failure;
-        if ((ret_cold = find_reason(request, command, *process))) return {};
+        if ((ret_cold = find_reason(request, command, *process))) {
+            // A file that has come since is a change as well: then there is to be another image.
+            if (ret_cold.reason != WARMFORK_REASON_SHADOWED || !is_out_of_date(*process)) return {};
+            ret_cold = {};
+        }
 
         const OwnerState state = read_owner_state();
         bool is_replaced = false;

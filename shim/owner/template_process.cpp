@@ -64,7 +64,9 @@ void TemplateProcess::receive_mailboxes() {
             return;
         // Without its descriptor (too many open files here) the child is lost to us; it ends
         // itself.
-        mailboxes_[message.child_id] = std::move(mailbox);
+        Born& spare = mailboxes_[message.child_id];
+        spare.mailbox = std::move(mailbox);
+        spare.made = Clock::time_point(std::chrono::nanoseconds(message.made));
     }
 }
 
@@ -156,12 +158,12 @@ void TemplateProcess::take_in(const FrameHeader& header) {
     }
     receive_mailboxes();
     Born spare;
-    spare.id = header.id;
-    spare.pid = static_cast<pid_t>(header.values[0]);
     if (auto found = mailboxes_.find(header.id); found != mailboxes_.end()) {
-        spare.mailbox = std::move(found->second);
+        spare = std::move(found->second);
         mailboxes_.erase(found);
     }
+    spare.id = header.id;
+    spare.pid = static_cast<pid_t>(header.values[0]);
     if (spare.mailbox) {
         spares_.push_back(std::move(spare));
         return;
@@ -397,10 +399,14 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
         // leave.
         if (commands_->push(
                 make_frame(FrameKind::handed_off, spare.id, static_cast<std::int64_t>(lifetime)),
-                {}) == 0)
-            return spare;
-        spares_.push_front(std::move(spare));
-        break;
+                {}) != 0) {
+            spares_.push_front(std::move(spare));
+            break;
+        }
+        // Its start would be told by ps and the like. The end of its mailbox ends it; the template
+        // takes it for one that is in use, and makes another.
+        if (Clock::now() - spare.made <= kOldestSpare) return spare;
+        ending_spares_.push_back(spare.pid);
     }
     return {};
 }

@@ -42,13 +42,17 @@ struct Born {
     std::uint64_t id = 0;
     pid_t pid = 0;
     OwnedSocket mailbox;
-    bool has_parked = false;  ///< has said that it is prepared
+    bool has_parked = false;                       ///< has said that it is prepared
+    std::chrono::steady_clock::time_point made{};  ///< a spare: at most its age
 };
 
 /// Kills a child of this process that nobody else knows of, and reaps it. Nothing happens to a
 /// process that is not this one's child (somebody else has reaped it, and its number may be in use
 /// again).
 void end_child(pid_t pid);
+
+/// A spare that is older than this is not handed off: the kernel tells when a process was started.
+inline constexpr std::chrono::seconds kOldestSpare{60};
 
 class TemplateProcess {
   public:
@@ -260,8 +264,8 @@ class TemplateProcess {
     std::vector<pid_t> ending_spares_;
     bool lacks_descriptors_ = false;
     std::map<std::uint64_t, Pending> pending_;
-    std::map<std::uint64_t, OwnedSocket> mailboxes_;  ///< of spares that are not yet `born`
-    std::uint64_t last_born_ = 0;                     ///< that was announced
+    std::map<std::uint64_t, Born> mailboxes_;  ///< of spares that are not yet `born`
+    std::uint64_t last_born_ = 0;              ///< that was announced
     std::uint32_t waiting_for_room_ = 0;
     std::vector<pid_t> running_children_;
     std::size_t prune_at_ =

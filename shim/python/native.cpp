@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "finalization.hpp"
+#include "observation.hpp"
 #include "owner/benchmark.hpp"
 #include "python_child.hpp"
 #include "python_objects.hpp"
@@ -182,6 +183,7 @@ struct SpawnArguments {
     int nice;
     PyObject* affinity;
     PyObject* limits;
+    PyObject* python_path;
     PyObject* spawned;
 };
 
@@ -237,21 +239,22 @@ PyObject* handle_of(warmfork_process* process, const std::optional<InUse>& from)
 /// then the child is not lost.
 PyObject* spawn(PyObject*, PyObject* tuple) {
     SpawnArguments given{};
-    if (!PyArg_ParseTuple(tuple, "OOOOOOIiiIKiOOO", &given.capsule, &given.arguments,
+    if (!PyArg_ParseTuple(tuple, "OOOOOOIiiIKiOOOO", &given.capsule, &given.arguments,
                           &given.executable, &given.environment, &given.directory,
                           &given.descriptors, &given.flags, &given.backend, &given.process_group,
                           &given.file_mode_mask, &given.signals_default, &given.nice,
-                          &given.affinity, &given.limits, &given.spawned))
+                          &given.affinity, &given.limits, &given.python_path, &given.spawned))
         return nullptr;
     std::optional<InUse> self;
     if (given.capsule != Py_None && !self.emplace(given.capsule)) return nullptr;
-    EncodedStrings arguments, environment, paths;
+    EncodedStrings arguments, environment, paths, python_path;
     const char *executable, *directory;
     std::vector<warmfork_descriptor> descriptors;
     std::vector<warmfork_limit> limits;
     if (!paths.add_optional(given.executable, executable) ||
         !paths.add_optional(given.directory, directory) || !arguments.add_all(given.arguments) ||
         !environment.add_variables(given.environment) ||
+        (given.python_path != Py_None && !python_path.add_all(given.python_path)) ||
         !read_descriptors(given.descriptors, descriptors) || !read_limits(given.limits, limits))
         return nullptr;
 
@@ -271,6 +274,7 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
     request.nice = given.nice;
     request.limits = limits.data();
     request.limit_count = limits.size();
+    request.python_path = python_path.get();
     char* affinity = nullptr;
     Py_ssize_t affinity_size = 0;
     if (given.affinity != Py_None) {
@@ -528,6 +532,10 @@ PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
                          {"serve", serve, METH_O, nullptr},
                          {"freeze_image", freeze_image, METH_VARARGS, nullptr},
                          {"finalize_image", finalize_image, METH_NOARGS, nullptr},
+                         {"observe", observe, METH_NOARGS, nullptr},
+                         {"drawn", drawn, METH_NOARGS, nullptr},
+                         {"resume_recording", resume_recording, METH_NOARGS, nullptr},
+                         {"askers", askers, METH_NOARGS, nullptr},
                          {"start_environment", start_environment, METH_NOARGS, nullptr},
                          {"extended_image", extended_image, METH_NOARGS, nullptr},
                          {"current_environment", current_environment, METH_NOARGS, nullptr},

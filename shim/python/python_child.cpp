@@ -24,6 +24,7 @@
 #include "finalization.hpp"
 #include "frozen_image.hpp"
 #include "import_times.hpp"
+#include "original_arguments.hpp"
 #include "owner/python_command.hpp"
 #include "owner/twin.hpp"
 #include "python_objects.hpp"
@@ -78,16 +79,18 @@ struct Readiness {
     unsigned long long ignored;  ///< signals that need not be looked at
     std::string executable;
     PyObject* known_codes = nullptr;  ///< by their text
+    bool keeps_moment = false;        ///< take_moment is to be called
 };
 Readiness readiness;
 
 void read_readiness(PyObject* tuple) {
     const char* executable;
-    int is_quick, inserts_path;
+    int is_quick, inserts_path, keeps_moment;
     PyObject* known_codes;
-    if (!PyArg_ParseTuple(tuple, "ppKyO", &is_quick, &inserts_path, &readiness.ignored, &executable,
-                          &known_codes))
+    if (!PyArg_ParseTuple(tuple, "ppKyOp", &is_quick, &inserts_path, &readiness.ignored,
+                          &executable, &known_codes, &keeps_moment))
         return;
+    readiness.keeps_moment = keeps_moment;
     Py_INCREF(known_codes);
     readiness.known_codes = known_codes;
     readiness.is_quick = is_quick;
@@ -143,6 +146,13 @@ bool is_quick(const PythonCommand& parsed, const ChildCommand& command) {
            command.arguments[0] == readiness.executable && standard_pipes() == 0b111;
 }
 
+/// A list in sys, which modules may have by name: filled anew, if it is one.
+bool set_list(const char* name, PyObject* items) {
+    PyObject* list = PySys_GetObject(name);  // borrowed
+    if (!list || !PyList_CheckExact(list)) return PySys_SetObject(name, items) == 0;
+    return PyList_SetSlice(list, 0, PyList_Size(list), items) == 0;
+}
+
 /// warmfork._child.prepare for the most usual command line.
 Reference prepare_quickly(PyObject* arguments, const PythonCommand& parsed, PyObject* operand) {
     static PyObject *option = PyUnicode_FromString("-c"), *empty = PyUnicode_FromString("");
@@ -154,8 +164,8 @@ Reference prepare_quickly(PyObject* arguments, const PythonCommand& parsed, PyOb
     if (!rest || !path || !source) return Reference(nullptr);
     Py_INCREF(option);
     if (PyList_SetItem(rest.get(), 0, option) < 0 ||
-        (PySys_GetObject("orig_argv") && PySys_SetObject("orig_argv", arguments) < 0) ||
-        PySys_SetObject("argv", rest.get()) < 0 ||
+        (PySys_GetObject("orig_argv") && !set_list("orig_argv", arguments)) ||
+        !set_list("argv", rest.get()) ||
         (readiness.inserts_path && PyList_Insert(path, 0, empty) < 0))
         return Reference(nullptr);
     return Reference(PyTuple_Pack(2, kind, source.get()));
@@ -167,7 +177,10 @@ Reference prepare(PyObject* child, const ChildCommand& command, bool is_rehearsa
     const PythonCommand parsed = parse_python_command(command.arguments);
     Reference arguments = list_of_strings(command.arguments);
     Reference operand(PyUnicode_DecodeFSDefault(parsed.operand.c_str()));
-    if (!arguments || !operand || !renew_environment(child)) return Reference(nullptr);
+    if (!arguments || !operand || !renew_environment(child) ||
+        !set_original_arguments(arguments.get()) ||
+        (readiness.keeps_moment && !Reference(PyObject_CallMethod(child, "take_moment", nullptr))))
+        return Reference(nullptr);
     if (is_quick(parsed, command)) return prepare_quickly(arguments.get(), parsed, operand.get());
     return Reference(PyObject_CallMethod(child, "prepare", "OsnOKIi", arguments.get(),
                                          name_of(parsed.kind),
@@ -212,19 +225,30 @@ bool read_facts(PyObject* tuple, ImageFacts& facts) {
     return true;
 }
 
+/// Pairs of bytes objects. False with an exception set.
+bool read_findings(PyObject* list, std::vector<Finding>& findings) {
+    for (Py_ssize_t i = 0; i < PyList_Size(list); ++i) {
+        const char *name, *text;
+        if (!PyArg_ParseTuple(PyList_GetItem(list, i), "yy", &name, &text)) return false;
+        findings.push_back({name, text});
+    }
+    return !PyErr_Occurred();
+}
+
 class PythonHost : public Host {
   public:
     /// `hook`: called before each fork; None: nothing.
     /// `import_log`: the file where children report what they imported; empty: nowhere.
-    /// `obstacle`: see Host::obstacle.
+    /// `obstacle`, `findings`: see Host.
     PythonHost(PyObject* child, PyObject* hook, const char* report, ImageFacts facts,
-               const char* import_log, const char* obstacle)
+               const char* import_log, const char* obstacle, std::vector<Finding> findings)
         : child_(child),
           hook_(hook),
           report_(report),
           facts_(std::move(facts)),
           import_log_(import_log),
-          obstacle_(obstacle) {
+          obstacle_(obstacle),
+          findings_(std::move(findings)) {
         for (int signal = 1; signal <= kSignalCount; ++signal)
             ::sigaction(signal, nullptr, &dispositions_[signal - 1]);
         ::sigaltstack(nullptr, &signal_stack_);
@@ -242,6 +266,7 @@ class PythonHost : public Host {
     void part_from_siblings() override;
     void rehearse() override;
     std::string obstacle() override { return obstacle_; }
+    std::vector<Finding> findings() override { return findings_; }
     void describe(ImageFacts& facts) override {
         facts.variables.merge(facts_.variables);
         facts.reads_all_variables |= facts_.reads_all_variables;
@@ -277,6 +302,7 @@ class PythonHost : public Host {
     ImageFacts facts_;
     std::string import_log_;
     std::string obstacle_;
+    std::vector<Finding> findings_;
     struct sigaction dispositions_[kSignalCount] {};
     stack_t signal_stack_{};
 };
@@ -472,7 +498,7 @@ PyObject* keep_twister(PyObject*, PyObject* arguments) {
 
 PyObject* prepare_to_become_child(PyObject*, PyObject* child) {
     Py_INCREF(child);
-    stand_in_host = new PythonHost(child, Py_None, "", {}, "", "");
+    stand_in_host = new PythonHost(child, Py_None, "", {}, "", "", {});
     stand_in_plan.host = stand_in_host;
     stand_in_plan.image = read_image_addresses();
     stand_in_plan.soft_descriptor_limit = stand_in_plan.hard_descriptor_limit = RLIM_INFINITY;
@@ -519,13 +545,15 @@ PyObject* become_child(PyObject*, PyObject* arguments) {
 
 PyObject* serve(PyObject*, PyObject* list) {
     Reference arguments(PyList_AsTuple(list));
-    PyObject *child, *hook, *description, *restore, *left;
+    PyObject *child, *hook, *description, *found, *restore, *left;
     const char *report, *import_log, *obstacle;
     ImageFacts facts;
+    std::vector<Finding> findings;
     if (!arguments || PyList_SetSlice(list, 0, PyList_Size(list), nullptr) < 0 ||
-        !PyArg_ParseTuple(arguments.get(), "OOsOysOO", &child, &hook, &report, &description,
-                          &import_log, &obstacle, &restore, &left) ||
-        !read_facts(description, facts) || (import_log[0] && !time_imports()))
+        !PyArg_ParseTuple(arguments.get(), "OOsOysOOO", &child, &hook, &report, &description,
+                          &import_log, &obstacle, &found, &restore, &left) ||
+        !read_facts(description, facts) || !read_findings(found, findings) ||
+        (import_log[0] && !time_imports()))
         return nullptr;
     if (!can_run_files() || !delete_thread_state_function()) {
         PyErr_SetString(
@@ -535,8 +563,10 @@ PyObject* serve(PyObject*, PyObject* list) {
     }
     for (PyObject* object : {child, hook, restore, left}) keep_until_finalized(object);
     image = left;
-    auto* host = new PythonHost(child, hook, report, std::move(facts), import_log, obstacle);
+    auto* host = new PythonHost(child, hook, report, std::move(facts), import_log, obstacle,
+                                std::move(findings));
     arguments = Reference(nullptr);
+    find_original_arguments();
     end_unless(leave_python_frames(delete_thread_state_function(), restore));
     take_census();
     const int channel = std::exchange(layer_channel, -1);

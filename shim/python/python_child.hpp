@@ -6,10 +6,10 @@
 
 namespace warmfork::python {
 
-/// serve([child, hook, report, description, log, obstacle, restore, image]): never returns to
-/// Python, neither in the template, which ends here, nor in a child; so the list is emptied.
-/// `child` is the module warmfork._child, `hook` is called before each fork (None: nothing),
-/// `description` says what the image was made from, `image` is for layers on it.
+/// serve([child, hook, report, description, log, obstacle, findings, restore, image]): never
+/// returns to Python, neither in the template, which ends here, nor in a child; so the list is
+/// emptied. `child` is the module warmfork._child, `hook` is called before each fork (None:
+/// nothing), `description` says what the image was made from, `image` is for layers on it.
 PyObject* serve(PyObject* module, PyObject* list);
 
 /// The environment that this process was started with, as bytes by bytes.

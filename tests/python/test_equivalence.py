@@ -357,7 +357,6 @@ EFFECTS = {
     "ignored_signal": ("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)", "import os, signal; os.kill(os.getpid(), signal.SIGTERM); print(signal.getsignal(signal.SIGTERM))"),
     "handler": ("import signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('got'))", "import os, signal; os.kill(os.getpid(), signal.SIGUSR1)"),
     "default_sigpipe": ("import signal\nsignal.signal(signal.SIGPIPE, signal.SIG_DFL)", "import os; r, w = os.pipe(); os.close(r); os.write(w, b'x')"),
-    "arguments": ("import sys\nARGUMENTS = sys.argv[:]", "print(effect.ARGUMENTS)"),
     "open_file": ("file = open(__file__)", "print(effect.file.fileno(), effect.file.readline(), effect.file.read())"),
     "open_descriptor": ("import os\nnumber = os.open(__file__, os.O_RDONLY)\nos.lseek(number, 3, 0)", "import os; print(effect.number, os.read(effect.number, 5), os.get_inheritable(effect.number))"),
     "excepthook": ("import sys\nsys.excepthook = lambda *e: print('hook', e[1])", "1/0"),
@@ -372,6 +371,7 @@ EFFECTS = {
 
 # What children could not go on with: such a module's children are cold.
 OBSTACLES = {
+    "arguments": ("import sys\nARGUMENTS = sys.argv[:]", "print(effect.ARGUMENTS)"),
     "trace": ("import sys\nsys.settrace(lambda *_: None)", "import sys; print(sys.gettrace() is None)"),
     "profile": ("import sys\nsys.setprofile(lambda *_: None)", "import sys; print(sys.getprofile() is None)"),
     "duplicate_of_stdout": ("import os\nout = os.fdopen(os.dup(1), 'w')", "print('x', file=effect.out)"),

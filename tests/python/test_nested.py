@@ -14,7 +14,7 @@ from support import PYTHON, TestCase, warm_only
 # Whose import has made the image, and what it depends on.
 MODULE = """
 import os
-MAKER = os.getpid()
+MAKER = -os.getpid()  # so that it is not taken for what a child would have otherwise
 TEXT = os.environ.get("WARMFORK_TEST_NESTED", "")
 VERSION = 1
 try:
@@ -29,7 +29,7 @@ class Class:
 PROGRAM = """
 import os, sys, nested_module, warmfork
 depth = int(sys.argv[1])
-print(os.getpid(), os.getppid(), nested_module.MAKER, flush=True)
+print(os.getpid(), os.getppid(), -nested_module.MAKER, flush=True)
 if depth:
     with warmfork.Template(["nested_module"], nested=True) as template:
         child = template.popen([sys.executable, __file__, str(depth - 1)])
@@ -52,7 +52,7 @@ if depth:
 # Runs a line of input, opens a template, runs a program from it, and goes on with the next line.
 STEPWISE = """
 import os, sys, nested_module, warmfork
-TEXT = "import nested_module as m; print(m.MAKER, m.TEXT, m.VERSION, m.nested_option is not None)"
+TEXT = "import nested_module as m; print(-m.MAKER, m.TEXT, m.VERSION, m.nested_option is not None)"
 print(flush=True)
 exec(sys.stdin.readline())
 with warmfork.Template(["nested_module"], nested=True) as template:
@@ -71,7 +71,7 @@ with warmfork.Template(["nested_module"], nested=True) as template:
 def report(depth, connection):
     import nested_module
 
-    connection.send((os.getpid(), os.getppid(), nested_module.MAKER))
+    connection.send((os.getpid(), os.getppid(), -nested_module.MAKER))
     if depth:
         context = warmfork.get_context(["nested_module"], nested=True)
         process = context.Process(target=report, args=(depth - 1, connection))
@@ -96,7 +96,7 @@ def square(number):
 def maker(_):
     import nested_module
 
-    return nested_module.MAKER
+    return -nested_module.MAKER
 
 
 def squares_by_a_pool_of_its_own(number):
@@ -173,7 +173,7 @@ class Nested(TestCase):
                 program = (
                     f"import os, sys, warmfork\nwith warmfork.Template({text}) as template:\n"
                     "    template.run([sys.executable, *(['-B'] if 'options' in %r else []), '-c',"
-                    " 'import nested_module as m; print(m.MAKER)'])" % text
+                    " 'import nested_module as m; print(-m.MAKER)'])" % text
                 )
                 done = template.run([PYTHON, "-c", program], capture_output=True, text=True)
                 self.assertEqual(int(done.stdout) == template.pid, is_same, done)
@@ -241,7 +241,7 @@ class Nested(TestCase):
             "import os, sys, nested_module, warmfork\n"
             "def look():\n"
             "    with warmfork.Template(['nested_module'], nested=True) as template:\n"
-            "        template.run([sys.executable, '-c', 'import nested_module as m; print(m.MAKER, flush=True)'])\n"
+            "        template.run([sys.executable, '-c', 'import nested_module as m; print(-m.MAKER, flush=True)'])\n"
             "if os.fork() == 0: look(); os._exit(0)\n"
             "os.wait(); look()\n"
         )

@@ -99,6 +99,12 @@ TEST_CASE("What children would share with each other is named, other descriptors
         const Descriptor one(pair[0]), other(pair[1]);
         CHECK(descriptors_in_the_way({}, own).find("pipe:") != std::string::npos);
     }
+    SECTION("file that is written to") {
+        const Descriptor written(::open("/tmp", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
+        if (!written) return;  // a file system without
+        CHECK(descriptors_in_the_way({}, own).find("/tmp") != std::string::npos);
+        CHECK(descriptors_in_the_way(AllowList({"descriptor:/tmp"}), own).empty());
+    }
     SECTION("epoll instance") {
         const Descriptor instance(::epoll_create1(EPOLL_CLOEXEC));
         CHECK(descriptors_in_the_way({}, own).find("eventpoll") != std::string::npos);
@@ -133,4 +139,15 @@ TEST_CASE("What children would share with each other is named, other descriptors
         if (!device) return;  // a container without
         CHECK(descriptors_in_the_way({}, own).find("/dev/") != std::string::npos);
     }
+}
+
+TEST_CASE("What a module has done is named, unless it or its package is allowed") {
+    const std::vector<Finding> findings{{"identity:pack.part", "it keeps the time"},
+                                        {"output:other", "it writes"}};
+    const std::string all = findings_in_the_way({}, findings);
+    CHECK(all.find("it keeps the time; it writes") != std::string::npos);
+    CHECK(all.find("[\"identity:pack.part\", \"output:other\"]") != std::string::npos);
+    CHECK(findings_in_the_way(AllowList({"identity:pack", "output:other"}), findings).empty());
+    CHECK(findings_in_the_way(AllowList({"identity:pac", "output:othe"}), findings) == all);
+    CHECK(findings_in_the_way({}, {}).empty());
 }

@@ -12,6 +12,7 @@ import posix
 import runpy
 import signal
 import sys
+import time
 from _io import FileIO
 
 if sys.version_info >= (3, 13):
@@ -34,9 +35,10 @@ _path_added = ()
 _path_removed = ()
 _streams = ()
 _are_all_on_pipes = False
-_numpy_random = None
-_trio_random = None
+_generators = None
 _multiprocessing = None
+_logging = None
+_keeps_moment = False
 _threading = None
 _preloaded = ()
 _known_codes = {}  # programs for -c that the template has compiled; by their text
@@ -117,13 +119,23 @@ def _written(before, after):
     return written
 
 
-def remember_image(preloaded, start_environment, c_environment, in_child, ignored, path_changes):
+class NoGenerators:
+    """Where none have to be seeded: see _generators.py."""
+
+    randoms = restored = ()
+    numpy = None
+
+
+def remember_image(
+    preloaded, start_environment, c_environment, in_child, ignored, path_changes, generators=NoGenerators,
+):
     """In the template, when preloading is done. start_environment: what the interpreter was
     started with. c_environment: what environ holds now. in_child: a function or None. ignored: signals
-    that were so from the start. path_changes: what was added to sys.path, and removed."""
-    global _image_path, _image_ignored, _streams, _numpy_random, _trio_random, _image_executable, _in_child
+    that were so from the start. path_changes: what was added to sys.path, and removed. generators: as
+    NoGenerators."""
+    global _image_path, _image_ignored, _streams, _generators, _image_executable, _in_child
     global _preloaded, _multiprocessing, _threading, _path_added, _path_removed
-    global _written_by_python, _written_by_c
+    global _written_by_python, _written_by_c, _logging, _keeps_moment
     _preloaded = tuple(name for name in preloaded if "=" not in name)
     _in_child = in_child
     _image_path = sys.path[:]
@@ -138,9 +150,10 @@ def remember_image(preloaded, start_environment, c_environment, in_child, ignore
         _Stream("stdout", 1, "wb"),
         _Stream("stderr", 2, "wb"),
     )
-    _numpy_random = sys.modules.get("numpy.random")
-    _trio_random = getattr(sys.modules.get("trio._core._run"), "_r", None)
+    _generators = generators
     _multiprocessing = sys.modules.get("multiprocessing.process")
+    _logging = sys.modules.get("logging")
+    _keeps_moment = _logging is not None or _multiprocessing is not None
     if _MULTIPROCESSING in sys.modules:
         module = sys.modules[_MULTIPROCESSING]
         _known_codes[module.CHILD + "\n"] = module.CHILD_CODE
@@ -148,15 +161,17 @@ def remember_image(preloaded, start_environment, c_environment, in_child, ignore
 
 
 def leave_numpy_to(keep_twister):
-    """keep_twister: of _native. What it knows it seeds by itself, and numpy need not."""
-    global _numpy_random
-    if _numpy_random is None:
+    """keep_twister: of _native. The generator of numpy's functions that it knows it seeds by itself."""
+    numpy = _generators.numpy
+    shared = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
+    if numpy is None or not any(generator is shared for generator in numpy.legacy):
         return
     try:
-        name, key, position, has_normal, _ = _numpy_random.get_state()
-        bits = _numpy_random.mtrand._rand._bit_generator
-        if name == "MT19937" and not has_normal and keep_twister(bits.capsule, key.tobytes(), position):
-            _numpy_random = None
+        name, key, position, has_normal, _ = shared.get_state()
+        if name == "MT19937" and not has_normal and keep_twister(
+            shared._bit_generator.capsule, key.tobytes(), position
+        ):
+            numpy.legacy.remove(shared)
     except (AttributeError, ValueError):
         pass  # another numpy than we know
 
@@ -197,15 +212,37 @@ def rehearsal(pipes):
 
 
 def part_from_siblings():
-    """What children of one image must not share. `random` sees to itself."""
-    if _numpy_random is not None:
-        _numpy_random.seed()
-    if _trio_random is not None:
-        _trio_random.seed()
+    """What children of one image must not share."""
+    seed_anew(_generators)
     if _multiprocessing is not None:
         _multiprocessing.current_process().authkey = os.urandom(32)
     if _threading is not None:
         _threading.main_thread()._set_native_id()
+
+
+def seed_anew(generators):
+    """generators: as NoGenerators."""
+    for generator in generators.randoms:
+        generator.seed()
+    for generator, state in generators.restored:
+        generator.setstate(state)
+    if generators.numpy is not None:
+        _seed_numpy(generators.numpy)
+
+
+def _seed_numpy(generators):
+    """As each of them is made, by what the system draws."""
+    for generator in generators.legacy:
+        generator.set_state(("MT19937", memoryview(os.urandom(4 * 624)).cast("I"), 624, 0, 0.0))
+    for sequences in generators.sequences:
+        entropy = int.from_bytes(os.urandom(16), "big")
+        for sequence in sequences:
+            sequence.__init__(
+                entropy, spawn_key=sequence.spawn_key, pool_size=sequence.pool_size,
+                n_children_spawned=sequence.n_children_spawned,
+            )
+    for generator, sequence in generators.bits:
+        generator.state = type(generator)(sequence).state
 
 
 def _write(dictionary, written):
@@ -263,6 +300,7 @@ def make_ready():
         _PYTHON_IGNORED_BITS | ~_SETTABLE_BITS & (1 << 64) - 1,
         os.fsencode(_image_executable or ""),
         _known_codes,
+        _keeps_moment,
     )
 
 
@@ -275,6 +313,17 @@ def name_program(names, path, is_input):
     if not is_input:
         names["__loader__"] = _bootstrap_external.SourceFileLoader("__main__", path)
     return is_new
+
+
+def take_moment():
+    """What the standard library has kept of the moment of its import. The directory is the child's by now."""
+    if _logging is not None:
+        _logging._startTime = time.time_ns() if type(_logging._startTime) is int else time.time()
+    if _multiprocessing is not None:
+        try:
+            _multiprocessing.ORIGINAL_DIR = os.path.abspath(os.getcwd())
+        except OSError:
+            _multiprocessing.ORIGINAL_DIR = None
 
 
 def _importer_of(path):
@@ -352,6 +401,14 @@ def _run_hook():
     hook()
 
 
+def _set_list(name, items):
+    """In sys. Modules may have the list itself."""
+    if type(getattr(sys, name, None)) is list:
+        getattr(sys, name)[:] = items
+    else:
+        setattr(sys, name, items[:])
+
+
 def prepare(arguments, kind, index, operand, ignored, pipes, is_rehearsal):
     """Brings the interpreter into the state in which python3 begins its command line; the environment is
     set already. kind: of the program, as PythonCommand has it, with the index of its argument and the
@@ -363,10 +420,10 @@ def prepare(arguments, kind, index, operand, ignored, pipes, is_rehearsal):
     if ignored | _image_ignored != _PYTHON_IGNORED_BITS:
         _set_signals(ignored)
     if hasattr(sys, "orig_argv"):
-        sys.orig_argv = arguments[:]
+        _set_list("orig_argv", arguments)
     is_image_executable = arguments[0] == _image_executable
     sys.executable = _image_executable if is_image_executable else _find_executable(arguments[0])
-    sys.argv = arguments[index:] or [""]
+    _set_list("argv", arguments[index:] or [""])
     if kind == "text":
         sys.argv[0] = "-c"
         _insert_path("")

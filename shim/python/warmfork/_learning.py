@@ -17,6 +17,11 @@ import signal
 import sys
 import time
 
+from . import _native
+from ._findings import Findings
+from ._generators import Generators
+from ._kept import Moment
+
 # So many children are asked; of twice as many the reports are kept.
 _CHILDREN = 500
 # A module is learned if more than this part of the children has imported it.
@@ -60,15 +65,15 @@ class Learned:
             self.error = str(error)
 
 
-def learn(folder):
-    """In the template, after its own modules: what is to be preloaded beyond them."""
+def learn(folder, observer):
+    """In the template, after its own modules: what is to be preloaded beyond them. observer: looks on."""
     learned = Learned(folder)
     sys.stdout.flush()
     sys.stderr.flush()
     read_end, write_end = os.pipe()
     helper = os.fork()
     if helper == 0:
-        _help(folder, write_end)
+        _help(folder, write_end, observer)
     os.close(write_end)
     trying = ""
     with open(read_end, encoding="utf-8", errors="surrogateescape") as lines:
@@ -95,18 +100,20 @@ def learn(folder):
     return learned
 
 
-def _help(folder, write_end):
+def _help(folder, write_end, observer):
     """Does the work, and says what comes of it."""
     status = 1
     try:
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE)  # whose signal ends this process
-        silence = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(silence, number)
+        silence, output = os.open(os.devnull, os.O_RDONLY), os.memfd_create("warmfork-learning")
+        for number, file in enumerate((silence, output, output)):
+            os.dup2(file, number)
         os.close(silence)
+        os.close(output)
+        _native.resume_recording()
         with open(write_end, "w", buffering=1, encoding="utf-8", errors="surrogateescape") as channel:
             try:
-                _decide(folder, lambda *words: print(*words, file=channel, flush=True))
+                _decide(folder, lambda *words: print(*words, file=channel, flush=True), observer)
                 status = 0
             except OSError as error:
                 print("error", error, file=channel, flush=True)
@@ -115,7 +122,7 @@ def _help(folder, write_end):
         os._exit(status)
 
 
-def _decide(folder, say):
+def _decide(folder, say, observer):
     """What is known goes into the image also where nothing can be written any more."""
     os.makedirs(folder, 0o700, exist_ok=True)
     children = _read_children(os.path.join(folder, "children"), say)
@@ -125,7 +132,7 @@ def _decide(folder, say):
     for name in _wanted(children, known):
         if not _is_known(known.get(name)):
             say("try", name)
-            known[name] = _try(name)
+            known[name] = _try(name, observer)
             try:
                 _remember(folder, _line(name, known[name]))
             except OSError as error:
@@ -243,12 +250,14 @@ def _threads_after_fork():
     return _threads()
 
 
-def _try(name):
+def _try(name, observer):
     """Imports it here, where it does no harm."""
     from importlib import import_module
 
     # Those before it may have been refused, and have left theirs here.
     threads, descriptors, resident = len(_threads()), _descriptors(), _resident_kilobytes()
+    observer.seen.clear()
+    moment = time.time_ns(), time.monotonic()
     began = time.perf_counter()
     try:
         module = import_module(name)
@@ -256,6 +265,11 @@ def _try(name):
         return "no", f"it cannot be imported in a template: {type(error).__name__}: {error}".replace("\n", " ")
     microseconds = round((time.perf_counter() - began) * 1e6)
     kilobytes = max(0, _resident_kilobytes() - resident)
+    draws = _native.drawn()
+    ours = Generators((), draws, Moment(moment[0])).found
+    found = Findings(observer, draws, ours, moment[1]).found
+    if found:
+        return "no", found[0][1].replace("\n", " ")
     if len(_threads_after_fork()) > threads:
         return "no", "it starts threads"
     if _descriptors() - descriptors:

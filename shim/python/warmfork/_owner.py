@@ -270,6 +270,7 @@ class Popen(*_subprocess.BASES):
                 self._nice,
                 self._affinity,
                 self._limits,
+                None,
                 self._spawned,
             )
         except Error as error:
@@ -349,6 +350,11 @@ if not _subprocess.IS_KNOWN:
         delattr(Popen, _name)
 
 
+def search_path():
+    """sys.path, whatever the directory is."""
+    return [os.path.abspath(entry) for entry in sys.path]
+
+
 class Template:
     """A process that imports modules once, and children that begin with them imported.
 
@@ -356,7 +362,9 @@ class Template:
     python: the interpreter. spares: parked children to keep, -1 for as many as are used (1 to 8).
     env: the template's environment; None: this process's, at each start. cwd: its directory.
     backend: the default for popen and run. allow: exceptions from the fork-safety gate,
-    "thread:NAME", "descriptor:PREFIX" or "mapping:PREFIX".
+    "thread:NAME", "descriptor:PREFIX" or "mapping:PREFIX"; and "identity:MODULE", "output:MODULE" or
+    "program:MODULE", of a module that keeps what it took from the process that imports it (its id, the time, the
+    arguments, random bytes), that writes something when it is imported, or for which a program is started.
 
     on_stale: what a spawn does after a file that the image came from has changed: "cold" (until a new
     image is ready), "wait" for it, or "serve" the old image meanwhile.
@@ -393,6 +401,7 @@ class Template:
         nested=False, on_error=None,
     ):
         self._has_waited = self._warns = False
+        self._search_path = None  # of the service's nothing is known
         if isinstance(preload, str):
             self._connect(preload, locals())
             return
@@ -403,11 +412,12 @@ class Template:
         self.backend = backend
         self._warns = on_error == "warn"
         self.preload = list(preload)
+        self._search_path = search_path()
         self._python = python or sys.executable
         self._handle = _native.open(
             os.fsencode(self._python),
             [os.fsencode(name) for name in ([f"on_error={on_error}"] if on_error else []) + self.preload],
-            [os.fsencode(os.path.abspath(entry)) for entry in sys.path],
+            [os.fsencode(entry) for entry in self._search_path],
             _environment_block(env),
             None if cwd is None else os.fsencode(cwd),
             spares,

@@ -13,6 +13,11 @@ import time
 import types
 from abc import ABCMeta
 
+from ._findings import Findings, leave_to_children
+from ._generators import Generators
+from ._kept import Moment, attributes_of
+from ._observer import Observer
+
 # Where they are loaded: all of their types.
 _MODULES_WITHOUT_END = (
     "builtins", "types", "_collections_abc", "_collections", "_functools", "itertools", "_operator", "_weakref",
@@ -78,9 +83,9 @@ def _output_at_start():
     return os.fstat(1).st_size > 0  # the owner's file, as is descriptor 2
 
 
-def _import_all(names, refuse):
-    """Imports the modules; returns how long each took, in seconds. refuse: called for one that cannot be
-    imported, with its name and the exception."""
+def _import_all(names, observer, refuse):
+    """Imports the modules; returns how long each took, in seconds. observer: looks on. refuse: called for one that
+    cannot be imported, with its name and the exception."""
     from importlib import import_module
 
     times = []
@@ -93,9 +98,11 @@ def _import_all(names, refuse):
         try:
             if separator:
                 # Of the package that is being preloaded for children to have.
-                import_module("warmfork._main_module").preload(main)
+                preload_main = import_module("warmfork._main_module").preload
+                observer.watch("__mp_main__", preload_main, main)
+                leave_to_children(observer, "__mp_main__")
             else:
-                import_module(name)
+                observer.watch(name, import_module, name)
         except BaseException as error:
             refuse(name, error)
             continue
@@ -130,16 +137,16 @@ def _learning_folder(names):
     return _learning.folder_of(names)
 
 
-def _learn(folder, times):
+def _learn(folder, times, observer):
     """Preloads what children were seen to import, and adds it to the times."""
     from . import _learning
 
-    learned = _learning.learn(folder)
+    learned = _learning.learn(folder, observer)
 
     def refuse(name, error):
         learned.refuse(name, f"it could be imported once, and not again: {error!r}")
 
-    times += _import_all([name for name, *_ in learned.modules], refuse)
+    times += _import_all([name for name, *_ in learned.modules], observer, refuse)
     return learned
 
 
@@ -160,10 +167,14 @@ def _quoted(text):
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"').encode(errors="replace").decode() + '"'
 
 
-def _report(times, failed, learned):
+def _report(times, failed, learned, findings):
     imports = ", ".join(f'{{"module": {_quoted(name)}, "seconds": {seconds:.6f}}}' for name, seconds in times)
+    asked = ", ".join(
+        f'{{"{key}": {_quoted(name)}, "for": [{", ".join(map(_quoted, kinds))}]}}'
+        for key, pairs in (("module", findings.asked), ("library", findings.libraries)) for name, kinds in pairs
+    )
     return (
-        f'{{"python": {_quoted(sys.version.split()[0])}, "imports": [{imports}], '
+        f'{{"python": {_quoted(sys.version.split()[0])}, "imports": [{imports}], "asked": [{asked}], '
         f'"failed": [{_with_reasons(failed)}]{_report_learned(learned)}}}'
     )
 
@@ -186,7 +197,9 @@ def _report_learned(learned):
 
 
 # What no child has a use for.
-_OF_THE_TEMPLATE = ("_template", "_child", "_learning", "_lazy")
+_OF_THE_TEMPLATE = (
+    "_template", "_child", "_learning", "_lazy", "_observer", "_kept", "_findings", "_generators",
+)
 
 
 def _leave_no_trace(package, names):
@@ -214,14 +227,6 @@ class _MissedModules:
         return None
 
 
-def _attributes(module):
-    """Of a module; never what it computes when it is asked."""
-    try:
-        return object.__getattribute__(module, "__dict__")
-    except AttributeError:
-        return {}
-
-
 def _sources_of(attributes):
     """The file, and the cache, that a module comes from."""
     archive = getattr(attributes.get("__loader__"), "archive", None)
@@ -239,7 +244,7 @@ def _describe(start, path, missed, described=()):
     sources, caches, places, shadowable = set(), set(), {}, set()
     looked_for = {name: {} for name in (*missed, "sitecustomize", "usercustomize")}
     looked_for.update(
-        (name, _attributes(module)) for name, module in list(sys.modules.items()) if name not in described
+        (name, attributes_of(module)) for name, module in list(sys.modules.items()) if name not in described
     )
     for name, attributes in looked_for.items():
         origin = getattr(attributes.get("__spec__"), "origin", None)
@@ -252,7 +257,7 @@ def _describe(start, path, missed, described=()):
         if not parent and name not in start and name not in ("sitecustomize", "usercustomize"):
             shadowable.add(f"{name}={file}")
         try:
-            entries = list(_attributes(sys.modules.get(parent)).get("__path__", ())) if parent else path
+            entries = list(attributes_of(sys.modules.get(parent)).get("__path__", ())) if parent else path
         except TypeError:
             continue  # a module that only looks like a package
         for entry in entries:
@@ -365,7 +370,7 @@ def _types_without_end():
     """Types whose objects end as what they hold does, and otherwise as the end of the process would have it."""
     found = {type(sys.modules["_collections_abc"].Hashable._abc_impl)}
     for name in _MODULES_WITHOUT_END:
-        values = _attributes(sys.modules.get(name)).values()
+        values = attributes_of(sys.modules.get(name)).values()
         found.update(value for value in values if issubclass(type(value), type))
     if "functools" in sys.modules:
         cached = sys.modules["functools"].lru_cache(1)(int)
@@ -424,6 +429,7 @@ class _Image:
         self.whole_path = self.own_path  # both, and what preloading has made of it
         self.locals = ()
         self.first_builtins = None
+        self.generators = None
 
     def path_for(self, search_path):
         """sys.path before the first import, and now, with these search directories in front."""
@@ -444,6 +450,16 @@ def _forget_listings():
     for finder in list(sys.path_importer_cache.values()):
         if hasattr(finder, "invalidate_caches"):
             finder.invalidate_caches()
+
+
+def _seed_again(generators):
+    """In a layer, so that the random bytes that are drawn for it are known. generators: of what it lies on."""
+    from . import _child
+
+    _child.seed_anew(generators)
+    random = sys.modules.get("random")
+    if random is not None and not generators.restored:
+        random._inst.seed()  # by itself it has done so when this process was forked
 
 
 def main(start):
@@ -480,17 +496,25 @@ def _preload(start):
         image, described = _Image(), start
         image.ignored, image.own_path, image.first_builtins = base.ignored, base.own_path, base.first_builtins
         _forget_listings()
+        _seed_again(base.generators)
     path_at_start, sys.path[:] = base.path_for(path)
     image.names, image.search_path = (*base.names, *names), path
     folder = _learning_folder(image.names) if learns else ""
     variables, missed = _ReadVariables(), _MissedModules()
+    began, began_monotonic = time.time_ns(), time.monotonic()
+    observer = Observer(_flush)
     sys.meta_path.append(missed)
-    times = base.times + _import_all(names, refusals)
-    learned = _learn(folder, times) if learns else None
+    times = base.times + _import_all(names, observer, refusals)
+    learned = _learn(folder, times, observer) if learns else None
     _lazy.resolve(refusals.leave_out)
     before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
     sys.meta_path.remove(missed)
     variables.stop()
+    observer.stop()
+    draws = _native.drawn()
+    generators = Generators(base.generators.found if base.generators else (), draws, Moment(began))
+    image.generators = generators
+    findings = Findings(observer, draws, generators.found, began_monotonic)
     _leave_no_trace(package, image.names)
     description = _describe(start, sys.path, missed.names, described)
     path_changes = _changes_of_path(path_at_start, sys.path)
@@ -501,7 +525,7 @@ def _preload(start):
             sys.path_importer_cache.pop(entry, None)
     _child.remember_image(
         image.names, start_environment, _native.current_environment(), in_child,
-        image.ignored & _ignored_signals(), path_changes,
+        image.ignored & _ignored_signals(), path_changes, generators,
     )
     _child.leave_numpy_to(_native.keep_twister)
     obstacle = obstacle or _onlooker()
@@ -519,10 +543,11 @@ def _preload(start):
     return [
         _child,
         before_fork,
-        _report(times, refusals.failed, learned),
+        _report(times, refusals.failed, learned, findings),
         (list(variables.names), variables.all, *description),
         os.fsencode(learned.log) if learned else b"",
         obstacle,
+        [(os.fsencode(name), text.encode(errors="replace")) for name, text in findings.found],
         thread_state.restore,
         image,
     ]

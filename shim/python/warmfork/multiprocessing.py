@@ -24,7 +24,7 @@ from multiprocessing import connection, context, popen_fork, process, reduction,
 
 from . import _green, _main_module, _native
 from ._children import Child
-from ._owner import Template, end_spawned
+from ._owner import Template, end_spawned, search_path
 
 __all__ = ["get_context", "install", "set_preload", "WarmforkContext", "WarmforkProcess"]
 
@@ -119,7 +119,7 @@ class _Popen(popen_fork.Popen):
                  str(tracker)],
                 None, None, None,
                 [number for number in kept for number in (number, number)],
-                0, 0, 0, 0, 0, 0, None, [], spawned,
+                0, 0, 0, 0, 0, 0, None, [], _path_unlike(template._search_path), spawned,
             )
         except BaseException:
             util.close_fds(*ours)
@@ -212,6 +212,12 @@ def _prepare_like(data, name):
     preparation["name"] = name
     _main_module.take(preparation)
     return preparation
+
+
+def _path_unlike(templates):
+    """sys.path, which a child takes over; None: it is the one by which the template has found its modules."""
+    path = search_path()
+    return None if path == templates else path
 
 
 def _tracker():

@@ -1,0 +1,100 @@
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x03090000
+#include "observation.hpp"
+
+#include <dlfcn.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <map>
+#include <string>
+
+#include "python_objects.hpp"
+#include "template/atfork.hpp"
+
+namespace warmfork::python {
+namespace {
+
+// What this file has asked for itself.
+std::uint64_t own_questions = 0;
+
+long long nanoseconds_of(clockid_t clock) {
+    timespec now{};
+    ::clock_gettime(clock, &now);
+    own_questions += clock == CLOCK_REALTIME;
+    return now.tv_sec * 1'000'000'000LL + now.tv_nsec;
+}
+
+/// Faults of the children that were waited for: no program comes to its end without one.
+long long faults_of_children() {
+    rusage usage{};
+    ::getrusage(RUSAGE_CHILDREN, &usage);
+    return usage.ru_minflt + usage.ru_majflt;
+}
+
+long long size_of_output() {
+    struct stat status {};
+    return ::fstat(1, &status) == 0 ? status.st_size : 0;
+}
+
+const AskedForIdentity* find_asked() {
+    const PreloadInterface* preload = find_preload();
+    if (!preload) PyErr_SetString(PyExc_RuntimeError, "the preload library is not loaded");
+    return preload ? preload->asked : nullptr;
+}
+
+}  // namespace
+
+PyObject* observe(PyObject*, PyObject*) {
+    const AskedForIdentity* asked = find_asked();
+    if (!asked) return nullptr;
+    const long long real = nanoseconds_of(CLOCK_REALTIME);
+    const long long monotonic = nanoseconds_of(CLOCK_MONOTONIC);
+    const auto count = [asked](Asked kind) {
+        return static_cast<unsigned long long>(
+            __atomic_load_n(&asked->counts[kind], __ATOMIC_RELAXED));
+    };
+    return Py_BuildValue("KKKKLLLL", count(kAskedProcess), count(kAskedThread),
+                         count(kAskedClock) - own_questions, count(kAskedRandom),
+                         faults_of_children(), size_of_output(), real, monotonic);
+}
+
+PyObject* drawn(PyObject*, PyObject*) {
+    const AskedForIdentity* asked = find_asked();
+    if (!asked) return nullptr;
+    if (!asked->has_all_draws) Py_RETURN_NONE;
+    Reference list(PyList_New(0));
+    for (std::size_t i = 0; list && i < asked->draw_count; ++i) {
+        const DrawnBytes& draw = asked->draws[i];
+        Reference bytes(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(draw.bytes),
+                                                  static_cast<Py_ssize_t>(draw.size)));
+        if (!bytes || PyList_Append(list.get(), bytes.get()) < 0) return nullptr;
+    }
+    return list.release();
+}
+
+PyObject* resume_recording(PyObject*, PyObject*) {
+    const PreloadInterface* preload = find_preload();
+    if (preload) preload->resume_recording();
+    Py_RETURN_NONE;
+}
+
+PyObject* askers(PyObject*, PyObject*) {
+    const AskedForIdentity* asked = find_asked();
+    if (!asked) return nullptr;
+    std::map<std::string, unsigned> libraries;
+    for (const Asker& asker : asked->askers) {
+        Dl_info library{};
+        if (asker.address && ::dladdr(asker.address, &library) && library.dli_fname)
+            libraries[library.dli_fname] |= asker.kinds;
+    }
+    Reference list(PyList_New(0));
+    for (const auto& [path, kinds] : libraries) {
+        Reference pair(Py_BuildValue("NI", PyUnicode_DecodeFSDefault(path.c_str()), kinds));
+        if (!list || !pair || PyList_Append(list.get(), pair.get()) < 0) return nullptr;
+    }
+    return list.release();
+}
+
+}  // namespace warmfork::python

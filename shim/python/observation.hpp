@@ -1,0 +1,25 @@
+// What an import asks of the process that it runs in: see warmfork/_observer.py.
+#pragma once
+
+#include <Python.h>
+
+namespace warmfork::python {
+
+/// observe() -> (process, thread, clock, random, programs, output, real time, monotonic time): how
+/// often the first four were asked for until now, by preload/interface.hpp; a number that grows
+/// when programs that were started end; the size of the template's output; two clocks, in
+/// nanoseconds.
+PyObject* observe(PyObject* module, PyObject* none);
+
+/// drawn() -> the random bytes that were drawn until now, as a list of bytes objects; None: not all
+/// of them are known.
+PyObject* drawn(PyObject* module, PyObject* none);
+
+/// resume_recording(): in a forked copy of the template.
+PyObject* resume_recording(PyObject* module, PyObject* none);
+
+/// askers() -> a list of (path of a library, bits) of who has called: bit n is number n of
+/// `observe`.
+PyObject* askers(PyObject* module, PyObject* none);
+
+}  // namespace warmfork::python

@@ -1,0 +1,86 @@
+"""What the gate is to be asked about: what preloading has done that each child would do anew, or have otherwise.
+
+A finding is a name, "identity:MODULE", "output:MODULE" or "program:MODULE", by which it can be allowed, and a text.
+"""
+
+import os
+import sys
+
+from . import _kept, _native
+from ._errors import Unsuitable
+
+# What these read by programs comes to be a cache that they write, and cold children read.
+_HARMLESS_PROGRAMS = ("matplotlib.font_manager",)
+# When it last looked at resolv.conf, which it does again after a while.
+_HARMLESS_MODULES = ("eventlet.support.greendns",)
+# Libraries that keep a state of their own, of which they make ids.
+_LIBRARIES_WITH_STATE = ("libuuid.so",)
+_LIBRARY_KINDS = ("process id", "thread id", "time", "random bytes")
+_LONGEST_OUTPUT = 80
+
+
+class Findings:
+    """found: [(name, text)]. asked: [(module, kinds)], of what is not kept as far as can be seen. libraries:
+    [(path, kinds)], of which nobody can see what they keep."""
+
+    def __init__(self, observer, draws, ours, began):
+        """ours: objects that are put right in each child. began: time.monotonic() at the first import."""
+        _kept.put_right()
+        kept = _kept.find_monotonic(began)
+        for name, names in _kept.find_kept(observer.seen, observer.argument, draws, ours).items():
+            kept.setdefault(name, {}).update(names)
+        self.found, self.asked, self.libraries = [], [], []
+        self._add_modules(observer.seen, kept)
+        if _has_children():
+            self.found.append(("program:", "a program that was started while preloading still runs"))
+        for path, bits in _native.askers():
+            kinds = [kind for number, kind in enumerate(_LIBRARY_KINDS) if bits >> number & 1]
+            name = os.path.basename(path)
+            if name.startswith(_LIBRARIES_WITH_STATE) and "random bytes" in kinds:
+                self.found.append((f"identity:{name}", f"{name} has made an id, and would go on from there"))
+            elif not name.startswith(("python", "libpython", "libwarmfork", "_native.")):
+                self.libraries.append((path, kinds))
+
+    def _add_modules(self, seen, kept):
+        for name, names in kept.items():
+            if name in _HARMLESS_MODULES:
+                continue
+            where = ", ".join(f"{kind} in {name}.{attribute}" for attribute, kind in names.items())
+            self.found.append((f"identity:{name}", f"{name} keeps what it took from the process: {where}"))
+        for name, of_module in seen.items():
+            if of_module["output"]:
+                self.found.append((f"output:{name}", f"{name} wrote {_beginning(of_module)!r} when it was imported"))
+            if of_module["program"] and name not in _HARMLESS_PROGRAMS:
+                text = f"a program was started when {name} was imported, and what it read is not known"
+                self.found.append((f"program:{name}", text))
+            kinds = [kind for kind in _kept.KEPT if of_module[kind]]
+            if kinds and not _kept.is_standard(name):
+                self.asked.append((name, kinds))
+
+
+def _has_children():
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _beginning(of_module):
+    """Of what a module has written: it is still in the file that takes the template's output."""
+    text = os.pread(1, min(of_module["output"], _LONGEST_OUTPUT), of_module.output_at)
+    return text.decode(errors="replace").strip().partition("\n")[0]
+
+
+def leave_to_children(observer, name):
+    """Was there anything at the import of this module? It is forgotten, then, so that children import it anew; raises
+    Unsuitable."""
+    seen = observer.seen.pop(name, None)
+    if seen is None:
+        return
+    kept = _kept.find_kept({name: seen}, observer.argument, _native.drawn()).get(name, {})
+    done = [f"it keeps the {kind}" for kind in kept.values()]
+    done += [what for kind, what in (("output", "it writes something"), ("program", "it starts a program")) if seen[kind]]
+    if done:
+        sys.modules.pop(name, None)
+        raise Unsuitable(done[0])

@@ -1,0 +1,239 @@
+"""What preloaded modules keep of the process that imported them, and a child would have otherwise.
+
+Only what a module has asked for while it was imported (see _observer.py) is looked for: a number that happens to be
+the process id is none where nobody asked for one.
+"""
+
+import gc
+import os
+import sys
+import time
+import types
+
+# Objects of these types hold no others that count.
+_LEAVES = (int, float, complex, str, bytes, bytearray, bool, type(None))
+_CLOSED = (types.ModuleType, types.CodeType, types.FrameType, types.BuiltinFunctionType)
+# What they hold is the standard library's, which sees to itself; their modules.
+_SEEN_TO = ("threading", "_thread", "logging", "random", "_frozen_importlib", "_frozen_importlib_external")
+# How many objects of one package are looked at, and how long a text may be.
+_MOST_OBJECTS = 500_000
+_LONGEST_TEXT = 200
+_SHORTEST_DRAW = 4
+_SECOND = 1_000_000_000
+_ROUNDING = 1000  # nanoseconds
+_SHIFTS = (0, -time.timezone, -time.altzone)  # of UTC taken for local time
+
+# The standard library: what of it keeps something is put right in each child, by itself or by _child.py.
+_STANDARD = frozenset(getattr(sys, "stdlib_module_names", ())) or None
+
+
+KEPT = ("process id", "thread id", "time", "random bytes", "arguments")
+
+
+def attributes_of(module):
+    """Of a module; never what it computes when it is asked."""
+    try:
+        return object.__getattribute__(module, "__dict__")
+    except AttributeError:
+        return {}
+
+
+def is_standard(name):
+    top = name.partition(".")[0]
+    if _STANDARD is not None:
+        return top in _STANDARD
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return not file or (file.startswith(os.path.dirname(os.__file__)) and "-packages" not in file)
+
+
+class Moment:
+    """The process id and the time at which the image was made, as numbers that a program may have kept."""
+
+    def __init__(self, began):
+        """began: time.time_ns() at the first import."""
+        self._pid = os.getpid()
+        self._began, self._ended = began, time.time_ns()
+
+    def __call__(self, number):
+        spans = ((self._began // unit, self._ended // unit) for unit in (1, 1_000_000, _SECOND))
+        return number == self._pid or any(first <= number <= last for first, last in spans)
+
+    def numbers(self):
+        """Whole seconds, and the process id."""
+        return (self._pid, *range(self._began // _SECOND, self._ended // _SECOND + 1))
+
+
+class _Search:
+    """In the modules of one package: what one of them asks for another one may keep."""
+
+    def __init__(self, seen, argument, draws, ours, namespaces):
+        self._seen = seen
+        self._visited = {id(value) for value in ours}
+        self._namespaces = namespaces
+        self._arguments = argument if seen["arguments"] else None
+        self._pid = os.getpid() if seen["process id"] or seen["thread id"] else None
+        self._drawn = _forms_of(draws) if seen["random bytes"] else ()
+        self._seeks = self._arguments or self._pid or self._drawn or seen["time"]
+
+    def find(self, name):
+        """{name in the module: kind of what is kept there}."""
+        found = {}
+        for attribute, value in list(attributes_of(sys.modules[name]).items()) if self._seeks else ():
+            if attribute.startswith("__") and attribute.endswith("__"):
+                continue
+            for part in self._below(value, name):
+                kind = self._kind_of(part)
+                if kind:
+                    found.setdefault(attribute, kind)
+        return found
+
+    def _below(self, value, module):
+        todo, visited = [value], self._visited
+        while todo and len(visited) < _MOST_OBJECTS:
+            value = todo.pop()
+            kind = type(value)
+            if kind in _LEAVES:
+                yield value
+            elif id(value) not in visited and id(value) not in self._namespaces:
+                visited.add(id(value))
+                yield value
+                if self._is_own(value, kind, module):
+                    todo.extend(gc.get_referents(value))
+
+    @staticmethod
+    def _is_own(value, kind, module):
+        """May what it holds be the module's doing?"""
+        if issubclass(kind, _CLOSED):
+            return False
+        if issubclass(kind, type):
+            return type.__getattribute__(value, "__module__") == module
+        if kind is types.FunctionType:
+            return value.__module__ == module
+        return kind.__module__ not in _SEEN_TO
+
+    def _kind_of(self, value):
+        kind = type(value)
+        if self._arguments is not None and self._is_arguments(value, kind):
+            return "arguments"
+        if self._pid is not None and self._is_pid(value, kind):
+            return "process id"
+        if self._seen["time"] and self._is_time(value, kind):
+            return "time"
+        if self._drawn and self._is_drawn(value, kind):
+            return "random bytes"
+        return None
+
+    def _is_arguments(self, value, kind):
+        if kind is str:
+            return value is self._arguments
+        if kind not in (list, tuple) or len(value) != 1 or type(value[0]) is not bytes:
+            return False
+        return value[0] == os.fsencode(self._arguments)
+
+    def _is_pid(self, value, kind):
+        if kind is int:
+            return value == self._pid
+        if kind in (str, bytes) and len(value) <= _LONGEST_TEXT:
+            text = value if kind is str else value.decode("latin-1")
+            before, digits, behind = text.partition(str(self._pid))
+            return bool(digits) and not before[-1:].isdigit() and not behind[:1].isdigit()
+        return False
+
+    def _is_time(self, value, kind):
+        if kind is float:
+            return self._is_within(value * _SECOND, True) or self._is_within(value * 1_000_000, False)
+        if kind is int:
+            return any(self._is_within(value * unit, False) for unit in (1, 1_000_000, _SECOND))
+        try:
+            if kind.__name__ == "datetime" and kind.__module__ == "datetime":
+                seconds = value.timestamp()
+            elif kind is time.struct_time:
+                seconds = time.mktime(value)
+            else:
+                return False
+        except (ValueError, OverflowError, OSError):
+            return False  # of a year that no clock shows
+        return any(self._is_within((seconds + shift) * _SECOND, False) for shift in _SHIFTS)
+
+    def _is_within(self, nanoseconds, may_be_monotonic):
+        """A whole second is the one that it began in."""
+        spans = (self._seen.real, self._seen.monotonic) if may_be_monotonic else (self._seen.real,)
+        slack = _ROUNDING if may_be_monotonic else _SECOND
+        return any(first - slack <= nanoseconds <= last + _ROUNDING for first, last in spans)
+
+    def _is_drawn(self, value, kind):
+        if kind.__name__ == "UUID" and kind.__module__ == "uuid":
+            return _without_version(value.int) in self._drawn
+        return kind in (int, str, bytes, bytearray) and (bytes(value) if kind is bytearray else value) in self._drawn
+
+
+def _without_version(number):
+    """Of a UUID that was made of random bytes."""
+    return number & ~(0xF << 76) & ~(0xC << 60)
+
+
+def _forms_of(draws):
+    """What usually becomes of random bytes: numbers, hexadecimal digits, texts, UUIDs."""
+    forms = set()
+    for draw in draws:
+        if len(draw) < _SHORTEST_DRAW or len(draw) > _LONGEST_TEXT:
+            continue
+        big = int.from_bytes(draw, "big")
+        forms.update((draw, big, int.from_bytes(draw, "little"), draw.hex()))
+        if "binascii" in sys.modules:  # nobody has made base64 of it without
+            encoded = sys.modules["binascii"].b2a_base64(draw).rstrip(b"=\n").decode()
+            forms.update((encoded, encoded.replace("+", "-").replace("/", "_")))
+        if len(draw) == 16:
+            number = _without_version(big)
+            digits = f"{number | 4 << 76 | big & (3 << 60) | 2 << 62:032x}"
+            text = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+            forms.update((number, digits, text))
+    return forms
+
+
+def find_kept(seen, argument, draws, ours=()):
+    """{name of a module: {name in it: kind}} of what was asked for and is kept. seen: as of Observer. argument: its
+    stand-in for sys.argv[0]. draws: random bytes that were drawn; None: not all are known. ours: objects that are
+    put right in each child."""
+    packages = {}
+    for name, of_module in seen.items():
+        if not is_standard(name) and any(of_module[kind] for kind in KEPT):
+            packages.setdefault(name.partition(".")[0], []).append(of_module)
+    namespaces = {id(attributes_of(module)) for module in list(sys.modules.values())}
+    searches = {
+        package: _Search(sum(of_modules[1:], of_modules[0]), argument, draws or (), ours, namespaces)
+        for package, of_modules in packages.items()
+    }
+    kept = {}
+    for name in list(sys.modules):
+        search = searches.get(name.partition(".")[0])
+        found = search and search.find(name)
+        if found:
+            kept[name] = found
+    return kept
+
+
+def find_monotonic(began):
+    """As find_kept: clocks of which nobody notes that they are asked for, since Python does it for each lock. Only
+    what a module has by name. began: time.monotonic() at the first import."""
+    ended, kept = time.monotonic(), {}
+    for module, name in [(module, name) for name, module in sys.modules.items() if not is_standard(name)]:
+        for attribute, value in attributes_of(module).items():
+            if type(value) is float and began <= value <= ended:
+                kept.setdefault(name, {})[attribute] = "time"
+    return kept
+
+
+def put_right():
+    """What is known to keep something that can be said otherwise."""
+    uuid = sys.modules.get("uuid")
+    if uuid is not None and uuid._node is not None and uuid._node >> 40 & 1:
+        uuid._node = None  # random, where there is no network card
+    utils = sys.modules.get("numpy.testing._private.utils")
+    for name in ("memusage", "jiffies"):
+        function = attributes_of(utils).get(name)
+        if isinstance(function, types.FunctionType) and function.__defaults__:
+            own = f"/proc/{os.getpid()}/stat"
+            function.__defaults__ = tuple(
+                "/proc/self/stat" if type(value) is str and value == own else value for value in function.__defaults__
+            )

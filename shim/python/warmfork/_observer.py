@@ -1,0 +1,144 @@
+"""What an import asks of the process that it runs in, or does beyond it, module by module.
+
+In a template, while it preloads. What a module asked for may still be kept somewhere: see _kept.py.
+"""
+
+import _frozen_importlib as _bootstrap
+import _thread
+import sys
+
+from . import _native
+
+# What is counted; all but the last as _native.observe has them.
+KINDS = ("process id", "thread id", "time", "random bytes", "program", "output", "arguments")
+_PROGRAM, _OUTPUT = KINDS.index("program"), KINDS.index("output")
+
+
+class Seen:
+    """Of one import, without those that it has caused. counts: by KINDS. real, monotonic: when it began and
+    ended, in nanoseconds. output_at: where in the template's output it began."""
+
+    def __init__(self, counts, real, monotonic, output_at):
+        self.counts, self.real, self.monotonic = dict(zip(KINDS, counts)), real, monotonic
+        self.output_at = output_at
+
+    def __getitem__(self, kind):
+        return self.counts[kind]
+
+    def __add__(self, other):
+        counts = [self.counts[kind] + other.counts[kind] for kind in KINDS]
+        began, ended = zip(*((min(one[0], two[0]), max(one[1], two[1])) for one, two in (
+            (self.real, other.real), (self.monotonic, other.monotonic)
+        )))
+        return Seen(counts, (began[0], ended[0]), (began[1], ended[1]), min(self.output_at, other.output_at))
+
+
+class _Arguments(list):
+    """Stands for sys.argv, and counts how often somebody looks into it."""
+
+    reads = 0
+
+
+def _counting(name):
+    method = getattr(list, name)
+
+    def count(*arguments, **keywords):
+        _Arguments.reads += 1
+        return method(*arguments, **keywords)
+
+    return count
+
+
+for _name in (
+    "__getitem__", "__iter__", "__reversed__", "__len__", "__contains__", "__eq__", "__ne__", "__add__", "__mul__",
+    "__repr__", "copy", "index", "count", "pop",
+):
+    setattr(_Arguments, _name, _counting(_name))
+
+
+class Observer:
+    """Looks on from its making until `stop`. seen: {name of a module: Seen}, of those where anything was."""
+
+    def __init__(self, flush):
+        """flush: writes out what streams have buffered."""
+        self.seen = {}
+        self._flush = flush
+        self._thread = _thread.get_ident()
+        self._within = [[0] * len(KINDS)]  # what imports have caused that an import has caused
+        # An object that no other list has, whatever copies it: see _kept.py.
+        self.argument = "".join(("-", "c"))
+        self.arguments = sys.argv = _Arguments([self.argument])
+        # Where there is none all is noted under the name that was asked for.
+        self._load = getattr(_bootstrap, "_load_unlocked", None)
+        if self._load is not None:
+            _bootstrap._load_unlocked = self._make_loader()
+        self._harmless = 0  # of what counts as programs
+        self._ask_for_processor = None
+        self._look_at_platform()
+
+    def stop(self):
+        if self._load is not None:
+            _bootstrap._load_unlocked = self._load
+        if self._ask_for_processor is not None:
+            sys.modules["platform"]._Processor.from_subprocess = self._ask_for_processor
+        sys.argv = [self.argument]
+        # Who has imported the name has the list itself.
+        for module in list(sys.modules.values()):
+            attributes = getattr(module, "__dict__", None)
+            if type(attributes) is dict:
+                for name in [name for name, value in attributes.items() if value is self.arguments]:
+                    attributes[name] = sys.argv
+
+    def _make_loader(self):
+        load = self._load
+
+        def load_unlocked(spec):
+            if _thread.get_ident() != self._thread:
+                return load(spec)
+            module = self.watch(spec.name, load, spec)
+            if spec.name == "platform":
+                self._look_at_platform()
+            return module
+
+        # Tracebacks and warnings pass over the frames of the import system.
+        for function in (load_unlocked, Observer.watch):
+            function.__code__ = function.__code__.replace(co_filename=load.__code__.co_filename)
+        return load_unlocked
+
+    def _look_at_platform(self):
+        """It starts `uname -p`, which says nothing that changes while the machine runs."""
+        processor = getattr(sys.modules.get("platform"), "_Processor", None)
+        ask = getattr(processor, "from_subprocess", None)
+        if ask is None:
+            return
+
+        def from_subprocess():
+            before = _native.observe()[_PROGRAM]
+            try:
+                return ask()
+            finally:
+                self._harmless += _native.observe()[_PROGRAM] - before
+
+        processor.from_subprocess, self._ask_for_processor = from_subprocess, ask
+
+    def watch(self, name, function, *arguments):
+        """Calls the function, and notes under the name what that asks for."""
+        self._within.append([0] * len(KINDS))
+        before = self._look()
+        try:
+            return function(*arguments)
+        finally:
+            after = self._look()
+            within = self._within.pop()
+            total = [new - old for new, old in zip(after[0], before[0])]
+            self._within[-1] = [sum(pair) for pair in zip(self._within[-1], total)]
+            own = [count - caused for count, caused in zip(total, within)]
+            if any(own):
+                seen = Seen(own, (before[1], after[1]), (before[2], after[2]), before[0][_OUTPUT])
+                self.seen[name] = self.seen[name] + seen if name in self.seen else seen
+
+    def _look(self):
+        self._flush()
+        *counts, real, monotonic = _native.observe()
+        counts[_PROGRAM] -= self._harmless
+        return (*counts, _Arguments.reads), real, monotonic

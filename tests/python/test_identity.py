@@ -1,0 +1,287 @@
+"""What preloaded modules take from the process that imports them, or do beyond it: children have their own, or are
+cold, and the module is named."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import time
+import unittest
+
+import warmfork
+from support import PYTHON, TestCase
+
+HAS_NUMPY = importlib.util.find_spec("numpy") is not None
+HAS_TITLES = importlib.util.find_spec("setproctitle") is not None
+
+# Modules that each cold child would have otherwise: (source, name by which they are allowed, word of the reason).
+KEPT = {
+    "process id": ("import os\nID = os.getpid()", "identity:kept", "process id in kept.ID"),
+    "process id in a text": ("import os\nclass Log:\n    path = f'/tmp/log-{os.getpid()}'", "identity:kept", "kept.Log"),
+    "process id in a default": ("import os\ndef f(me=os.getpid()): return me", "identity:kept", "kept.f"),
+    "thread id": ("import threading\nID = [threading.get_native_id()]", "identity:kept", "process id in kept.ID"),
+    "time": ("import time\nBEGAN = time.time()", "identity:kept", "time in kept.BEGAN"),
+    "date": ("import datetime\nBEGAN = {'at': datetime.datetime.utcnow()}", "identity:kept", "time in kept.BEGAN"),
+    "clock": ("import time\nBEGAN = time.monotonic()", "identity:kept", "time in kept.BEGAN"),
+    "token": ("import secrets\nTOKEN = secrets.token_hex()", "identity:kept", "random bytes in kept.TOKEN"),
+    "id": ("import uuid\nID = uuid.uuid4()", "identity:kept", "random bytes in kept.ID"),
+    "arguments": ("import sys\nGIVEN = list(sys.argv)", "identity:kept", "arguments in kept.GIVEN"),
+    "encoded arguments": ("import os, sys\nGIVEN = [os.fsencode(a) for a in sys.argv]", "identity:kept", "kept.GIVEN"),
+    "program's name": ("import argparse\nparser = argparse.ArgumentParser()", "identity:kept", "arguments in kept.parser"),
+    "output": ("print('hello from', __name__)", "output:kept", "hello from kept"),
+    "unbuffered output": ("import os\nos.write(2, b'oh')", "output:kept", "'oh'"),
+    "program": ("import subprocess\nOUT = subprocess.run(['true'])", "program:kept", "a program was started"),
+    "program without a wait": ("import os\nos.posix_spawn('/bin/true', ['true'], {})", "program:", "still runs"),
+    "file": ("F = open('kept.log', 'w')", "descriptor:/", "kept.log"),
+}
+
+# They ask, and keep nothing of it.
+HARMLESS = {
+    "asks for the process id": "import os\nHAS_PID = os.getpid() > 0\nNUMBER = 3",
+    "asks for the time": "import time\nif time.time() < 0: raise SystemExit\nLIMIT = 5.0",
+    "has the list of arguments": "from sys import argv",
+    "looks at the arguments": "import sys\nIS_TEST = 'test' in sys.argv",
+    "draws random bytes": "import os, random\nos.urandom(16)\nrandom.random()",
+    "asks for the machine": "import platform\nPROCESSOR = platform.processor()",
+    "writes and closes a file": "import tempfile\nwith tempfile.TemporaryFile() as file: file.write(b'x')",
+}
+
+
+class Importing(TestCase):
+    def importing(self, source, **options):
+        """A template of the module kept, and the environment for its children."""
+        folder = self.folder({"kept.py": source + "\n"})
+        self.work = self.folder({})
+        env = {**os.environ, "PYTHONPATH": folder}
+        return self.template(["kept"], env=env, cwd=self.work, **options), env
+
+    def run_in(self, template, program, env, *arguments, **options):
+        return template.run(
+            [PYTHON, "-c", "import kept\n" + program, *arguments], env=env, capture_output=True, text=True, **options
+        )
+
+
+class Kept(Importing):
+    def test_what_is_kept_is_refused_by_name_and_can_be_allowed(self):
+        for name, (source, allowed, reason) in KEPT.items():
+            with self.subTest(name):
+                template, _ = self.importing(source)
+                with self.assertRaises(warmfork.TemplateError) as caught:
+                    template.wait_ready()
+                self.assertEqual(caught.exception.stage, "gate")
+                self.assertIn(reason, str(caught.exception))
+                if ":/" not in allowed:
+                    self.assertIn(f'"{allowed}"', str(caught.exception))
+                template, _ = self.importing(source, allow=[allowed])
+                template.wait_ready()
+                found = template.report()["findings"]
+                self.assertEqual([entry["allow"] for entry in found], [] if ":/" in allowed else [allowed])
+
+    def test_children_are_cold_then(self):
+        template, env = self.importing(KEPT["process id"][0])
+        done = self.run_in(template, "import os; print(kept.ID == os.getpid())", env)
+        self.assertEqual(done.stdout, "True\n")
+        self.assertEqual(template.counts["reasons"], {"gate": 1})
+
+    def test_a_package_is_allowed_with_all_that_is_in_it(self):
+        folder = self.folder({"parts/__init__.py": "", "parts/deep.py": "import os\nID = os.getpid()\n"})
+        env = {**os.environ, "PYTHONPATH": folder}
+        self.template(["parts.deep"], env=env, allow=["identity:parts"]).wait_ready()
+        with self.assertRaisesRegex(warmfork.TemplateError, "identity:parts.deep"):
+            self.template(["parts.deep"], env=env, allow=["identity:part"]).wait_ready()
+
+    def test_who_only_asks_is_preloaded(self):
+        for name, source in HARMLESS.items():
+            with self.subTest(name):
+                template, env = self.importing(source, backend="warm")
+                self.assertEqual(self.run_in(template, "print('ran')", env).stdout, "ran\n")
+
+    def test_the_report_tells_who_has_asked(self):
+        template, _ = self.importing(HARMLESS["asks for the process id"])
+        template.wait_ready()
+        self.assertIn({"module": "kept", "for": ["process id"]}, template.report()["host"]["asked"])
+
+    def test_who_has_the_list_of_arguments_sees_the_childs(self):
+        template, env = self.importing("from sys import argv", backend="warm")
+        program = "import sys; print(kept.argv is sys.argv, type(kept.argv), kept.argv)"
+        self.assertEqual(self.run_in(template, program, env, "x").stdout, "True <class 'list'> ['-c', 'x']\n")
+
+    def test_nothing_of_a_main_module_is_kept(self):
+        main = (
+            "import multiprocessing, os, sys, warmfork.multiprocessing\n"
+            "ID = os.getpid()\n"
+            "def target(pipe): pipe.send((ID == os.getpid(), warmfork.multiprocessing is not None))\n"
+            "if __name__ == '__main__':\n"
+            "    context = warmfork.get_context()\n"
+            "    ours, theirs = context.Pipe()\n"
+            "    process = context.Process(target=target, args=(theirs,))\n"
+            "    process.start()\n"
+            "    print(ours.recv(), process.backend)\n"
+            "    process.join()\n"
+        )
+        folder = self.folder({"main.py": main})
+        done = subprocess.run([PYTHON, os.path.join(folder, "main.py")], capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.stdout, done.stderr), ("(True, True) warm\n", ""))
+
+
+class Generators(Importing):
+    def draws(self, source, program):
+        """What each of three warm children and two cold ones prints, as lists."""
+        template, env = self.importing(source, backend="warm")
+        warm = [json.loads(self.run_in(template, program, env).stdout) for _ in range(3)]
+        command = [PYTHON, "-c", "import kept\n" + program]
+        cold = [json.loads(subprocess.run(command, env=env, capture_output=True).stdout) for _ in range(2)]
+        return warm, cold
+
+    def check(self, source, values):
+        """values: expressions, by whether they are the same in all processes."""
+        program = "import json; print(json.dumps([" + ", ".join(values) + "]))"
+        warm, cold = self.draws(source, program)
+        for number, (value, is_given) in enumerate(values.items()):
+            of_warm, of_cold = ({repr(row[number]) for row in rows} for rows in (warm, cold))
+            with self.subTest(value):
+                if is_given:
+                    self.assertEqual(of_warm, of_cold)
+                self.assertEqual((len(of_warm), len(of_cold)), (1, 1) if is_given else (3, 2))
+
+    def test_of_the_standard_library(self):
+        self.check(
+            "import os, random, secrets, time\n"
+            "class Dice(random.Random): pass\n"
+            "one, two, given, dice = random.Random(), Dice(), random.Random(42), [Dice(5)]\n"
+            "for _ in range(2000): one.random(); given.random()\n"
+            "of_bytes, of_time = random.Random(os.urandom(16)), random.Random(int(time.time()))\n"
+            "of_number = random.Random(secrets.randbits(64))\n"
+            "restored = random.Random(); restored.setstate(given.getstate())\n"
+            "copied = random.Random(); copied.setstate(one.getstate())\n",
+            {"kept.one.random()": False, "kept.two.random()": False, "kept.given.random()": True,
+             "kept.dice[0].random()": True, "kept.of_bytes.random()": False,
+             "kept.of_number.random()": False, "kept.restored.random()": True, "kept.copied.random()": False},
+        )
+
+    def test_the_shared_one_with_a_seed(self):
+        self.check("import random\nrandom.seed(7)", {"kept.random.random()": True})
+        self.check("import random\nrandom.random()", {"kept.random.random()": False})
+
+    @unittest.skipUnless(HAS_NUMPY, "not installed: numpy")
+    def test_of_numpy(self):
+        self.check(
+            "import numpy, secrets\nfrom numpy import random\n"
+            "a, b, c = random.default_rng(), random.RandomState(), random.Generator(random.Philox())\n"
+            "legacy = random.RandomState(random.MT19937())\n"
+            "b.standard_normal()\n"
+            "given, legacy_given = random.default_rng(42), random.RandomState(42)\n"
+            "parts = [random.default_rng(part) for part in random.SeedSequence().spawn(2)]\n"
+            "of_number = random.default_rng(secrets.randbits(128))\n",
+            {"kept.a.random()": False, "kept.b.standard_normal()": False, "kept.c.random()": False,
+             "kept.legacy.random_sample()": False, "kept.given.random()": True,
+             "kept.legacy_given.random_sample()": True, "kept.parts[0].random()": False,
+             "kept.parts[1].random()": False, "kept.of_number.random()": False, "kept.random.rand()": False,
+             "int(kept.a.bit_generator._seed_seq.spawn(1)[0].generate_state(1)[0])": False},
+        )
+
+    @unittest.skipUnless(HAS_NUMPY, "not installed: numpy")
+    def test_the_shared_one_of_numpy_with_a_seed(self):
+        self.check("import numpy\nnumpy.random.seed(7)", {"kept.numpy.random.rand()": True})
+
+
+class Start(TestCase):
+    @unittest.skipUnless(HAS_TITLES, "not installed: setproctitle")
+    def test_a_program_can_change_its_title(self):
+        program = (
+            "import setproctitle; before = setproctitle.getproctitle(); setproctitle.setproctitle('a title')\n"
+            "print(before, open('/proc/self/cmdline').read()[:7], open('/proc/self/comm').read())"
+        )
+        for more in ([], ["an argument"], ["x"] * 30):
+            command = [PYTHON, "-c", program, *more]
+            cold = subprocess.run(command, capture_output=True, text=True)
+            warm = self.template(["json"]).run(command, capture_output=True, text=True, backend="warm")
+            self.assertEqual((warm.stdout, warm.stderr), (cold.stdout, cold.stderr))
+
+    def test_the_interpreter_knows_the_arguments_of_the_child(self):
+        program = (
+            "import ctypes; n, v = ctypes.c_int(), ctypes.POINTER(ctypes.c_wchar_p)()\n"
+            "ctypes.pythonapi.Py_GetArgcArgv(ctypes.byref(n), ctypes.byref(v)); print(v[:n.value])"
+        )
+        command = [PYTHON, "-c", program, "ä", b"\xff"]
+        cold = subprocess.run(command, capture_output=True)
+        warm = self.template(["json"]).run(command, capture_output=True, backend="warm")
+        self.assertEqual((warm.stdout, warm.stderr), (cold.stdout, cold.stderr))
+        self.assertIn(b"udcff", cold.stdout)
+
+
+    def test_the_standard_library_begins_with_the_child(self):
+        program = (
+            "import logging, multiprocessing.process, os, time\n"
+            "began = logging._startTime / (1e9 if type(logging._startTime) is int else 1)\n"
+            "print(began > float(os.environ['BEGAN']), multiprocessing.process.ORIGINAL_DIR == os.getcwd())"
+        )
+        template = self.template(["logging", "multiprocessing"])
+        template.wait_parked()
+        for _ in range(2):
+            env = {**os.environ, "BEGAN": str(time.time())}
+            done = template.run([PYTHON, "-c", program], env=env, cwd="/", capture_output=True, text=True)
+            self.assertEqual((done.stdout, done.stderr), ("True True\n", ""))
+
+
+class Path(TestCase):
+    def layout(self):
+        return self.folder({f"{name}/dep.py": f"NAME = '{name}'\n" for name in "ab"})
+
+    def test_another_python_path_finds_another_module(self):
+        folder = self.layout()
+        env = {**os.environ, "PYTHONPATH": os.path.join(folder, "a")}
+        other = {**env, "PYTHONPATH": os.path.join(folder, "b")}
+        both = {**env, "PYTHONPATH": f"{folder}/a:{folder}/b"}
+        template = self.template(["dep"], env=env)
+        command = [PYTHON, "-c", "import dep; print(dep.NAME)"]
+        for variables, name in ((env, "a"), (other, "b"), (both, "a"), (other, "b")):
+            for backend in ("auto", "warm"):
+                done = template.run(command, env=variables, capture_output=True, text=True, backend=backend)
+                self.assertEqual(done.stdout, name + "\n", (variables["PYTHONPATH"], backend))
+
+    def test_a_module_that_only_the_owner_finds_first_is_shadowed(self):
+        folder = self.layout()
+        env = {**os.environ, "PYTHONPATH": os.path.join(folder, "b")}
+        program = (
+            "import sys, warmfork\n"
+            f"sys.path.insert(0, {os.path.join(folder, 'a')!r})\n"
+            "with warmfork.Template(['dep']) as template:\n"
+            "    with template.popen([sys.executable, '-c', 'import dep; print(dep.NAME)'], stdout=-1) as process:\n"
+            "        print(process.communicate()[0], process.reason_code)\n"
+        )
+        path = os.pathsep.join([env["PYTHONPATH"], *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        done = subprocess.run([PYTHON, "-c", program], env={**env, "PYTHONPATH": path}, capture_output=True, text=True)
+        self.assertEqual((done.stdout, done.stderr), ("b'b\\n' shadowed\n", ""))
+
+    def test_a_process_follows_the_search_path_of_its_parent(self):
+        folder = self.layout()
+        main = (
+            "import sys, warmfork\n"
+            "def target(pipe):\n"
+            "    import dep\n"
+            "    pipe.send(dep.NAME)\n"
+            "def ask(context):\n"
+            "    ours, theirs = context.Pipe()\n"
+            "    process = context.Process(target=target, args=(theirs,))\n"
+            "    process.start()\n"
+            "    print(ours.recv(), process.backend, 'instead of a preloaded' in process.reason)\n"
+            "    process.join()\n"
+            "if __name__ == '__main__':\n"
+            f"    sys.path.insert(0, {folder + '/a'!r})\n"
+            "    context = warmfork.get_context(preload=['dep'])\n"
+            "    context.template.wait_ready()\n"
+            "    ask(context)\n"
+            f"    sys.path.insert(0, {folder + '/b'!r})\n"
+            "    ask(context)\n"
+            "    del sys.path[0]\n"
+            f"    sys.path.append({folder + '/b'!r})\n"
+            "    ask(context)\n"
+        )
+        script = os.path.join(self.folder({"main.py": main}), "main.py")
+        done = subprocess.run([PYTHON, script], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.stdout.splitlines(), ["a warm False", "b cold True", "a warm False"], done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
