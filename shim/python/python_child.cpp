@@ -372,6 +372,10 @@ void PythonHost::run_and_forget(char* source) {
     char* arguments[] = {program.data(), option, source};
     ChildCommand command{};
     command.arguments = arguments;
+    // As they are: what the signal module is told now it believes when the command comes.
+    for (int signal = 1; signal <= kSignalCount; ++signal)
+        if (dispositions_[signal - 1].sa_handler == SIG_IGN)
+            command.signals_ignored |= std::uint64_t{1} << (signal - 1);
     Reference prepared = prepare(child_, command, true);
     end_unless(prepared && run_prepared(child_, std::move(prepared), readiness.known_codes) ==
                                ProgramEnd::done);

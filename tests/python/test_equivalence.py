@@ -6,6 +6,7 @@ A child under `warm` is refused rather than served cold, so every one of these i
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import unittest
@@ -461,6 +462,15 @@ class Equivalence(TestCase):
             seen.append((process.returncode, *output, self.files_left()))
         for what, cold, warm in zip(("status", "stdout", "stderr", "files"), *seen):
             self.assertEqual(warm, cold, f"{name}: {what}")
+
+    def test_signals_that_the_owner_has_ignored_since_before_the_template_are_so_in_each_child(self):
+        """As under nohup; also in spares that have rehearsed."""
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        template = self.template(["json"], backend="warm", spares=1)
+        text = "import signal; print(signal.getsignal(signal.SIGHUP), signal.getsignal(signal.SIGTERM))"
+        for _ in range(3):
+            template.wait_parked()
+            self.assertEqual(template.run([PYTHON, "-c", text], capture_output=True).stdout, b"1 0\n")
 
     def test_texts(self):
         for name, text in TEXTS.items():
