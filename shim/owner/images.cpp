@@ -85,7 +85,9 @@ ImageSet::~ImageSet() {
 
 Selection ImageSet::plain_selection() {
     const std::lock_guard lock(mutex_);
-    plain_environment_ = variables_of(definition_.environment);
+    std::vector<char*> variables = variables_of(definition_.environment);
+    // Other threads may be reading what they were given.
+    if (variables != plain_environment_) plain_environment_ = std::move(variables);
     return {images_.front()->options, images_.front()->is_isolated, plain_environment_};
 }
 
