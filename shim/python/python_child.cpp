@@ -31,6 +31,7 @@
 #include "python_program.hpp"
 #include "template/atfork.hpp"
 #include "template/serve.hpp"
+#include "text_pages.hpp"
 
 namespace warmfork::python {
 namespace {
@@ -449,6 +450,18 @@ bool leave_python_frames(DeleteThreadState delete_current, PyObject* restore) {
            Reference(PyObject_CallObject(restore, nullptr));
 }
 
+/// What PyOS_AfterFork_Child calls: looked up by the loader here, once, and not in each child.
+void find_thread_functions() {
+    Py_tss_t* key = PyThread_tss_alloc();
+    if (!key) return;
+    if (PyThread_tss_create(key) == 0) {
+        PyThread_tss_set(key, key);
+        PyThread_tss_get(key);
+        PyThread_tss_delete(key);
+    }
+    PyThread_tss_free(key);
+}
+
 // The benchmark's stand-in for a template.
 PythonHost* stand_in_host = nullptr;
 ChildPlan stand_in_plan;
@@ -572,6 +585,8 @@ PyObject* serve(PyObject*, PyObject* list) {
     arguments = Reference(nullptr);
     find_original_arguments();
     end_unless(leave_python_frames(delete_thread_state_function(), restore));
+    find_thread_functions();
+    share_text();
     take_census();
     const int channel = std::exchange(layer_channel, -1);
     ServeResult result =
