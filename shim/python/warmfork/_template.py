@@ -382,6 +382,9 @@ def _types_without_end():
     io = sys.modules["_io"]
     found.update((io.IncrementalNewlineDecoder, io.BytesIO, io.StringIO))
     found = [kind for kind in found if kind.__name__ != "PyCapsule" and not hasattr(kind, "__del__")]
+    array = attributes_of(sys.modules.get("numpy")).get("ndarray")
+    if isinstance(array, type):
+        found.append(array)  # children seed numpy's generators, which have some
     if "multiprocessing.connection" in sys.modules:
         found.append(sys.modules["multiprocessing.connection"].Connection)  # it closes its descriptor
     return found
