@@ -159,7 +159,7 @@ int read_clients(const BoardFile& board, std::uint64_t slots, BoardSnapshot& sna
         if (error == EPROTO) return error;
         if (error)
             ++snapshot.unreadable;
-        else if (client.pid)
+        else if (pid_of(client.pid))
             snapshot.clients.push_back(describe(client));
     }
     std::sort(snapshot.clients.begin(), snapshot.clients.end(),

@@ -446,6 +446,13 @@ TEST_CASE("Texts of any bytes come out as UTF-8 that a terminal can be shown") {
     CHECK(snapshot().templates.at(0).error == std::string(256, 'x'));
 }
 
+TEST_CASE("A client's entry with a number that no process can have is not shown") {
+    Board board = make_board();
+    ClientEntry client = board.client_entry(815, 1000, "pytest");
+    RawBoard().layout().clients[0].value.pid = std::uint64_t{1} << 40;
+    CHECK(snapshot().clients.empty());
+}
+
 TEST_CASE("What is not a live daemon's board of this version is refused") {
     BoardSnapshot unused;
     SECTION("no size yet") {
