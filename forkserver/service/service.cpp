@@ -79,6 +79,7 @@ NamedTemplate::Definition make_definition(const TemplateDefinition& configured,
         images.before_fork = configured.before_fork;
         images.in_child = configured.in_child;
         images.learns = configured.learn;
+        images.name = configured.name;
     } else {
         images.arguments.assign(configured.program.begin() + 1, configured.program.end());
     }

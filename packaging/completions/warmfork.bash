@@ -6,7 +6,7 @@ _warmfork_command_start() {
     for ((index = 2; index < cword; index++)); do
         case ${words[index]} in
             --) echo $((index + 1)); return ;;
-            --preload | --python | --backend | --template | -t) ((index++)) ;;
+            --preload | --python | --name | --backend | --template | -t) ((index++)) ;;
             -*) ;;
             *) echo "$index"; return ;;
         esac
@@ -15,9 +15,9 @@ _warmfork_command_start() {
 
 _warmfork_options() {
     case $1 in
-        run) echo '--template --preload --python --learn --backend --explain --help' ;;
-        explain) echo '--template --preload --python --learn --json --help' ;;
-        doctor) echo '--preload --python --learn --json --help' ;;
+        run) echo '--template --preload --python --learn --name --backend --explain --help' ;;
+        explain) echo '--template --preload --python --learn --name --json --help' ;;
+        doctor) echo '--preload --python --learn --name --json --help' ;;
         'template list') echo '--json --help' ;;
         'template show' | 'template edit') echo '--config --help' ;;
         'template '* | template) echo '--help' ;;

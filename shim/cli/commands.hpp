@@ -14,6 +14,7 @@ struct TemplateOptions {
     std::vector<std::string> preload;
     std::string python;  ///< empty: the command's first word
     bool learn = false;
+    std::string program;  ///< whose children it learns from; empty: the command's, if there is one
 };
 
 struct RunOptions {
@@ -64,6 +65,9 @@ struct LogOptions {
 [[nodiscard]] Error own_error(warmfork_stage stage, int error_number, const std::string& text);
 
 /// Starts a template; throws Error.
+/// Takes from a command what has not been said.
+void complete(TemplateOptions& options, const std::vector<std::string>& command);
+
 [[nodiscard]] Template open_template(const TemplateOptions& options, std::int32_t spares,
                                      warmfork_backend backend = WARMFORK_BACKEND_DEFAULT);
 

@@ -11,7 +11,7 @@ namespace warmfork::cli {
 int explain(const ExplainOptions& options) {
     try {
         TemplateOptions from = options.from;
-        if (from.python.empty()) from.python = options.command.front();
+        complete(from, options.command);
         Template asked = from.name.empty() ? open_template(from, 0) : Template::connect(from.name);
         wait_with_progress(asked);
         const auto arguments = detail::pointers(options.command);

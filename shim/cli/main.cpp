@@ -21,6 +21,11 @@ void add_template_options(CLI::App& command, TemplateOptions& options) {
                        "The template's interpreter (default: the command's own, or python3)");
     command.add_flag("--learn", options.learn,
                      "Remember what children import, and preload what most of them do");
+    command
+        .add_option(
+            "--name", options.program,
+            "With --learn: the program that is learned from (default: the command's script)")
+        ->needs("--learn");
 }
 
 void add_service_option(CLI::App& command, TemplateOptions& options) {
@@ -28,7 +33,7 @@ void add_service_option(CLI::App& command, TemplateOptions& options) {
         command.add_option("-t,--template", options.name,
                            "A template of the service, by its name, instead of one of "
                            "its own; a service is started where none runs");
-    for (const char* own : {"--preload", "--python", "--learn"})
+    for (const char* own : {"--preload", "--python", "--learn", "--name"})
         name->excludes(command.get_option(own));
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 
 #include "cli/commands.hpp"
 
@@ -24,7 +25,23 @@ namespace {
 constexpr int kProgressPeriod = 100;
 constexpr std::chrono::seconds kProgressPatience{1};
 
+/// A script as a path, or the operand of -m or -c.
+std::string program_of(const std::vector<std::string>& command) {
+    for (std::size_t i = 1; i < command.size(); ++i) {
+        if (command[i].starts_with('-')) continue;
+        std::error_code error;
+        const std::filesystem::path path = std::filesystem::canonical(command[i], error);
+        return error ? command[i] : path.string();
+    }
+    return {};
+}
+
 }  // namespace
+
+void complete(TemplateOptions& options, const std::vector<std::string>& command) {
+    if (options.python.empty()) options.python = command.front();
+    if (options.program.empty()) options.program = program_of(command);
+}
 
 Template open_template(const TemplateOptions& options, std::int32_t spares,
                        warmfork_backend backend) {
@@ -34,6 +51,7 @@ Template open_template(const TemplateOptions& options, std::int32_t spares,
     template_options.python = options.python.c_str();
     template_options.preload = modules.data();
     template_options.learn = options.learn;
+    template_options.name = options.program.c_str();
     template_options.spares = spares;
     template_options.backend = backend;
     return Template(template_options);

@@ -168,7 +168,7 @@ int run_from_own(const RunOptions& options, warmfork_backend backend,
                  InheritedDescriptors& inherited) {
     SignalQueue signals;  // blocked before anything is started
     TemplateOptions from = options.from;
-    if (from.python.empty()) from.python = options.command.front();
+    complete(from, options.command);
     // For one child a fork on command does.
     Template python_template = open_template(from, 0, backend);
     if (backend != WARMFORK_BACKEND_COLD) wait_for_image(python_template);

@@ -119,6 +119,8 @@ struct warmfork_template_options {
                        $XDG_STATE_HOME/warmfork, and what most of them import is preloaded in the next */
     uint32_t nested; /* 0 or 1: each child keeps a parked copy of the template, as its own child, and has
                         it for the first template with the same definition that it opens itself */
+    const char *name; /* with learn: the program whose children these are, as its main file; what those of
+                         another import is not preloaded. Null: none */
 };
 
 /* The defaults, with `size` filled in. */

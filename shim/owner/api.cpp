@@ -121,6 +121,8 @@ Outcome define_images(const warmfork_template_options& options, ImageSet::Defini
         if (options.before_fork) images.before_fork = options.before_fork;
         if (options.in_child) images.in_child = options.in_child;
         images.learns = options.learn != 0;
+        images.waits_at_first = !images.learns;
+        if (options.name) images.name = options.name;
     } else {
         images.arguments = copy_strings(options.program + 1);
     }

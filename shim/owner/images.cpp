@@ -68,6 +68,7 @@ ImageSet::ImageSet(Definition definition)
     : owner_(::getpid()), owners_path_(python_path_in({})), definition_(std::move(definition)) {
     images_.push_back(std::make_shared<Image>());
     images_.front()->environment = definition_.environment;
+    images_.front()->restarting = reason_not_to_wait();
     std::vector<char*> command{definition_.program.data()};
     for (std::string& option : definition_.options) command.push_back(option.data());
     const PythonCommand parsed = parse_python_command(command);
@@ -114,7 +115,7 @@ LaunchPlan ImageSet::plan_for(const Image& image) const {
              {image.options,
               std::vector<std::string>{"-c", kPythonBoot, definition_.package,
                                        definition_.before_fork, definition_.in_child,
-                                       definition_.learns ? "learn" : ""},
+                                       definition_.learns ? "learn=" + definition_.name : ""},
               std::vector<std::string>{fmt::format("{}", path.size())}, path, definition_.preload})
             plan.arguments.insert(plan.arguments.end(), part.begin(), part.end());
         plan.is_python = true;
@@ -192,11 +193,17 @@ void ImageSet::bury() {
     std::erase_if(ending_, [](const Process& process) { return process->is_over(); });
 }
 
+/// NONE: the first image's start is waited for.
+ColdReason ImageSet::reason_not_to_wait() const {
+    if (definition_.waits_at_first) return {};
+    return {WARMFORK_REASON_RESTARTING, "a template that learns opens in the background"};
+}
+
 /// Reaps a template that has ended: it is a zombie until somebody calls.
 void ImageSet::let_go_of_lost(Image& image) {
     if (image.process && image.process->is_lost()) {
         discard(image.process);
-        image.restarting = {};
+        image.restarting = &image == images_.front().get() ? reason_not_to_wait() : ColdReason();
     }
     bury();
 }
@@ -332,9 +339,10 @@ ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selecti
         if (image.failure)
             reason.text += "; the image could not be preloaded again: " + image.failure->text;
         else
-            reason.text += image.process || image.awaits_base
-                               ? "; the image is being preloaded again"
-                               : "; too often to preload it again now";
+            reason.text +=
+                image.process || image.awaits_base
+                    ? fmt::format("; the image is being preloaded{}", image.read ? " again" : "")
+                    : "; too often to preload it again now";
         return reason;
     }
     ColdReason reason = difference(selection);

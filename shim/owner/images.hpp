@@ -48,6 +48,8 @@ class ImageSet {
         std::string before_fork, in_child;  ///< hooks, "module:function"; empty: none
         bool nested = false;                ///< each child keeps a twin of the template
         bool learns = false;                ///< preloads what children were seen to import
+        std::string name;                   ///< of the program whose children these are, for that
+        bool waits_at_first = true;         ///< whoever spawns, for the first image
         std::optional<std::vector<std::string>>
             environment;  ///< nothing: the owner's at each start
         std::string directory;
@@ -73,8 +75,8 @@ class ImageSet {
 
     /// Finds an image that fits and is ready, and starts what is missing. `may_wait`: until there
     /// is one, or the deadline has passed (ETIMEDOUT); otherwise `ret_cold` is set where there is
-    /// none yet. The first image's first start is always waited for. A failure comes with
-    /// `ret_cold` where a cold child can be had in spite of it.
+    /// none yet. The first image's first start is waited for, unless the definition says otherwise.
+    /// A failure comes with `ret_cold` where a cold child can be had in spite of it.
     [[nodiscard]] Outcome choose(const Selection& selection, bool may_wait, Deadline deadline,
                                  Process& ret_process, ColdReason& ret_cold);
     /// What `choose` would find, nothing started or waited for. Reason NONE: an image that fits.
@@ -137,6 +139,7 @@ class ImageSet {
     [[nodiscard]] bool fits(Image& image, const Selection& selection);
     [[nodiscard]] ImagePointer find(const Selection& selection);
     [[nodiscard]] ImagePointer add_variant(const Selection& selection, bool insists);
+    [[nodiscard]] ColdReason reason_not_to_wait() const;
     [[nodiscard]] ColdReason difference(const Selection& selection);
     [[nodiscard]] ColdReason reason_to_wait(const Image& image, const Selection& selection);
     [[nodiscard]] ColdReason reason_without_base(Image& image, const Selection& selection);

@@ -94,7 +94,7 @@ bool optional_text(PyObject* object, const char*& ret_text) {
 }
 
 /// open(python, preload, path, environment or None, directory or None, spares, backend, allow,
-/// on_stale, variants, before_fork or None, in_child or None, options, learn, nested) -> template
+/// on_stale, variants, before_fork or None, in_child or None, options, learn, nested, name) -> template
 PyObject* open(PyObject*, PyObject* arguments) {
     const char* python;
     PyObject *preload_list, *path_list, *environment_list, *allow_list;
@@ -102,10 +102,11 @@ PyObject* open(PyObject*, PyObject* arguments) {
     int spares, backend, on_stale;
     unsigned int variants;
     int learn, nested;
-    if (!PyArg_ParseTuple(arguments, "yOOOOiiOiIOOOpp", &python, &preload_list, &path_list,
+    const char* name;
+    if (!PyArg_ParseTuple(arguments, "yOOOOiiOiIOOOppy", &python, &preload_list, &path_list,
                           &environment_list, &directory_bytes, &spares, &backend, &allow_list,
                           &on_stale, &variants, &before_fork_bytes, &in_child_bytes, &options_list,
-                          &learn, &nested))
+                          &learn, &nested, &name))
         return nullptr;
     StringArray preload, path, environment, allow, python_options;
     const char *directory, *before_fork, *in_child;
@@ -132,6 +133,7 @@ PyObject* open(PyObject*, PyObject* arguments) {
     options.in_child = in_child;
     options.learn = static_cast<std::uint32_t>(learn);
     options.nested = static_cast<std::uint32_t>(nested);
+    options.name = name;
     warmfork_template* self;
     warmfork_failure failure;
     int error;

@@ -54,7 +54,7 @@ class Learning(TestCase):
 
     def children(self, *texts, **options):
         """One run of an application: a template, and a child for each text. Returns what it had learned."""
-        with self.template(["json"], learn=True, backend="warm", **options) as template:
+        with self.template(["json"], learn=True, backend="warm", **{"name": "tests", **options}) as template:
             learned = template.report()["host"]["learned"]
             for text in texts:
                 self.assertEqual(template.run([PYTHON, "-c", text]).returncode, 0)
@@ -76,6 +76,58 @@ class Learning(TestCase):
     def test_what_a_module_imports_is_reported_too(self):
         self.children("import xml.dom.minidom", "import xml.dom.minidom")
         self.assertIn("xml.dom", self.names(self.children()))
+
+    def run_program(self, folder, name, *texts):
+        """Runs a program with that main file; returns the names that its image had learned."""
+        path = os.path.join(folder, name)
+        with open(path, "w") as file:
+            file.write(
+                "import sys, warmfork\n"
+                "with warmfork.Template(['json'], learn=True, backend='warm') as template:\n"
+                f"    for text in {texts!r}: template.run([sys.executable, '-c', text])\n"
+                "    print(*(entry['module'] for entry in template.report()['host']['learned']['modules']))"
+            )
+        environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        done = subprocess.run([PYTHON, path], capture_output=True, text=True, env=environment)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout.split()
+
+    def test_what_children_of_another_program_import_is_not_preloaded(self):
+        folder = self.folder({})
+        self.run_program(folder, "one.py", "import colorsys")
+        self.assertEqual(self.run_program(folder, "other.py"), [])
+        self.assertEqual(self.run_program(folder, "one.py"), ["colorsys"])
+
+    def test_programs_of_one_name_learn_from_each_other(self):
+        self.children("import colorsys", name="both")
+        self.assertEqual(self.names(self.children(name="another")), [])
+        self.assertEqual(self.names(self.children(name="both")), ["colorsys"])
+
+    def test_no_more_is_learned_than_the_first_child_gains(self):
+        slow = "import time\ntime.sleep(0.1)"
+        self.on_the_path({f"{name}.py": slow for name in "abc"})
+        # Each of them in most children, and in none all of them.
+        self.children("import a, b", "import b, c", "import a, c")
+        learned = self.children()
+        self.assertEqual(len(self.names(learned)), 2)
+        (refused,) = learned["refused"]
+        self.assertIn("the image would start later", refused["reason"])
+        self.assertEqual(self.names(self.children()), self.names(learned))
+
+    def test_it_opens_in_the_background(self):
+        self.on_the_path({"held.py": "import os\nwith open(os.environ['GATE']) as gate: gate.read()"})
+        os.environ["GATE"] = gate = os.path.join(self.state, "gate")
+        os.mkfifo(gate)
+        with self.template(["held"], learn=True) as template:
+            early = template.popen([PYTHON, "-c", ""])
+            early.wait()
+            open(gate, "w").close()
+            template.wait_ready()
+            late = template.popen([PYTHON, "-c", ""])
+            late.wait()
+        self.assertEqual((early.backend, early.reason_code), ("cold", "restarting"))
+        self.assertIn("opens in the background", early.reason)
+        self.assertEqual(late.backend, "warm")
 
     def test_a_running_image_learns_nothing(self):
         with self.template(["json"], learn=True, backend="warm", spares=1) as template:
@@ -127,7 +179,7 @@ class Learning(TestCase):
             "import colorsys, os\nif os.fork() == 0: import wave; raise SystemExit(0)\nos.wait()",
             "import colorsys",
         )
-        with self.template(["json"], learn=True, backend="warm") as template:
+        with self.template(["json"], learn=True, name="tests", backend="warm") as template:
             process = template.popen([PYTHON, "-c", "import wave, time; time.sleep(60)"])
             process.kill()
             process.wait()
@@ -153,7 +205,7 @@ class Learning(TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         for learned in map(json.loads, done.stdout.splitlines()):
             self.assertIn("No space left on device", learned["error"])
-            self.assertEqual(self.names(learned), ["colorsys", "wave"])  # the second is new
+            self.assertEqual(sorted(self.names(learned)), ["colorsys", "wave"])  # the second is new
 
     def test_a_line_cut_short_costs_no_more_than_itself(self):
         self.children("import colorsys", "import colorsys")
@@ -178,7 +230,7 @@ class Learning(TestCase):
 
     def test_doctor_shows_what_was_learned(self):
         self.children("import colorsys", "import colorsys")
-        command = [os.environ["WARMFORK_CLI"], "doctor", "--learn", "--python", PYTHON, "--preload", "json"]
+        command = [os.environ["WARMFORK_CLI"], "doctor", "--learn", "--name", "tests", "--python", PYTHON, "--preload", "json"]
         done = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn("learned from 2 children", done.stdout)

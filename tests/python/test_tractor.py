@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+import time
 import unittest
 import unittest.mock
 
@@ -24,8 +25,45 @@ async def where():
     return os.getpid(), os.getppid(), os.environ.get("OF_THIS_MOMENT"), "tractor" in sys.modules
 
 
-async def leave():
-    os._exit(7)
+async def arguments():
+    return sys.argv, sys.orig_argv[1:]
+
+
+async def options_of_this_actor():
+    import tractor
+
+    actor = tractor.current_actor()
+    return actor.loglevel, actor.is_of_asyncio, actor._spawn_method
+
+
+async def nest(depth):
+    """Whether each of a chain of actors, each the child of the one before, is warm and its parent's own child."""
+    import tractor
+
+    if depth == 0:
+        return []
+    async with tractor.open_nursery() as nursery:
+        portal = await nursery.start_actor("below", enable_modules=[__name__])
+        (_, process, _), = nursery._children.values()
+        below = await portal.run(nest, depth=depth - 1)
+        pid, parent, *_ = await portal.run(where)
+        await portal.cancel_actor()
+    backend = getattr(process._proc, "backend", "another method's")
+    return [(backend, pid == process.pid, parent == os.getpid()), *below]
+
+
+async def end_of(nursery_of, count):
+    """Starts actors and cancels them, in the way of an error. Returns how they have ended, and the seconds of it."""
+    processes, began = [], 0
+    with trio.CancelScope() as scope:
+        async with nursery_of() as nursery:
+            for number in range(count):
+                await nursery.start_actor(f"actor{number}", enable_modules=[__name__])
+            processes = [process for _, process, _ in nursery._children.values()]
+            began = time.monotonic()
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    return [process.returncode for process in processes], time.monotonic() - began
 
 
 @unittest.skipUnless(trio, "trio is not installed")
@@ -33,7 +71,7 @@ class Actors(TestCase):
     def setUp(self):
         trio.run(trio.to_thread.run_sync, int)  # what trio keeps: its threads, and their wake-up
         super().setUp()
-        patch = unittest.mock.patch.dict(os.environ, XDG_STATE_HOME=self.folder({}))
+        patch = unittest.mock.patch.dict(os.environ, XDG_STATE_HOME=self.folder({}), PYTHONPATH=":".join(sys.path))
         patch.start()
         self.addCleanup(patch.stop)
         import tractor
@@ -45,9 +83,18 @@ class Actors(TestCase):
         self.addCleanup(self.close)
 
     def close(self):
-        if self.module._template is not None:
-            self.module._template.close()
-            self.module._template = None
+        self.module._close()
+
+    def one_actor(self, function, **options):
+        """What the function returns in an actor of that method."""
+        async def main():
+            async with self.tractor.open_nursery(options.pop("start_method", "warmfork")) as nursery:
+                portal = await nursery.start_actor("one", enable_modules=[__name__], **options)
+                answer = await portal.run(function)
+                await portal.cancel_actor()
+            return answer
+
+        return trio.run(main)
 
     def test_an_actor_is_warm_and_its_parents_own_child(self):
         async def main():
@@ -95,14 +142,79 @@ class Actors(TestCase):
 
     def test_an_actor_that_ends_before_it_connects_is_an_error(self):
         async def main():
-            with unittest.mock.patch.object(self.module, "_command", lambda *_: [PYTHON, "-c", "raise SystemExit(3)"]):
-                async with self.tractor.open_nursery(start_method="warmfork") as nursery:
-                    await nursery.start_actor("one")
+            async with self.tractor.open_nursery(start_method="warmfork") as nursery:
+                with self.assertRaisesRegex(Exception, "ended with status 3 before it connected"):
+                    await nursery.start_actor("one", env={**os.environ, "LEAVE_EARLY": "3"})
 
-        with self.assertRaises(BaseException) as caught:
-            trio.run(main)
-        text = repr(caught.exception) + "".join(map(repr, getattr(caught.exception, "exceptions", ())))
-        self.assertIn("ended with status 3 before it connected", text)
+        trio.run(main)
+
+    def test_what_cannot_be_started_is_raised_as_it_is(self):
+        async def main():
+            async with self.tractor.open_nursery(start_method="warmfork") as nursery:
+                with self.assertRaises(FileNotFoundError):
+                    await nursery.start_actor("one", cwd="/no/such/directory")
+                with self.assertRaises(TypeError):
+                    await nursery.start_actor("two", text=True)
+
+        trio.run(main)
+
+    def test_the_command_line_is_the_packages_own(self):
+        if is_real:
+            self.skipTest("the functions of the test are for the stand-in")
+        warm, cold = self.one_actor(arguments), self.one_actor(arguments, start_method="trio")
+        for arguments_of in (warm, cold):
+            for line in arguments_of:
+                line[line.index("--parent_addr") + 1] = "an address"
+        self.assertEqual(warm, cold)
+        options = {"loglevel": "info", "infect_asyncio": True}
+        self.assertEqual(self.one_actor(options_of_this_actor, **options), ("info", True, "trio"))
+        self.assertEqual(self.one_actor(options_of_this_actor), (None, False, "trio"))
+
+    def test_cancelled_actors_end_by_themselves_in_the_time_that_cold_ones_need(self):
+        if is_real:
+            self.skipTest("the functions of the test are for the stand-in")
+        from tractor.spawn import _spawn
+
+        statuses, seconds = trio.run(end_of, lambda: self.tractor.open_nursery("trio"), 3)
+        self.assertEqual(statuses, [0, 0, 0])
+        with unittest.mock.patch.object(_spawn, "patience", max(1, seconds * 10)):
+            for _ in range(3):
+                self.assertEqual(trio.run(end_of, lambda: self.tractor.open_nursery("warmfork"), 3)[0], [0, 0, 0])
+
+    def test_nested_actors_are_warm_at_any_depth(self):
+        if is_real:
+            self.skipTest("the functions of the test are for the stand-in")
+        from tractor.spawn import _spawn
+
+        self.module.register(nested=True, backend="warm")
+
+        async def main():
+            _spawn.try_set_start_method("warmfork")
+            return await nest(3)
+
+        self.assertEqual(trio.run(main), [("warm", True, True)] * 3)
+
+    def test_without_nested_actors_below_are_cold(self):
+        if is_real:
+            self.skipTest("the functions of the test are for the stand-in")
+        from tractor.spawn import _spawn
+
+        async def main():
+            _spawn.try_set_start_method("warmfork")
+            return await nest(2)
+
+        self.assertEqual(trio.run(main), [("warm", True, True), ("another method's", True, True)])
+
+    def test_registering_opens_the_template_and_again_with_other_arguments_another(self):
+        first = self.module._template
+        self.assertIsNotNone(first)
+        self.module.register(backend="warm")
+        self.assertIs(self.module._template, first)
+        self.module.register(["colorsys"], backend="warm")
+        self.assertIsNot(self.module._template, first)
+        self.module._template.wait_ready()
+        imports = [entry["module"] for entry in self.module._template.report()["host"]["imports"]]
+        self.assertIn("colorsys", imports)
 
     def test_other_methods_are_as_they_were(self):
         from tractor.spawn import _spawn

@@ -1,11 +1,12 @@
 """What children went on to import, preloaded in the next image: templates with learn=True.
 
-Under $XDG_STATE_HOME/warmfork/learned there is a folder for each interpreter with each list of modules:
+Under $XDG_STATE_HOME/warmfork/learned there is a folder for each program with each interpreter and list of modules:
 
 children  a line of each child that has ended, by import_times.cpp: " module=microseconds ..." of what its
           image lacked
 modules   a line of each module that was tried: "ok NAME microseconds kilobytes size mtime_ns file", or
-          "no NAME reason"; the last one of a name counts
+          "no NAME reason"; the last one of a name counts. And "gain MICROSECONDS": of imports that a child spent
+          when the image had none of this; the greatest counts
 
 A line that a full disk has cut short is passed over. To forget, remove the folder. All of it is read and tried
 in a process of its own, forked by the template while it preloads: the image does not come to depend on these
@@ -26,21 +27,25 @@ from ._kept import Moment
 _CHILDREN = 500
 # A module is learned if more than this part of the children has imported it.
 _SHARE = 0.5
-# What all that is learned may add to an image: seconds of its start, kilobytes of its memory.
-_MOST_SECONDS = 5.0
+# What all that is learned may add to an image: microseconds of its start beside what a child gains by it, as
+# the first child waits for both; kilobytes of its memory.
+_MOST_MICROSECONDS_MORE = 5000
 _MOST_KILOBYTES = 256 << 10
 # How long modules may be tried for, in seconds.
 _PATIENCE = 60
 
 
-def folder_of(preload):
-    """Where the template with these modules remembers. To be asked before reads are recorded."""
+def folder_of(program, preload):
+    """Where the template of this program with these modules remembers. To be asked before reads are recorded."""
     from _imp import source_hash
 
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     # What these options keep out cannot be imported: that is no verdict for the others.
-    options = "".join(str(getattr(sys.flags, name)) for name in ("isolated", "ignore_environment", "no_user_site", "no_site"))
-    key = "\0".join((sys.executable, sys.version, options, *preload))
+    names = ("isolated", "ignore_environment", "no_user_site", "no_site")
+    options = "".join(str(getattr(sys.flags, name)) for name in names)
+    # The main module is the program's, with the arguments of one start.
+    modules = [name for name in preload if "=" not in name]
+    key = "\0".join((program, sys.executable, sys.version, options, *modules))
     return os.path.join(state, "warmfork", "learned", source_hash(0, key.encode(errors="surrogateescape")).hex())
 
 
@@ -127,24 +132,35 @@ def _decide(folder, say, observer):
     os.makedirs(folder, 0o700, exist_ok=True)
     children = _read_children(os.path.join(folder, "children"), say)
     say("children", len(children))
-    known = _read_modules(os.path.join(folder, "modules"))
-    seconds = kilobytes = 0
-    for name in _wanted(children, known):
+    known, gain = _read_modules(os.path.join(folder, "modules"))
+
+    def remember(line):
+        try:
+            _remember(folder, line)
+        except OSError as error:
+            say("error", error)
+
+    gain_now = sum(sum(child.values()) for child in children) / len(children) if children else 0
+    if gain_now > gain * 1.1:
+        gain = round(gain_now)
+        remember(f"gain {gain}")
+    microseconds = kilobytes = 0
+    for name, cost in _wanted(children, known):
+        if microseconds + cost > gain + _MOST_MICROSECONDS_MORE:
+            say("no", name, "the image would start later by it than a child does earlier")
+            continue
         if not _is_known(known.get(name)):
             say("try", name)
-            known[name] = _try(name, observer)
-            try:
-                _remember(folder, _line(name, known[name]))
-            except OSError as error:
-                say("error", error)
+            known[name] = _try(name, cost, observer)
+            remember(_line(name, known[name]))
         verdict, *facts = known[name]
         if verdict == "no":
             say("no", name, *facts)
             continue
-        if seconds + facts[0] / 1e6 > _MOST_SECONDS or kilobytes + facts[1] > _MOST_KILOBYTES:
-            say("no", name, "more than an image may learn: it takes too long to import, or too much memory")
+        if kilobytes + facts[1] > _MOST_KILOBYTES:
+            say("no", name, "more than an image may learn: it takes too much memory")
             continue
-        seconds += facts[0] / 1e6
+        microseconds += cost
         kilobytes += facts[1]
         say("ok", name, facts[0], facts[1])
 
@@ -160,7 +176,13 @@ def _read_children(path, say):
             _replace(path, lines)
         except OSError as error:
             say("error", error)
-    return [dict(entry.rpartition("=")[::2] for entry in line.split()) for line in lines[-_CHILDREN:]]
+    return [_times_of(line) for line in lines[-_CHILDREN:]]
+
+
+def _times_of(line):
+    """{module: microseconds}"""
+    entries = [entry.rpartition("=") for entry in line.split()]
+    return {name: int(microseconds) for name, _, microseconds in entries if name and microseconds.isdigit()}
 
 
 def _replace(path, lines):
@@ -171,16 +193,18 @@ def _replace(path, lines):
 
 
 def _read_modules(path):
-    """What was tried: {name: (verdict, ...)} with microseconds, kilobytes and stamp, or the reason."""
-    known = {}
+    """What was tried: {name: (verdict, ...)} with microseconds, kilobytes and stamp, or the reason. And the gain."""
+    known, gain = {}, 0
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = file.read().splitlines()
     except FileNotFoundError:
-        return known
+        return known, gain
     for line in lines:
         verdict, name, rest = (*line.split(" ", 2), "", "")[:3]
-        if verdict == "no":
+        if verdict == "gain":
+            gain = max(gain, int(name) if name.isdigit() else 0)
+        elif verdict == "no":
             known[name] = (verdict, rest)
         elif verdict == "ok":
             try:
@@ -188,7 +212,7 @@ def _read_modules(path):
                 known[name] = (verdict, int(microseconds), int(kilobytes), (int(size), int(modified)), file)
             except ValueError:
                 continue
-    return known
+    return known, gain
 
 
 def _line(name, judged):
@@ -216,15 +240,19 @@ def _stamp(file):
 
 
 def _wanted(children, known):
-    """What is learned already, which children of newer images do not report any more; then what most of the
-    children have imported, what others need first."""
-    learned = [name for name, judged in known.items() if judged[0] == "ok"]
-    counts = {}
+    """(module, microseconds that it takes a child): what most of the children have imported, the most common
+    first and what others need before these; then what is learned already, which children of newer images do not
+    report any more."""
+    times = {}
     for child in children:
-        for name in child:
-            counts[name] = counts.get(name, 0) + 1
-    common = [name for name, count in counts.items() if count > _SHARE * len(children)]
-    return dict.fromkeys((*learned, *common))
+        for name, microseconds in child.items():
+            times.setdefault(name, []).append(microseconds)
+    common = [name for name, all_times in times.items() if len(all_times) > _SHARE * len(children)]
+    wanted = {name: sum(times[name]) / len(times[name]) for name in sorted(common, key=lambda name: -len(times[name]))}
+    for name, judged in known.items():
+        if judged[0] == "ok":
+            wanted.setdefault(name, judged[1])
+    return wanted.items()
 
 
 def _resident_kilobytes():
@@ -250,20 +278,18 @@ def _threads_after_fork():
     return _threads()
 
 
-def _try(name, observer):
-    """Imports it here, where it does no harm."""
+def _try(name, microseconds, observer):
+    """Imports it here, where it does no harm. microseconds: what it takes a child."""
     from importlib import import_module
 
     # Those before it may have been refused, and have left theirs here.
     threads, descriptors, resident = len(_threads()), _descriptors(), _resident_kilobytes()
     observer.seen.clear()
     moment = time.time_ns(), time.monotonic()
-    began = time.perf_counter()
     try:
         module = import_module(name)
     except BaseException as error:
         return "no", f"it cannot be imported in a template: {type(error).__name__}: {error}".replace("\n", " ")
-    microseconds = round((time.perf_counter() - began) * 1e6)
     kilobytes = max(0, _resident_kilobytes() - resident)
     draws = _native.drawn()
     ours = Generators((), draws, Moment(moment[0])).found
@@ -275,7 +301,7 @@ def _try(name, observer):
     if _descriptors() - descriptors:
         return "no", "it leaves descriptors open"
     file = getattr(module, "__file__", None) or ""
-    return "ok", microseconds, kilobytes, _stamp(file), file
+    return "ok", round(microseconds), kilobytes, _stamp(file), file
 
 
 def _remember(folder, line):

@@ -12,8 +12,6 @@ from multiprocessing import context, process, spawn, util
 
 from ._errors import Unsuitable
 
-ENTRY = "main="  # in front of what `described` gives
-
 # Longer arguments are refused by the kernel.
 _LONGEST = 100_000
 # Of the preparation: what children have of their own, and what a main module sees nothing of.
@@ -39,7 +37,7 @@ def described():
         text = marshal.dumps(preparation, 2).hex()
     except ValueError:  # the program has put something of its own there
         return []
-    return [ENTRY + text] if len(text) < _LONGEST else []
+    return [f"{__name__}={text}"] if len(text) < _LONGEST else []
 
 
 class _Named:

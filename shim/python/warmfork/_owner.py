@@ -52,6 +52,12 @@ def _environment_block(environment):
     return block
 
 
+def _main_file():
+    """Of this program; "": it has none."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return os.path.abspath(file) if isinstance(file, str) else ""
+
+
 def _milliseconds(timeout):
     return -1 if timeout is None else max(0, round(timeout * 1000))
 
@@ -378,8 +384,10 @@ class Template:
     for the main module, which multiprocessing's children import themselves then.
 
     learn: children report, when they end, which modules they imported that the image lacked; what most of
-    them import is preloaded in the next image (report()["host"]["learned"] tells). Remembered under
-    $XDG_STATE_HOME/warmfork.
+    them import is preloaded in the next image (report()["host"]["learned"] tells), as far as its start comes no
+    later for it than a child's is earlier. Remembered under $XDG_STATE_HOME/warmfork, for each program: name, or
+    None: its main file. Such a template opens in the background: until it is ready spawns are cold, unless
+    backend="warm" or wait_ready() wait for it.
 
     nested: each child keeps a parked copy of the template, as a child of its own; the first template that
     it opens with the same arguments needs no preloading.
@@ -398,9 +406,9 @@ class Template:
     def __init__(
         self, preload=(), *, python=None, spares=-1, env=None, cwd=None, backend=None, allow=(),
         on_stale="cold", variants=4, before_fork=None, in_child=None, options=(), learn=False,
-        nested=False, on_error=None,
+        nested=False, on_error=None, name=None,
     ):
-        self._has_waited = self._warns = False
+        self._has_waited = self._warns = self._learns = False
         self._search_path = None  # of the service's nothing is known
         if isinstance(preload, str):
             self._connect(preload, locals())
@@ -410,7 +418,7 @@ class Template:
         if on_error not in (None, *_ON_ERROR):
             raise ValueError(f"on_error must be one of {', '.join(_ON_ERROR)}, not {on_error!r}")
         self.backend = backend
-        self._warns = on_error == "warn"
+        self._warns, self._learns = on_error == "warn", learn
         self.preload = list(preload)
         self._search_path = search_path()
         self._python = python or sys.executable
@@ -430,6 +438,7 @@ class Template:
             [os.fsencode(option) for option in options],
             learn,
             nested,
+            os.fsencode(_main_file() if name is None else name),
         )
 
     def _connect(self, name, arguments):
@@ -503,7 +512,7 @@ class Template:
 
     def _wait_first(self):
         """Ahead of the first spawn, which would wait too, but not be interrupted by Ctrl-C."""
-        if self._has_waited:
+        if self._has_waited or (self._learns and self.backend != "warm"):
             return
         try:
             self.wait_ready()

@@ -85,24 +85,25 @@ def _output_at_start():
 
 def _import_all(names, observer, refuse):
     """Imports the modules; returns how long each took, in seconds. observer: looks on. refuse: called for one that
-    cannot be imported, with its name and the exception."""
+    cannot be imported, with its name and the exception. "MODULE=TEXT": for the module's own function `preload`."""
     from importlib import import_module
 
     times = []
-    for number, name in enumerate(names, 1):
-        kind, separator, main = name.partition("=")
-        name = "__main__" if separator else name
+    for number, entry in enumerate(names, 1):
+        module, separator, text = entry.partition("=")
+        is_main = module == "warmfork._main_module"
+        name = "__main__" if is_main else module
         # For who waits for it: see kProgressMark.
         os.write(2, b"\x1e%d/%d %s\n" % (number, len(names), os.fsencode(name)))
         began = time.perf_counter()
         try:
-            if separator:
-                # Of the package that is being preloaded for children to have.
-                preload_main = import_module("warmfork._main_module").preload
-                observer.watch("__mp_main__", preload_main, main)
+            if is_main:
+                observer.watch("__mp_main__", import_module(module).preload, text)
                 leave_to_children(observer, "__mp_main__")
             else:
                 observer.watch(name, import_module, name)
+                if separator:
+                    sys.modules[module].preload(text)
         except BaseException as error:
             refuse(name, error)
             continue
@@ -131,10 +132,10 @@ class _Refusals:
         self.failed.append((name, str(error) if isinstance(error, Unsuitable) else f"{type(error).__name__}: {error}"))
 
 
-def _learning_folder(names):
+def _learning_folder(program, names):
     from . import _learning
 
-    return _learning.folder_of(names)
+    return _learning.folder_of(program, names)
 
 
 def _learn(folder, times, observer):
@@ -474,7 +475,7 @@ def main(start):
 
 def _preload(start):
     """Makes the image; returns what _native.serve wants. sys.argv: -c, the package's directory, the two hooks,
-    "learn" or "", the number of search directories, these, the modules. start: the names in sys.modules when this
+    "learn=PROGRAM" or "", the number of search directories, these, the modules. start: the names in sys.modules when this
     began."""
     from . import _child, _native
 
@@ -502,7 +503,7 @@ def _preload(start):
         _seed_again(base.generators)
     path_at_start, sys.path[:] = base.path_for(path)
     image.names, image.search_path = (*base.names, *names), path
-    folder = _learning_folder(image.names) if learns else ""
+    folder = _learning_folder(learns.partition("=")[2], image.names) if learns else ""
     variables, missed = _ReadVariables(), _MissedModules()
     began, began_monotonic = time.time_ns(), time.monotonic()
     observer = Observer(_flush)

@@ -7,9 +7,11 @@
 
 or, with TRACTOR_SPAWN_METHOD=warmfork in the environment, nothing but the registration. Each actor is a child
 of its parent actor, from a template which has imported tractor and never run it, and which learns what actors
-go on to import. What cannot be warm is started cold.
+go on to import. What cannot be warm is started cold: the command line is tractor's own.
 """
 
+import marshal
+import os
 import sys
 from typing import Literal, get_args
 
@@ -20,27 +22,36 @@ from tractor.devx import debug
 from tractor.msg.types import SpawnSpec
 from tractor.spawn import _spawn
 
-from ._owner import Template
+from ._owner import Template, _main_file
 from .trio import open_process
 
 __all__ = ["register"]
 
 _METHOD = "warmfork"
-_MODULES = ("tractor", "tractor._child")
+_MODULES = ("tractor", "argparse")  # as tractor._child has them, which `python -m` runs
 
 _template = None
-_preload = _MODULES
-_options = {}
+_owner = None  # who has opened it
+_definition = (_MODULES, {})
 
 
 def register(preload=(), **options):
-    """Makes start_method="warmfork" known to tractor. Again is fine: the last call counts for templates that
-    are not open yet.
+    """Makes start_method="warmfork" known to tractor, and begins to open the template, which nothing waits for.
+    Again is fine: other arguments open another one.
 
-    preload: modules that actors begin with, beside tractor. The options are those of warmfork.Template.
+    preload: modules that actors begin with, beside tractor. The options are those of warmfork.Template. With
+    nested=True actors know the method too, and what they start is as warm as they are.
     """
-    global _preload, _options
-    _preload, _options = (*_MODULES, *preload), {"learn": True, **options}
+    options = {"learn": True, "name": _main_file(), **options}
+    _follow((*_MODULES, *preload), options)
+    _the_template()
+
+
+def _follow(preload, options):
+    global _definition
+    if _definition != (preload, options):
+        _close()
+    _definition = preload, options
     if _METHOD in _spawn._methods:
         return
     _spawn._methods[_METHOD] = _run_actor
@@ -59,21 +70,38 @@ def register(preload=(), **options):
     _spawn.try_set_start_method = try_set_start_method
 
 
+def preload(definition):
+    """In a template of nested actors: the method is theirs as well. definition: as `_the_template` gives it."""
+    _follow(*marshal.loads(bytes.fromhex(definition)))
+    _spawn._spawn_method = _METHOD
+
+
 def _the_template():
-    global _template
-    if _template is None:
-        _template = Template(_preload, **_options)
+    global _template, _owner
+    if _template is None or _owner != os.getpid():
+        modules, options = _definition
+        if options.get("nested"):
+            modules = (*modules, f"{__name__}={marshal.dumps(_definition, 2).hex()}")
+        _template, _owner = Template(modules, **options), os.getpid()
     return _template
 
 
+def _close():
+    global _template
+    if _template is not None and _owner == os.getpid():
+        _template.close()
+    _template = None
+
+
 def _command(subactor, parent_addr, infect_asyncio):
-    # The child awaits its SpawnSpec only if it takes itself for one of the method "trio".
-    entry = (
-        "from tractor._child import _actor_child_main; "
-        f"_actor_child_main({tuple(subactor.aid.uid)!r}, {subactor.loglevel!r}, {parent_addr!r}, "
-        f"{bool(infect_asyncio)!r}, spawn_method='trio')"
-    )
-    return [sys.executable, "-c", entry]
+    """tractor's own."""
+    command = [sys.executable, "-m", "tractor._child", "--uid", str(tuple(subactor.aid.uid))]
+    command += ["--parent_addr", str(parent_addr)]
+    if subactor.loglevel:
+        command += ["--loglevel", subactor.loglevel]
+    if infect_asyncio:
+        command.append("--asyncio")
+    return command
 
 
 class _Ended(Exception):
@@ -82,21 +110,29 @@ class _Ended(Exception):
 
 async def _connect(server, uid, command, options, ret_process):
     """Starts a process and waits until it has connected. ret_process: a list, for who is cancelled."""
-    channels = []
+    channels, errors = [], []
     async with trio.open_nursery() as nursery:
 
         async def wait_for_peer():
-            _, channel = await server.wait_for_peer(uid)
-            channels.append(channel)
+            try:
+                _, channel = await server.wait_for_peer(uid)
+                channels.append(channel)
+            except Exception as error:
+                errors.append(error)
             nursery.cancel_scope.cancel()
 
         # Ahead of the spawn: a warm child connects before this task runs again.
         nursery.start_soon(wait_for_peer)
         await trio.lowlevel.checkpoint()
-        with trio.CancelScope(shield=True):  # or a child that is just born would be lost
-            ret_process.append(await open_process(command, template=_the_template(), **options))
-        await ret_process[0].wait()
+        try:
+            with trio.CancelScope(shield=True):  # or a child that is just born would be lost
+                ret_process.append(await open_process(command, template=_the_template(), **options))
+            await ret_process[0].wait()
+        except Exception as error:
+            errors.append(error)
         nursery.cancel_scope.cancel()
+    if errors:
+        raise errors[0]  # bare, as tractor's own methods do, and not in a group of the nursery's
     if not channels:
         raise _Ended(f"the actor {uid[0]} ended with status {ret_process[0].returncode} before it connected")
     return channels[0]
@@ -131,7 +167,8 @@ async def _run_actor(
         with trio.CancelScope(shield=True):
             await actor_nursery._join_procs.wait()
         async with trio.open_nursery() as nursery:
-            if portal in actor_nursery._cancel_after_result_on_exit:
+            # Not in every version of tractor.
+            if portal in getattr(actor_nursery, "_cancel_after_result_on_exit", ()):
                 nursery.start_soon(_spawn.cancel_on_completion, portal, subactor, errors)
             await _spawn.soft_kill(process[0], trio.Process.wait, portal)
             nursery.cancel_scope.cancel()

@@ -1,6 +1,10 @@
-"""The entry of an actor's process."""
+"""The entry of an actor's process: python -m tractor._child."""
 
+import argparse
 import importlib
+import os
+import sys
+from ast import literal_eval
 
 import trio
 
@@ -9,15 +13,33 @@ from .ipc import Channel
 
 
 def _actor_child_main(uid, loglevel, parent_addr, infect_asyncio, spawn_method="trio"):
-    assert spawn_method == "trio" and loglevel is None and not infect_asyncio
-    trio.run(_serve, uid, parent_addr)
+    import tractor
+
+    actor = tractor._current_actor = tractor.Actor(*uid)
+    actor.loglevel, actor.is_of_asyncio, actor._spawn_method = loglevel, infect_asyncio, spawn_method
+    trio.run(_serve, actor, parent_addr)
 
 
-async def _serve(uid, parent_addr):
+async def _serve(actor, parent_addr):
+    if os.environ.get("LEAVE_EARLY"):
+        sys.exit(int(os.environ["LEAVE_EARLY"]))
     channel = Channel(await trio.open_tcp_stream(*parent_addr))
-    await channel.send(uid)
+    await channel.send(actor.aid.uid)
     spec = await channel.receive()
-    while (call := await channel.receive()) is not None:
-        module, name, arguments = call
-        assert module in spec.enable_modules
-        await channel.send(await getattr(importlib.import_module(module), name)(**arguments))
+    async with trio.open_nursery() as tasks:
+        await actor.ipc_server.listen(tasks)
+        while (call := await channel.receive()) is not None:
+            module, name, arguments = call
+            assert module in spec.enable_modules
+            await channel.send(await getattr(importlib.import_module(module), name)(**arguments))
+        actor.ipc_server.stop()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--uid", type=literal_eval)
+    parser.add_argument("--loglevel")
+    parser.add_argument("--parent_addr", type=literal_eval)
+    parser.add_argument("--asyncio", action="store_true")
+    given = parser.parse_args()
+    _actor_child_main(given.uid, given.loglevel, given.parent_addr, given.asyncio, spawn_method="trio")

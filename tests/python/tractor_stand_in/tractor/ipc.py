@@ -36,7 +36,15 @@ class Server:
     async def listen(self, tasks):
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.address = listener.socket.getsockname()
-        tasks.start_soon(trio.serve_listeners, self._greet, [listener])
+        self._serving = trio.CancelScope(shield=True)  # actors are told to end when their nursery is cancelled
+        tasks.start_soon(self._serve, listener)
+
+    async def _serve(self, listener):
+        with self._serving:
+            await trio.serve_listeners(self._greet, [listener])
+
+    def stop(self):
+        self._serving.cancel()
 
     async def _greet(self, stream):
         channel = Channel(stream)
@@ -47,8 +55,11 @@ class Server:
         self._events[uid].set()
         await trio.sleep_forever()
 
+    def expect(self, uid):
+        return self._events.setdefault(uid, trio.Event())
+
     async def wait_for_peer(self, uid):
-        event = self._events.setdefault(uid, trio.Event())
+        event = self.expect(uid)
         await event.wait()
         return event, self._peers[uid]
 
