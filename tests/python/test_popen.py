@@ -436,7 +436,7 @@ class Templates(TestCase):
                 file.write("import sys\nprint('loud')\nsys.stdout.write('no newline')\n")
             sys.path.insert(0, folder)
             try:
-                template = self.template(["loud"], backend="warm")
+                template = self.template(["loud"], backend="warm", allow=["output:loud"])
                 for _ in range(2):
                     done = template.run([PYTHON, "-c", "import loud; print('own')"], capture_output=True)
                     self.assertEqual((done.stdout, done.stderr), (b"own\n", b""))
