@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import select
 import signal
 import subprocess
@@ -269,11 +270,19 @@ class Images(Layers):
         self.assertEqual(self.both(program), ["1 3 1 2"] * 2)
 
     def test_siblings_share_no_random_stream(self):
-        self.write_module("base_part", "old", "import random; random.seed(1)\n")
+        self.write_module("base_part", "old", "import random\nSTREAM = random.Random()\n")
         self.start_service()
         template = self.open()
-        seen = {self.run_python(template, "import random; print(random.random())") for _ in range(4)}
-        self.assertEqual(len(seen), 4)
+        program = "import base_part, random; print(base_part.STREAM.random(), random.random())"
+        seen = [self.run_python(template, program).split() for _ in range(4)]
+        for streams in zip(*seen):
+            self.assertEqual(len(set(streams)), 4)
+
+    def test_a_seed_that_a_module_has_given_is_kept(self):
+        self.write_module("base_part", "old", "import random; random.seed(1)\n")
+        self.start_service()
+        program = "import base_part, random; print(random.random())"
+        self.assertEqual(self.both(program), [str(random.Random(1).random())] * 2)
 
     def test_what_getenv_has_returned_stays(self):
         more = (
