@@ -14,7 +14,9 @@ import types
 _LEAVES = (int, float, complex, str, bytes, bytearray, bool, type(None))
 _CLOSED = (types.ModuleType, types.CodeType, types.FrameType, types.BuiltinFunctionType)
 # What they hold is the standard library's, which sees to itself; their modules.
-_SEEN_TO = ("threading", "_thread", "logging", "random", "_frozen_importlib", "_frozen_importlib_external")
+_SEEN_TO = (
+    "threading", "_thread", "logging", "random", "tempfile", "_frozen_importlib", "_frozen_importlib_external",
+)
 # How many objects of one package are looked at, and how long a text may be.
 _MOST_OBJECTS = 500_000
 _LONGEST_TEXT = 200

@@ -255,7 +255,8 @@ def _describe(start, path, missed, described=()):
         sources.add(file)
         caches.add(cache)
         parent, _, leaf = name.rpartition(".")
-        if not parent and name not in start and name not in ("sitecustomize", "usercustomize"):
+        is_at_start = name in start or name in ("sitecustomize", "usercustomize")
+        if not parent and not is_at_start and _lies_where_its_name_says(name, file):
             shadowable.add(f"{name}={file}")
         try:
             entries = list(attributes_of(sys.modules.get(parent)).get("__path__", ())) if parent else path
@@ -270,6 +271,14 @@ def _describe(start, path, missed, described=()):
         [(os.fsencode(place), [os.fsencode(name) for name in names]) for place, names in places.items()],
         [os.fsencode(name) for name in shadowable],
     )
+
+
+def _lies_where_its_name_says(name, file):
+    """Else a finder of somebody's own has found it, which no file on the search path comes before: distutils
+    from within setuptools."""
+    folder, base = os.path.split(file or "")
+    stem = base.partition(".")[0]
+    return not file or name == (os.path.basename(folder) if stem == "__init__" else stem)
 
 
 def _started_with(environment):
