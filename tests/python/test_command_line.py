@@ -179,7 +179,8 @@ class Bench(TestCase):
         file = os.path.join(self.folder({}), "life.json")
         done = run("bench", "--python", PYTHON, "life", "--count", "2", "--rounds", "1", "--preload", "json", "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
-        rows = json.loads(done.stdout)["rows"]
+        measured = json.loads(done.stdout)
+        rows = measured["rows"]
         self.assertEqual(
             set(rows),
             {"os-fork", "cold-pass", "cold-imports", "warm-pass", "warm-file", "warm-generator", "warm-finalizer",
@@ -189,11 +190,15 @@ class Bench(TestCase):
         for name, row in rows.items():
             self.assertGreaterEqual(set(row), {"page_faults", "cpu_us", "wall_us"}, name)
         self.assertGreater(rows["warm-pass"]["spare_kb"], 0)
+        # Of so few children the difference of two runs may be less than nothing, which no logarithm has.
+        for row in rows.values():
+            row["wall_us"] = {"p50": 1000, "samples": [1000.0]}
         with open(file, "w") as output:
-            output.write(done.stdout)
+            json.dump(measured, output)
         done = run("bench", "--python", PYTHON, "plot", file)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("warm-file", done.stdout)
+        for name in rows:
+            self.assertIn(f">{name}<", done.stdout)
 
     def test_concurrent_json(self):
         done = run("bench", "--python", PYTHON, "concurrent", "--count", "1", "--width", "3", "--preload", "json", "--json")
