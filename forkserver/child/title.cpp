@@ -37,9 +37,9 @@ ImageAddresses read_image_addresses(const char* stat_file) {
     return image;
 }
 
-void show_title(const ImageAddresses& image, std::span<const char> arguments,
-                std::span<const char> environment) {
-    const char* name = arguments.data();
+void show_title(const ImageAddresses& image, const char* executable,
+                std::span<const char> arguments, std::span<const char> environment) {
+    const char* name = executable ? executable : arguments.data();
     if (const char* slash = std::strrchr(name, '/')) name = slash + 1;
     ::prctl(PR_SET_NAME, name, 0, 0, 0);
     if (!image.known) return;

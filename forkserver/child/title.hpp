@@ -15,9 +15,10 @@ struct ImageAddresses {
 [[nodiscard]] ImageAddresses read_image_addresses(const char* stat_file = "/proc/self/stat");
 
 /// Shows `arguments` and `environment` (NUL-terminated strings in memory that stays) as
-/// /proc/self/cmdline and environ, and the last part of the first argument as comm. Best effort: a
-/// kernel without CHECKPOINT_RESTORE leaves cmdline and environ as they were. No allocation.
-void show_title(const ImageAddresses& image, std::span<const char> arguments,
-                std::span<const char> environment);
+/// /proc/self/cmdline and environ, and the last part of `executable` as comm; null: of the first
+/// argument. Best effort: a kernel without CHECKPOINT_RESTORE leaves cmdline and environ as they
+/// were. No allocation.
+void show_title(const ImageAddresses& image, const char* executable,
+                std::span<const char> arguments, std::span<const char> environment);
 
 }  // namespace warmfork

@@ -222,7 +222,7 @@ ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, bool has_th
     std::span<char*> pointers(pointer_buffer);
     char** arguments = make_pointers(record.arguments, record.header.argument_count, pointers);
     environ = make_pointers(record.environment, record.header.environment_count, pointers);
-    show_title(plan.image, record.arguments, record.environment);
+    show_title(plan.image, record.executable, record.arguments, record.environment);
     return {{arguments, record.header.argument_count},
             record.payload,
             record.executable,

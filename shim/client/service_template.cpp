@@ -6,6 +6,7 @@
 
 #include "channel/message_socket.hpp"
 #include "owner/hand_off.hpp"
+#include "owner/interpreted_request.hpp"
 #include "owner/template_handle.hpp"
 #include "protocol/messages.hpp"
 
@@ -205,11 +206,13 @@ ColdReason ServiceTemplate::find_state_reason(const LeasedImage& image, const Ow
     return {WARMFORK_REASON_OWNER_CHANGED, "compared with the service: " + change};
 }
 
-Outcome ServiceTemplate::spawn_warm(const Request& request, bool may_wait, ColdReason& ret_cold,
+Outcome ServiceTemplate::spawn_warm(const Request& given, bool may_wait, ColdReason& ret_cold,
                                     Spawned& ret_spawned) {
     std::shared_ptr<ServiceConnection> connection;
     if (Outcome failure = connect(connection)) return failure;
-    if (facts_.has_fixed_command) return spawn_fixed(request, ret_spawned);
+    if (facts_.has_fixed_command) return spawn_fixed(given, ret_spawned);
+    const InterpretedRequest interpreted(given, facts_.is_python, facts_.program);
+    const Request& request = interpreted.get();
     if (Outcome failure = check_size(request)) {
         ret_cold = {WARMFORK_REASON_LIMITS, failure->text};
         return failure;
@@ -343,13 +346,15 @@ Outcome ServiceTemplate::spawn(const Request& request, std::uint32_t count,
     return {};
 }
 
-Outcome ServiceTemplate::explain(const Request& request, ColdReason& ret_reason) {
-    if (choose_backend(request.backend(), backend_) == WARMFORK_BACKEND_COLD) {
+Outcome ServiceTemplate::explain(const Request& given, ColdReason& ret_reason) {
+    if (choose_backend(given.backend(), backend_) == WARMFORK_BACKEND_COLD) {
         ret_reason = {WARMFORK_REASON_ASKED, "the cold backend was asked for"};
         return {};
     }
     std::shared_ptr<ServiceConnection> connection;
     if (Outcome failure = connect(connection)) return failure;
+    const InterpretedRequest interpreted(given, facts_.is_python, facts_.program);
+    const Request& request = interpreted.get();
     if (const Outcome failure = check_size(request)) {
         ret_reason = {WARMFORK_REASON_LIMITS, failure->text};
         return {};

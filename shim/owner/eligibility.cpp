@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <string_view>
@@ -34,6 +35,24 @@ std::string virtual_environment_of(const std::string& interpreter) {
     return {};
 }
 
+/// Does every version of the interpreter make the same sys.executable of it?
+bool is_plain_path(std::string_view path) {
+    const bool is_relative = !path.starts_with('/');
+    if (path.starts_with("./")) path.remove_prefix(2);
+    while (path.starts_with("../")) path.remove_prefix(3);
+    if (is_relative && (path.starts_with('/') || path.starts_with("./"))) return false;
+    return path.find("//") == std::string_view::npos &&
+           path.find("/./") == std::string_view::npos &&
+           path.find("/../") == std::string_view::npos;
+}
+
+/// Empty of nothing.
+std::string full_path(const std::string& found, const std::string& directory) {
+    if (found.empty() || found[0] == '/') return found;
+    std::error_code error;
+    return fs::absolute(fs::path(directory) / found, error).lexically_normal().string();
+}
+
 bool is_template_program(bool is_python, const std::string& template_program,
                          const std::string& path) {
     if (path == template_program) return true;
@@ -43,17 +62,25 @@ bool is_template_program(bool is_python, const std::string& template_program,
 
 }  // namespace
 
-std::string resolve_program(const std::string& program, std::span<char* const> environment) {
+bool is_executable(const std::string& path) {
+    struct stat status;
+    if (::access(path.c_str(), X_OK) < 0 || ::stat(path.c_str(), &status) < 0) return false;
+    if (!S_ISREG(status.st_mode)) errno = EACCES;
+    return S_ISREG(status.st_mode);
+}
+
+std::string find_executable(const std::string& program, std::span<char* const> environment,
+                            const std::string& directory) {
     for (const std::string& candidate : executable_candidates(program, environment)) {
-        struct stat status;
-        if (::access(candidate.c_str(), X_OK) < 0 || ::stat(candidate.c_str(), &status) < 0 ||
-            !S_ISREG(status.st_mode))
-            continue;
-        std::error_code error;
-        return candidate[0] == '/' ? candidate
-                                   : fs::absolute(candidate, error).lexically_normal().string();
+        if (is_executable(fs::path(directory) / candidate)) return candidate;
+        // Where exec goes on to the next, as cold.cpp has it.
+        if (errno != EACCES && errno != ENOENT && errno != ENOTDIR) break;
     }
     return {};
+}
+
+std::string resolve_program(const std::string& program, std::span<char* const> environment) {
+    return full_path(find_executable(program, environment, "."), ".");
 }
 
 bool is_same_file(const std::string& one, const std::string& other) {
@@ -86,13 +113,19 @@ bool has_relative_path(const PythonCommand& command, std::span<char* const> envi
 
 ColdReason find_program_reason(bool is_python, const std::string& template_program,
                                const std::string& program, std::span<char* const> arguments,
-                               std::span<char* const> environment) {
+                               std::span<char* const> environment, const std::string& directory) {
+    if (is_python && !is_plain_path(arguments[0]))
+        return {WARMFORK_REASON_PROGRAM, std::string("which path the interpreter makes of ") +
+                                             arguments[0] + " differs between versions"};
     std::vector<std::string> programs{program};
     if (is_python && arguments[0] != program) programs.push_back(arguments[0]);
     for (const std::string& wanted : programs) {
         // Nothing to look up where the template's own path is given, as with sys.executable.
         if (wanted == template_program) continue;
-        const std::string path = resolve_program(wanted, environment);
+        const std::string found = find_executable(wanted, environment, directory);
+        if (is_python && wanted.find('/') == std::string::npos && !found.starts_with('/'))
+            return {WARMFORK_REASON_PROGRAM, wanted + " is not found by a full path in PATH"};
+        const std::string path = full_path(found, directory);
         if (path.empty() || !is_template_program(is_python, template_program, path))
             return {WARMFORK_REASON_PROGRAM,
                     wanted + " is not the template's program, " + template_program};

@@ -18,13 +18,14 @@ struct ColdReason {
     explicit operator bool() const { return reason != WARMFORK_REASON_NONE; }
 };
 
-/// Is it the template's program, looked up in the child's PATH? `arguments` and `environment`: the
-/// child's. An interpreter has to be so by its first argument as well, from which it finds its
-/// installation.
+/// Is it the template's program, looked up in the child's PATH? `arguments`, `environment` and
+/// `directory`: the child's. An interpreter has to be so by its first argument as well, from which
+/// it finds its installation.
 [[nodiscard]] ColdReason find_program_reason(bool is_python, const std::string& template_program,
                                              const std::string& program,
                                              std::span<char* const> arguments,
-                                             std::span<char* const> environment);
+                                             std::span<char* const> environment,
+                                             const std::string& directory);
 
 /// What of a Python command line only a cold interpreter can do, `command.obstacle` apart.
 /// `standard_streams`: the owner's descriptors for 0, 1 and 2, or -1.
@@ -41,7 +42,16 @@ struct ColdReason {
 
 [[nodiscard]] bool is_same_file(const std::string& one, const std::string& other);
 
-/// The file that execvp would run, as a full path; empty if there is none.
+/// May this process execute the file? Not, whether it is a program.
+[[nodiscard]] bool is_executable(const std::string& path);
+
+/// The file that execvp would run, started in `directory`, by the name that exec gets then; empty
+/// if there is none.
+[[nodiscard]] std::string find_executable(const std::string& program,
+                                          std::span<char* const> environment,
+                                          const std::string& directory);
+
+/// The same of this process's own directory, as a full path.
 [[nodiscard]] std::string resolve_program(const std::string& program,
                                           std::span<char* const> environment);
 

@@ -15,11 +15,6 @@
 namespace warmfork {
 namespace {
 
-std::string directory_of(const Request& request) {
-    const std::string_view directory = request.contents().directory;
-    return directory.empty() ? "." : std::string(directory);
-}
-
 /// What execve counts: the strings, and a pointer to each.
 std::size_t size_at_exec(const Request& request) {
     std::size_t size = request.program().size() + 1;
@@ -39,7 +34,7 @@ std::size_t largest_size_at_exec() {
 /// Where the child looks for modules before its installation: the program's own directory, and what
 /// the request says, or PYTHONPATH.
 std::vector<std::string> import_path(const Request& request, const PythonCommand& command) {
-    const std::string directory = directory_of(request);
+    const std::string directory = request.directory();
     std::vector<std::string> path;
     if (!command.has_safe_path())
         path.push_back(command.kind == PythonCommand::Kind::script
@@ -69,7 +64,7 @@ ColdReason find_image_reason(const Request& request, const PythonCommand& comman
                              const ImageTraits& image, ShadowSearch& shadows) {
     if (ColdReason reason = find_descriptor_reason(request, image.descriptors)) return reason;
     if (has_relative_path(command, request.environment()) &&
-        !is_same_file(directory_of(request), image.directory))
+        !is_same_file(request.directory(), image.directory))
         return {WARMFORK_REASON_ENVIRONMENT,
                 "PYTHONPATH has a relative entry, and the directory is not the template's"};
     const std::string shadow =

@@ -70,6 +70,18 @@ Outcome Request::read(const warmfork_request& request) {
     return {};
 }
 
+Request Request::with_command(const std::string& executed,
+                              std::span<const std::string> arguments) const {
+    Request request(*this);
+    request.arguments_.clear();
+    for (const std::string& argument : arguments) request.arguments_.push_back(argument.c_str());
+    request.request_.executable = nullptr;
+    request.contents_.executable = executed;
+    request.contents_.arguments = request.arguments_;
+    request.contents_.environment = request.environment_;
+    return request;
+}
+
 void Request::make_environment() {
     environment_ = collect(request_.environment ? request_.environment : environ);
     for (const char* change : collect(request_.environment_changes)) {
@@ -94,6 +106,10 @@ void Request::make_descriptor_map() {
         sources_.push_back(entry.source);
         contents_.descriptor_targets.push_back(entry.target);
     }
+}
+
+std::string Request::directory() const {
+    return contents_.directory.empty() ? "." : std::string(contents_.directory);
 }
 
 std::span<char* const> Request::arguments() const {

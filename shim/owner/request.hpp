@@ -1,6 +1,7 @@
 // A warmfork_request, read once: defaults filled in, pointers collected, a record ready to be made.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,12 +17,19 @@ class Request {
     /// live as long as this object. EINVAL: no arguments, or values out of range.
     [[nodiscard]] Outcome read(const warmfork_request& request);
 
+    /// The same with another command line, whose first word is the program. `executed`: the file
+    /// that gives the child its name. All of these, and this request, must live as long.
+    [[nodiscard]] Request with_command(const std::string& executed,
+                                       std::span<const std::string> arguments) const;
+
     warmfork_backend backend() const { return request_.backend; }
     bool nonblocking() const { return request_.flags & WARMFORK_NONBLOCK; }
     Lifetime lifetime() const { return contents_.header.lifetime; }
     std::string program() const {
-        return request_.executable ? request_.executable : request_.arguments[0];
+        return request_.executable ? request_.executable : arguments_[0];
     }
+    /// The child's, which may be relative to the owner's.
+    std::string directory() const;
     std::span<char* const> arguments() const;
     std::span<char* const> environment() const;
     std::uint64_t signals_default() const { return request_.signals_default; }

@@ -12,6 +12,7 @@
 
 #include "child/setup.hpp"
 #include "owner/cold.hpp"
+#include "owner/interpreted_request.hpp"
 #include "owner/keeping.hpp"
 #include "protocol/layout.hpp"
 
@@ -182,7 +183,8 @@ Outcome TemplateHandle::spawn(const Request& request, std::uint32_t count,
     ColdReason reason{WARMFORK_REASON_ASKED, "the cold backend was asked for"};
     if (backend != WARMFORK_BACKEND_COLD) {
         reason = {};
-        Outcome failure = spawn_warm(request, count, backend, reason, ret_spawned);
+        const InterpretedRequest interpreted(request, is_python_, program_);
+        Outcome failure = spawn_warm(interpreted.get(), count, backend, reason, ret_spawned);
         if (!reason) return failure;
         if (backend == WARMFORK_BACKEND_WARM)
             return failure ? failure
@@ -209,7 +211,8 @@ ColdReason find_selection(const Request& request, bool is_python, const std::str
         return {WARMFORK_REASON_LIMITS,
                 "a limit on stack, data or address space only takes effect at exec"};
     if (ColdReason reason = find_program_reason(is_python, program, request.program(),
-                                                request.arguments(), request.environment()))
+                                                request.arguments(), request.environment(),
+                                                request.directory()))
         return reason;
     ret_selection.environment = request.environment();
     if (!is_python) return {};
@@ -320,11 +323,13 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
     }
 }
 
-Outcome TemplateHandle::explain(const Request& request, ColdReason& ret_reason) {
-    if (choose_backend(request.backend(), backend_) == WARMFORK_BACKEND_COLD) {
+Outcome TemplateHandle::explain(const Request& given, ColdReason& ret_reason) {
+    if (choose_backend(given.backend(), backend_) == WARMFORK_BACKEND_COLD) {
         ret_reason = {WARMFORK_REASON_ASKED, "the cold backend was asked for"};
         return {};
     }
+    const InterpretedRequest interpreted(given, is_python_, program_);
+    const Request& request = interpreted.get();
     if (const Outcome failure = check_size(request)) {
         ret_reason = {WARMFORK_REASON_LIMITS, failure->text};
         return {};

@@ -1,15 +1,22 @@
-// Command lines of Python, taken apart as the interpreter does it.
+// Command lines of Python, taken apart as the interpreter does it, and lines of scripts, as the
+// kernel and env do.
 #include <string>
 #include <vector>
 
 #include "fuzz_input.hpp"
 #include "owner/python_command.hpp"
+#include "owner/script_line.hpp"
 
 using namespace warmfork;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     // Arguments, with a NUL between them, behind the interpreter's own name.
     std::string text(fuzz::text_of(fuzz::Input(data, size).rest()));
+    const auto line = parse_script_line(std::string_view(text).substr(0, kScriptLineSize));
+    if (line) {
+        fuzz::require(line->interpreter.starts_with('/'), "an interpreter has its full path");
+        fuzz::require(!line->argument || !line->argument->empty(), "no argument is empty");
+    }
     std::vector<std::string> strings{"python3"};
     for (std::size_t at = 0; at < text.size();) {
         const std::size_t end = std::min(text.find('\0', at), text.size());
@@ -18,6 +25,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     std::vector<char*> arguments;
     for (std::string& string : strings) arguments.push_back(string.data());
+
+    const std::vector<std::string> started = skip_env(strings);
+    fuzz::require(started.empty() || started.front().find('=') == std::string::npos,
+                  "what env starts is a program");
 
     const PythonCommand command = parse_python_command(arguments);
     if (command.obstacle.empty()) {

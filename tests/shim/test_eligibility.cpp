@@ -8,6 +8,7 @@
 
 #include "owner/eligibility.hpp"
 #include "owner/environment.hpp"
+#include "owner/script_line.hpp"
 #include "support/catch.hpp"
 
 using namespace warmfork;
@@ -24,7 +25,8 @@ warmfork_reason reason_for(std::vector<std::string> arguments,
                            std::vector<std::string> environment = {"PATH=/usr/bin:/bin"},
                            const std::string& program = "/bin/sh") {
     const auto argument_pointers = pointers(arguments), variables = pointers(environment);
-    return find_program_reason(true, program, arguments[0], argument_pointers, variables).reason;
+    return find_program_reason(true, program, arguments[0], argument_pointers, variables, ".")
+        .reason;
 }
 
 PythonCommand parse(std::vector<std::string> arguments) {
@@ -96,6 +98,46 @@ TEST_CASE("Standard input is a program unless it is a terminal or closed") {
     std::vector<std::string> inspect{"PYTHONINSPECT=1"};
     CHECK(find_python_reason(parse({"-c", "1"}), pointers(inspect), kClosed).reason ==
           WARMFORK_REASON_COMMAND_LINE);
+}
+
+TEST_CASE("The line of a script is read as the kernel reads it") {
+    const auto parts = [](std::string_view start) {
+        const std::optional<ScriptLine> line = parse_script_line(start);
+        return line ? line->interpreter + "|" + line->argument.value_or("none") : "";
+    };
+    CHECK(parts("#!/bin/x\n#!/bin/y\n") == "/bin/x|none");
+    CHECK(parts("#! \t/bin/x \t\n") == "/bin/x|none");
+    CHECK(parts("#!/bin/x -a  b\t \n") == "/bin/x|-a  b");
+    CHECK(parts("#!/bin/x\r\n") == "/bin/x\r|none");
+    CHECK(parts("#!/bin/x " + std::string(246, 'e') + "\n") == "/bin/x|" + std::string(246, 'e'));
+    for (const std::string start : {"", "#", "#!", "#!\n", "#! \t\n", "/bin/x\n", " #!/bin/x\n",
+                                    "#!/bin/x", "#!x\n", "#!./x\n"})
+        CHECK(parts(start) == "");
+    CHECK(parts("#!/bin/x " + std::string(247, 'e') + "\n") == "");
+    CHECK(parts(std::string_view("#!/bin/x\0y\n", 12)) == "");
+}
+
+TEST_CASE("What env would do is only told where it starts a program and does nothing else") {
+    CHECK(skip_env({"env", "x", "-S", "a=b"}) == Options{"x", "-S", "a=b"});
+    CHECK(skip_env({"env", "-S x\t-y  z ", "s"}) == Options{"x", "-y", "z", "s"});
+    CHECK(skip_env({"env", "-Sx", "s"}) == Options{"x", "s"});
+    CHECK(skip_env({"env", "--split-string=x -y", "s"}) == Options{"x", "-y", "s"});
+    for (const Options& arguments : {Options{"env"},
+                                     {"env", ""},
+                                     {"env", "-"},
+                                     {"env", "a=b", "x"},
+                                     {"env", "-i", "x"},
+                                     {"env", "-S", "x"},
+                                     {"env", "-S ", "x"},
+                                     {"env", "-S-i", "x"},
+                                     {"env", "-Sa=b x"},
+                                     {"env", "-S\"x\""},
+                                     {"env", "-S$x"},
+                                     {"env", "-Sx\\_y"},
+                                     {"env", "-Sx #y"},
+                                     {"env", "--", "x"},
+                                     {"env", "--split-strings=x"}})
+        CHECK(skip_env(arguments).empty());
 }
 
 TEST_CASE("Environments differ in what was read and in what always counts") {

@@ -342,9 +342,9 @@ def _insert_path(entry):
 
 
 def _find_executable(program):
-    """sys.executable of an interpreter that was called so."""
+    """sys.executable of an interpreter that was called so; is_plain_path of eligibility.cpp holds."""
     if "/" in program:
-        return _absolute(program)
+        return _absolute(program[2:] if program.startswith("./") else program)
     for directory in os.environ.get("PATH", "").split(":"):
         path = os.path.join(directory, program)
         if os.path.isfile(path) and os.access(path, os.X_OK):
