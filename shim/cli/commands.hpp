@@ -12,7 +12,8 @@ namespace warmfork::cli {
 struct TemplateOptions {
     std::string name;  ///< of a template of the service; empty: one is opened
     std::vector<std::string> preload;
-    std::string python;  ///< empty: the command's first word
+    std::string python;  ///< empty: the command's first word, or what this is a script of
+    std::vector<std::string> options;  ///< of the interpreter
     bool learn = false;
     std::string program;  ///< whose children it learns from; empty: the command's, if there is one
 };
@@ -64,10 +65,10 @@ struct LogOptions {
 /// error number is put behind it.
 [[nodiscard]] Error own_error(warmfork_stage stage, int error_number, const std::string& text);
 
-/// Starts a template; throws Error.
-/// Takes from a command what has not been said.
+/// Takes from a command what has not been said, and the options of its interpreter.
 void complete(TemplateOptions& options, const std::vector<std::string>& command);
 
+/// Starts a template; throws Error.
 [[nodiscard]] Template open_template(const TemplateOptions& options, std::int32_t spares,
                                      warmfork_backend backend = WARMFORK_BACKEND_DEFAULT);
 

@@ -5,8 +5,11 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "cli/commands.hpp"
+#include "owner/python_command.hpp"
+#include "owner/script_line.hpp"
 
 namespace warmfork::cli {
 
@@ -25,6 +28,28 @@ namespace {
 constexpr int kProgressPeriod = 100;
 constexpr std::chrono::seconds kProgressPatience{1};
 
+/// The command line that an interpreter gets: of a script, what exec makes of it.
+std::vector<std::string> interpreted(const std::vector<std::string>& command) {
+    const auto arguments = detail::pointers(command);
+    const auto environment_size = [] {
+        std::size_t size = 0;
+        while (environ && environ[size]) ++size;
+        return size;
+    };
+    const std::optional<ScriptCommand> script = find_script_command(
+        command.front(), {const_cast<char* const*>(arguments.data()), command.size()},
+        {environ, environment_size()}, ".");
+    return script ? script->arguments : command;
+}
+
+/// What of a command line shapes the interpreter, unless that can only be started cold.
+std::vector<std::string> options_of(const std::vector<std::string>& command) {
+    const auto arguments = detail::pointers(command);
+    const PythonCommand parsed =
+        parse_python_command({const_cast<char* const*>(arguments.data()), command.size()});
+    return parsed.obstacle.empty() ? parsed.options : std::vector<std::string>();
+}
+
 /// A script as a path, or the operand of -m or -c.
 std::string program_of(const std::vector<std::string>& command) {
     for (std::size_t i = 1; i < command.size(); ++i) {
@@ -39,8 +64,10 @@ std::string program_of(const std::vector<std::string>& command) {
 }  // namespace
 
 void complete(TemplateOptions& options, const std::vector<std::string>& command) {
-    if (options.python.empty()) options.python = command.front();
-    if (options.program.empty()) options.program = program_of(command);
+    const std::vector<std::string> arguments = interpreted(command);
+    if (options.python.empty()) options.python = arguments.front();
+    if (options.program.empty()) options.program = program_of(arguments);
+    options.options = options_of(arguments);
 }
 
 Template open_template(const TemplateOptions& options, std::int32_t spares,
@@ -48,7 +75,9 @@ Template open_template(const TemplateOptions& options, std::int32_t spares,
     warmfork_template_options template_options;
     warmfork_template_options_init(&template_options);
     const auto modules = detail::pointers(options.preload);
+    const auto python_options = detail::pointers(options.options);
     template_options.python = options.python.c_str();
+    template_options.python_options = python_options.data();
     template_options.preload = modules.data();
     template_options.learn = options.learn;
     template_options.name = options.program.c_str();

@@ -7,6 +7,8 @@ import unittest
 import zipapp
 
 from support import PYTHON, TestCase, warm_only
+from test_command_line import CLI, run
+
 NAME = os.path.basename(PYTHON)
 
 STATE = """
@@ -167,6 +169,7 @@ class Scripts(TestCase):
         self.assertEqual(self.assert_cold(self.open(), [tool]), (0, "program"))
         self.assert_warm(self.open(backend="warm"), [self.script("bin/tool", f"#!{PYTHON}")])
 
+    @warm_only
     def test_what_is_no_script_of_the_interpreter(self):
         template = self.open()
         lines = {
@@ -193,6 +196,7 @@ class Scripts(TestCase):
             with self.subTest(name):
                 self.assert_cold(template, [self.script(f"bin/{name}", line, "import sys\nprint(sys.argv)\n"), "x"])
 
+    @warm_only
     def test_files_that_cannot_be_executed(self):
         template = self.open()
         denied = self.script("bin/denied", f"#!{PYTHON}", mode=0o644)
@@ -224,6 +228,20 @@ class Scripts(TestCase):
             seen.append(self.seen(popen, [self.script("bin/once", f"#!{PYTHON}", text)])[0])
         self.assertEqual(seen[0], (0, b"gone\n", b""))
         self.assertEqual(seen[1], seen[0])
+
+    @warm_only
+    def test_a_script_is_explained_and_run_by_a_template_of_its_interpreter(self):
+        """Which has the interpreter's options, where no other template is asked for."""
+        paths = [self.script("warm", f"#!{PYTHON} -Es"), self.script("cold", "#!/bin/sh")]
+        done = run("explain", "--", paths[0])
+        self.assertEqual((done.returncode, done.stdout), (0, "warm\n"), done.stderr)
+        done = run("explain", "--python", PYTHON, "--", paths[1])
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("/bin/sh is not the template's program", done.stdout)
+
+        expected = self.seen(subprocess.Popen, [paths[0], "x"])[0]
+        seen = self.seen(subprocess.Popen, [CLI, "run", "--explain", "--", paths[0], "x"])[0]
+        self.assertEqual(seen, (*expected[:2], b"warmfork: served warm\n"))
 
 
 if __name__ == "__main__":
