@@ -151,6 +151,21 @@ class Learning(TestCase):
         self.assertIn("KeyError", refused["failing"])
         self.assertIn("exit status 3", refused["fatal"])
 
+    def test_what_imports_a_module_that_cannot_be_preloaded_is_not_learned_either(self):
+        self.on_the_path({
+            "keeps.py": "import sys\nGIVEN = list(sys.argv)", "user.py": "import keeps", "fails.py": "import keeps\n1 / 0",
+            "last.py": "import user", "innocent.py": "",
+            "pack/__init__.py": "", "pack/part.py": "import keeps", "pack/other.py": "from . import part",
+        })
+        program = "import innocent, last, pack.part, pack.other\ntry: import fails\nexcept ZeroDivisionError: pass"
+        self.children(*[program] * 2)
+        learned = self.children(program)  # is warm
+        self.assertEqual(set(self.names(learned)), {"innocent", "pack"})
+        reasons = dict((module["module"], module["reason"]) for module in learned["refused"])
+        for name in ("keeps", "user", "last", "pack.part", "pack.other"):
+            self.assertIn("arguments in keeps.GIVEN", reasons[name])
+        self.children(program)
+
     def test_a_module_that_has_changed_is_tried_again(self):
         folder = self.on_the_path({"subject.py": "VALUE = 1"})
         self.children("import subject")

@@ -21,7 +21,7 @@ import time
 from . import _native
 from ._findings import Findings
 from ._generators import Generators
-from ._kept import Moment
+from ._kept import Moment, attributes_of
 
 # So many children are asked; of twice as many the reports are kept.
 _CHILDREN = 500
@@ -31,6 +31,7 @@ _SHARE = 0.5
 # the first child waits for both; kilobytes of its memory.
 _MOST_MICROSECONDS_MORE = 5000
 _MOST_KILOBYTES = 256 << 10
+_NOT_ALONE = "no", "it was imported by a module that cannot be preloaded"
 # How long modules may be tried for, in seconds.
 _PATIENCE = 60
 
@@ -145,13 +146,17 @@ def _decide(folder, say, observer):
         gain = round(gain_now)
         remember(f"gain {gain}")
     microseconds = kilobytes = 0
+    left = set()  # modules that came with refused ones, and cannot be forgotten
     for name, cost in _wanted(children, known):
         if microseconds + cost > gain + _MOST_MICROSECONDS_MORE:
             say("no", name, "the image would start later by it than a child does earlier")
             continue
         if not _is_known(known.get(name)):
             say("try", name)
-            known[name] = _try(name, cost, observer)
+            before = set(sys.modules)
+            known[name] = _NOT_ALONE if name in left else _try(name, cost, observer)
+            if known[name][0] == "no":
+                left |= _forget(sys.modules.keys() - before)
             remember(_line(name, known[name]))
         verdict, *facts = known[name]
         if verdict == "no":
@@ -302,6 +307,25 @@ def _try(name, microseconds, observer):
         return "no", "it leaves descriptors open"
     file = getattr(module, "__file__", None) or ""
     return "ok", round(microseconds), kilobytes, _stamp(file), file
+
+
+def _forget(names):
+    """Modules that came with one that was refused: what imports them too is to be seen doing so. Returns those in C, of
+    which many cannot be imported twice."""
+    from importlib.machinery import SourceFileLoader
+
+    names = set(names)
+    for name in list(names):
+        module = sys.modules.get(name)
+        if not isinstance(getattr(module, "__loader__", None), SourceFileLoader):
+            continue
+        del sys.modules[name]
+        names.discard(name)
+        # `from package import module` would take it from there.
+        package, _, attribute = name.rpartition(".")
+        if package in sys.modules and attributes_of(sys.modules[package]).get(attribute) is module:
+            delattr(sys.modules[package], attribute)
+    return names
 
 
 def _remember(folder, line):
