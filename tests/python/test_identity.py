@@ -26,6 +26,9 @@ KEPT = {
     "token": ("import secrets\nTOKEN = secrets.token_hex()", "identity:kept", "random bytes in kept.TOKEN"),
     "id": ("import uuid\nID = uuid.uuid4()", "identity:kept", "random bytes in kept.ID"),
     "arguments": ("import sys\nGIVEN = list(sys.argv)", "identity:kept", "arguments in kept.GIVEN"),
+    "arguments in a default": (
+        "import sys\ndef main(argv=sys.argv[1:]): print(argv)", "identity:kept", "arguments in kept.main"
+    ),
     "encoded arguments": ("import os, sys\nGIVEN = [os.fsencode(a) for a in sys.argv]", "identity:kept", "kept.GIVEN"),
     "program's name": ("import argparse\nparser = argparse.ArgumentParser()", "identity:kept", "arguments in kept.parser"),
     "output": ("print('hello from', __name__)", "output:kept", "hello from kept"),
@@ -40,7 +43,7 @@ HARMLESS = {
     "asks for the process id": "import os\nHAS_PID = os.getpid() > 0\nNUMBER = 3",
     "asks for the time": "import time\nif time.time() < 0: raise SystemExit\nLIMIT = 5.0",
     "has the list of arguments": "from sys import argv",
-    "looks at the arguments": "import sys\nIS_TEST = 'test' in sys.argv",
+    "looks at the arguments": "import sys\nIS_TEST = 'test' in sys.argv or '-x' in sys.argv[1:]",
     "draws random bytes": "import os, random\nos.urandom(16)\nrandom.random()",
     "asks for the machine": "import platform\nPROCESSOR = platform.processor()",
     "writes and closes a file": "import tempfile\nwith tempfile.TemporaryFile() as file: file.write(b'x')",

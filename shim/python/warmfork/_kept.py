@@ -10,6 +10,8 @@ import sys
 import time
 import types
 
+from ._observer import Rest
+
 # Objects of these types hold no others that count.
 _LEAVES = (int, float, complex, str, bytes, bytearray, bool, type(None))
 _CLOSED = (types.ModuleType, types.CodeType, types.FrameType, types.BuiltinFunctionType)
@@ -126,8 +128,8 @@ class _Search:
         return None
 
     def _is_arguments(self, value, kind):
-        if kind is str:
-            return value is self._arguments
+        if kind is str or kind is Rest:
+            return kind is Rest or value is self._arguments
         if kind not in (list, tuple) or len(value) != 1 or type(value[0]) is not bytes:
             return False
         return value[0] == os.fsencode(self._arguments)

@@ -33,6 +33,10 @@ class Seen:
         return Seen(counts, (began[0], ended[0]), (began[1], ended[1]), min(self.output_at, other.output_at))
 
 
+class Rest(list):
+    """A slice of sys.argv, which is told from other lists though it is empty here and would not be in a child."""
+
+
 class _Arguments(list):
     """Stands for sys.argv, and counts how often somebody looks into it."""
 
@@ -49,8 +53,15 @@ def _counting(name):
     return count
 
 
+def _getitem(arguments, index):
+    _Arguments.reads += 1
+    item = list.__getitem__(arguments, index)
+    return Rest(item) if isinstance(index, slice) else item
+
+
+_Arguments.__getitem__ = _getitem
 for _name in (
-    "__getitem__", "__iter__", "__reversed__", "__len__", "__contains__", "__eq__", "__ne__", "__add__", "__mul__",
+    "__iter__", "__reversed__", "__len__", "__contains__", "__eq__", "__ne__", "__add__", "__mul__",
     "__repr__", "copy", "index", "count", "pop",
 ):
     setattr(_Arguments, _name, _counting(_name))
