@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-KINDS = ("serial", "life", "concurrent", "resident", "multiprocessing", "service", "plot")
+KINDS = ("serial", "life", "concurrent", "resident", "multiprocessing", "service", "commands", "plot")
 
 
 def main():

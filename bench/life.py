@@ -36,7 +36,7 @@ _SLOWNESS = {"cold-imports": 10, "cold-at-once": AT_ONCE, "warm-at-once": AT_ONC
 _AT_ONCE_ROWS = ("cold-at-once", "warm-at-once")
 _ROWS_WITH_MEMORY = ("os-fork", "cold-pass", "cold-imports")
 
-_PR_SET_CHILD_SUBREAPER = 36
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def run_all(command):
@@ -77,7 +77,7 @@ def measure(row, count, preload):
 
 
 def run(preload, count, rounds):
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     names = [row for row, _ in ROWS if row != "warm-numpy" or "numpy" in preload]
     measured = {row: [] for row in names}
     progress = common.Progress("lives", rounds * len(names))

@@ -33,12 +33,14 @@ class Service:
     """A warmforkd with one template, in a directory of its own. It listens already: a client that found nobody
     would start another."""
 
-    def __init__(self, preload):
+    def __init__(self, keys, environment=os.environ):
+        """keys: of the template's file, besides the interpreter."""
         self._folder = tempfile.TemporaryDirectory(prefix="warmfork-bench-")
         templates = os.path.join(self._folder.name, "templates.d")
         os.mkdir(templates)
         with open(os.path.join(templates, f"{NAME}.toml"), "w") as file:
-            file.write(f"python = {json.dumps(sys.executable)}\npreload = {json.dumps(preload)}\n")
+            for key, value in {"python": sys.executable, **keys}.items():
+                file.write(f"{key} = {json.dumps(value)}\n")
         self.address = os.path.join(self._folder.name, "socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
             notifications.bind("")
@@ -47,7 +49,7 @@ class Service:
             self._process = subprocess.Popen(
                 [os.path.join(PACKAGE, "_libexec", "warmforkd"), "--config", self._folder.name, "--socket",
                  self.address, "--instance", f"bench-{os.getpid()}"],
-                env={**os.environ, "NOTIFY_SOCKET": name},
+                env={**environment, "NOTIFY_SOCKET": name},
             )
             try:
                 while b"READY=1" not in notifications.recv(4096):
@@ -127,7 +129,7 @@ class Measurements:
 
 
 def measure(preload, cli, count):
-    service = Service(preload)
+    service = Service({"preload": preload})
     times = {row: [] for row, _ in ROWS}
     try:
         measurements = Measurements(preload, cli, service)

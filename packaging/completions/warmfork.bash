@@ -31,6 +31,7 @@ _warmfork_options() {
         'bench resident') echo '--count --small --large --json --help' ;;
         'bench multiprocessing') echo '--preload --count --width --json --help' ;;
         'bench service') echo '--preload --count --cli --json --help' ;;
+        'bench commands') echo '--only --count --cli --json --help' ;;
         'bench plot') echo '--svg --help' ;;
         bench) echo '--python --help' ;;
     esac
@@ -81,11 +82,11 @@ _warmfork() {
         for ((index = 2; index < cword; index++)); do
             case ${words[index]} in
                 --python) ((index++)) ;;
-                serial | life | concurrent | resident | multiprocessing | service | plot) kind=${words[index]}; break ;;
+                serial | life | concurrent | resident | multiprocessing | service | commands | plot) kind=${words[index]}; break ;;
             esac
         done
         if [[ -z $kind ]]; then
-            COMPREPLY=($(compgen -W "serial life concurrent resident multiprocessing service plot $(_warmfork_options bench)" -- "$cur"))
+            COMPREPLY=($(compgen -W "serial life concurrent resident multiprocessing service commands plot $(_warmfork_options bench)" -- "$cur"))
             return
         fi
         if [[ $kind == plot && $cur != -* ]]; then

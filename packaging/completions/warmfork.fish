@@ -45,17 +45,18 @@ complete -c warmfork -n '__warmfork_command profile' -l svg -r -d 'Write a flame
 complete -c warmfork -n '__warmfork_command profile' -l least -x -d 'Leave out what took less, in ms'
 complete -c warmfork -n '__warmfork_command run explain' -xa '(__fish_complete_subcommand --fcs-skip=2)'
 
-complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcommand_from serial life concurrent resident multiprocessing service plot' \
-    -f -a 'serial life concurrent resident multiprocessing service plot'
-complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcommand_from serial life concurrent resident multiprocessing service plot' \
+complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcommand_from serial life concurrent resident multiprocessing service commands plot' \
+    -f -a 'serial life concurrent resident multiprocessing service commands plot'
+complete -c warmfork -n '__warmfork_command bench; and not __fish_seen_subcommand_from serial life concurrent resident multiprocessing service commands plot' \
     -l python -r -d 'The interpreter'
 complete -c warmfork -n '__warmfork_bench serial life concurrent multiprocessing service' -l preload -x -d 'Modules to preload'
-complete -c warmfork -n '__warmfork_bench serial life concurrent resident multiprocessing service' -l count -x -d 'How often'
-complete -c warmfork -n '__warmfork_bench serial life concurrent resident multiprocessing service' -l json -d 'Print JSON'
+complete -c warmfork -n '__warmfork_bench serial life concurrent resident multiprocessing service commands' -l count -x -d 'How often'
+complete -c warmfork -n '__warmfork_bench serial life concurrent resident multiprocessing service commands' -l json -d 'Print JSON'
 complete -c warmfork -n '__warmfork_bench serial' -l unchecked -d 'Also without the checks'
 complete -c warmfork -n '__warmfork_bench life' -l rounds -x -d 'Rounds'
 complete -c warmfork -n '__warmfork_bench concurrent multiprocessing' -l width -x -d 'Children at once'
-complete -c warmfork -n '__warmfork_bench service' -l cli -r -d 'The command line to measure'
+complete -c warmfork -n '__warmfork_bench service commands' -l cli -r -d 'The command line to measure'
+complete -c warmfork -n '__warmfork_bench commands' -l only -x -d 'Tools to measure'
 complete -c warmfork -n '__warmfork_bench resident' -l small -x -d 'Megabytes'
 complete -c warmfork -n '__warmfork_bench resident' -l large -x -d 'Megabytes'
 complete -c warmfork -n '__warmfork_bench plot' -l svg -r -d 'Where to write the drawing'

@@ -96,9 +96,10 @@ void add_doctor(CLI::App& app, int& ret_status) {
 }
 
 void add_bench(CLI::App& app, int& ret_status) {
-    CLI::App* command = app.add_subcommand(
-        "bench",
-        "Measure spawns: serial, concurrent, resident, multiprocessing or service; plot (each has --help)");
+    CLI::App* command = app.add_subcommand("bench",
+                                           "Measure spawns: serial, life, concurrent, resident, "
+                                           "multiprocessing, service or commands; plot "
+                                           "(each has --help)");
     command->prefix_command();
     command->set_help_flag();  // like all of their options it goes to the program
     command->callback([command, &ret_status] {

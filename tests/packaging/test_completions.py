@@ -37,8 +37,8 @@ class Bash(unittest.TestCase):
     def test_values(self):
         self.assertEqual(complete("run", "--backend", ""), {"auto", "warm", "cold"})
         self.assertEqual(complete("bench", ""),
-                         {"serial", "life", "concurrent", "resident", "multiprocessing", "service", "plot", "--python",
-                          "--help"})
+                         {"serial", "life", "concurrent", "resident", "multiprocessing", "service", "commands", "plot",
+                          "--python", "--help"})
         self.assertEqual(complete("bench", "--python", "/usr/bin/python3", "res"), {"resident"})
 
     def test_files(self):

@@ -218,6 +218,31 @@ class Bench(TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(done.stdout.count("wanted: at most"), 3)
 
+    def test_the_benchmark_of_commands_measures_what_is_installed(self):
+        done = run("bench", "--python", PYTHON, "commands", "--only", "pip,ansible", "--count", "1", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        result = json.loads(done.stdout)
+        self.assertEqual({*result["rows"], *result["skipped"]}, {"pip", "ansible"})
+        for reason in result["skipped"].values():
+            self.assertIn("is not installed", reason)
+        for row in result["rows"].values():
+            self.assertEqual(row["differences"], [])
+            for kind in ("cold", "warm"):
+                self.assertGreater(row[kind]["wall_us"], 0)
+                self.assertGreater(row[kind]["page_faults"], 0)
+        self.assertEqual(run("bench", "--python", PYTHON, "commands", "--only", "no-such").returncode, 2)
+
+    def test_commands_differ_where_two_cold_ones_agree(self):
+        from warmfork.bench.commands import differences
+
+        cold = 0, b"a\nat 10:01\n", b"", {"x": b"1", "log": b"10:01"}
+        other = 0, b"a\nat 10:02\n", b"", {"x": b"1", "log": b"10:02"}
+        self.assertEqual(differences(cold, other, (0, b"a\nat 10:03\n", b"", {"x": b"1", "log": b"10:03"})), [])
+        self.assertEqual(
+            differences(cold, other, (1, b"b\nat 10:03\n", b"oh", {"x": b"2", "log": b"", "y": b""})),
+            ["status 1 instead of 0", "output", "error output", "file y", "file x"],
+        )
+
 
 class Help(TestCase):
     def test_help_says_what_there_is(self):
