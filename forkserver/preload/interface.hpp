@@ -8,7 +8,7 @@
 namespace warmfork {
 
 /// Raised whenever PreloadInterface changes.
-inline constexpr std::uint32_t kPreloadVersion = 4;
+inline constexpr std::uint32_t kPreloadVersion = 5;
 inline constexpr const char* kPreloadSymbol = "warmfork_preload_interface";
 
 /// One registration by pthread_atfork; each function may be null.
@@ -82,6 +82,9 @@ struct PreloadInterface {
     /// recorded.
     void (*resume_recording)();
     const AskedForIdentity* asked;
+    /// Has this process asked for a filter of system calls (seccomp), or one that it was forked
+    /// from?
+    const bool* has_filter;
 };
 
 using PreloadEntry = const PreloadInterface* (*)();

@@ -1,6 +1,8 @@
 // The calls of libc by which a program asks which process and thread it is and what time it is, and
-// draws random bytes; passed on and noted with who called.
+// draws random bytes; passed on and noted with who called. And those by which it limits which
+// system calls it may make.
 #include <dlfcn.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/types.h>
@@ -96,10 +98,24 @@ EXPORT long syscall(long number, ...) noexcept {
     if ((number == SYS_getpid || number == SYS_gettid) && recorder::is_recording())
         recorder::note_asked(
             number == SYS_getpid ? warmfork::kAskedProcess : warmfork::kAskedThread, caller);
+    if (number == SYS_seccomp || (number == SYS_prctl && values[0] == PR_SET_SECCOMP))
+        recorder::note_filter();
     const long result = real_system_call()(number, values[0], values[1], values[2], values[3],
                                            values[4], values[5]);
     if (number == SYS_getrandom) noted(reinterpret_cast<void*>(values[0]), result, caller);
     return result;
+}
+
+EXPORT int prctl(int option, ...) noexcept {
+    static int (*real)(int, ...);
+    if (!real) real = next<int (*)(int, ...)>("prctl");
+    va_list arguments;
+    va_start(arguments, option);
+    unsigned long values[4];
+    for (unsigned long& value : values) value = va_arg(arguments, unsigned long);
+    va_end(arguments);
+    if (option == PR_SET_SECCOMP) recorder::note_filter();
+    return real(option, values[0], values[1], values[2], values[3]);
 }
 
 }  // extern "C"

@@ -82,6 +82,7 @@ __attribute__((constructor)) void take_over() {
     interface.stop_recording = warmfork::recorder::stop;
     interface.resume_recording = warmfork::recorder::resume;
     interface.asked = warmfork::recorder::asked();
+    interface.has_filter = warmfork::recorder::has_filter();
     const char* channel = std::getenv(warmfork::kChannelVariable);
     if (!channel) return;
     // Not for what preloading may start, nor in the way of what it opens.

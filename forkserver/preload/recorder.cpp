@@ -39,6 +39,7 @@ std::size_t file_count = 0;
 std::uint32_t variable_slots[2 * kMostVariables];
 std::uint32_t file_slots[2 * kMostFiles];
 AskedForIdentity noted{{}, {}, {}, 0, true, true};
+bool is_filtered = false;
 
 /// Not by libc's own, which is interposed, and notes who calls it.
 pid_t own_process() {
@@ -211,6 +212,14 @@ void note_random(const void* bytes, std::size_t size, const void* caller) {
 
 const AskedForIdentity* asked() {
     return &noted;
+}
+
+void note_filter() {
+    is_filtered = true;
+}
+
+const bool* has_filter() {
+    return &is_filtered;
 }
 
 }  // namespace warmfork::recorder

@@ -32,4 +32,9 @@ void note_random(const void* bytes, std::size_t size, const void* caller);
 /// What was noted by these two.
 const AskedForIdentity* asked();
 
+/// This process is about to limit which system calls it may make.
+void note_filter();
+/// Has it done so, or has one that it was forked from?
+const bool* has_filter();
+
 }  // namespace warmfork::recorder

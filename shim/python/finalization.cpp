@@ -11,6 +11,7 @@
 
 #include "departure.hpp"
 #include "frozen_image.hpp"
+#include "image_pages.hpp"
 #include "python_objects.hpp"
 
 namespace warmfork::python {
@@ -115,10 +116,11 @@ void unfreeze() {
 
 PyObject* freeze_image(PyObject*, PyObject* arguments) {
     PyObject *types, *of_python, *generator_type, *class_callback, *file_types;
-    PyObject *first_builtins, *namespaces;
+    PyObject *fixed, *in_one_piece, *first_builtins, *namespaces;
     int is_last;
-    if (!PyArg_ParseTuple(arguments, "OOOOOOOp", &types, &of_python, &generator_type,
-                          &class_callback, &file_types, &first_builtins, &namespaces, &is_last))
+    if (!PyArg_ParseTuple(arguments, "OOOOOOOOOp", &types, &of_python, &generator_type,
+                          &class_callback, &file_types, &fixed, &in_one_piece, &first_builtins,
+                          &namespaces, &is_last))
         return nullptr;
     if (!unfreeze_function) {
         is_called_last = is_last;
@@ -130,11 +132,13 @@ PyObject* freeze_image(PyObject*, PyObject* arguments) {
         own_namespaces.push_back(PyList_GetItem(namespaces, i));
         Py_INCREF(own_namespaces.back());
     }
-    if (!freeze(types, of_python, generator_type, class_callback, file_types)) return nullptr;
+    if (!freeze(types, of_python, generator_type, class_callback, file_types, fixed, in_one_piece))
+        return nullptr;
     Py_RETURN_NONE;
 }
 
 bool begin_own_objects() {
+    ImagePages::begin_child();
     first_own_object = PyList_New(0);
     return first_own_object != nullptr;
 }

@@ -83,6 +83,7 @@ class Census {
     void take(long count) {
         image.types.forget();
         image.has_untracked_finalizers = false;
+        image.pages.clear();
         image.objects.clear();
         image.objects.reserve(static_cast<std::size_t>(count));
         // As a rule they refer to twice as many, each from several places.
@@ -93,8 +94,12 @@ class Census {
         streams_ = parts_of_streams();
         for_each_object(*image.frozen, [this](PyObject* object) {
             image.objects.push_back({object, Glance(object, type_of(object)).hash});
-            return type_of(object).traverse(object, note, this);
+            referents_.clear();
+            type_of(object).traverse(object, note_of_image, this);
+            add_to_pages(object);
+            return 0;
         });
+        image.pages.close();
         while (!to_visit_.empty()) {
             PyObject* object = to_visit_.back();
             to_visit_.pop_back();
@@ -103,6 +108,18 @@ class Census {
     }
 
   private:
+    /// One that may come to an end of its own does so without being written to.
+    void add_to_pages(PyObject* object) {
+        const bool has_end = type_of(object).end == End::finalizer;
+        image.pages.add(reinterpret_cast<CollectorHead*>(object) - 1,
+                        has_end ? nullptr : image.layouts.parts_of(object, referents_));
+    }
+
+    static int note_of_image(PyObject* object, void* argument) {
+        static_cast<Census*>(argument)->referents_.push_back(object);
+        return note(object, argument);
+    }
+
     static int note(PyObject* object, void* argument) {
         auto& self = *static_cast<Census*>(argument);
         image.members.add(object);
@@ -118,6 +135,7 @@ class Census {
     }
 
     std::vector<const PyObject*> streams_;
+    std::vector<const PyObject*> referents_;  // of one object
     std::unordered_set<const PyObject*> reached_;
     std::vector<PyObject*> to_visit_;  // no recursion: tuples may be nested at any depth
 };
@@ -212,7 +230,8 @@ void let_go() {
 }
 
 bool freeze(PyObject* types, PyObject* of_python, PyObject* generator_type,
-            PyObject* class_callback, PyObject* file_types) {
+            PyObject* class_callback, PyObject* file_types, PyObject* fixed,
+            PyObject* in_one_piece) {
     for (Py_ssize_t i = 0; i < PyList_Size(file_types); ++i)
         image.file_types.insert(reinterpret_cast<PyTypeObject*>(PyList_GetItem(file_types, i)));
     image.class_callback = reinterpret_cast<void*>(PyCFunction_GetFunction(class_callback));
@@ -221,6 +240,7 @@ bool freeze(PyObject* types, PyObject* of_python, PyObject* generator_type,
     image.of_builtins = PyModule_GetDict(PyImport_AddModule("builtins"));
     image.generator_type = reinterpret_cast<PyTypeObject*>(generator_type);
     image.types.know(types, of_python);
+    image.layouts.know(fixed, in_one_piece, of_python);
     const Reference code(Py_CompileString("0", "", Py_eval_input));
     if (!code) return false;
     image.code_type = Py_TYPE(code.get());

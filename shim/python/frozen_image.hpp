@@ -5,6 +5,7 @@
 #include <Python.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -16,9 +17,11 @@ namespace warmfork::python {
 /// objects end as what they hold does, without anything to be seen. `of_python`: any class that
 /// Python code has defined.
 /// `class_callback`: of the weak references by which the module abc remembers classes.
-/// `file_types`: of the module io. False with an exception set.
+/// `file_types`: of the module io. `fixed`, `in_one_piece`: see ObjectLayouts. False with an
+/// exception set.
 bool freeze(PyObject* types, PyObject* of_python, PyObject* generator_type,
-            PyObject* class_callback, PyObject* file_types);
+            PyObject* class_callback, PyObject* file_types, PyObject* fixed,
+            PyObject* in_one_piece);
 
 /// In the template, before it serves: notes what is frozen, for `ImageSearch`.
 void take_census();
@@ -91,7 +94,12 @@ class ImageSearch {
     int find(bool is_file);
     void count(const PyObject* object);
     bool has_end(PyObject* object) const;
+    void note_reused();
     bool finds_end_in_image();
+    bool finds_end_in_all();
+    bool finds_end_in_chosen();
+    bool finds_end_around(std::size_t& next);
+    bool has_end_below(PyObject* object, const std::uint64_t* referents);
     bool finds_end_below();
 
     Marks marks_;
@@ -99,6 +107,7 @@ class ImageSearch {
     std::unordered_set<const PyObject*> reached_;
     std::vector<PyObject*> to_visit_;
     std::unordered_map<const PyObject*, Py_ssize_t> known_references_;  ///< to own functions
+    bool has_reused_ = false;
     bool ends_of_image_count_ = true;
     bool goes_on_ = false;        ///< whatever it finds
     PyObject* holder_ = nullptr;  ///< what of the image is being looked at

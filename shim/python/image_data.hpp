@@ -16,6 +16,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "image_pages.hpp"
+#include "object_layout.hpp"
 #include "python_objects.hpp"
 
 namespace warmfork::python {
@@ -159,7 +161,7 @@ class Addresses {
     bool may_contain(const PyObject* object) const { return bits_[index(object)] & bit(object); }
 
   private:
-    static constexpr std::size_t kBitsEach = 16;
+    static constexpr std::size_t kBitsEach = 32;
 
     static std::uint64_t hash(const PyObject* object) {
         return reinterpret_cast<std::uintptr_t>(object) * 0x9e3779b97f4a7c15 >> 16;
@@ -190,8 +192,10 @@ struct Image {
     const PyObject *of_system = nullptr, *of_builtins = nullptr;  ///< dictionaries of the modules
     std::array<PyObject*, kStreamNames.size()> streams{};
     std::vector<Frozen> objects;  ///< in the order of their ring
-    Addresses members;            ///< of all that these refer to
-    Addresses reused;             ///< for a search, which had better not ask for so much memory
+    ImagePages pages;             ///< of these, in this order
+    ObjectLayouts layouts;
+    Addresses members;  ///< of all that these refer to
+    Addresses reused;   ///< for a search, which had better not ask for so much memory
     /// Those with an End::unknown that the collector does not know either: never freed, so that no
     /// other object has the address of one.
     std::unordered_set<const PyObject*> unknown;

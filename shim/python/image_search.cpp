@@ -10,7 +10,7 @@ namespace warmfork::python {
 namespace {
 
 // Objects lie all over the memory, which is what the search waits for.
-constexpr std::ptrdiff_t kAhead = 16;
+constexpr std::size_t kAhead = 16;
 
 // Their callbacks of weak references only forget them.
 constexpr std::array kQuietModules = {"weakref", "_weakrefset", "logging"};
@@ -179,36 +179,116 @@ bool ImageSearch::has_end(PyObject* object) const {
     return PyWeakref_Check(object) && tells_somebody(object);
 }
 
-/// Looks closely only at what does not refer to the same objects as it did in the template. Where
-/// one of these has been freed, another may have its address, and its place: so far as they are of
-/// the collector's these are looked for. That others, which end by themselves, take just the place
-/// of something that was freed is left to chance.
-bool ImageSearch::finds_end_in_image() {
-    Addresses& reused = image.reused;
-    bool has_reused = false;
-    reused.clear();
-    any_own([&](PyObject* object) {
-        if (image.members.may_contain(object)) reused.add(object), has_reused = true;
+/// Which addresses of the image objects of the program have: where one of the image has been freed,
+/// another may have its place.
+void ImageSearch::note_reused() {
+    image.reused.clear();
+    has_reused_ = false;
+    any_own([this](PyObject* object) {
+        if (image.members.may_contain(object)) image.reused.add(object), has_reused_ = true;
         return 0;
     });
+}
+
+/// Of an object of the image; null: it is none. Looks closely only at one that does not refer to
+/// the same as it did in the template. Objects that have taken the place of something that was
+/// freed are looked for so far as they are of the collector's. That others, which end by
+/// themselves, take just such a place is left to chance.
+bool ImageSearch::has_end_below(PyObject* object, const std::uint64_t* referents) {
+    const Type& type = type_of(object);
+    if (type.end == End::finalizer && ends_of_image_count_ && has_finalizer(object, streams_))
+        return true;
+    const Glance glance(object, type, has_reused_ ? &image.reused : nullptr);
+    const bool is_same = referents && *referents == glance.hash;
     const PyObject* modules = PyImport_GetModuleDict();  // does not count: it is emptied first
+    if ((is_same && !glance.may_have_found) || object == modules) return false;
+    holder_ = object;
+    const bool loses_first = object == image.of_system || object == image.of_builtins;
+    const int is_found = loses_first
+                             ? visit_values(object)
+                             : type.traverse(object, is_same ? visit_own : visit_from_image, this);
+    return is_found || finds_end_below();
+}
+
+bool ImageSearch::finds_end_in_image() {
+    note_reused();
+    return image.pages.choose() ? finds_end_in_chosen() : finds_end_in_all();
+}
+
+bool ImageSearch::finds_end_in_all() {
     auto known = image.objects.begin();
     return for_each_object(*image.frozen, [&](PyObject* object) {
-        const Type& type = type_of(object);
-        if (type.end == End::finalizer && ends_of_image_count_ && has_finalizer(object, streams_))
-            return 1;
         while (known != image.objects.end() && known->object != object) ++known;
-        if (image.objects.end() - known > kAhead) __builtin_prefetch(known[kAhead].object);
-        const Glance glance(object, type, has_reused ? &reused : nullptr);
-        const bool is_same = known != image.objects.end() && known->referents == glance.hash;
-        if ((is_same && !glance.may_have_found) || object == modules) return 0;
-        holder_ = object;
-        const bool loses_first = object == image.of_system || object == image.of_builtins;
-        const int is_found =
-            loses_first ? visit_values(object)
-                        : type.traverse(object, is_same ? visit_own : visit_from_image, this);
-        return int{is_found || finds_end_below()};
+        if (image.objects.end() - known > std::ptrdiff_t{kAhead})
+            __builtin_prefetch(known[kAhead].object);
+        const bool is_known = known != image.objects.end();
+        return int{has_end_below(object, is_known ? &known->referents : nullptr)};
     });
+}
+
+/// The first chosen one from there on, and the table of one that is on its way already.
+void prefetch_from(std::size_t index, std::size_t next) {
+    index = image.pages.next_chosen(index);
+    if (index < image.objects.size()) __builtin_prefetch(image.objects[index].object);
+    next = image.pages.next_chosen(next);
+    if (next >= image.objects.size() || image.pages.is_head_gone(next)) return;
+    const PyObject* object = image.objects[next].object;
+    if (Py_TYPE(object) == &PyDict_Type)  // or it has been one
+        __builtin_prefetch(*reinterpret_cast<void* const*>(
+            reinterpret_cast<const std::byte*>(object) + kDictionaryTable));
+}
+
+CollectorHead& head_at(std::size_t index) {
+    return head_of(const_cast<PyObject*>(image.objects[index].object));
+}
+
+/// Does it still lie between the same two? Nothing of that is left of one that has been freed.
+bool is_in_place(std::size_t index) {
+    if (image.pages.is_head_gone(index)) return false;
+    const CollectorHead& head = head_at(index);
+    const std::size_t next = index + 1;
+    return head_in(head.previous) == (index > 0 ? &head_at(index - 1) : image.frozen) &&
+           head_in(head.next) == (next < image.objects.size() ? &head_at(next) : image.frozen);
+}
+
+/// Of those that the child may have written to.
+bool ImageSearch::finds_end_in_chosen() {
+    const ImagePages& pages = image.pages;
+    for (std::size_t next = pages.next_chosen(0); next < pages.size();) {
+        prefetch_from(next + kAhead, next + kAhead / 2);
+        if (pages.is_head_written(next) && !is_in_place(next)) {
+            if (finds_end_around(next)) return true;
+        } else if (has_end_below(const_cast<PyObject*>(image.objects[next].object),
+                                 &image.objects[next].referents)) {
+            return true;
+        }
+        next = pages.next_chosen(next + 1);
+    }
+    return false;
+}
+
+/// `next` may be no more, or a neighbour of it. Goes on with the ring from one in front of it on
+/// that is in there, up to one behind it.
+bool ImageSearch::finds_end_around(std::size_t& next) {
+    const ImagePages& pages = image.pages;
+    std::size_t begin = next;
+    while (begin > 0 && pages.is_head_written(begin - 1) && !is_in_place(begin - 1)) --begin;
+    std::size_t end = next + 1;
+    while (end < pages.size() && pages.is_head_written(end) && !is_in_place(end)) ++end;
+    const CollectorHead* const behind = end < pages.size() ? &head_at(end) : image.frozen;
+    const CollectorHead* head = begin > 0 ? &head_at(begin - 1) : image.frozen;
+    for (head = head_in(head->next); head != behind; head = head_in(head->next), ++begin) {
+        const void* const object = head + 1;
+        while (begin < end && image.objects[begin].object != object) ++begin;
+        // What nobody knows: let CPython find all ends there are.
+        if (begin == end) return true;
+        if (begin >= next && pages.is_chosen(begin) &&
+            has_end_below(static_cast<PyObject*>(const_cast<void*>(object)),
+                          &image.objects[begin].referents))
+            return true;
+    }
+    next = end - 1;
+    return false;
 }
 
 bool ImageSearch::finds_end_below() {

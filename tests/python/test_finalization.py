@@ -51,6 +51,34 @@ class Lazy:
         import json
         print(json.dumps("lazy"))
 weak = weakref.WeakValueDictionary(slot=slot)
+holding = Class()
+holding.value = 1
+members = {1}
+long = [None] * 100_000
+wide = dict.fromkeys(range(50_000))
+large = (kept,) * 50_000
+parts = [[number] for number in range(2_000)]
+"""
+
+# Forbids the process to open any more files; one that tries to is killed.
+FORBIDDING = """
+import ctypes, platform, struct
+number = {"x86_64": 257, "aarch64": 56}[platform.machine()]
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, 0x80000000), (6, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in code))
+filter = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(code)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert %s == 0
+"""
+
+# A process that the program has forked, and that ends after it.
+FORKED = """
+read_end, write_end = os.pipe()
+if os.fork() == 0:
+    os.close(write_end)
+    os.read(read_end, 1)
+    os._exit(0)
 """
 
 # What the programs begin with.
@@ -188,6 +216,17 @@ PROGRAMS = {
     "text_over_an_own_class": "import io\nclass Sink:\n    closed = False\n    def readable(self): return False\n    def writable(self): return True\n    def seekable(self): return False\n    def write(self, data): os.write(1, data); return len(data)\n    def flush(self): pass\n    def close(self): os.write(1, b'closed')\nfile = io.TextIOWrapper(Sink()); file.write('text'); store.kept[1] = file",
     "encoded_by_own_code": "import codecs, io\nclass Encoder(codecs.IncrementalEncoder):\n    def encode(self, text, final=False): os.write(1, b'encoded'); return text.encode()\ncodecs.register(lambda name: codecs.CodecInfo(None, None, incrementalencoder=Encoder, name='own') if name == 'own' else None)\nfile = open('a', 'w', encoding='own'); file.write('x'); store.kept[1] = file",
     "several_on_one_descriptor": "one = open('a', 'w'); two = open(one.fileno(), 'w', closefd=False); one.write('1'); two.write('2')",
+    "loud_as_attribute": "store.holding.value = Loud('value')",
+    "loud_as_another_attribute": "store.holding.other = Loud('other')",
+    "loud_in_set": "store.members.add(Loud('member'))",
+    "loud_in_long_list": "store.long[70_000] = Loud('long')",
+    "loud_behind_long_list": "store.long.append(Loud('long'))",
+    "loud_in_wide_dictionary": "store.wide[40_000] = Loud('wide')",
+    "loud_beside_freed": "del store.parts[::3]; store.parts[7].append(Loud('parts'))",
+    "loud_when_much_memory_is_no_more": "del store.large, store.parts; store.kept[1] = Loud('less')",
+    "loud_without_descriptors": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); store.kept[1] = Loud('limited')",
+    "loud_where_no_file_may_be_opened": FORBIDDING % "libc.prctl(22, 2, filter, 0, 0)" + "store.kept[1] = Loud('filtered')",
+    "loud_where_no_file_may_be_opened_any_more": FORBIDDING % "libc.syscall({'x86_64': 317, 'aarch64': 277}[platform.machine()], 1, 0, filter)" + "loud = Loud('filtered')",
     "weak_reference": "import gc; del store.slot; gc.collect(); print(dict(store.weak))",
 }
 
@@ -220,6 +259,18 @@ CAPSULE_PROGRAMS = {
     "in_constants": "f = store.function; f.__code__ = f.__code__.replace(co_consts=(None, store.make()))",
     "in_function_of_the_program": "def f(x=store.make()): pass\nstore.values.append(f)",
     "in_main": "x = store.make()",
+    "in_one_of_many": "store.parts[1_000].append(store.make())",
+    "in_set": "store.members.add(store.make())",
+    "in_long_list": "store.long[70_000] = store.make()",
+    "behind_long_list": "store.long.append(store.make())",
+    "in_wide_dictionary": "store.wide[40_000] = store.make()",
+    "as_attribute": "store.holding.value = store.make()",
+    "as_another_attribute": "store.holding.other = store.make()",
+    "beside_freed": "del store.parts[::3]; store.parts[7].append(store.make())",
+    "when_much_memory_is_no_more": "del store.large, store.parts; store.kept[1] = store.make()",
+    "while_a_forked_process_lives": "store.parts[1_000].append(store.make())" + FORKED,
+    "after_a_forked_process": FORKED + "store.parts[1_000].append(store.make())",
+    "without_descriptors": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); store.kept[1] = store.make()",
 }
 
 

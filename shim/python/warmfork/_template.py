@@ -407,6 +407,21 @@ def _file_types():
     ]
 
 
+def _fixed_types():
+    """Types whose objects refer to the same as long as they live."""
+    return [
+        tuple, frozenset, _weakref.ref, types.MethodType, types.WrapperDescriptorType, types.MethodDescriptorType,
+        types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
+    ]
+
+
+def _types_in_one_piece():
+    """Types whose objects keep all that they refer to in the memory that the sizes of their type tell of."""
+    return [
+        staticmethod, classmethod, property, types.FunctionType, types.CellType, types.BuiltinFunctionType,
+    ]
+
+
 def _callback_of_a_class():
     """Of the weak references by which the module abc remembers classes; it does nothing but forget one."""
 
@@ -551,7 +566,7 @@ def _preload(start):
     namespaces = [globals(), vars(_child), vars(sys.modules["__main__"])]
     _native.freeze_image(
         _types_without_end(), _Image, types.GeneratorType, _callback_of_a_class(), _file_types(),
-        base.first_builtins, namespaces, is_called_last,
+        _fixed_types(), _types_in_one_piece(), base.first_builtins, namespaces, is_called_last,
     )
     return [
         _child,
