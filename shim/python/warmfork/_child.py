@@ -197,6 +197,7 @@ if __name__ == "__main__":
 """
 
 _REHEARSAL_OF_MULTIPROCESSING = f"""\
+import sys
 try:
     sys.modules["{_MULTIPROCESSING}"].rehearse()
 except Exception:
@@ -207,8 +208,9 @@ except Exception:
 def rehearsal(pipes):
     """The program to rehearse with; the streams are put on the pipes before."""
     _renew_streams(pipes)
-    program = _REHEARSAL.format(modules=", ".join(["builtins", *_preloaded]))
-    return program + (_REHEARSAL_OF_MULTIPROCESSING if _known_codes else "")
+    if _known_codes:
+        return _REHEARSAL_OF_MULTIPROCESSING  # what children of a context come by
+    return _REHEARSAL.format(modules=", ".join(["builtins", *_preloaded]))
 
 
 def part_from_siblings():
