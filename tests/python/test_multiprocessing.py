@@ -310,6 +310,10 @@ class Rehearsals(TestCase):
                 os.listdir("/proc/self/fd"),
             )
 
+        warmfork.multiprocessing.prepare_rehearsal()
+        current, key = process.current_process(), process.current_process().authkey
+        self.addCleanup(setattr, current, "authkey", key)
+        current.authkey = b"another one since"
         before = state()
         warmfork.multiprocessing.rehearse()
         self.assertEqual(state(), before)

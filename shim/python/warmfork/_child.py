@@ -156,7 +156,10 @@ def remember_image(
     _keeps_moment = _logging is not None or _multiprocessing is not None
     if _MULTIPROCESSING in sys.modules:
         module = sys.modules[_MULTIPROCESSING]
+        module.prepare_rehearsal()
         _known_codes[module.CHILD + "\n"] = module.CHILD_CODE
+        text = _REHEARSAL_OF_MULTIPROCESSING + "\n"
+        _known_codes[text] = compile(text, "<string>", "exec", 0, True)
     _threading = sys.modules.get("threading")
 
 

@@ -98,7 +98,7 @@ class _Popen(popen_fork.Popen):
         warm_context = getattr(process_object, "_warm_context", _default)
         ours, childs, spawned = [], [], []
         try:
-            data = _pickle(self, process_object, warm_context.definition)
+            data = _write(_pickle(self, process_object, warm_context.definition))
             childs.append(data)
             tracker = _tracker()
             # Of each pipe the one end is this process's, the other the child's: its end of file is a death.
@@ -153,8 +153,7 @@ class _Popen(popen_fork.Popen):
 
 
 def _pickle(popen, process_object, definition):
-    """A file with what the child unpickles: it finds it there and need not be woken again. definition: of
-    the context, for the child's own processes."""
+    """What the child unpickles. definition: of the context, for the child's own processes."""
     pickled = io.BytesIO()
     context.set_spawning_popen(popen)
     try:
@@ -163,15 +162,16 @@ def _pickle(popen, process_object, definition):
         reduction.dump(process_object, pickled)
     finally:
         context.set_spawning_popen(None)
-    return _write(pickled.getbuffer())
+    return pickled.getvalue()
 
 
 def _write(pickled):
-    """A file with it, at which the file is to be read on, behind the search path of this process."""
+    """A file with it, at which the file is to be read on, behind the search path of this process: the child finds
+    it there and need not be woken again."""
     path = reduction.pickle.dumps(sys.path)
     data = os.memfd_create("warmfork-process")
     try:
-        for view in (memoryview(path), pickled):
+        for view in map(memoryview, (path, pickled)):
             while view:
                 view = view[os.write(data, view):]
         os.lseek(data, len(path), os.SEEK_SET)
@@ -236,15 +236,28 @@ def run_child():
     sys.exit(spawn._main(data, parent))
 
 
-class _Rehearsal:
-    """Stands in for the _Popen of a process that is never started."""
-
-    DupFd = _InheritedDescriptor
-    duplicate_for_child = staticmethod(os.dup)
+_rehearsed = b""  # what spares unpickle
 
 
-def _rehearsed_target(write_end, **keywords):
-    os.write(write_end.fileno(), b"")
+def _rehearsed_target(*arguments, **keywords):
+    """What is called may be anything."""
+
+
+def prepare_rehearsal():
+    """In the template, for its spares."""
+    global _rehearsed
+    current = process.current_process()
+    state = {
+        "_identity": (1,), "_config": {}, "_parent_pid": os.getpid(), "_parent_name": current.name,
+        "_popen": None, "_closed": False, "_target": _rehearsed_target, "_args": (1,),
+        "_kwargs": {"key": ["value", 1, 1.5]}, "_name": current.name,
+    }
+    try:
+        _rehearsed = _pickle(object(), _rebuild_process(state), _default.definition)
+    except Exception:  # it has no directory, or a module has left something of its own: spares do without
+        _rehearsed = b""
+    finally:
+        _Preparation._kept = None, None
 
 
 def _changed_by_children():
@@ -261,31 +274,25 @@ def rehearse():
     """In a spare: the way of a child to its target, for the pages that this writes to. Nothing of it stays."""
     kept = [(holder, name, getattr(holder, name)) for holder, name in _changed_by_children()]
     contexts, current = dict(_contexts), process.current_process()
+    key = current.authkey  # each spare has its own by now
     mains = {name: sys.modules[name] for name in ("__main__", "__mp_main__") if name in sys.modules}
     descriptors = []
     try:
         sys.modules["__main__"] = type(sys)("__main__")
         spawn.runpy = None  # no main module is run again, whatever comes
-        read_end, write_end = connection.Pipe(duplex=False)
-        with read_end, write_end:
-            state = {
-                "_identity": (1,), "_config": {}, "_parent_pid": os.getppid(), "_parent_name": current.name,
-                "_popen": None, "_closed": False, "_target": _rehearsed_target, "_args": (write_end,),
-                "_kwargs": {"key": ["value", 1, 1.5]}, "_name": current.name,
-            }
-            data = _pickle(_Rehearsal(), _rebuild_process(state), _default.definition)
-            # All this is the end of the process, which this one does not come to.
-            util._exit_function = process.threading._shutdown = bool
-            sys.stdin = open(os.devnull, encoding="utf-8")  # to be closed
-            sys.argv = ["-c", "--multiprocessing-fork", str(data), str(read_end.fileno()), "-1"]
-            try:
-                exec(CHILD_CODE, {"__name__": "__main__"})
-            except SystemExit:
-                descriptors.append(sys.stdin.fileno())
+        # All this is the end of the process, which this one does not come to.
+        util._exit_function = process.threading._shutdown = bool
+        sys.stdin = open(os.devnull, encoding="utf-8")  # to be closed
+        sys.argv = ["-c", "--multiprocessing-fork", str(_write(_rehearsed)), "-1", "-1"]
+        try:
+            exec(CHILD_CODE, {"__name__": "__main__"})
+        except SystemExit:
+            descriptors.append(sys.stdin.fileno())
     finally:
         util.close_fds(*descriptors)
         for holder, name, value in kept:
             setattr(holder, name, value)
+        current.authkey = key
         sys.modules.update(mains)
         _contexts.clear()
         _contexts.update(contexts)
