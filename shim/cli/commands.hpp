@@ -78,7 +78,8 @@ void wait_with_progress(Template& waited_for);
 /// Says whether a command would be warm, without starting it. 0: warm; 2: cold.
 int explain(const ExplainOptions& options);
 
-/// Spawns a command, forwards signals to it and waits for it.
+/// Spawns a command, forwards signals to it and waits for it. Where a signal ends it this process
+/// dies by the same one.
 int run_one(const RunOptions& options);
 
 /// Opens a template and prints its report.

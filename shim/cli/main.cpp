@@ -65,7 +65,7 @@ void add_run(CLI::App& app, int& ret_status) {
         "its process group (before Linux 6.9 to itself alone), but it has no controlling "
         "terminal:\n"
         "/dev/tty cannot be opened, and what the terminal prints or reads is not job-controlled.\n"
-        "Exit status: the child's own; 128+n if signal n ended it; 127 its program was not found;\n"
+        "Ends as the child does, also by the same signal; 127: its program was not found;\n"
         "125 it could not be started, or its status was lost with the service.");
     command->callback([run, &ret_status] { ret_status = run_one(*run); });
 }
@@ -220,9 +220,9 @@ int main(int argc, char** argv) {
     app.set_version_flag("--version", WARMFORK_VERSION);
     app.require_subcommand(1);
     app.footer(
-        "Exit status: of `run` the child's own, 128+n if signal n ended it, 125 if it could not "
-        "be\n"
-        "started, 127 if its program was not found. Of the others 0, or 1 with a message.\n"
+        "Exit status: of `run` the child's own (or a death by the same signal), 125 if it could "
+        "not\n"
+        "be started, 127 if its program was not found. Of the others 0, or 1 with a message.\n"
         "`explain` ends with 2 where the command would be cold, `status` and `top` with 3 where\n"
         "no daemon runs. 125: the command line is wrong.\n"
         "WARMFORK_BACKEND=auto|warm|cold selects the backend where no option does.");

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -154,14 +155,30 @@ int status_of(Process& child) {
     }
 }
 
+/// Returns the status as of waitpid.
 int wait_and_forward(Process& child, SignalQueue& signals) {
     pollfd polled[2] = {{child.pidfd(), POLLIN, 0}, {signals.descriptor(), POLLIN, 0}};
     while (!polled[0].revents) {
         ::poll(polled, 2, -1);
         signals.forward_to(child);
     }
-    const int status = status_of(child);
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    return status_of(child);
+}
+
+/// Ends this process as the child ended, which is how its caller would see the command itself.
+/// Where the signal does not do it (the first process of a pid namespace hears none of its own)
+/// returns what a shell makes of it. Nothing that has to be closed may be left.
+int end_as(int status) {
+    if (!WIFSIGNALED(status)) return WEXITSTATUS(status);
+    const int signal = WTERMSIG(status);
+    ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);  // the core file is the child's
+    ::signal(signal, SIG_DFL);
+    sigset_t set;
+    ::sigemptyset(&set);
+    ::sigaddset(&set, signal);
+    ::sigprocmask(SIG_UNBLOCK, &set, nullptr);
+    ::raise(signal);
+    return 128 + signal;
 }
 
 int run_from_own(const RunOptions& options, warmfork_backend backend,
@@ -209,8 +226,8 @@ int run_one(const RunOptions& options) {
             options.backend.empty() ? default_backend() : backend_of(options.backend);
         if (const std::string variable = variable_with_own_pid(); !variable.empty())
             become(options, backend, variable);
-        return options.from.name.empty() ? run_from_own(options, backend, inherited)
-                                         : run_from_service(options, backend, inherited);
+        return end_as(options.from.name.empty() ? run_from_own(options, backend, inherited)
+                                                : run_from_service(options, backend, inherited));
     } catch (const Error& error) {
         fmt::print(stderr, "warmfork: {}\n", error.what());
         // Of the service it may also be the template that does not exist.

@@ -46,9 +46,19 @@ class Run(TestCase):
         done = run("run", "--preload", "json", "--", PYTHON, "-c", program, "--x", input="in")
         self.assertEqual((done.returncode, done.stdout, done.stderr), (9, "['-c', '--x'] in\n", ""))
 
-    def test_a_signal_ends_as_128_and_its_number(self):
-        done = run("run", "--", PYTHON, "-c", "import os; os.kill(os.getpid(), 9)")
-        self.assertEqual(done.returncode, 137)
+    def test_it_dies_by_the_signal_that_ends_the_child(self):
+        for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV, signal.SIGALRM, signal.SIGRTMIN):
+            for options in ((), ("--backend", "cold")):
+                text = f"import os, signal; signal.signal({number}, 0); os.kill(os.getpid(), {number})"
+                if number == signal.SIGKILL:
+                    text = "import os; os.kill(os.getpid(), 9)"
+                done = run("run", *options, "--", PYTHON, "-c", text)
+                self.assertEqual((done.returncode, done.stderr), (-number, ""))
+
+    def test_it_dies_by_a_signal_also_where_it_ignores_this_one(self):
+        text = "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGHUP)"
+        done = run("run", "--", PYTHON, "-c", text, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        self.assertEqual(done.returncode, -signal.SIGHUP)
 
     def test_signals_are_forwarded(self):
         program = (

@@ -346,7 +346,7 @@ class CommandLine(Service):
         done = cli("run", "-t", "num", "--explain", "--", PYTHON, "-c", program, "--x", input="in")
         self.assertEqual((done.returncode, done.stdout), (9, "True ['-c', '--x'] in\n"), done.stderr)
         self.assertEqual(done.stderr, "warmfork: served warm\n")
-        self.assertEqual(cli("run", "-t", "num", "--", PYTHON, "-c", "import os; os.kill(os.getpid(), 9)").returncode, 137)
+        self.assertEqual(cli("run", "-t", "num", "--", PYTHON, "-c", "import os; os.kill(os.getpid(), 9)").returncode, -9)
 
     def test_run_says_what_does_not_exist(self):
         self.start_service()
@@ -396,7 +396,7 @@ class CommandLine(Service):
         self.read_until(terminal, b"ready")
         os.write(terminal, b"\x03")
         self.read_until(terminal, b"KeyboardInterrupt")
-        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 128 + signal.SIGINT)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), -signal.SIGINT)
 
     def test_ctrl_z_at_the_terminal_stops_both_and_both_go_on(self):
         self.start_service()
