@@ -42,21 +42,25 @@ class Service:
             for key, value in {"python": sys.executable, **keys}.items():
                 file.write(f"{key} = {json.dumps(value)}\n")
         self.address = os.path.join(self._folder.name, "socket")
+        log = os.path.join(self._folder.name, "log")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
             notifications.bind("")
             notifications.settimeout(60)
             name = notifications.getsockname().decode().replace("\0", "@", 1)
-            self._process = subprocess.Popen(
-                [os.path.join(PACKAGE, "_libexec", "warmforkd"), "--config", self._folder.name, "--socket",
-                 self.address, "--instance", f"bench-{os.getpid()}"],
-                env={**environment, "NOTIFY_SOCKET": name},
-            )
+            with open(log, "w") as output:
+                self._process = subprocess.Popen(
+                    [os.path.join(PACKAGE, "_libexec", "warmforkd"), "--config", self._folder.name, "--socket",
+                     self.address, "--instance", f"bench-{os.getpid()}"],
+                    env={**environment, "NOTIFY_SOCKET": name}, stderr=output,
+                )
             try:
                 while b"READY=1" not in notifications.recv(4096):
                     pass
             except TimeoutError:
+                with open(log) as output:
+                    said = output.read()
                 self.close()
-                raise SystemExit("warmfork bench: the service did not start within 60 s")
+                raise SystemExit(f"warmfork bench: the service did not start within 60 s\n{said}")
 
     def close(self):
         self._process.send_signal(signal.SIGTERM)
