@@ -35,12 +35,13 @@ std::string virtual_environment_of(const std::string& interpreter) {
     return {};
 }
 
-/// Does every version of the interpreter make the same sys.executable of it?
+/// Is it known what the interpreter makes of it for sys.executable? Of a relative path with more
+/// than a simple beginning each version makes something else.
 bool is_plain_path(std::string_view path) {
-    const bool is_relative = !path.starts_with('/');
+    if (path.starts_with('/')) return !path.starts_with("//");
     if (path.starts_with("./")) path.remove_prefix(2);
     while (path.starts_with("../")) path.remove_prefix(3);
-    if (is_relative && (path.starts_with('/') || path.starts_with("./"))) return false;
+    if (path.starts_with('/') || path.starts_with("./")) return false;
     return path.find("//") == std::string_view::npos &&
            path.find("/./") == std::string_view::npos &&
            path.find("/../") == std::string_view::npos;

@@ -129,12 +129,14 @@ class Scripts(TestCase):
             os.symlink(PYTHON, os.path.join(self.root, "work", name))
         cwd = os.path.join(self.root, "work")
         template = self.open(backend="warm")
-        for name in (f"./{NAME}", f"../work/{NAME}", f"./../work/{NAME}", "./other", f"{cwd}/other"):
+        for name in (f"./{NAME}", f"../work/{NAME}", f"./../work/{NAME}", "./other", f"{cwd}/other", f"{cwd}/./other",
+                     f"{cwd}//../work/.//other", f"/..{cwd}/other"):
             with self.subTest(name):
                 self.assert_warm(template, [name, here], cwd=cwd)
         self.env["PATH"] = "sub:../work:/usr/bin"
         template = self.open()
-        for name in (f".//{NAME}", f"././{NAME}", f"../work/../work/{NAME}", f"..//work/{NAME}", f"{cwd}/./{NAME}", "other"):
+        for name in (f".//{NAME}", f"././{NAME}", f"../work/../work/{NAME}", f"..//work/{NAME}", f"/{cwd}/{NAME}",
+                     "other"):
             with self.subTest(name):
                 self.assertEqual(self.assert_cold(template, [name, here], cwd=cwd), (0, "program"))
 

@@ -348,6 +348,8 @@ def _insert_path(entry):
 
 def _find_executable(program):
     """sys.executable of an interpreter that was called so; is_plain_path of eligibility.cpp holds."""
+    if program.startswith("/"):
+        return os.path.normpath(program) if sys.version_info >= (3, 11) else program
     if "/" in program:
         return _absolute(program[2:] if program.startswith("./") else program)
     for directory in os.environ.get("PATH", "").split(":"):
