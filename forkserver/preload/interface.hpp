@@ -5,10 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "protocol/files.hpp"
+
 namespace warmfork {
 
 /// Raised whenever PreloadInterface changes.
-inline constexpr std::uint32_t kPreloadVersion = 5;
+inline constexpr std::uint32_t kPreloadVersion = 6;
 inline constexpr const char* kPreloadSymbol = "warmfork_preload_interface";
 
 /// One registration by pthread_atfork; each function may be null.
@@ -28,12 +30,21 @@ struct OpenedFile {
     std::int64_t size, modified, changed;
 };
 
+/// A directory whose names were read, as they were when that happened first.
+struct ListedDirectory {
+    const char* path;      ///< absolute
+    std::uint32_t listed;  ///< what for: kListedNames and the like
+    ListingDigest digest;
+};
+
 /// What was read while the image was made. The pointers are good for the life of the process.
 struct RecordedReads {
     const char* const* variables;  ///< names that getenv was asked for
     std::size_t variable_count;
     const OpenedFile* files;
     std::size_t file_count;
+    const ListedDirectory* listings;
+    std::size_t listing_count;
     bool has_all_variables, has_all_files;  ///< false: there were more than could be recorded
     std::int64_t resumed;  ///< when the recording went on in this process; 0: it began here
 };
@@ -85,6 +96,11 @@ struct PreloadInterface {
     /// Has this process asked for a filter of system calls (seccomp), or one that it was forked
     /// from?
     const bool* has_filter;
+    /// What directories are listed for by this thread from now on, 0 being what does not count.
+    /// Returns what it was.
+    std::uint32_t (*list_for)(std::uint32_t listed);
+    /// That this directory was listed until now does not count.
+    void (*forget_listing)(const char* path);
 };
 
 using PreloadEntry = const PreloadInterface* (*)();

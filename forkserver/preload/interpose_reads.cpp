@@ -1,5 +1,6 @@
 // The calls of libc by which a program reads its environment and opens its files, passed on and
 // recorded. What libc does without these calls the recorder does not see: see the README.
+#include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -9,6 +10,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "channel/descriptor.hpp"
 #include "preload/recorder.hpp"
 
 namespace recorder = warmfork::recorder;
@@ -61,6 +63,43 @@ int noted(int directory, const char* path, const struct stat* status, int result
     else if (path && path[0] && recorder::is_recording())
         recorder::note_file(directory, path, status);
     return result;
+}
+
+int noted_access(int directory, const char* path, int mode, int result) {
+    if (result < 0 && errno == ENOENT) note_absent_file(directory, path);
+    // Also one that may not be executed yet. Who asks whether it may be read or written goes on to
+    // do that, or does not care what is in it.
+    const bool is_there = result == 0 || errno == EACCES;
+    if (!(mode & X_OK) || !is_there || !path || !path[0] || !recorder::is_recording())
+        return result;
+    static int (*real)(int, const char*, struct stat*, int);
+    if (!real) real = next<int (*)(int, const char*, struct stat*, int)>("fstatat");
+    const int error = errno;
+    struct stat status;
+    if (real(directory, path, &status, 0) == 0) recorder::note_file(directory, path, &status);
+    errno = error;
+    return result;
+}
+
+DIR* noted_listing(const char* path, DIR* listed) {
+    if (!listed)
+        note_absent_file(AT_FDCWD, path);
+    else if (recorder::is_recording())
+        recorder::note_listing(AT_FDCWD, path, ::dirfd(listed));
+    return listed;
+}
+
+/// Of a function that lists a directory by itself.
+void note_listing_of(int directory, const char* path) {
+    if (!path || !recorder::is_recording()) return;
+    const int error = errno;
+    const warmfork::Descriptor opened(
+        ::openat(directory, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (opened)
+        recorder::note_listing(directory, path, opened.get());
+    else
+        note_absent_file(directory, path);
+    errno = error;
 }
 
 /// The third argument of open, which is there only where a file may be made.
@@ -161,14 +200,32 @@ static_assert(sizeof(struct stat) == sizeof(struct stat64));
                      real(version, directory, path, status, flags));                      \
     }
 
-// Whether there is such a file, not what is in it.
-#define INTERPOSE_ACCESS(name)                                    \
-    EXPORT int name(const char* path, int mode) noexcept {        \
-        static int (*real)(const char*, int);                     \
-        if (!real) real = next<int (*)(const char*, int)>(#name); \
-        const int result = real(path, mode);                      \
-        if (result < 0) note_absent_file(AT_FDCWD, path);         \
-        return result;                                            \
+// Whether there is such a file, and may be executed.
+#define INTERPOSE_ACCESS(name)                                       \
+    EXPORT int name(const char* path, int mode) noexcept {           \
+        static int (*real)(const char*, int);                        \
+        if (!real) real = next<int (*)(const char*, int)>(#name);    \
+        return noted_access(AT_FDCWD, path, mode, real(path, mode)); \
+    }
+
+#define INTERPOSE_SCANDIR(name, type)                                           \
+    EXPORT int name(const char* path, struct type*** ret_entries,               \
+                    int (*filter)(const struct type*),                          \
+                    int (*compare)(const struct type**, const struct type**)) { \
+        static decltype(&::name) real;                                          \
+        if (!real) real = next<decltype(&::name)>(#name);                       \
+        note_listing_of(AT_FDCWD, path);                                        \
+        return real(path, ret_entries, filter, compare);                        \
+    }
+
+#define INTERPOSE_SCANDIRAT(name, type)                                          \
+    EXPORT int name(int directory, const char* path, struct type*** ret_entries, \
+                    int (*filter)(const struct type*),                           \
+                    int (*compare)(const struct type**, const struct type**)) {  \
+        static decltype(&::name) real;                                           \
+        if (!real) real = next<decltype(&::name)>(#name);                        \
+        note_listing_of(directory, path);                                        \
+        return real(directory, path, ret_entries, filter, compare);              \
     }
 
 extern "C" {
@@ -203,12 +260,29 @@ INTERPOSE_ACCESS(euidaccess)
 EXPORT int faccessat(int directory, const char* path, int mode, int flags) noexcept {
     static int (*real)(int, const char*, int, int);
     if (!real) real = next<int (*)(int, const char*, int, int)>("faccessat");
-    const int result = real(directory, path, mode, flags);
-    if (result < 0) note_absent_file(directory, path);
-    return result;
+    return noted_access(directory, path, mode, real(directory, path, mode, flags));
 }
 
 INTERPOSE_FOPEN(fopen)
 INTERPOSE_FOPEN(fopen64)
+
+EXPORT DIR* opendir(const char* path) {
+    static DIR* (*real)(const char*);
+    if (!real) real = next<DIR* (*)(const char*)>("opendir");
+    return noted_listing(path, real(path));
+}
+
+EXPORT DIR* fdopendir(int descriptor) {
+    static DIR* (*real)(int);
+    if (!real) real = next<DIR* (*)(int)>("fdopendir");
+    DIR* const listed = real(descriptor);
+    if (listed && recorder::is_recording()) recorder::note_listing(descriptor, "", descriptor);
+    return listed;
+}
+
+INTERPOSE_SCANDIR(scandir, dirent)
+INTERPOSE_SCANDIR(scandir64, dirent64)
+INTERPOSE_SCANDIRAT(scandirat, dirent)
+INTERPOSE_SCANDIRAT(scandirat64, dirent64)
 
 }  // extern "C"

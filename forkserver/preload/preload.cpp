@@ -83,6 +83,8 @@ __attribute__((constructor)) void take_over() {
     interface.resume_recording = warmfork::recorder::resume;
     interface.asked = warmfork::recorder::asked();
     interface.has_filter = warmfork::recorder::has_filter();
+    interface.list_for = warmfork::recorder::list_for;
+    interface.forget_listing = warmfork::recorder::forget_listing;
     const char* channel = std::getenv(warmfork::kChannelVariable);
     if (!channel) return;
     // Not for what preloading may start, nor in the way of what it opens.

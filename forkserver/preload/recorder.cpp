@@ -10,9 +10,12 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <utility>
 
+#include "channel/listing.hpp"
 #include "protocol/files.hpp"
 
 namespace warmfork::recorder {
@@ -22,6 +25,7 @@ namespace {
 constexpr std::size_t kArenaSize = 64u << 20;
 constexpr std::size_t kMostVariables = 4096;
 constexpr std::size_t kMostFiles = 1u << 17;
+constexpr std::size_t kMostListings = 1u << 15;
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 pid_t recording_process = 0;
@@ -33,11 +37,16 @@ std::int64_t resumed = 0;
 
 const char* variables[kMostVariables];
 OpenedFile files[kMostFiles];
+ListedDirectory listings[kMostListings];
 std::size_t variable_count = 0;
 std::size_t file_count = 0;
-// Hash tables of numbers into the two lists, from 1 on; twice the size, so never full.
+std::size_t listing_count = 0;
+// Hash tables of numbers into the lists, from 1 on; twice the size, so never full.
 std::uint32_t variable_slots[2 * kMostVariables];
 std::uint32_t file_slots[2 * kMostFiles];
+std::uint32_t listing_slots[2 * kMostListings];
+// Of the initial kind, so that nothing is allocated for it.
+__attribute__((tls_model("initial-exec"))) thread_local std::uint32_t lists_for = kListedNames;
 AskedForIdentity noted{{}, {}, {}, 0, true, true};
 bool is_filtered = false;
 
@@ -73,18 +82,38 @@ std::size_t find(const char* text, const std::uint32_t* slots, std::size_t slot_
     return 0;
 }
 
-/// False: it does not fit.
+/// A path that goes through an open descriptor, or the working directory, by a link of the kernel's
+/// is made one that is relative to it.
+void leave_links_of_the_kernel(int& directory, const char*& path) {
+    for (const char* prefix : {"/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"}) {
+        const std::size_t size = std::strlen(prefix);
+        if (std::strncmp(path, prefix, size) != 0) continue;
+        char* rest = nullptr;
+        const long number = std::strtol(path + size, &rest, 10);
+        if (rest == path + size || (*rest != '/' && *rest != '\0')) return;
+        directory = static_cast<int>(number);
+        path = rest + std::strspn(rest, "/");
+        return;
+    }
+    constexpr char kHere[] = "/proc/self/cwd/";
+    if (std::strncmp(path, kHere, sizeof kHere - 1) != 0) return;
+    directory = AT_FDCWD;
+    path += sizeof kHere - 1;
+}
+
+/// `path`: empty: the directory itself. False: it does not fit.
 bool make_absolute(int directory, const char* path, char (&ret_path)[4096]) {
     char link[32];
     ssize_t size = 0;
+    leave_links_of_the_kernel(directory, path);
     if (path[0] != '/') {
         if (directory == AT_FDCWD)
             std::strcpy(link, "/proc/self/cwd");
         else
             std::snprintf(link, sizeof link, "/proc/self/fd/%d", directory);
         size = ::readlink(link, ret_path, sizeof ret_path - 1);
-        if (size <= 0) return false;
-        ret_path[size++] = '/';
+        if (size <= 0 || ret_path[0] != '/') return false;
+        if (path[0]) ret_path[size++] = '/';
     }
     const std::size_t rest = std::strlen(path) + 1;
     if (rest > sizeof ret_path - static_cast<std::size_t>(size)) return false;
@@ -117,6 +146,26 @@ void add_file(const char* path, const struct stat& status) {
     file_slots[slot] = static_cast<std::uint32_t>(file_count);
 }
 
+void add_listing(const char* path, const ListingDigest& digest) {
+    std::size_t slot;
+    if (const std::size_t known = find(
+            path, listing_slots, 2 * kMostListings, [](std::size_t i) { return listings[i].path; },
+            slot)) {
+        // What for the first time did not count is as it is now.
+        ListedDirectory& listing = listings[known - 1];
+        if (listing.listed == 0) listing.digest = digest;
+        listing.listed |= lists_for;
+        return;
+    }
+    const char* kept = listing_count < kMostListings ? keep(path) : nullptr;
+    if (!kept) {
+        has_all_files = false;
+        return;
+    }
+    listings[listing_count++] = {kept, lists_for, digest};
+    listing_slots[slot] = static_cast<std::uint32_t>(listing_count);
+}
+
 }  // namespace
 
 void start() {
@@ -130,8 +179,8 @@ RecordedReads stop() {
     ::pthread_mutex_lock(&lock);
     recording_process = 0;
     ::pthread_mutex_unlock(&lock);
-    return {variables,         variable_count, files,  file_count,
-            has_all_variables, has_all_files,  resumed};
+    return {variables,     variable_count,    files,         file_count, listings,
+            listing_count, has_all_variables, has_all_files, resumed};
 }
 
 void resume() {
@@ -175,6 +224,40 @@ void note_file(int directory, const char* path, const struct stat* status) {
         ::pthread_mutex_unlock(&lock);
     }
     errno = error;
+}
+
+void note_listing(int directory, const char* path, int descriptor) {
+    const int error = errno;
+    char absolute[4096];
+    struct stat status;
+    // A directory in which everybody may leave something is one of temporary files.
+    constexpr mode_t kForEverybody = S_ISVTX | S_IWOTH;
+    if (lists_for != 0 && make_absolute(directory, path, absolute) && !is_of_the_kernel(absolute) &&
+        ::fstat(descriptor, &status) == 0 && (status.st_mode & kForEverybody) != kForEverybody) {
+        ListingDigest digest;
+        const bool is_read = read_listing(descriptor, digest);
+        ::pthread_mutex_lock(&lock);
+        if (is_read)
+            add_listing(absolute, digest);
+        else
+            has_all_files = false;
+        ::pthread_mutex_unlock(&lock);
+    }
+    errno = error;
+}
+
+std::uint32_t list_for(std::uint32_t listed) {
+    return std::exchange(lists_for, listed);
+}
+
+void forget_listing(const char* path) {
+    ::pthread_mutex_lock(&lock);
+    std::size_t slot;
+    if (const std::size_t known = find(
+            path, listing_slots, 2 * kMostListings, [](std::size_t i) { return listings[i].path; },
+            slot))
+        listings[known - 1].listed = 0;
+    ::pthread_mutex_unlock(&lock);
 }
 
 void note_asked(Asked kind, const void* caller) {

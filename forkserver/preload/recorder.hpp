@@ -25,6 +25,13 @@ void note_variable(const char* name);
 /// seen. `directory`: as of openat. `status`: null: there is no such file. Keeps errno.
 void note_file(int directory, const char* path, const struct stat* status);
 
+/// A directory that is about to be listed through an open descriptor. `path`: empty: its own. Keeps
+/// errno.
+void note_listing(int directory, const char* path, int descriptor);
+/// See PreloadInterface.
+std::uint32_t list_for(std::uint32_t listed);
+void forget_listing(const char* path);
+
 /// `caller`: where the call returns to. Takes no lock: an allocator may ask while it holds its own.
 void note_asked(Asked kind, const void* caller);
 /// Random bytes that were given to `caller`. Keeps errno.

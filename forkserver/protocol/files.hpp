@@ -27,4 +27,41 @@ constexpr std::int64_t kTick = 10'000'000;
     return name.ends_with(".py") || name.ends_with(".pyc") || name.ends_with(".so");
 }
 
+/// What a listing of a directory was made for, as bits: every name, or those of installed
+/// distributions only.
+inline constexpr std::uint32_t kListedNames = 1, kListedDistributions = 2;
+
+/// Does a name count where a directory was listed? Not what interpreters write beside sources, nor
+/// what editors and downloads leave there for a moment.
+[[nodiscard]] inline bool counts_in_listing(std::string_view name) {
+    constexpr std::string_view kPassing[] = {"~", ".tmp", ".swp", ".swx", ".part", ".pyc"};
+    for (std::string_view end : kPassing)
+        if (name.ends_with(end)) return false;
+    return name != "." && name != ".." && name != "__pycache__" && !name.starts_with(".#");
+}
+
+[[nodiscard]] inline bool is_distribution(std::string_view name) {
+    return name.ends_with("dist-info") || name.ends_with("egg-info") || name.ends_with(".egg") ||
+           name.ends_with(".egg-link");
+}
+
+/// The names that a directory has, whatever their order: equal for equal names.
+struct ListingDigest {
+    std::uint64_t names = 0, distributions = 0;
+
+    void add(std::string_view name) {
+        if (!counts_in_listing(name)) return;
+        std::uint64_t value = 14695981039346656037u;  // FNV-1a
+        for (char c : name) value = (value ^ static_cast<unsigned char>(c)) * 1099511628211u;
+        value = (value ^ value >> 31) * 0x9e3779b97f4a7c15u;  // so that sums do not collide
+        value ^= value >> 29;
+        names += value;
+        if (is_distribution(name)) distributions += value;
+    }
+    [[nodiscard]] bool is_same(const ListingDigest& other, std::uint32_t listed) const {
+        return (!(listed & kListedNames) || names == other.names) &&
+               (!(listed & kListedDistributions) || distributions == other.distributions);
+    }
+};
+
 }  // namespace warmfork

@@ -17,6 +17,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "channel/listing.hpp"
 #include "protocol/files.hpp"
 
 namespace warmfork {
@@ -82,6 +83,14 @@ bool is_read_from_place(const std::set<std::string>& modules, const std::string&
 /// none.
 std::optional<FileStamp> settled(std::optional<FileStamp> stamp) {
     return stamp && may_change_unseen(stamp->changed) ? FileStamp{} : stamp;
+}
+
+/// Nothing: it is not there, or cannot be read.
+std::optional<ListingDigest> digest_of(const std::string& path) {
+    const Descriptor directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    ListingDigest digest;
+    if (!directory || !read_listing(directory.get(), digest)) return {};
+    return digest;
 }
 
 bool events_wait(int inotify) {
@@ -161,6 +170,13 @@ void Freshness::watch(const ImageFacts& facts, const Freshness* before) {
         if (!error && fs::is_directory(real, error))
             directory(real.string()).modules.insert(modules.begin(), modules.end());
     }
+    listings_ = facts.listings;
+    for (const auto& [path, listing] : listings_) {
+        add_way(path);
+        std::error_code error;
+        const fs::path real = fs::canonical(path, error);
+        if (!error) directory(real.string()).is_listed = true;
+    }
     for (const auto& [path, directory] : directories_)
         if (obstacle_.empty() && is_on_unwatchable_file_system(path))
             obstacle_ = path + " is on a file system whose changes cannot be watched";
@@ -170,6 +186,7 @@ void Freshness::watch(const ImageFacts& facts, const Freshness* before) {
     note_sources(facts);
     for (const auto& [path, modules] : facts.places)
         places_[path] = {modules, settled(stamp_of(path)), importable_names(path, modules)};
+    note_listings();
     if (before) compare_with(*before);
     // From here on whatever is changed has another stamp, also for a copy of this process, which
     // does not get the events.
@@ -209,6 +226,12 @@ void Freshness::note_sources(const ImageFacts& facts) {
     }
     for (const std::string& path : facts.caches)
         if (const std::optional<FileStamp> now = stamp_of(path)) stamps_.emplace(path, *now);
+}
+
+void Freshness::note_listings() {
+    // Of preloading's own, which has removed them.
+    std::erase_if(listings_, [](const auto& listing) { return !stamp_of(listing.first); });
+    compare_listings();
 }
 
 /// What has changed since then nobody has watched for this process.
@@ -298,6 +321,8 @@ bool Freshness::take_events() {
                     become_stale(directory->path + " was moved or removed");
                 else if (matters(*directory, event.mask, name))
                     become_stale((fs::path(directory->path) / name).string() + " has changed");
+                else if (directory->is_listed && (event.mask & kNamesMask))
+                    listings_changed_ = listings_changed_ || counts_in_listing(name);
                 if (!change_.empty()) return false;
             }
         }
@@ -329,11 +354,28 @@ bool Freshness::compare_places() {
     return true;
 }
 
-bool Freshness::check() {
+/// Which has other names now than when it was listed: what has come and gone does no harm. Empty:
+/// none.
+std::string Freshness::changed_listing() const {
+    for (const auto& [path, listing] : listings_) {
+        const std::optional<ListingDigest> now = digest_of(path);
+        if (!now || !now->is_same(listing.digest, listing.listed)) return path;
+    }
+    return {};
+}
+
+bool Freshness::compare_listings() {
+    const std::string path = changed_listing();
+    if (!path.empty()) become_stale(path + ", which was listed, holds other names now");
+    listings_changed_ = false;
+    return path.empty();
+}
+
+bool Freshness::check(bool is_asked) {
     if (!change_.empty()) return false;
     if (!obstacle_.empty()) {
         word_.store(kFreshnessCompared);
-        return compare_files() && compare_places();
+        return compare_files() && compare_places() && compare_listings();
     }
     pollfd polled{mounts_.get(), POLLPRI, 0};
     if (::poll(&polled, 1, 0) > 0 && (polled.revents & POLLPRI)) note_mounts();
@@ -341,7 +383,10 @@ bool Freshness::check() {
     word_.store(kFreshnessChecking);
     if (!take_events()) return false;
     if (mounts_changed_ && (!compare_files() || !compare_places())) return false;
+    listings_changed_ = listings_changed_ || mounts_changed_;
     mounts_changed_ = false;
+    if (listings_changed_ && !is_asked && !changed_listing().empty()) return true;
+    if (listings_changed_ && !compare_listings()) return false;
     word_.store(kFreshnessFresh);
     return true;
 }

@@ -34,8 +34,9 @@ class Freshness {
     void watch(const ImageFacts& facts, const Freshness* before);
 
     /// To be called when `inotify` or `mounts` is ready, and before each fork. False: stale, for
-    /// good.
-    bool check();
+    /// good. `is_asked`: somebody wants to know now. Otherwise other names in a listed directory
+    /// are no answer yet, only a question: they may have gone by then.
+    bool check(bool is_asked = true);
 
     /// To be called when `mounts` has shown a change: it shows each but once.
     void note_mounts() { mounts_changed_ = true; }
@@ -56,6 +57,7 @@ class Freshness {
         std::set<std::string> files;    ///< content and name
         std::set<std::string> links;    ///< the name only: directories and symbolic links
         std::set<std::string> modules;  ///< of any suffix that can be imported
+        bool is_listed = false;         ///< which names there are
     };
 
     /// Where modules are looked for.
@@ -71,10 +73,13 @@ class Freshness {
     void arm_content(const Directory& directory);
     bool take_events();
     void note_sources(const ImageFacts& facts);
+    void note_listings();
     void compare_with(const Freshness& before);
     bool matters(const Directory& directory, std::uint32_t mask, const std::string& name) const;
     bool compare_files();
     bool compare_places();
+    bool compare_listings();
+    [[nodiscard]] std::string changed_listing() const;
     void become_stale(std::string change);
 
     int inotify_;
@@ -87,6 +92,8 @@ class Freshness {
     std::set<std::string> absent_;  ///< was looked for
     std::map<std::string, Directory> directories_;
     std::map<std::string, Place> places_;
+    std::map<std::string, Listing> listings_;
+    bool listings_changed_ = false;  ///< since they were compared last
     std::map<int, std::vector<const Directory*>> watched_;  ///< by watch descriptor
     std::map<int, std::string> watched_files_;              ///< their paths, likewise
 };

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "protocol/files.hpp"
+#include "template/loader_files.hpp"
 
 namespace warmfork {
 namespace {
@@ -75,7 +76,13 @@ void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts) {
                 FileStamp{file.device, file.inode, file.size, file.modified, file.changed};
         }
     }
+    for (std::size_t i = 0; i < reads.listing_count; ++i) {
+        const ListedDirectory& directory = reads.listings[i];
+        if (directory.listed != 0)
+            facts.listings[directory.path] = {directory.listed, directory.digest};
+    }
     add_mapped_files(facts);
+    add_loader_files(facts);
     // By the names that they were found under as well, which may be symbolic links.
     ::dl_iterate_phdr(
         [](dl_phdr_info* library, std::size_t, void* facts_) {

@@ -23,6 +23,12 @@ struct FileStamp {
 /// server, whatever it remembers.
 [[nodiscard]] std::optional<FileStamp> stamp_of(const std::string& path);
 
+/// A directory whose names were read, as they were then.
+struct Listing {
+    std::uint32_t listed = 0;  ///< what for: kListedNames and the like
+    ListingDigest digest;
+};
+
 struct ImageFacts {
     std::set<std::string> variables;  ///< of the environment, read while preloading
     bool reads_all_variables = false;
@@ -31,6 +37,7 @@ struct ImageFacts {
     std::set<std::string> shadowable;
     /// Files that were opened for reading or asked about, as they were then.
     std::map<std::string, FileStamp> opened;
+    std::map<std::string, Listing> listings;
     /// Files that were looked for and not there.
     std::set<std::string> absent;
     /// Mapped files, and what modules were made from.
@@ -49,7 +56,8 @@ struct ImageFacts {
 /// When this process was started, in nanoseconds of the real-time clock, at most 10 ms too early.
 [[nodiscard]] std::int64_t process_start_time();
 
-/// Adds what the preload library has recorded, and the files that are mapped.
+/// Adds what the preload library has recorded, the files that are mapped, and what libc and the
+/// loader have read by themselves.
 void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts);
 
 }  // namespace warmfork

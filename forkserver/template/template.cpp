@@ -100,8 +100,8 @@ void Template::describe_image() {
 }
 
 /// Looks, and tells the owner once if it is not.
-bool Template::is_fresh() {
-    const bool fresh = freshness_.check();
+bool Template::is_fresh(bool is_asked) {
+    const bool fresh = freshness_.check(is_asked);
     if (!fresh && !std::exchange(said_stale_, true))
         outbox_.add(make_frame(FrameKind::stale), freshness_.change());
     return fresh;
@@ -393,7 +393,7 @@ void Template::wait() {
     for (std::size_t i = 0; i < children_.size(); ++i)
         if (polled[i + children_at].revents) children_[i].ended = true;
     if (polled[4].revents & POLLPRI) freshness_.note_mounts();
-    if (polled[3].revents || polled[4].revents) static_cast<void>(is_fresh());
+    if (polled[3].revents || polled[4].revents) static_cast<void>(is_fresh(false));
 }
 
 // How the template ends.

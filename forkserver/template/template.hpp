@@ -95,7 +95,7 @@ class Template {
     int make_spare_mailbox(Descriptor& ret_child_end);
 
     void describe_image();
-    bool is_fresh();
+    bool is_fresh(bool is_asked = true);
     std::vector<int> own_descriptors() const;
     std::string receive_descriptors(const FrameHeader& frame,
                                     std::vector<Descriptor>& ret_descriptors);

@@ -80,6 +80,21 @@ PyObject* resume_recording(PyObject*, PyObject*) {
     Py_RETURN_NONE;
 }
 
+PyObject* list_for(PyObject*, PyObject* what) {
+    const unsigned long listed = PyLong_AsUnsignedLong(what);
+    if (PyErr_Occurred()) return nullptr;
+    const PreloadInterface* preload = find_preload();
+    return PyLong_FromUnsignedLong(
+        preload ? preload->list_for(static_cast<std::uint32_t>(listed)) : listed);
+}
+
+PyObject* forget_listing(PyObject*, PyObject* path) {
+    const char* text = PyBytes_AsString(path);
+    if (!text) return nullptr;
+    if (const PreloadInterface* preload = find_preload()) preload->forget_listing(text);
+    Py_RETURN_NONE;
+}
+
 PyObject* askers(PyObject*, PyObject*) {
     const AskedForIdentity* asked = find_asked();
     if (!asked) return nullptr;

@@ -18,6 +18,12 @@ PyObject* drawn(PyObject* module, PyObject* none);
 /// resume_recording(): in a forked copy of the template.
 PyObject* resume_recording(PyObject* module, PyObject* none);
 
+/// list_for(what) -> what directories were listed for before: see PreloadInterface.
+PyObject* list_for(PyObject* module, PyObject* what);
+
+/// forget_listing(path): likewise.
+PyObject* forget_listing(PyObject* module, PyObject* path);
+
 /// askers() -> a list of (path of a library, bits) of who has called: bit n is number n of
 /// `observe`.
 PyObject* askers(PyObject* module, PyObject* none);

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 import zipfile
 
@@ -213,6 +214,65 @@ class Freshness(TestCase):
                 self.assertEqual(self.project.value(template)[0], version)
                 os.utime(metadata)
                 self.assertEqual(self.project.value(template)[1].reason_code, "stale")
+
+    def write_subject(self, text):
+        with open(self.project.module, "w") as file:
+            file.write(text)
+
+    def check_listing(self, expression, add, *, passes=()):
+        """expression: over `folder`, which the module lists. add: changes it so that one more is found. passes:
+        names of files in it that do not matter."""
+        folder = tempfile.mkdtemp(prefix="plugins", dir=self.project.root)
+        self.write_subject(f"import glob, os, pathlib, pkgutil\nfolder = {folder!r}\nVALUE = {expression}\n")
+        with self.parked() as template:
+            for name in passes:
+                open(os.path.join(folder, name), "w").close()
+                value, process = self.project.value(template)
+                self.assertEqual((value, process.backend), ("0", "warm"), process.reason)
+            template.wait_parked(1)
+            add(folder)
+            value, process = self.project.value(template)
+            self.assertEqual((value, process.reason_code), ("1", "stale"), process.reason)
+            self.assertIn("plugins", process.reason)
+            value, process = self.project.value(template, backend="warm")
+            self.assertEqual((value, process.backend), ("1", "warm"))
+
+    def test_a_directory_that_was_listed(self):
+        def add(folder):
+            open(os.path.join(folder, "new.py"), "w").close()
+
+        for expression in (
+            "sum(name.endswith('.py') for name in os.listdir(folder))",
+            "sum(entry.name.endswith('.py') for entry in os.scandir(folder))",
+            "len(glob.glob(folder + '/*.py'))",
+            "len(list(pathlib.Path(folder).rglob('*.py')))",
+            "len(list(pkgutil.iter_modules([folder])))",
+        ):
+            with self.subTest(expression=expression):
+                self.check_listing(expression, add, passes=("new.py~", ".new.py.swp"))
+
+    def test_a_distribution_that_is_new_where_entry_points_were_looked_for(self):
+        def add(folder):
+            os.mkdir(os.path.join(folder, "plugin-1.0.dist-info"))
+            with open(os.path.join(folder, "plugin-1.0.dist-info/entry_points.txt"), "w") as file:
+                file.write("[subject.plugins]\nplugin = plugin\n")
+            with open(os.path.join(folder, "plugin-1.0.dist-info/METADATA"), "w") as file:
+                file.write("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+
+        find = "__import__('importlib.metadata').metadata.distributions(path=[folder])"
+        count = f"sum(point.group == 'subject.plugins' for found in {find} for point in found.entry_points)"
+        self.check_listing(count, add, passes=("run-1.log", "other.py"))
+
+    def test_what_comes_and_goes_in_a_listed_directory_preloads_nothing_anew(self):
+        self.write_subject(f"import os\nVALUE = len(os.listdir({self.project.first!r}))\n")
+        template = self.parked()
+        for name in ("a", "b", "c"):
+            path = os.path.join(self.project.first, name)
+            open(path, "w").close()
+            os.unlink(path)
+            value, process = self.project.value(template)
+            self.assertEqual((value, process.backend), ("0", "warm"), process.reason)
+        self.assertEqual(template.counts["template_starts"], 1)
 
     def test_what_does_not_matter_leaves_it_warm(self):
         template = self.parked()

@@ -1,8 +1,11 @@
 // Which files a native image came from: those that it asked libc for, by whatever name.
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 
@@ -23,6 +26,15 @@ struct Folder {
 void write(const std::filesystem::path& path, const char* text) {
     std::ofstream(path) << text;
 }
+
+/// Of this process's environment, for a while.
+struct Variable {
+    Variable(const char* variable, const std::string& value) : name(variable) {
+        ::setenv(name, value.c_str(), 1);
+    }
+    ~Variable() { ::unsetenv(name); }
+    const char* name;
+};
 
 /// How a spawn is served now: warm is NONE.
 warmfork_reason reason_of_spawn(warmfork::Template& table) {
@@ -63,4 +75,99 @@ TEST_CASE("A file that was looked for and not there belongs to the image") {
         write(folder.path / "table", "one");
         CHECK(reason_of_spawn(table) == WARMFORK_REASON_STALE);
     }
+}
+
+TEST_CASE("A directory that was listed belongs to the image, by the names in it") {
+    for (const char* function : {"opendir", "fdopendir", "scandir"}) {
+        CAPTURE(function);
+        const Folder folder;
+        write(folder.path / "one", "1");
+        warmfork::Template table = asking(function, folder.path);
+        CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+        write(folder.path / "one", "another");
+        CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+        write(folder.path / "two", "2");
+        CHECK(reason_of_spawn(table) == WARMFORK_REASON_STALE);
+    }
+}
+
+TEST_CASE("A directory that was to be listed and not there belongs to the image") {
+    const Folder folder;
+    warmfork::Template table = asking("opendir", folder.path / "plugins");
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+    std::filesystem::create_directory(folder.path / "plugins");
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_STALE);
+}
+
+TEST_CASE("What comes and goes in a listed directory does not make its image stale") {
+    const Folder folder;
+    write(folder.path / "one", "1");
+    warmfork::Template table = asking("opendir", folder.path);
+    std::filesystem::create_directory(folder.path / "__pycache__");
+    for (const char* name : {"one~", ".one.swp", "download.part", "one.cpython-311.pyc"}) {
+        CAPTURE(name);
+        write(folder.path / name, "passing");
+        CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+    }
+    for (const char* name : {"two", "three"}) {
+        write(folder.path / name, "passing");
+        std::filesystem::remove(folder.path / name);
+        CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+    }
+    std::filesystem::rename(folder.path / "one", folder.path / "another");
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_STALE);
+}
+
+TEST_CASE("A directory in which everybody leaves temporary files does not count by its names") {
+    const Folder folder;
+    REQUIRE(::chmod(folder.path.c_str(), 01777) == 0);
+    warmfork::Template table = asking("opendir", folder.path);
+    write(folder.path / "one", "1");
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+}
+
+TEST_CASE("Whether a file may be executed belongs to the image") {
+    const Folder folder;
+    write(folder.path / "tool", "#!/bin/sh\n");
+    warmfork::Template table = asking("may-execute", folder.path / "tool");
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+    REQUIRE(::chmod((folder.path / "tool").c_str(), 0755) == 0);
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_STALE);
+}
+
+TEST_CASE("A file that was opened by the kernel's link to its directory belongs to the image") {
+    const Folder folder;
+    write(folder.path / "table", "one");
+    warmfork::Template table = asking("open-below-descriptor", folder.path / "table");
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+    write(folder.path / "table", "two");
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_STALE);
+}
+
+TEST_CASE("The file of the time zone belongs to every image") {
+    const Folder folder;
+    write(folder.path / "zone", "one");
+    const Variable zone("TZ", folder.path / "zone");
+    warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+    // The first image may have begun in the moment in which the file was written.
+    ProbeRequest request({"exit", "0"});
+    request.request.backend = WARMFORK_BACKEND_WARM;
+    table.spawn(request.get()).wait();
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+    write(folder.path / "zone", "another");
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_STALE);
+}
+
+TEST_CASE("A library that the loader would find first now makes the image stale") {
+    Dl_info library{};
+    REQUIRE(::dladdr(reinterpret_cast<void*>(static_cast<void (*)()>(std::terminate)), &library));
+    const std::filesystem::path path = library.dli_fname;
+    if (!path.filename().string().starts_with("libstdc++.so")) return;  // it is linked statically
+    const Folder folder;
+    const Variable search("LD_LIBRARY_PATH", folder.path);
+    warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+    table.wait_parked(1);
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+    std::filesystem::copy(path, folder.path / path.filename());
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_STALE);
 }

@@ -8,6 +8,7 @@ import _thread
 import sys
 
 from . import _native
+from ._listings import Listings
 
 # What is counted; all but the last as _native.observe has them.
 KINDS = ("process id", "thread id", "time", "random bytes", "program", "output", "arguments")
@@ -86,8 +87,10 @@ class Observer:
         self._harmless = 0  # of what counts as programs
         self._ask_for_processor = None
         self._look_at_platform()
+        self._listings = Listings()
 
     def stop(self):
+        self._listings.stop()
         if self._load is not None:
             _bootstrap._load_unlocked = self._load
         if self._ask_for_processor is not None:
@@ -109,6 +112,7 @@ class Observer:
             module = self.watch(spec.name, load, spec)
             if spec.name == "platform":
                 self._look_at_platform()
+            self._listings.look_at(spec.name)
             return module
 
         # Tracebacks and warnings pass over the frames of the import system.

@@ -199,7 +199,7 @@ def _report_learned(learned):
 
 # What no child has a use for.
 _OF_THE_TEMPLATE = (
-    "_template", "_child", "_learning", "_lazy", "_observer", "_kept", "_findings", "_generators",
+    "_template", "_child", "_learning", "_lazy", "_listings", "_observer", "_kept", "_findings", "_generators",
 )
 
 
