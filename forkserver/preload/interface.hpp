@@ -81,8 +81,11 @@ struct AskedForIdentity {
 
 struct PreloadInterface {
     std::uint32_t version;
-    /// The control socket, taken out of WARMFORK_CHANNEL before any other code ran; -1: none.
+    /// The control socket, taken out of WARMFORK_CHANNEL before any other code ran; -1: none, or
+    /// the process serves already, or is a child of one that does.
     int channel;
+    /// The same, and whoever calls this serves from now on.
+    int (*take_channel)();
     /// glibc's own __register_atfork, to recognise libraries that are bound past the recorder.
     void* real_register_atfork;
     /// The registrations in order. The pointer is good until the next registration.

@@ -61,6 +61,12 @@ const AtforkHandlers* handlers(std::size_t* ret_count) {
     return recorded;
 }
 
+int take_channel() {
+    const int channel = interface.channel;
+    interface.channel = -1;
+    return channel;
+}
+
 /// Takes this library, always the first entry, out of LD_PRELOAD.
 void leave_preload_list() {
     const char* list = std::getenv("LD_PRELOAD");
@@ -78,6 +84,7 @@ __attribute__((constructor)) void take_over() {
     interface.version = warmfork::kPreloadVersion;
     interface.channel = -1;
     interface.real_register_atfork = reinterpret_cast<void*>(real_register_atfork());
+    interface.take_channel = take_channel;
     interface.handlers = handlers;
     interface.stop_recording = warmfork::recorder::stop;
     interface.resume_recording = warmfork::recorder::resume;
@@ -92,6 +99,8 @@ __attribute__((constructor)) void take_over() {
     ::fcntl(socket.get(), F_SETFD, FD_CLOEXEC);
     interface.channel = warmfork::moved_up(std::move(socket), kLowestChannel).release();
     ::unsetenv(warmfork::kChannelVariable);
+    // A native program that can be a template. What the variable is for it sees by the channel.
+    if (::dlsym(RTLD_DEFAULT, "warmfork_template_serve")) ::unsetenv(warmfork::kLaunchVariable);
     leave_preload_list();
     warmfork::recorder::start();
 }

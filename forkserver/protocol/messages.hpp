@@ -16,6 +16,10 @@ inline constexpr std::uint32_t kMailboxMagic = 0x786f624d;  // "Mbox"
 /// The environment variable that tells a program which descriptor is its control socket. The
 /// preload library takes it out of the environment before any other code runs.
 inline constexpr const char* kChannelVariable = "WARMFORK_CHANNEL";
+/// Who has started this program as a template: the owner's pid. It stays until the program has
+/// shown that it can be one, so that a program which is not, but the application itself (frozen, a
+/// wrapper, an embedding), does not start itself again.
+inline constexpr const char* kLaunchVariable = "WARMFORK_LAUNCHED_BY";
 /// The control socket of a template that is started: the number that stands in that variable.
 inline constexpr int kChannelNumber = 3;
 
@@ -62,7 +66,8 @@ struct TwinReply {
 };
 static_assert(sizeof(TwinReply) == 8);
 
-/// The template's answer, the first message in the other direction.
+/// The template's answer, the first message in the other direction: before it preloads, where it
+/// can (Python), or when it begins to serve.
 struct TemplateHello {
     std::uint32_t magic;
     std::uint16_t version;

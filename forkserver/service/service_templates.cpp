@@ -291,7 +291,7 @@ void Service::on_child_started(std::uint64_t id) {
     born.pid = child.pid;
     born.mailbox = std::move(child.mailbox);
     const Descriptor reply = std::move(child.reply);
-    const Outcome failure = await_start(born, reply.get());
+    const Outcome failure = await_start(born, reply.get(), WaitClock::now() + kStartPatience);
     const auto client = clients_.find(child.client);
     if (client == clients_.end()) return;
     if (failure) {

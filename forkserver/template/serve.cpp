@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 
@@ -18,6 +19,8 @@ namespace {
 
 constexpr std::size_t kHelloSize = 64u << 10;
 
+// The channel on which the owner has its hello already; -1: on none.
+int announced_channel = -1;
 // In a child: the template that it came from.
 const Template* parent_template = nullptr;
 
@@ -67,18 +70,35 @@ int receive_hello(Connection& connection) {
     return Segment::attach(memfd, connection.segment);
 }
 
-int answer_hello(const Connection& connection) {
+/// Once on each channel.
+int say_hello(int channel) {
+    if (announced_channel == channel) return 0;
     const TemplateHello hello{kHelloMagic, kProtocolVersion, 0, ::getpid()};
-    return send_message(connection.control.get(), bytes_of(hello), {}, {}, 0);
+    const int error = send_message(channel, bytes_of(hello), {}, {}, 0);
+    if (!error) announced_channel = channel;
+    return error;
 }
 
 }  // namespace
+
+int announce_template(int channel) {
+    const PreloadInterface* preload = find_preload();
+    if (channel < 0 && preload) channel = preload->channel;
+    return channel < 0 ? ENOTCONN : say_hello(channel);
+}
+
+bool is_launched_as_template() {
+    const PreloadInterface* preload = find_preload();
+    return preload && preload->channel >= 0;
+}
 
 ServeResult serve(Host& host) {
     const PreloadInterface* preload = find_preload();
     if (!preload || preload->channel < 0)
         return failed(ENOTCONN, "this program was not started as a warmfork template");
-    return serve_channel(Descriptor(preload->channel), *preload, host, {});
+    // It has shown what it is.
+    ::unsetenv(kLaunchVariable);
+    return serve_channel(Descriptor(preload->take_channel()), *preload, host, {});
 }
 
 ServeResult serve_layer(Host& host, Descriptor channel) {
@@ -94,7 +114,9 @@ ServeResult serve_channel(Descriptor control, const PreloadInterface& preload, H
     connection.control = std::move(control);
     const int error = receive_hello(connection);
     // The answer carries this side's version, so it goes out also where the versions differ.
-    const int answer_error = answer_hello(connection);
+    const int answer_error = say_hello(connection.control.get());
+    // In a child the number is another channel's, or somebody else's.
+    announced_channel = -1;
     if (error || answer_error)
         return failed(error ? error : answer_error,
                       fmt::format("cannot open the channel to the owner: {}",

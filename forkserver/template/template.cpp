@@ -12,7 +12,6 @@
 #include <cstring>
 
 #include "channel/message_socket.hpp"
-#include "child/proc_entries.hpp"
 #include "child/setup.hpp"
 #include "keeper/keeper.hpp"
 #include "template/parking_token.hpp"
@@ -24,15 +23,7 @@ namespace {
 
 using Clock = SparePolicy::Clock;
 
-// A spare that takes longer to park is told of.
-constexpr std::chrono::seconds kSparePatience{5};
 constexpr std::size_t kStringsFrameSize = 8u << 10;  // several fit into the completion ring
-
-/// By its name, which it takes last; the mailbox on which it says so is the owner's.
-bool has_parked(int pid) {
-    std::array<char, 32> buffer;
-    return read_line(NumberedPath("/proc/", pid, "/comm").get(), buffer) == kSpareName;
-}
 
 std::span<std::byte> ring_bytes(std::byte* bytes, std::size_t size) {
     return {bytes, size};
@@ -293,30 +284,6 @@ std::uint32_t Template::parked() const {
 
 bool Template::refill_is_due() const {
     return !socket_is_full_ && parked() < policy_.wanted() && policy_.may_fork(Clock::now());
-}
-
-std::vector<SpareFact> Template::spare_facts() const {
-    std::vector<SpareFact> facts;
-    for (const Child& child : children_)
-        if (child.state == State::parked && !child.ended)
-            facts.push_back({child.pid, has_parked(child.pid),
-                             std::chrono::duration<double>(Clock::now() - child.born).count()});
-    return facts;
-}
-
-/// Writes into the log which spares have not parked in time. Once for each: when it is due.
-void Template::look_at_expected_spares() {
-    const auto due = Clock::now() - kSparePatience;
-    for (Child& child : children_) {
-        if (!child.is_expected || child.born > due) continue;
-        child.is_expected = false;
-        if (child.state != State::parked || child.ended || has_parked(child.pid)) continue;
-        fmt::print(stderr,
-                   "warmfork: the child {} that was forked ahead of need is not prepared after {} "
-                   "seconds: a fork handler of what is preloaded (os.register_at_fork, "
-                   "pthread_atfork) does not return\n",
-                   child.pid, kSparePatience.count());
-    }
 }
 
 /// Ends a parked child, unless its record has arrived already: then it is the owner's. False: it

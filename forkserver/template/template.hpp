@@ -1,6 +1,7 @@
 // One served template: its channel, its children, and the loop over both. Made by `serve`.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <vector>
@@ -59,6 +60,9 @@ class Template {
     /// child this object must not be destroyed: the descriptors that it owns are closed already,
     /// and their numbers may be the child's by then.
     [[nodiscard]] std::optional<ChildCommand> run();
+
+    /// A spare that takes longer to park is told of.
+    static constexpr std::chrono::seconds kSparePatience{5};
 
   private:
     enum class State {

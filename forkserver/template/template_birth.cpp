@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "channel/message_socket.hpp"
+#include "child/proc_entries.hpp"
 #include "child/setup.hpp"
 #include "template/output.hpp"
 #include "template/parking_token.hpp"
@@ -20,6 +21,12 @@ namespace {
 using Clock = SparePolicy::Clock;
 
 constexpr std::size_t kMostImageDescriptors = 256;
+
+/// By its name, which it takes last; the mailbox on which it says so is the owner's.
+bool has_parked(int pid) {
+    std::array<char, 32> buffer;
+    return read_line(NumberedPath("/proc/", pid, "/comm").get(), buffer) == kSpareName;
+}
 
 void stop_ending_by_signal(int control) {
     ::fcntl(control, F_SETFL, ::fcntl(control, F_GETFL) & ~O_ASYNC);
@@ -220,6 +227,30 @@ std::optional<ChildCommand> Template::serve_as_twin(Descriptor control) {
     // By no other way: what the program does behind `serve` is for the template's own end.
     if (result.end == ServeResult::End::failed) fmt::print(stderr, "{}\n", result.error);
     ::_exit(result.end == ServeResult::End::failed);
+}
+
+std::vector<SpareFact> Template::spare_facts() const {
+    std::vector<SpareFact> facts;
+    for (const Child& child : children_)
+        if (child.state == State::parked && !child.ended)
+            facts.push_back({child.pid, has_parked(child.pid),
+                             std::chrono::duration<double>(Clock::now() - child.born).count()});
+    return facts;
+}
+
+/// Writes into the log which spares have not parked in time. Once for each: when it is due.
+void Template::look_at_expected_spares() {
+    const auto due = Clock::now() - kSparePatience;
+    for (Child& child : children_) {
+        if (!child.is_expected || child.born > due) continue;
+        child.is_expected = false;
+        if (child.state != State::parked || child.ended || has_parked(child.pid)) continue;
+        fmt::print(stderr,
+                   "warmfork: the child {} that was forked ahead of need is not prepared after {} "
+                   "seconds: a fork handler of what is preloaded (os.register_at_fork, "
+                   "pthread_atfork) does not return\n",
+                   child.pid, kSparePatience.count());
+    }
 }
 
 }  // namespace warmfork

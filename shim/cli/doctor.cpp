@@ -13,6 +13,8 @@ namespace {
 
 using Json = nlohmann::json;
 
+constexpr int kParkPatience = 5000;  // milliseconds
+
 fmt::text_style heading() {
     return ::isatty(STDOUT_FILENO) ? fmt::emphasis::bold : fmt::text_style();
 }
@@ -116,8 +118,11 @@ int examine(const DoctorOptions& options) {
         if (of.python.empty()) of.python = "python3";
         Template python_template = open_template(of, 1);
         wait_with_progress(python_template);
-        python_template.wait_parked(1);  // so that there is a fork to tell the time of
+        // So that there is a fork to tell the time of. A child that does not park is told of.
         warmfork_failure failure{};
+        const int parked =
+            warmfork_template_wait_parked(python_template.handle(), 1, kParkPatience, &failure);
+        if (parked < 0 && parked != -ETIMEDOUT) throw Error(failure);
         char* text = nullptr;
         if (warmfork_template_report(python_template.handle(), &text, &failure))
             throw Error(failure);

@@ -246,7 +246,12 @@ Outcome ServiceTemplate::spawn_warm(const Request& given, bool may_wait, ColdRea
         Born spare;
         spare.pid = lease.pid;
         spare.mailbox = std::move(lease.mailbox);
-        failure = hand_off(record, spare);
+        const Descriptor& child = lease.pidfd;
+        failure = hand_off(record, spare, WaitClock::now() + kStartPatience, [&] {
+            signal_pidfd(child.get(), SIGKILL);
+            pollfd ended{child.get(), POLLIN, 0};
+            ::poll(&ended, 1, poll_timeout(WaitClock::now() + kKillPatience));
+        });
         if (!failure) {
             ret_spawned = {lease.pid,
                            true,
@@ -265,7 +270,10 @@ Outcome ServiceTemplate::spawn_warm(const Request& given, bool may_wait, ColdRea
         }
         connection->forget_child(lease.child);
         // It said what failed: that is the answer. Otherwise it died before any user code.
-        if (failure->stage != Stage::hand_off) break;
+        if (failure->stage != Stage::hand_off || failure->error_number == ECANCELED) break;
+        if (!is_late(failure)) continue;
+        if (!was_interrupted()) ret_cold = {WARMFORK_REASON_UNRESPONSIVE, failure->text};
+        return failure;
     }
     if (failure) describe(*failure, request);
     return failure;

@@ -60,7 +60,9 @@ enum warmfork_reason {
     WARMFORK_REASON_FORK = 11,         /* the template could not fork */
     WARMFORK_REASON_STALE = 12,        /* a file that the image came from has changed */
     WARMFORK_REASON_SHADOWED = 13,     /* the child would import another file than a preloaded module's */
-    WARMFORK_REASON_COUNT = 14
+    WARMFORK_REASON_UNRESPONSIVE = 14, /* the template is not ready or does not answer in time, or what was
+                                          started as one is none */
+    WARMFORK_REASON_COUNT = 15
 };
 
 enum warmfork_backend {
@@ -126,9 +128,10 @@ struct warmfork_template_options {
 /* The defaults, with `size` filled in. */
 WARMFORK_EXPORT void warmfork_template_options_init(struct warmfork_template_options *options);
 
-/* Starts a template and returns at once; the first spawn waits until it is ready. The template ends
- * with this process. Errors: -EINVAL (neither or both of program and python), -ENOENT (no such
- * program), -EMFILE, -ENOMEM. */
+/* Starts a template and returns at once; the first spawn waits until it is ready, up to 15 seconds, and
+ * goes cold then, or waits up to five minutes if its backend is warm. The template ends with this process.
+ * Errors: -EINVAL (neither or both of program and python), -ENOENT (no such program), -EMFILE, -ENOMEM,
+ * -ELOOP (this process was itself started as a template, and is not one yet). */
 WARMFORK_EXPORT int warmfork_template_open(const struct warmfork_template_options *options,
                                            warmfork_template **ret_template,
                                            struct warmfork_failure *ret_failure);
@@ -239,7 +242,9 @@ struct warmfork_request {
 WARMFORK_EXPORT void warmfork_request_init(struct warmfork_request *request);
 
 /* Spawns one child and returns when it is about to run user code, as posix_spawn does: what fails before
- * is this call's error, (stage, errno), and leaves no process behind. `self` null: cold. The child
+ * is this call's error, (stage, errno), and leaves no process behind. `self` null: cold. A template
+ * or child that does not answer within five seconds is killed, and the request served by another, or cold;
+ * with backend warm the error is -ETIMEDOUT. The child
  * inherits what a child of posix_spawn would inherit from this process at this moment. */
 WARMFORK_EXPORT int warmfork_spawn(warmfork_template *self, const struct warmfork_request *request,
                                    warmfork_process **ret_process,

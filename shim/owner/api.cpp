@@ -447,7 +447,7 @@ const char* warmfork_reason_name(enum warmfork_reason reason) {
     static constexpr const char* names[] = {
         "none",        "asked",  "no-template", "program",       "command-line",
         "environment", "limits", "descriptors", "owner-changed", "restarting",
-        "gate",        "fork",   "stale",       "shadowed"};
+        "gate",        "fork",   "stale",       "shadowed",      "unresponsive"};
     return reason < WARMFORK_REASON_COUNT ? names[reason] : "unknown";
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -150,20 +151,46 @@ Outcome send_record(const ChildRecord& record, const Born& spare, int reply) {
     return {};
 }
 
-Outcome hand_off(const ChildRecord& record, Born& spare) {
+Outcome hand_off(const ChildRecord& record, Born& spare, Deadline deadline,
+                 const std::function<void()>& end) {
     ReplyPipe reply;
     if (int error = reply.open())
         return make_failure(Stage::descriptors, error, "cannot make a pipe for the reply");
     if (Outcome failure = send_record(record, spare, reply.write_end())) return failure;
     reply.close_write_end();
-    return await_start(spare, reply.read_end());
+    Outcome failure = await_start(spare, reply.read_end(), deadline);
+    if (!is_late(failure)) return failure;
+    // Nothing may be started in its place before it is known that it has not begun.
+    end();
+    const Outcome last = await_start(spare, reply.read_end(), WaitClock::now());
+    if (!last)
+        return Failure{Stage::hand_off, ECANCELED, 0,
+                       "the child began in the moment in which it was given up, and was ended: " +
+                           failure->text};
+    return last->stage == Stage::hand_off ? failure : last;
+}
+
+bool is_late(const Outcome& failure) {
+    return failure && failure->stage == Stage::hand_off &&
+           (failure->error_number == ETIMEDOUT || failure->error_number == EINTR);
 }
 
 namespace {
 
+Failure late_failure() {
+    if (was_interrupted())
+        return make_failure(Stage::hand_off, EINTR, "the wait for the child was broken off");
+    return {Stage::hand_off, ETIMEDOUT, 0,
+            "the child has not started after " + std::to_string(kStartPatience.count()) +
+                " seconds: a fork handler of what is preloaded does not return, or the process is "
+                "stopped"};
+}
+
 /// What the child behind a reply pipe or a mailbox has said last, before it closed it.
-Outcome read_reply(int descriptor, MailboxReply& ret_reply) {
+Outcome read_reply(int descriptor, Deadline deadline, MailboxReply& ret_reply) {
     do {
+        pollfd said{descriptor, POLLIN, 0};
+        if (poll_until(std::span(&said, 1), deadline) == 0) return late_failure();
         ssize_t size;
         do size = ::read(descriptor, &ret_reply, sizeof ret_reply);
         while (size < 0 && errno == EINTR);
@@ -182,20 +209,30 @@ Outcome read_reply(int descriptor, MailboxReply& ret_reply) {
 
 }  // namespace
 
-Outcome await_start(Born& born, int reply) {
+Outcome await_start(Born& born, int reply, Deadline deadline) {
     // Not for the reply, but for the end of file behind it. A message wakes its reader on the
     // sender's processor, where it would take the child's place in the moment of its start; a
     // hang-up wakes it wherever a processor is idle.
     pollfd hang_up{reply, 0, 0};
-    while (::poll(&hang_up, 1, -1) < 0 && errno == EINTR) {
-    }
+    if (poll_until(std::span(&hang_up, 1), deadline) == 0) return late_failure();
     MailboxReply said{};
-    Outcome failure = read_reply(reply, said);
+    Outcome failure = read_reply(reply, deadline, said);
     // One that did not get the pipe says so in its mailbox.
     if (failure && said.pid == 0 && reply != born.mailbox.get())
-        failure = read_reply(born.mailbox.get(), said);
+        failure = read_reply(born.mailbox.get(), deadline, said);
     if (said.pid != 0) born.pid = said.pid;
     return failure;
+}
+
+Outcome give_up_start(Born& born, Outcome late) {
+    // Closed by somebody: the child cannot say anything either.
+    if (!born.mailbox.is_intact()) return late;
+    ::shutdown(born.mailbox.get(), SHUT_RD);
+    MailboxReply said{};
+    const Outcome last = read_reply(born.mailbox.get(), WaitClock::now(), said);
+    if (said.pid != 0) born.pid = said.pid;
+    const bool has_said = !last || last->stage != Stage::hand_off;
+    return has_said ? last : late;
 }
 
 /// "cannot be set up" in the words of the step.

@@ -1,6 +1,7 @@
 // From a request to a child that has started: the record, its way into a mailbox, the answer.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -61,12 +62,23 @@ struct ChildRecord {
 /// it has ended.
 [[nodiscard]] Outcome send_record(const ChildRecord& record, const Born& spare, int reply);
 /// Sends the record to a parked child and waits until it has started. Stage hand_off: it was lost
-/// before it ran any user code, which is nobody's fault but may happen again with the next.
-[[nodiscard]] Outcome hand_off(const ChildRecord& record, Born& spare);
+/// before it ran any user code, which is nobody's fault but may happen again with the next; one
+/// that `is_late` tells of has been ended by `end`, which is to return when it can run no more.
+/// With ECANCELED it may have run: it began in that very moment.
+[[nodiscard]] Outcome hand_off(const ChildRecord& record, Born& spare, Deadline deadline,
+                               const std::function<void()>& end);
 
 /// Waits until the child is set up, or has failed to be. `born.pid` is filled in where the template
 /// ended before it could tell. `reply`: where the child says so; its mailbox, unless it got a pipe.
-[[nodiscard]] Outcome await_start(Born& born, int reply);
+/// A child that `is_late` tells of may still start.
+[[nodiscard]] Outcome await_start(Born& born, int reply, Deadline deadline);
+
+/// The child has not said anything in time, or whoever waited was interrupted (EINTR).
+[[nodiscard]] bool is_late(const Outcome& failure);
+
+/// Of a child that was forked on command and is late: from here on it cannot start any more, as it
+/// ends where it cannot say so. What it has said before counts; otherwise it is `late`.
+[[nodiscard]] Outcome give_up_start(Born& born, Outcome late);
 
 /// "cannot be set up" in the words of the step.
 void describe(Failure& failure, const Request& request);

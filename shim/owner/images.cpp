@@ -16,6 +16,8 @@ using std::chrono::seconds;
 constexpr seconds kRenewalPeriod{10};
 constexpr milliseconds kFirstRenewalDelay{100};
 constexpr milliseconds kLongestRenewalDelay{60'000};
+// The same where it does not answer: that costs each spawn which finds out a while.
+constexpr milliseconds kFirstAbandonedDelay{5000};
 // An image that could not be preloaded is tried again after this time.
 constexpr seconds kRetryPeriod{5};
 // What an image turns out to depend on is known when it is ready: then another may be the right
@@ -56,6 +58,12 @@ std::vector<char*> variables_of(std::optional<std::vector<std::string>>& environ
 /// PYTHONPATH of an image's environment.
 std::vector<std::string> python_path_in(std::optional<std::vector<std::string>> environment) {
     return python_path_of(variables_of(environment));
+}
+
+/// ", it is about to import ..."; empty: it does not say.
+std::string progress_of(TemplateProcess& process) {
+    const std::string progress = process.progress();
+    return progress.empty() ? progress : ", it preloads " + progress;
 }
 
 bool is_not_yet(const Outcome& failure) {
@@ -345,6 +353,10 @@ ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selecti
                     : "; too often to preload it again now";
         return reason;
     }
+    if (&image == images_.front().get() && image.process && !image.failure)
+        return {WARMFORK_REASON_UNRESPONSIVE,
+                fmt::format("the template is not ready after {} seconds{}",
+                            TemplateProcess::kReadyPatience.count(), progress_of(*image.process))};
     ColdReason reason = difference(selection);
     reason.text += image.failure
                        ? "; a variant for it could not be preloaded: " + image.failure->text
@@ -393,11 +405,16 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
                 return {};
             }
             lock.unlock();
-            std::this_thread::sleep_until(time);
+            static_cast<void>(poll_until({}, time));
+            lock.lock();
+            if (was_interrupted()) return Failure{Stage::launch, ETIMEDOUT, 0, "broken off"};
             continue;
         }
         lock.unlock();
-        Outcome failure = process->wait_ready(waits ? deadline : Deadline(Clock::now()));
+        const auto ready_by = process->ready_by();
+        Deadline until = Clock::now();
+        if (waits) until = may_wait ? deadline : std::min(deadline.value_or(ready_by), ready_by);
+        Outcome failure = process->wait_ready(until);
         lock.lock();
         if (!failure) {
             if (image->process != process) continue;  // renewed meanwhile
@@ -411,7 +428,12 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
             continue;
         }
         const bool is_late = failure->error_number == ETIMEDOUT;
-        if (is_late && waits) return failure;
+        if (is_late && waits && (may_wait || Clock::now() < ready_by)) return failure;
+        if (failure->error_number == ENOEXEC) {
+            if (image->process == process) give_up_program(*image, *failure);
+            ret_cold = reason_to_wait(*image, selection);
+            return failure;
+        }
         if (!is_late && is_first && !image->restarting) {
             lock.unlock();
             if (failure->stage == Stage::gate)
@@ -447,11 +469,11 @@ ImageSet::Image* ImageSet::image_of(const Process& process) {
 }
 
 /// Sets `not_before`: at once, or later each time where this happens again and again.
-void ImageSet::put_off_next_start(Image& image) {
+void ImageSet::put_off_next_start(Image& image, Clock::duration first_delay) {
     const auto now = Clock::now();
     image.delay =
         now - image.renewed_at < kRenewalPeriod + image.delay
-            ? std::clamp<Clock::duration>(image.delay * 2, kFirstRenewalDelay, kLongestRenewalDelay)
+            ? std::clamp<Clock::duration>(image.delay * 2, first_delay, kLongestRenewalDelay)
             : Clock::duration::zero();
     image.renewed_at = now;
     image.not_before = now + image.delay;
@@ -461,11 +483,32 @@ void ImageSet::replace(const Process& process, const ColdReason& reason) {
     const std::lock_guard lock(mutex_);
     Image* image = image_of(process);
     if (!image || Clock::now() < image->not_before) return;
-    put_off_next_start(*image);
+    put_off_next_start(*image, kFirstRenewalDelay);
     discard(image->process);
     image->restarting = reason;
     // Where it cannot be started now the next request tries, and says so.
     if (restart(*image)) image->restarting = {};
+}
+
+void ImageSet::abandon(const Process& process, const ColdReason& reason) {
+    const std::lock_guard lock(mutex_);
+    Image* image = image_of(process);
+    if (!image) return;
+    put_off_next_start(*image, kFirstAbandonedDelay);
+    discard(image->process);
+    image->restarting = reason;
+    // Where it cannot be started now the next request tries, and says so.
+    if (Clock::now() >= image->not_before) static_cast<void>(restart(*image));
+}
+
+/// What was started as the template was none. To start it again now would end likewise, and it may
+/// be the application itself.
+void ImageSet::give_up_program(Image& image, const Failure& failure) {
+    discard(image.process);
+    image.restarting = {WARMFORK_REASON_UNRESPONSIVE, failure.text};
+    image.renewed_at = Clock::now();
+    image.delay = kLongestRenewalDelay;
+    image.not_before = image.renewed_at + image.delay;
 }
 
 void ImageSet::renew(const Process& process, const std::string& change, bool serves_on) {
@@ -474,7 +517,7 @@ void ImageSet::renew(const Process& process, const std::string& change, bool ser
     if (!image || image->next || image->awaits_base) return;
     if (serves_on && Clock::now() < image->not_before) return;
     // Once for each change, however often a start that was put off is asked for meanwhile.
-    if (!std::exchange(image->is_put_off, false)) put_off_next_start(*image);
+    if (!std::exchange(image->is_put_off, false)) put_off_next_start(*image, kFirstRenewalDelay);
     image->restarting = {WARMFORK_REASON_STALE, change};
     if (!serves_on) discard(image->process);
     image->is_put_off = serves_on && Clock::now() < image->not_before;

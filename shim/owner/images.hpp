@@ -75,8 +75,9 @@ class ImageSet {
 
     /// Finds an image that fits and is ready, and starts what is missing. `may_wait`: until there
     /// is one, or the deadline has passed (ETIMEDOUT); otherwise `ret_cold` is set where there is
-    /// none yet. The first image's first start is waited for, unless the definition says otherwise.
-    /// A failure comes with `ret_cold` where a cold child can be had in spite of it.
+    /// none yet. The first image's first start is waited for, unless it takes too long or the
+    /// definition says otherwise. A failure comes with `ret_cold` where a cold child can be had in
+    /// spite of it.
     [[nodiscard]] Outcome choose(const Selection& selection, bool may_wait, Deadline deadline,
                                  Process& ret_process, ColdReason& ret_cold);
     /// What `choose` would find, nothing started or waited for. Reason NONE: an image that fits.
@@ -88,6 +89,8 @@ class ImageSet {
     /// An image that is out of date: another is begun, but not endlessly often. `serves_on`: the
     /// old one is kept until the new one is ready.
     void renew(const Process& process, const std::string& change, bool serves_on);
+    /// An image whose process does not answer, and was killed: another is begun, later each time.
+    void abandon(const Process& process, const ColdReason& reason);
     /// An image whose process is of no use any more: the next request starts another.
     void forget(const Process& process);
 
@@ -143,7 +146,8 @@ class ImageSet {
     [[nodiscard]] ColdReason difference(const Selection& selection);
     [[nodiscard]] ColdReason reason_to_wait(const Image& image, const Selection& selection);
     [[nodiscard]] ColdReason reason_without_base(Image& image, const Selection& selection);
-    static void put_off_next_start(Image& image);
+    static void put_off_next_start(Image& image, Clock::duration first_delay);
+    void give_up_program(Image& image, const Failure& failure);
     [[nodiscard]] Image* image_of(const Process& process);
     void learn(Image& image, TemplateProcess& process);
     void discard(Process& process);

@@ -1,8 +1,11 @@
-// What a template finds in its environment beside what it was asked for.
+// What a template finds in its environment beside what it was asked for, and a program that was
+// started as one by mistake.
 #pragma once
 
 #include <string>
 #include <vector>
+
+#include "owner/failure.hpp"
 
 namespace warmfork {
 
@@ -13,5 +16,9 @@ namespace warmfork {
 /// The other way round.
 [[nodiscard]] std::vector<std::string> without_launch(std::vector<std::string> environment,
                                                       const std::string& preload_library);
+
+/// ELOOP: this process was itself started as a template, and is none yet, or no program that could
+/// be. To start one from here might go on without end.
+[[nodiscard]] Outcome find_own_launch();
 
 }  // namespace warmfork

@@ -22,7 +22,8 @@ constexpr std::size_t kLastLinesSize = 3072;
 // How long a template may take to end after it was told to.
 constexpr auto kShutDownPatience = std::chrono::seconds(5);
 
-/// Is there such a child of this process, running or ended?
+}  // namespace
+
 bool is_unreaped(pid_t pid) {
     siginfo_t info{};
     // __WALL: also a parked twin, which no other wait sees.
@@ -30,7 +31,11 @@ bool is_unreaped(pid_t pid) {
            0;
 }
 
-}  // namespace
+std::string no_interpreter_hint() {
+    return ". A frozen program, a wrapper or a program that embeds Python is no interpreter: name "
+           "one "
+           "(Template(python=...); the default is sys.executable)";
+}
 
 void end_child(pid_t pid) {
     if (pid <= 0 || !is_unreaped(pid)) return;
@@ -72,6 +77,7 @@ bool TemplateProcess::end_template() {
     pollfd polled{pidfd_.get(), POLLIN, 0};
     if (::poll(&polled, 1, poll_timeout(patience_ends_.load())) == 0)
         signal_pidfd(pidfd_.get(), SIGKILL);
+    if (hello_by_ && !said_hello_) end_unproven();
     int status = -1;
     while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
     }
@@ -83,6 +89,7 @@ bool TemplateProcess::end_template() {
 void TemplateProcess::settle_after_end() {
     ended_ = true;
     receive_mailboxes();
+    if (hello_by_ && !said_hello_) end_unproven();
     drain();
     const std::uint64_t last_announced = last_born_;
     for (const Newborn& newborn : segment_.layout().newborns) {
@@ -178,7 +185,8 @@ Failure TemplateProcess::end_failure() {
     // Of a layer: whether it has become one at all.
     if (started_) {
         const Descriptor started = std::move(started_);
-        not_started_ = await_start(extended_, started.get());
+        // What it has to say it has said.
+        not_started_ = await_start(extended_, started.get(), Clock::now());
         if (not_started_ && not_started_->stage == Stage::directory)
             not_started_ = make_failure(Stage::launch, not_started_->error_number,
                                         "the layer cannot change to the directory " + directory_);
@@ -191,9 +199,12 @@ Failure TemplateProcess::end_failure() {
         how = (info.si_code == CLD_EXITED ? "exited with status " : "was killed by signal ") +
               std::to_string(info.si_status);
     const std::string lines = last_lines();
-    return {Stage::launch, ECHILD, 0,
-            "the template " + how + " before it was ready" +
-                (lines.empty() ? "; it wrote nothing" : "; it wrote last:\n" + lines)};
+    const std::string last = lines.empty() ? "; it wrote nothing" : "; it wrote last:\n" + lines;
+    if (hello_by_ && !said_hello_)
+        return {Stage::launch, ENOEXEC, 0,
+                program_ + " was started as a template and is none: it " + how +
+                    no_interpreter_hint() + last};
+    return {Stage::launch, ECHILD, 0, "the template " + how + " before it was ready" + last};
 }
 
 }  // namespace warmfork

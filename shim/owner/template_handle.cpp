@@ -23,6 +23,15 @@ namespace {
 // die it is the record that kills them.
 constexpr int kHandOffTries = 4;
 
+// One that does not start in time is given up, and the next one is tried, if it is prepared.
+constexpr int kMostLateChildren = 2;
+
+// While a child is waited for, its template is looked at so often.
+constexpr std::chrono::milliseconds kLook{500};
+
+// Who insists on a warm child waits so long for its template.
+constexpr std::chrono::minutes kWarmPatience{5};
+
 // A template may end, or its image give way to another variant, between choice and command.
 constexpr int kMostLostTemplates = 8;
 
@@ -151,7 +160,7 @@ std::string TemplateHandle::progress() {
 
 Outcome TemplateHandle::report(std::string& ret_json) {
     Process process;
-    if (Outcome failure = ready_image({}, process)) return failure;
+    if (Outcome failure = ready_image(WaitClock::now() + kWarmPatience, process)) return failure;
     return process->report(ret_json);
 }
 
@@ -185,6 +194,8 @@ Outcome TemplateHandle::spawn(const Request& request, std::uint32_t count,
         reason = {};
         const InterpretedRequest interpreted(request, is_python_, program_);
         Outcome failure = spawn_warm(interpreted.get(), count, backend, reason, ret_spawned);
+        if ((failure || reason) && was_interrupted())
+            return make_failure(Stage::hand_off, EINTR, "the spawn was broken off");
         if (!reason) return failure;
         if (backend == WARMFORK_BACKEND_WARM)
             return failure ? failure
@@ -277,8 +288,8 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
     while (true) {
         Process process;
         Outcome failure = images_.choose(
-            selection, may_wait || (renewals > 0 && on_stale_ == WARMFORK_STALE_WAIT), {}, process,
-            ret_cold);
+            selection, may_wait || (renewals > 0 && on_stale_ == WARMFORK_STALE_WAIT),
+            may_wait ? Deadline(WaitClock::now() + kWarmPatience) : Deadline(), process, ret_cold);
         if (failure && !ret_cold && is_in_the_way_of_templates(*failure))
             ret_cold = {WARMFORK_REASON_LIMITS, failure->text};
         if (failure || ret_cold) return failure;
@@ -314,6 +325,13 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
             lost_templates++ < kMostLostTemplates) {
             images_.forget(process);
             continue;
+        }
+        if (failure->stage == Stage::hand_off && failure->error_number == ETIMEDOUT) {
+            ret_cold = {WARMFORK_REASON_UNRESPONSIVE, failure->text};
+            // One that was killed has to be replaced; one whose children are slow may still get
+            // some that are prepared ahead of need.
+            if (process->is_stuck()) images_.abandon(process, ret_cold);
+            return failure;
         }
         if (failure->stage == Stage::gate)
             ret_cold = {WARMFORK_REASON_GATE, failure->text};
@@ -355,7 +373,6 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
             make_child_record(request, process.state_at_start(), state, ties, record, ret_cold))
         return failure;
 
-    const bool serves_stale = is_unchecked_ || on_stale_ == WARMFORK_STALE_SERVE;
     // Where nobody knows the template looks, at a fork.
     if (count == 1 && freshness != Freshness::unknown) {
         Spawned spawned{0, true, {}, {}};
@@ -367,7 +384,41 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
             return failure;
         }
     }
+    if (process.is_slow())
+        return Failure{
+            Stage::hand_off, ETIMEDOUT, 0,
+            "the template's children are not prepared in time: a fork handler of what is "
+            "preloaded takes its time"};
+    Outcome failure = spawn_on_command(process, record, request, count, ret_spawned);
+    if (failure) describe(*failure, request);
+    return failure;
+}
 
+/// Waits for a child until it has not started for kStartPatience after its birth, or the template
+/// has shown no sign of life for as long: it may have much to do before.
+Outcome TemplateHandle::await_forked(TemplateProcess& process, std::uint64_t id, std::size_t index,
+                                     Born& child) {
+    std::uint64_t signs = process.signs_of_life();
+    bool is_born = false;
+    for (auto since = WaitClock::now();;) {
+        Outcome failure = await_start(child, child.mailbox.get(),
+                                      std::min(since + kStartPatience, WaitClock::now() + kLook));
+        if (!is_late(failure) || was_interrupted()) return failure;
+        const std::uint64_t now = process.signs_of_life();
+        const bool is_alive = !is_born && now != std::exchange(signs, now);
+        is_born = process.born_of(id) > index;
+        if (is_alive)
+            since = WaitClock::now();
+        else if (WaitClock::now() >= since + kStartPatience)
+            return failure;
+    }
+}
+
+/// All or none. A child that has not started in time can start no more when this returns.
+Outcome TemplateHandle::spawn_on_command(TemplateProcess& process, const ChildRecord& record,
+                                         const Request& request, std::uint32_t count,
+                                         std::vector<Spawned>& ret_spawned) {
+    const bool serves_stale = is_unchecked_ || on_stale_ == WARMFORK_STALE_SERVE;
     const std::uint64_t mount_changes = process.mount_changes();
     std::uint64_t id;
     std::vector<Born> born;
@@ -379,7 +430,10 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
     Outcome failure;
     bool is_unexplained = false;
     for (Born& child : born) {
-        Outcome start_failure = await_start(child, child.mailbox.get());
+        // Behind one that fails what the others have said is enough.
+        Outcome start_failure = failure ? await_start(child, child.mailbox.get(), WaitClock::now())
+                                        : await_forked(process, id, spawned.size(), child);
+        if (is_late(start_failure)) start_failure = give_up_start(child, std::move(start_failure));
         if (!start_failure) {
             spawned.push_back({child.pid, true, {}, {}});
             continue;
@@ -388,10 +442,12 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
         is_unexplained = is_unexplained || child.pid == 0;
         if (!failure) failure = std::move(start_failure);
     }
-    // A mailbox was closed without a word: was its child never forked, or did it die?
-    if (Outcome explanation =
-            process.finish_command(id, count, is_unexplained, spawned_pids(spawned)))
-        failure = std::move(explanation);
+    // A mailbox was closed without a word, or nothing was heard of it: was its child never forked,
+    // or did it die? A template that was killed because it does not say has no better reason.
+    const bool is_over = is_late(failure) && !was_interrupted();
+    Outcome explanation = process.finish_command(id, count, is_unexplained, spawned_pids(spawned),
+                                                 is_over ? WaitClock::duration() : kStartPatience);
+    if (explanation && !(is_late(failure) && process.is_stuck())) failure = std::move(explanation);
     if (spawned.size() == count) {
         process.mounts_checked(mount_changes);
         process.remember_children(spawned_pids(spawned), request.lifetime());
@@ -402,7 +458,6 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
     for (const Spawned& child : spawned) {
         end_child(child.pid);
     }
-    describe(*failure, request);
     return failure;
 }
 
@@ -410,10 +465,12 @@ Outcome TemplateHandle::spawn_in(TemplateProcess& process, Freshness freshness,
 Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process, const ChildRecord& record,
                                           Lifetime lifetime, bool& ret_done, Spawned& ret_spawned) {
     Outcome failure;
+    int late = 0;
     for (int tries = 0; tries < kHandOffTries; ++tries) {
         std::optional<Born> spare = process.take_spare(lifetime);
-        if (!spare) return {};
-        failure = hand_off(record, *spare);
+        if (!spare) break;
+        failure = hand_off(record, *spare, WaitClock::now() + kStartPatience,
+                           [&] { end_child(spare->pid); });
         if (!failure) {
             ret_spawned.pid = spare->pid;
             ret_done = true;
@@ -423,7 +480,12 @@ Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process, const ChildR
         spare->mailbox.reset();
         end_child(spare->pid);
         // It said what failed: that is the answer. Otherwise it died before any user code.
-        if (failure->stage != Stage::hand_off) break;
+        if (failure->stage != Stage::hand_off || failure->error_number == ECANCELED) break;
+        if (is_late(failure)) {
+            process.note_late_child();
+            if (++late == kMostLateChildren || was_interrupted()) break;
+            continue;
+        }
         failure.reset();
     }
     // The child is on its way: now the template may use the processor to fork the next one.

@@ -80,6 +80,11 @@ class TemplateHandle : public SpawnSource {
                                    const OwnerState& state, const Request& request,
                                    std::uint32_t count, ColdReason& ret_cold,
                                    std::vector<Spawned>& ret_spawned);
+    [[nodiscard]] static Outcome await_forked(TemplateProcess& process, std::uint64_t id,
+                                              std::size_t index, Born& child);
+    [[nodiscard]] Outcome spawn_on_command(TemplateProcess& process, const ChildRecord& record,
+                                           const Request& request, std::uint32_t count,
+                                           std::vector<Spawned>& ret_spawned);
     [[nodiscard]] Outcome spawn_by_hand_off(TemplateProcess& process, const ChildRecord& record,
                                             Lifetime lifetime, bool& ret_done,
                                             Spawned& ret_spawned);

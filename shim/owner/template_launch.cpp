@@ -18,6 +18,9 @@
 namespace warmfork {
 namespace {
 
+// For an interpreter, from its start to the first line of ours.
+constexpr std::chrono::seconds kHelloPatience{10};
+
 bool is_main_thread() {
     return ::gettid() == ::getpid();
 }
@@ -71,6 +74,7 @@ Outcome TemplateProcess::queue_hello(const LaunchPlan& plan, const Descriptor& s
 
 Outcome TemplateProcess::launch(const LaunchPlan& plan) {
     owner_ = ::getpid();
+    if (Outcome failure = find_own_launch()) return failure;
     Descriptor memfd;
     if (Outcome failure = make_channel_files(plan, memfd)) return failure;
     state_at_start_ = read_owner_state();
@@ -194,6 +198,9 @@ Outcome TemplateProcess::start_program(const LaunchPlan& plan, const Descriptor&
         return failure;
     }
     pid_ = pid;
+    // A native program says hello when it begins to serve, which may be long after.
+    if (plan.is_python) hello_by_ = Clock::now() + kHelloPatience;
+    program_ = plan.arguments[0];
     return {};
 }
 

@@ -21,18 +21,10 @@ Failure failure_of(const FrameHeader& not_born, const std::string& text) {
     return {stage, error_number, 0, text};  // the text says it all
 }
 
-Failure timed_out(const char* what) {
-    return make_failure(Stage::launch, ETIMEDOUT, what);
-}
+// Between the end of file on its channel and the end of a process.
+constexpr std::chrono::seconds kEndPatience{1};
 
 }  // namespace
-
-int poll_timeout(TemplateProcess::Deadline deadline) {
-    if (!deadline) return -1;
-    const auto left =
-        std::chrono::ceil<std::chrono::milliseconds>(*deadline - TemplateProcess::Clock::now());
-    return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000'000));
-}
 
 // What comes from the template.
 
@@ -42,7 +34,12 @@ void TemplateProcess::receive_hello() {
     if (receive_message(control_.get(), std::as_writable_bytes(std::span(&hello, 1)), {},
                         MSG_DONTWAIT, received))
         return;
-    if (received.size == 0) return;
+    if (received.size == 0) {
+        // It ends, or has become another program. Its status tells more, where it comes soon.
+        if (!std::exchange(has_hung_up_, true) && hello_by_)
+            hello_by_ = std::min(*hello_by_, Clock::now() + kEndPatience);
+        return;
+    }
     said_hello_ = true;
     if (received.size == sizeof hello && hello.magic == kHelloMagic &&
         hello.version == kProtocolVersion)
@@ -193,118 +190,6 @@ void TemplateProcess::reap_ended_spares() {
     });
 }
 
-// Waiting.
-
-bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::function<bool()>& done) {
-    while (true) {
-        drain();
-        reap_ended_spares();
-        if (done()) return true;
-        if (ended_ || state_ == State::broken) return false;
-        if (deadline && Clock::now() >= *deadline) {
-            // Also who does not wait has to learn that it has ended.
-            if (somebody_polls_ || !has_ended()) return false;
-            settle_after_end();
-            continue;
-        }
-        poll_channel(lock, deadline);
-    }
-}
-
-void TemplateProcess::poll_channel(Lock& lock, Deadline deadline) {
-    if (somebody_polls_) {
-        if (deadline)
-            changed_.wait_until(lock, *deadline);
-        else
-            changed_.wait(lock);
-        return;
-    }
-    somebody_polls_ = true;
-    completions_->going_to_sleep(waiting_for_room_ > 0 ? WakeFor::frames_and_room
-                                                       : WakeFor::frames);
-    if (completions_->empty()) {
-        pollfd polled[3] = {{completion_bell_.get(), POLLIN, 0},
-                            {pidfd_.get(), POLLIN, 0},
-                            // After the hello whatever comes belongs to a frame, and waits for it.
-                            {said_hello_ ? -1 : control_.get(), POLLIN, 0}};
-        lock.unlock();
-        ::poll(polled, 3, poll_timeout(deadline));
-        lock.lock();
-        if (polled[0].revents) silence(completion_bell_.get());
-        if (polled[1].revents) settle_after_end();
-        if (polled[2].revents & POLLIN) receive_mailboxes();
-    }
-    completions_->awake();
-    somebody_polls_ = false;
-    changed_.notify_all();
-}
-
-/// For the command ring to have more room than now, or the template to have ended.
-void TemplateProcess::wait_for_room(Lock& lock) {
-    const std::uint64_t before = commands_->taken();
-    ++waiting_for_room_;
-    while (!ended_ && state_ != State::broken) {
-        drain();
-        // Announced before the look at what was taken, so that the template rings if it takes more
-        // later.
-        completions_->going_to_sleep(WakeFor::frames_and_room);
-        if (commands_->taken() != before) break;
-        poll_channel(lock, {});
-    }
-    --waiting_for_room_;
-}
-
-Outcome TemplateProcess::wait_ready(Deadline deadline) {
-    Lock lock(mutex_);
-    if (state_ == State::ready && !ended_) return {};
-    wait_until(lock, deadline, [this] { return state_ != State::starting; });
-    switch (state_) {
-        case State::ready:
-            return {};
-        case State::refused:
-            return Failure{Stage::gate, EBUSY, 0, refusal_};
-        case State::broken:
-            return Failure{Stage::launch, EPROTO, 0, refusal_};
-        case State::starting:
-            break;
-    }
-    if (ended_) return end_failure();
-    return timed_out("the template is not ready yet");
-}
-
-Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
-    if (Outcome failure = wait_ready(deadline)) return failure;
-    Lock lock(mutex_);
-    const auto have_parked = [&] {
-        std::uint32_t parked = 0;
-        for (Born& spare : spares_) {
-            MailboxReply reply{};
-            ReceivedMessage received;
-            if (!spare.has_parked &&
-                receive_message(spare.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)),
-                                {}, MSG_DONTWAIT, received) == 0 &&
-                received.size == sizeof reply)
-                spare.has_parked = true;
-            parked += spare.has_parked;
-        }
-        return parked >= count;
-    };
-    while (true) {
-        if (!wait_until(lock, deadline, [&] { return spares_.size() >= count; })) break;
-        const bool is_asleep = commands_->peer_sleeps();
-        if (is_asleep && commands_->drained() && have_parked()) return {};
-        // It has slept through a hand-off, for which nobody has rung.
-        if (is_asleep && !commands_->drained()) ring(command_bell_.get());
-        if (deadline && Clock::now() >= *deadline) break;
-        // A spare announces itself on its mailbox, and a template that goes to sleep tells nobody.
-        lock.unlock();
-        ::poll(nullptr, 0, 1);
-        lock.lock();
-    }
-    if (ended_) return Failure{Stage::launch, ECHILD, 0, "the template has ended"};
-    return timed_out("not enough children are parked yet");
-}
-
 std::vector<int> TemplateProcess::image_descriptors() {
     const std::lock_guard lock(mutex_);
     return image_descriptors_;
@@ -387,8 +272,14 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
     drain();
     if (!ending_spares_.empty()) reap_ended_spares();
     while (!spares_.empty()) {
-        Born spare = std::move(spares_.front());
-        spares_.pop_front();
+        auto next = std::find_if(spares_.begin(), spares_.end(), [this](Born& spare) {
+            note_parked(spare);
+            return spare.has_parked;
+        });
+        if (next == spares_.end() && late_at_ != 0) return {};
+        if (next == spares_.end()) next = spares_.begin();
+        Born spare = std::move(*next);
+        spares_.erase(next);
         if (!spare.mailbox.is_intact()) {
             // Somebody has closed descriptors that were not theirs: the spare has seen the end of
             // file.
@@ -445,9 +336,9 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
     // The command's place in the ring and its messages on the socket must keep the same order: one
     // thread at a time, also while it waits for room.
     std::unique_lock turn(command_turn_, std::defer_lock);
-    if (!nonblocking) turn.lock();
-    if (!turn.owns_lock() && !turn.try_lock())
-        return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
+    if (!(nonblocking ? turn.try_lock() : take_command_turn(turn)))
+        return make_failure(Stage::hand_off, nonblocking ? EAGAIN : ETIMEDOUT,
+                            "the command ring is full");
     Lock lock(mutex_);
     const std::uint64_t id = ++last_id_;
     FrameHeader header =
@@ -471,7 +362,11 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
         // What went out of a command that is given up here is thrown away by the template.
         if (error != EAGAIN) break;
         if (nonblocking) return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
-        wait_for_room(lock);
+        const std::uint64_t before = count_signs_of_life();
+        wait_for_room(lock, Clock::now() + kStartPatience);
+        if (ended_ || state_ == State::broken || count_signs_of_life() != before) continue;
+        kill_stuck(lock);
+        return make_failure(Stage::hand_off, ETIMEDOUT, "the template takes no commands");
     }
     if (!error) error = commands_->push(header, record);
     if (error)
@@ -485,15 +380,24 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
 }
 
 Outcome TemplateProcess::finish_command(std::uint64_t id, std::uint32_t count, bool explain,
-                                        const std::vector<pid_t>& started) {
+                                        const std::vector<pid_t>& started,
+                                        Clock::duration patience) {
     Lock lock(mutex_);
     // The kernel closes the mailboxes of a template that dies before its pidfd tells of its death,
     // and one that does not fork says why first: one of the three arrives.
-    if (explain)
-        wait_until(lock, {}, [&] {
-            const Pending& pending = pending_[id];
-            return pending.failure || pending.born.size() >= count;
-        });
+    const auto is_known = [&] {
+        const Pending& pending = pending_[id];
+        return pending.failure || pending.born.size() >= count;
+    };
+    while (explain) {
+        const std::uint64_t before = count_signs_of_life();
+        if (wait_until(lock, Clock::now() + patience, is_known, false) || ended_ ||
+            state_ == State::broken)
+            break;
+        if (count_signs_of_life() != before) continue;
+        kill_stuck(lock);
+        break;
+    }
     Pending pending = std::move(pending_[id]);
     pending_.erase(id);
     if (!explain) return {};
@@ -525,9 +429,11 @@ Outcome TemplateProcess::report(std::string& ret_json) {
         return make_failure(Stage::launch, error, "cannot ask the template for its report");
     }
     ring(command_bell_.get());
-    wait_until(lock, {}, [&] { return pending_[id].is_answered; });
+    wait_until(lock, Clock::now() + kStartPatience, [&] { return pending_[id].is_answered; });
     ret_json = std::move(pending_[id].report);
     pending_.erase(id);
+    if (ret_json.empty() && !ended_ && state_ != State::broken)
+        return make_failure(Stage::launch, ETIMEDOUT, "the template does not answer");
     if (ret_json.empty()) return Failure{Stage::launch, EPIPE, 0, "the template has ended"};
     return {};
 }

@@ -21,6 +21,7 @@
 #include "owner/owned_sockets.hpp"
 #include "owner/owner_state.hpp"
 #include "owner/shadowing.hpp"
+#include "owner/waiting.hpp"
 
 namespace warmfork {
 
@@ -54,6 +55,12 @@ void end_child(pid_t pid);
 /// A spare that is older than this is not handed off: the kernel tells when a process was started.
 inline constexpr std::chrono::seconds kOldestSpare{60};
 
+/// Is there such a child of this process, running or ended?
+[[nodiscard]] bool is_unreaped(pid_t pid);
+
+/// What to do where the program that was started is no template.
+[[nodiscard]] std::string no_interpreter_hint();
+
 class TemplateProcess {
   public:
     enum class Freshness {
@@ -62,8 +69,11 @@ class TemplateProcess {
         stale,
     };
 
-    using Clock = std::chrono::steady_clock;
-    using Deadline = std::optional<Clock::time_point>;  ///< nothing: for ever
+    using Clock = WaitClock;
+    using Deadline = warmfork::Deadline;
+
+    /// How long a spawn waits for a template that preloads, before it goes without.
+    static constexpr std::chrono::seconds kReadyPatience{15};
 
     /// Starts a template. It is not ready yet. On success `ret_process` is set.
     [[nodiscard]] static Outcome start(const LaunchPlan& plan,
@@ -93,6 +103,9 @@ class TemplateProcess {
 
     /// Has it ended? No wait, one system call.
     [[nodiscard]] bool has_ended() const;
+    /// When a spawn that need not come from it ceases to wait for it.
+    [[nodiscard]] Clock::time_point ready_by() const { return started_at_ + kReadyPatience; }
+
     /// Has it ended, or its channel been lost (closed by somebody, broken)?
     [[nodiscard]] bool is_lost();
     /// Waits until it serves. ETIMEDOUT, or why it never will.
@@ -144,25 +157,36 @@ class TemplateProcess {
         return {shown_segment_.get(), inotify_.get()};
     }
 
-    /// Takes the oldest parked child and tells the template so; nothing if there is none.
+    /// Takes the oldest child that has parked, or is about to, and tells the template so; nothing
+    /// if there is none. Where one has been late only those that have parked.
     [[nodiscard]] std::optional<Born> take_spare(Lifetime lifetime);
+    /// A child has not started in time. Until one that is younger has parked none is expected to.
+    void note_late_child();
+    [[nodiscard]] bool is_slow();
     /// After a hand-off: rings for the template, which slept through `take_spare`, once the last
     /// spare is taken. Before that it wakes up by itself when the child that was handed off ends.
     void wake_to_refill();
 
     /// Tells the template to fork `count` children with a record, which lies in `memfd` unless that
     /// is -1. flags: kSpawnFromStaleImage. Does not wait for them: each says on its mailbox that it
-    /// has started or failed, and one that is never forked has its mailbox closed.
+    /// has started or failed, and one that is never forked has its mailbox closed. A template that
+    /// takes no command in time is killed: see `is_stuck`.
     [[nodiscard]] Outcome fork_on_command(std::span<const std::byte> record, int memfd,
                                           std::span<const int> descriptors, std::uint32_t count,
                                           std::int64_t flags, bool nonblocking,
                                           std::uint64_t& ret_id, std::vector<Born>& ret_born);
+    /// Grows with whatever the template does: a command that it takes, a child that it has got.
+    [[nodiscard]] std::uint64_t signs_of_life();
+    /// How many children of a command it has got, as far as it has said.
+    [[nodiscard]] std::size_t born_of(std::uint64_t id);
     /// To be called once for each command, when every mailbox has said something or was closed.
     /// With `explain` it waits until it is known why one was closed without a word, reaps the
     /// children that were born (and are not among `started`), and returns why the others were not;
-    /// nothing: all were.
+    /// nothing: all were. A template that shows no sign of life for as long as the patience is
+    /// killed.
     [[nodiscard]] Outcome finish_command(std::uint64_t id, std::uint32_t count, bool explain,
-                                         const std::vector<pid_t>& started);
+                                         const std::vector<pid_t>& started,
+                                         Clock::duration patience);
     /// Children that are to end with this process, for the case that the template cannot see to it.
     void remember_children(const std::vector<pid_t>& pids, Lifetime lifetime);
 
@@ -170,7 +194,10 @@ class TemplateProcess {
     [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
     /// Was there no number free for the mailbox of the last spare? None comes before `set_spares`.
     [[nodiscard]] bool lacks_descriptors();
+    /// ETIMEDOUT: it does not answer.
     [[nodiscard]] Outcome report(std::string& ret_json);
+    /// Was it killed because it did not answer?
+    [[nodiscard]] bool is_stuck() const { return is_stuck_; }
 
     /// Tells the template to end in good order; children that run are left to a keeper. One that
     /// does not listen (preloads, is broken) is killed. Does not wait for its end.
@@ -214,10 +241,18 @@ class TemplateProcess {
     void settle_after_end();
     [[nodiscard]] bool end_template();
     void leave_children_to_keeper();
-    void wait_for_room(Lock& lock);
+    [[nodiscard]] std::uint64_t count_signs_of_life();
+    [[nodiscard]] bool take_command_turn(std::unique_lock<std::timed_mutex>& turn);
+    void wait_for_room(Lock& lock, Deadline deadline);
     /// Sleeps until `done` or the deadline; of several threads one polls for all. False: the
-    /// deadline has passed, or the template has ended.
-    bool wait_until(Lock& lock, Deadline deadline, const std::function<bool()>& done);
+    /// deadline has passed, the template has ended, or the wait was interrupted, if it may be.
+    bool wait_until(Lock& lock, Deadline deadline, const std::function<bool()>& done,
+                    bool may_break_off = true);
+    void note_parked(Born& spare);
+    void kill_stuck(Lock& lock);
+    void end_unproven();
+    void give_up_silent();
+    [[nodiscard]] Deadline earlier_of_hello(Deadline deadline) const;
     void poll_channel(Lock& lock, Deadline deadline);
     void reap_ended_spares();
 
@@ -243,7 +278,8 @@ class TemplateProcess {
     std::vector<std::string> environment_;
     std::string directory_;
 
-    std::mutex command_turn_;  ///< taken before `mutex_`, by who sends a command with descriptors
+    std::timed_mutex
+        command_turn_;  ///< taken before `mutex_`, by who sends a command with descriptors
     std::mutex mutex_;
     std::condition_variable changed_;
     bool somebody_polls_ = false;
@@ -253,6 +289,10 @@ class TemplateProcess {
     bool is_closing_ = false;  ///< told to end: nothing new is asked of it
     std::atomic<Clock::time_point> patience_ends_{Clock::time_point::max()};  ///< once told to end
     std::string refusal_;
+    int refusal_error_ = EPROTO;  ///< of a broken one
+    std::string program_;         ///< of one that was started as a program
+    Deadline hello_by_;           ///< when that has to have proved to be a template; nothing: later
+    bool has_hung_up_ = false;    ///< without a hello
     std::vector<int> image_descriptors_;
     ReadVariables variables_;
     ModuleFiles shadowable_;
@@ -263,6 +303,9 @@ class TemplateProcess {
     std::deque<Born> spares_;
     std::vector<pid_t> ending_spares_;
     bool lacks_descriptors_ = false;
+    std::uint64_t late_at_ = 0;  ///< the youngest child's id when one was late; 0: none was
+    const Clock::time_point started_at_ = Clock::now();
+    std::atomic<bool> is_stuck_ = false;
     std::map<std::uint64_t, Pending> pending_;
     std::map<std::uint64_t, Born> mailboxes_;  ///< of spares that are not yet `born`
     std::uint64_t last_born_ = 0;              ///< that was announced
@@ -272,8 +315,5 @@ class TemplateProcess {
         64;  ///< when so many are remembered, those that have ended are forgotten
     std::uint64_t last_id_ = 0;
 };
-
-/// For poll(2), in milliseconds.
-[[nodiscard]] int poll_timeout(TemplateProcess::Deadline deadline);
 
 }  // namespace warmfork

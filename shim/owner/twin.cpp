@@ -25,8 +25,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// For one fork, in milliseconds: one that takes longer has been stopped.
-constexpr int kWakePatience = 5000;
+// For one fork: one that takes longer has been stopped.
+constexpr std::chrono::seconds kWakePatience{5};
 
 struct Keeping {
     std::mutex mutex;
@@ -132,7 +132,9 @@ class Adoption {
 /// The pid of the template that the twin has made of itself; 0: there is none.
 pid_t receive_reply(int channel) {
     pollfd polled{channel, POLLIN, 0};
-    while (::poll(&polled, 1, kWakePatience) < 0 && errno == EINTR) {
+    const auto deadline = WaitClock::now() + kWakePatience;
+    // Not by poll_until: the lock of the images is held.
+    while (::poll(&polled, 1, poll_timeout(deadline)) < 0 && errno == EINTR) {
     }
     TwinReply reply{};
     ReceivedMessage received;

@@ -15,6 +15,7 @@
 #include "finalization.hpp"
 #include "observation.hpp"
 #include "owner/benchmark.hpp"
+#include "owner/waiting.hpp"
 #include "python_child.hpp"
 #include "python_objects.hpp"
 #include "warmfork.h"
@@ -27,6 +28,7 @@ constexpr const char* kProcessCapsule = "warmfork.process";
 
 /// Raises warmfork's error type with (errno, text, stage, stage name, detail).
 PyObject* raise(const warmfork_failure& failure) {
+    if (PyErr_Occurred()) return nullptr;  // a signal's handler, which has broken the call off
     Reference package(PyImport_ImportModule("warmfork._errors"));
     Reference make(package ? PyObject_GetAttrString(package.get(), "make_error") : nullptr);
     if (!make) return nullptr;
@@ -36,6 +38,26 @@ PyObject* raise(const warmfork_failure& failure) {
     if (error) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.get())), error.get());
     return nullptr;
 }
+
+/// Lets go of the GIL for a wait, in which handlers of signals run nevertheless: where one raises,
+/// the wait is broken off.
+class Wait {
+  public:
+    Wait()
+        : state_(PyEval_SaveThread()), interruption_([this] {
+              PyEval_RestoreThread(state_);
+              const bool has_raised = PyErr_CheckSignals() != 0;
+              state_ = PyEval_SaveThread();
+              return has_raised;
+          }) {}
+    Wait(const Wait&) = delete;
+    Wait& operator=(const Wait&) = delete;
+    ~Wait() { PyEval_RestoreThread(state_); }
+
+  private:
+    PyThreadState* state_;
+    Interruption interruption_;
+};
 
 /// What a capsule holds. Touched with the GIL held only. A template that is closed while other
 /// threads use it is freed by the last of them.
@@ -288,9 +310,14 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
     warmfork_process* process;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS error =
-        warmfork_spawn(self ? self->get() : nullptr, &request, &process, &failure);
-    Py_END_ALLOW_THREADS if (error) return raise(failure);
+    {
+        const Wait wait;
+        error = warmfork_spawn(self ? self->get() : nullptr, &request, &process, &failure);
+    }
+    if (error) return raise(failure);
+    // Of a handler that has raised in the moment of success.
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
     const char* text;
     const warmfork_reason reason = warmfork_process_reason(process, &text);
     Reference said(Py_BuildValue("iiss", warmfork_process_pid(process),
@@ -301,7 +328,9 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
     Reference more(Py_BuildValue("(O)", handle.get()));
     Reference result(more ? PySequence_Concat(said.get(), more.get()) : nullptr);
     if (!result || PyList_Append(given.spawned, result.get()) < 0) return nullptr;
-    Py_RETURN_NONE;
+    if (!type) Py_RETURN_NONE;
+    PyErr_Restore(type, value, traceback);
+    return nullptr;
 }
 
 /// make_pipes(stdin, stdout, stderr) -> what subprocess.Popen._get_handles returns for these; None,
@@ -435,8 +464,11 @@ PyObject* wait_ready(PyObject*, PyObject* tuple) {
     if (!self) return nullptr;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS error = warmfork_template_wait_ready(self.get(), timeout, &failure);
-    Py_END_ALLOW_THREADS if (error) return raise(failure);
+    {
+        const Wait wait;
+        error = warmfork_template_wait_ready(self.get(), timeout, &failure);
+    }
+    if (error) return raise(failure);
     Py_RETURN_NONE;
 }
 
@@ -450,9 +482,11 @@ PyObject* wait_parked(PyObject*, PyObject* tuple) {
     if (!self) return nullptr;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS error =
-        warmfork_template_wait_parked(self.get(), count, timeout, &failure);
-    Py_END_ALLOW_THREADS if (error) return raise(failure);
+    {
+        const Wait wait;
+        error = warmfork_template_wait_parked(self.get(), count, timeout, &failure);
+    }
+    if (error) return raise(failure);
     Py_RETURN_NONE;
 }
 
@@ -486,8 +520,11 @@ PyObject* report(PyObject*, PyObject* capsule) {
     char* json;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS error = warmfork_template_report(self.get(), &json, &failure);
-    Py_END_ALLOW_THREADS if (error) return raise(failure);
+    {
+        const Wait wait;
+        error = warmfork_template_report(self.get(), &json, &failure);
+    }
+    if (error) return raise(failure);
     PyObject* text = PyUnicode_FromString(json);
     std::free(json);
     return text;
@@ -531,6 +568,7 @@ PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
                          {"parked", parked, METH_O, nullptr},
                          {"report", report, METH_O, nullptr},
                          {"counts", counts, METH_O, nullptr},
+                         {"announce", announce, METH_NOARGS, nullptr},
                          {"serve", serve, METH_O, nullptr},
                          {"freeze_image", freeze_image, METH_VARARGS, nullptr},
                          {"finalize_image", finalize_image, METH_NOARGS, nullptr},

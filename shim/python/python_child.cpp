@@ -468,6 +468,16 @@ ChildPlan stand_in_plan;
 
 }  // namespace
 
+PyObject* announce(PyObject*, PyObject*) {
+    const int error = announce_template(layer_channel);
+    if (error == 0) Py_RETURN_NONE;
+    if (error == ENOTCONN)
+        return PyErr_Format(PyExc_RuntimeError,
+                            "this interpreter was not started as a template, but by what was");
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
 PyObject* start_environment(PyObject*, PyObject*) {
     if (layer_channel >= 0) {
         std::vector<char*> variables;

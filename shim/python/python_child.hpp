@@ -6,6 +6,9 @@
 
 namespace warmfork::python {
 
+/// announce(): see announce_template. Raises where there is nobody to be told.
+PyObject* announce(PyObject* module, PyObject* none);
+
 /// serve([child, hook, report, description, log, obstacle, findings, restore, image]): never
 /// returns to Python, neither in the template, which ends here, nor in a child; so the list is
 /// emptied. `child` is the module warmfork._child, `hook` is called before each fork (None:

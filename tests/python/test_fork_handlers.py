@@ -1,11 +1,13 @@
 """Modules with fork handlers: what they start in a child is as in a cold one, and what blocks hinders nobody."""
 
+import errno
 import os
 import signal
 import sys
 import unittest
 
-from support import PYTHON, TestCase
+import warmfork
+from support import PYTHON, TestCase, children
 
 PUMP = """
 import os, threading
@@ -78,6 +80,126 @@ class Threads(Modules):
         self.assertEqual((process.backend, process.reason_code), ("cold", "gate"))
         self.assertIn("thread", process.reason)
         self.assertEqual({thread.split()[-2] for thread in threads}, {f"{1 << signal.SIGUSR1 - 1:016x}"})
+
+
+def spares():
+    """Of this process, parked, the oldest first."""
+    found = []
+    for child in children():
+        with open(f"/proc/{child}/comm") as file:
+            if file.read() == "warmfork-spare\n":
+                found.append(child)
+    return found
+
+
+class Blocking(Modules):
+    """What does not answer: no spawn waits for it without end, and none runs twice."""
+
+    def run_once(self, template, **keywords):
+        """Returns the process, which has ended and has run once."""
+        folder = self.folder({})
+        mark = os.path.join(folder, "mark")
+        program = "import os, sys; os.write(os.open(sys.argv[1], os.O_CREAT | os.O_APPEND | os.O_WRONLY), b'x')"
+        process = template.popen([PYTHON, "-c", program, mark], **keywords)
+        self.assertEqual(process.wait(60), 0)
+        with open(mark) as file:
+            self.assertEqual(file.read(), "x")
+        return process
+
+    def check_unresponsive(self, process, *words):
+        self.assertEqual((process.backend, process.reason_code), ("cold", "unresponsive"))
+        for word in words:
+            self.assertIn(word, process.reason)
+
+    def test_children_in_which_a_handler_blocks_are_told_of(self):
+        template = self.template_of("import os, signal\nos.register_at_fork(after_in_child=signal.pause)\n")
+        for _ in range(3):  # only the first waits for one
+            self.check_unresponsive(self.run_once(template), "fork handler")
+        self.assertIn(False, [spare["parked"] for spare in template.report()["spares"]])
+        self.assertEqual(template.counts["template_starts"], 1)
+        with self.assertRaises(warmfork.Error) as caught:
+            template.popen([PYTHON, "-c", "pass"], backend="warm")
+        self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
+
+    def test_a_child_on_command_in_which_a_handler_blocks_is_ended(self):
+        template = self.template_of(
+            "import os, signal\nos.register_at_fork(after_in_child=signal.pause)\n", spares=0
+        )
+        self.check_unresponsive(self.run_once(template), "fork handler")
+        self.assertEqual(set(children()) - {template.pid}, set())
+
+    def test_a_template_in_which_a_handler_blocks_is_replaced(self):
+        # Not at the gate, which is the first time.
+        template = self.template_of(
+            "import os, signal\nruns = []\n"
+            "os.register_at_fork(before=lambda: signal.pause() if runs else runs.append(1))\n",
+            spares=0,
+        )
+        template.wait_ready()
+        first = template.pid
+        self.check_unresponsive(self.run_once(template))
+        self.assertNotEqual(template.pid, first)
+        self.assertFalse(os.path.exists(f"/proc/{first}"))
+
+    def test_a_template_that_blocks_at_its_gate_is_not_waited_for(self):
+        template = self.template_of("import os, signal\nos.register_at_fork(before=signal.pause)\n")
+        self.check_unresponsive(self.run_once(template), "not ready")
+        self.check_unresponsive(self.run_once(template), "not ready")
+        with self.assertRaises(warmfork.TemplateError) as caught:
+            template.wait_ready(0)
+        self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
+
+    def test_a_stopped_spare_makes_way_for_the_next(self):
+        template = self.template(spares=2)
+        template.wait_parked(2)
+        stopped = spares()
+        os.kill(stopped[0], signal.SIGSTOP)
+        process = self.run_once(template)
+        self.assertEqual((process.backend, process.pid), ("warm", stopped[1]))
+        self.assertNotIn(stopped[0], children())
+        template.wait_parked(2)
+        self.assertEqual(self.run_once(template).backend, "warm")
+
+    def test_a_stopped_template_is_replaced(self):
+        template = self.template(spares=0)
+        template.wait_ready()
+        first = template.pid
+        os.kill(first, signal.SIGSTOP)
+        self.check_unresponsive(self.run_once(template))
+        template.wait_ready()
+        self.assertNotEqual(template.pid, first)
+        self.assertEqual(self.run_once(template).backend, "warm")
+
+    def test_a_stopped_template_gives_no_report(self):
+        template = self.template()
+        template.wait_ready()
+        os.kill(template.pid, signal.SIGSTOP)
+        with self.assertRaises(warmfork.TemplateError) as caught:
+            template.report()
+        self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
+
+    def test_signals_are_heard_meanwhile(self):
+        never = "import threading\nthreading.Event().wait()\n"
+        calls = [lambda template: template.popen([PYTHON, "-c", "pass"]), warmfork.Template.wait_ready,
+                 warmfork.Template.wait_parked, warmfork.Template.report]
+        for call in calls:
+            heard = []
+
+            def handle(*_):
+                heard.append(1)
+                if len(heard) == 3:
+                    raise InterruptedError("by the test")
+
+            before = signal.signal(signal.SIGALRM, handle)
+            self.addCleanup(signal.signal, signal.SIGALRM, before)
+            template = self.template_of(never)
+            signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+            self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
+            with self.assertRaisesRegex(InterruptedError, "by the test"):
+                call(template)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self.assertEqual(children(), [template.pid])
+            template.close()
 
 
 if __name__ == "__main__":

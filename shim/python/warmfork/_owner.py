@@ -17,8 +17,6 @@ _ON_STALE = {"cold": 0, "wait": 1, "serve": 2}
 _ON_ERROR = ("ignore", "warn", "fail")
 _BACKEND_NAMES = {number: name for name, number in _BACKENDS.items()}
 
-# Signals are handled between two waits of so many seconds.
-_SLICE = 0.1
 
 # What subprocess does first in each Popen: it reaps children that had not ended when their object was dropped.
 _reap_abandoned = getattr(_subprocess.module, "_cleanup", lambda: None)
@@ -27,8 +25,8 @@ _LIFETIMES = {"owner": 0, "detached": _request.DETACHED}
 
 # Parameters with which subprocess raises nothing once it has the pipes, whatever their values.
 _UNFAILING = {"executable", "stdin", "stdout", "stderr", "cwd", "env", "start_new_session", "text"}
-# What of this process, not of the template, keeps one from starting.
-_IN_THE_WAY = frozenset((errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOTSUP))
+# How long a spawn waits for a template, in seconds.
+_READY_PATIENCE = 15
 
 
 def _backend_number(backend):
@@ -249,7 +247,7 @@ class Popen(*_subprocess.BASES):
         self, args, executable, cwd, env, handles, pass_fds=(), restore_signals=True, umask=-1,
         start_new_session=False, process_group=-1,
     ):
-        if self._template and not self._template._has_waited and self._chosen_backend() != "cold":
+        if self._template and self._chosen_backend() != "cold":
             self._template._wait_first()
         if type(args) is not list:
             args = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
@@ -279,6 +277,8 @@ class Popen(*_subprocess.BASES):
                 None,
                 self._spawned,
             )
+            if self._template:
+                self._template._warn_after(self._spawned)
         except Error as error:
             _request.raise_familiar(error, cwd, program)
         except BaseException:  # Ctrl-C, behind the child's back
@@ -487,42 +487,51 @@ class Template:
     def wait_ready(self, timeout=None):
         """Waits, seconds, until the modules are imported. Raises TemplateError where they cannot be.
         Signals are handled meanwhile."""
-        deadline = None if timeout is None else time.monotonic() + timeout
         green = _green.library()
+        if green:
+            self._wait_green(green, timeout)
+        else:
+            _native.wait_ready(self._handle, _milliseconds(timeout))
+        self._warn_of_failed()
+
+    def _wait_green(self, green, timeout):
+        """Until it is ready, with other green threads running meanwhile."""
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = _SLICE if deadline is None else min(_SLICE, deadline - time.monotonic())
             try:
-                _native.wait_ready(self._handle, 0 if green else _milliseconds(left))
+                return _native.wait_ready(self._handle, 0)
             except TemplateError as error:
                 is_late = deadline is not None and time.monotonic() >= deadline
                 if error.errno != errno.ETIMEDOUT or is_late:
                     raise
-            else:
-                return self._warn_of_failed()
-            if green:
-                green.sleep(0.01)
+            green.sleep(0.01)
+
+    def _wait_first(self):
+        """Ahead of the first spawn, which waits as long, but would keep all green threads waiting."""
+        green = None if self._has_waited else _green.library()
+        self._has_waited = True
+        if green:
+            try:
+                self._wait_green(green, _READY_PATIENCE)
+            except TemplateError:
+                pass  # the spawn says it, or is cold
 
     def _warn_of_failed(self):
-        """Once, of what has been left out."""
+        """Once, of what has been left out, by a template that is ready."""
         if self._warns:
             self._warns = False
             for failed in self.report()["host"]["failed"]:
                 text = f"{failed['module']} could not be preloaded: {failed['reason']}"
                 warnings.warn(text, RuntimeWarning, stacklevel=3)
 
-    def _wait_first(self):
-        """Ahead of the first spawn, which would wait too, but not be interrupted by Ctrl-C."""
-        if self._has_waited or (self._learns and self.backend != "warm"):
-            return
-        try:
-            self.wait_ready()
-        except TemplateError as error:
-            if error.stage != "gate" and error.errno not in _IN_THE_WAY:  # cold, then, if it may be
-                raise
-        self._has_waited = True
+    def _warn_after(self, spawned):
+        """spawned: _native.spawn's list. Only a warm child tells that the template is ready."""
+        if self._warns and _BACKEND_NAMES[spawned[0][1]] == "warm":
+            self._warn_of_failed()
 
     def wait_parked(self, count=1, timeout=None):
-        """Waits, seconds, until so many children are parked and the template sleeps."""
+        """Waits, seconds, until so many children are parked and the template sleeps. Signals are handled
+        meanwhile."""
         _native.wait_parked(self._handle, count, _milliseconds(timeout))
 
     def set_spares(self, spares):

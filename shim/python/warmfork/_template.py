@@ -284,6 +284,7 @@ def _lies_where_its_name_says(name, file):
 def _started_with(environment):
     """Without what the owner put in for the template."""
     environment.pop(b"WARMFORK_CHANNEL", None)
+    environment.pop(b"WARMFORK_LAUNCHED_BY", None)
     preloaded = environment.pop(b"LD_PRELOAD", b"").partition(b":")[2]
     return {**environment, b"LD_PRELOAD": preloaded} if preloaded else environment
 
@@ -503,6 +504,8 @@ def _preload(start):
     began."""
     from . import _child, _native
 
+    _native.announce()
+    os.environ.pop("WARMFORK_LAUNCHED_BY", None)
     base = _native.extended_image()
     is_called_last = atexit._ncallbacks() == 0
     if base is None:

@@ -121,6 +121,7 @@ class _Popen(popen_fork.Popen):
                 [number for number in kept for number in (number, number)],
                 0, 0, 0, 0, 0, 0, None, [], _path_unlike(template._search_path), spawned,
             )
+            template._warn_after(spawned)
         except BaseException:
             util.close_fds(*ours)
             end_spawned(spawned)

@@ -1,0 +1,219 @@
+// How an owner waits for its template: for the hello, for readiness, for children, for room.
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "channel/doorbell.hpp"
+#include "owner/template_process.hpp"
+#include "protocol/messages.hpp"
+
+namespace warmfork {
+namespace {
+
+Failure timed_out(const char* what) {
+    return make_failure(Stage::launch, ETIMEDOUT, what);
+}
+
+}  // namespace
+
+bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::function<bool()>& done,
+                                 bool may_break_off) {
+    const bool asks = may_break_off && may_be_interrupted();
+    while (true) {
+        drain();
+        reap_ended_spares();
+        if (done()) return true;
+        if (ended_ || state_ == State::broken) return false;
+        if (hello_by_ && !said_hello_ && Clock::now() >= *hello_by_) {
+            give_up_silent();
+            continue;
+        }
+        if (deadline && Clock::now() >= *deadline) {
+            // Also who does not wait has to learn that it has ended.
+            if (somebody_polls_ || !has_ended()) return false;
+            settle_after_end();
+            continue;
+        }
+        const Deadline next = earlier_of_hello(deadline);
+        poll_channel(lock, asks ? next_look(next) : next);
+        if (!asks) continue;
+        lock.unlock();
+        const bool breaks_off = is_interrupted();
+        lock.lock();
+        if (breaks_off) return done();
+    }
+}
+
+void TemplateProcess::poll_channel(Lock& lock, Deadline deadline) {
+    if (somebody_polls_) {
+        if (deadline)
+            changed_.wait_until(lock, *deadline);
+        else
+            changed_.wait(lock);
+        return;
+    }
+    somebody_polls_ = true;
+    completions_->going_to_sleep(waiting_for_room_ > 0 ? WakeFor::frames_and_room
+                                                       : WakeFor::frames);
+    if (completions_->empty()) {
+        pollfd polled[3] = {{completion_bell_.get(), POLLIN, 0},
+                            {pidfd_.get(), POLLIN, 0},
+                            // After the hello whatever comes belongs to a frame, and waits for it.
+                            {said_hello_ || has_hung_up_ ? -1 : control_.get(), POLLIN, 0}};
+        lock.unlock();
+        ::poll(polled, 3, poll_timeout(deadline));
+        lock.lock();
+        if (polled[0].revents) silence(completion_bell_.get());
+        if (polled[1].revents) settle_after_end();
+        if (polled[2].revents & POLLIN) receive_mailboxes();
+    }
+    completions_->awake();
+    somebody_polls_ = false;
+    changed_.notify_all();
+}
+
+/// For the command ring to have more room than now, the deadline, or the template to have ended.
+void TemplateProcess::wait_for_room(Lock& lock, Deadline deadline) {
+    const std::uint64_t before = commands_->taken();
+    ++waiting_for_room_;
+    while (!ended_ && state_ != State::broken && Clock::now() < deadline) {
+        drain();
+        // Announced before the look at what was taken, so that the template rings if it takes more
+        // later.
+        completions_->going_to_sleep(WakeFor::frames_and_room);
+        if (commands_->taken() != before) break;
+        poll_channel(lock, deadline);
+    }
+    --waiting_for_room_;
+}
+
+Outcome TemplateProcess::wait_ready(Deadline deadline) {
+    Lock lock(mutex_);
+    if (state_ == State::ready && !ended_) return {};
+    wait_until(lock, deadline, [this] { return state_ != State::starting; });
+    switch (state_) {
+        case State::ready:
+            return {};
+        case State::refused:
+            return Failure{Stage::gate, EBUSY, 0, refusal_};
+        case State::broken:
+            return Failure{Stage::launch, refusal_error_, 0, refusal_};
+        case State::starting:
+            break;
+    }
+    if (ended_) return end_failure();
+    return timed_out("the template is not ready yet");
+}
+
+Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
+    if (Outcome failure = wait_ready(deadline)) return failure;
+    Lock lock(mutex_);
+    const auto have_parked = [&] {
+        std::uint32_t parked = 0;
+        for (Born& spare : spares_) {
+            note_parked(spare);
+            parked += spare.has_parked;
+        }
+        return parked >= count;
+    };
+    while (true) {
+        if (!wait_until(lock, deadline, [&] { return spares_.size() >= count; })) break;
+        const bool is_asleep = commands_->peer_sleeps();
+        if (is_asleep && commands_->drained() && have_parked()) return {};
+        // It has slept through a hand-off, for which nobody has rung.
+        if (is_asleep && !commands_->drained()) ring(command_bell_.get());
+        if (deadline && Clock::now() >= *deadline) break;
+        // A spare announces itself on its mailbox, and a template that goes to sleep tells nobody.
+        lock.unlock();
+        ::poll(nullptr, 0, 1);
+        const bool breaks_off = is_interrupted();
+        lock.lock();
+        if (breaks_off) break;
+    }
+    if (ended_) return Failure{Stage::launch, ECHILD, 0, "the template has ended"};
+    return timed_out("not enough children are parked yet");
+}
+
+/// Takes in what a spare may have said.
+void TemplateProcess::note_parked(Born& spare) {
+    MailboxReply reply{};
+    ReceivedMessage received;
+    if (spare.has_parked || !spare.mailbox.is_intact() ||
+        receive_message(spare.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)), {},
+                        MSG_DONTWAIT, received) ||
+        received.size != sizeof reply)
+        return;
+    spare.has_parked = true;
+    if (spare.id > late_at_) late_at_ = 0;
+}
+
+void TemplateProcess::note_late_child() {
+    const std::lock_guard lock(mutex_);
+    late_at_ = std::max<std::uint64_t>(last_born_, 1);
+}
+
+bool TemplateProcess::is_slow() {
+    const std::lock_guard lock(mutex_);
+    return late_at_ != 0;
+}
+
+/// One that does not answer. With its end it is known which children it has got.
+void TemplateProcess::kill_stuck(Lock& lock) {
+    is_stuck_ = true;
+    signal_pidfd(pidfd_.get(), SIGKILL);
+    wait_until(
+        lock, Clock::now() + kKillPatience, [this] { return ended_; }, false);
+}
+
+Deadline TemplateProcess::earlier_of_hello(Deadline deadline) const {
+    if (!hello_by_ || said_hello_) return deadline;
+    return deadline ? std::min(deadline, hello_by_) : hello_by_;
+}
+
+/// Of a program that has not proved to be a template: with all that it has started and that has not
+/// left its process group, as the rest of a frozen program.
+void TemplateProcess::end_unproven() {
+    if (is_unreaped(pid_)) ::kill(-pid_, SIGKILL);
+}
+
+/// What runs there is not what was to be started.
+void TemplateProcess::give_up_silent() {
+    end_unproven();
+    state_ = State::broken;
+    refusal_error_ = ENOEXEC;
+    refusal_ = program_ + " was started as a template and is none: " +
+               (has_hung_up_ ? "it runs another program"
+                             : "it has not said that it is the interpreter it was to be") +
+               no_interpreter_hint();
+}
+
+std::uint64_t TemplateProcess::count_signs_of_life() {
+    drain();
+    return commands_->taken() + last_born_;
+}
+
+std::uint64_t TemplateProcess::signs_of_life() {
+    const std::lock_guard lock(mutex_);
+    return count_signs_of_life();
+}
+
+std::size_t TemplateProcess::born_of(std::uint64_t id) {
+    const std::lock_guard lock(mutex_);
+    drain();
+    const auto pending = pending_.find(id);
+    return pending == pending_.end() ? 0 : pending->second.born.size();
+}
+
+/// False: whoever has it waits in vain.
+bool TemplateProcess::take_command_turn(std::unique_lock<std::timed_mutex>& turn) {
+    std::uint64_t before;
+    do {
+        before = signs_of_life();
+        if (turn.try_lock_for(kStartPatience)) return true;
+    } while (signs_of_life() != before);
+    return false;
+}
+
+}  // namespace warmfork

@@ -1,0 +1,59 @@
+// How the owner's side waits: every wait has an end, and the thread that waits may break it off.
+#pragma once
+
+#include <poll.h>
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <span>
+
+namespace warmfork {
+
+using WaitClock = std::chrono::steady_clock;
+using Deadline = std::optional<WaitClock::time_point>;  ///< nothing: for ever
+
+/// For a child that is on its way to user code, after which it is given up: the template does not
+/// answer, or a fork handler does not return.
+inline constexpr std::chrono::seconds kStartPatience{5};
+/// For a process that was killed, which nothing but the kernel can delay.
+inline constexpr std::chrono::seconds kKillPatience{10};
+
+/// For poll(2), in milliseconds.
+[[nodiscard]] int poll_timeout(Deadline deadline);
+
+/// While it lives the waits of this thread ask now and then whether they are to be broken off: for
+/// an interpreter, whose handlers of signals have to run meanwhile, and may raise. They ask with no
+/// lock held. Once the answer was yes every further wait of the thread ends at once.
+class Interruption {
+  public:
+    explicit Interruption(std::function<bool()> ask);
+    ~Interruption();
+    Interruption(const Interruption&) = delete;
+    Interruption& operator=(const Interruption&) = delete;
+
+  private:
+    friend bool may_be_interrupted();
+    friend bool is_interrupted();
+    friend bool was_interrupted();
+
+    std::function<bool()> ask_;
+    bool has_happened_ = false;
+    Interruption* outer_;  ///< of a call further out, which a handler has called back from
+};
+
+/// Is there somebody to be asked, on this thread?
+[[nodiscard]] bool may_be_interrupted();
+/// Asks. No lock may be held.
+[[nodiscard]] bool is_interrupted();
+/// What was answered so far; does not ask.
+[[nodiscard]] bool was_interrupted();
+
+/// Until when to sleep at most before asking again.
+[[nodiscard]] Deadline next_look(Deadline deadline);
+
+/// poll(2). Returns how many are ready; 0: the deadline has passed, or the wait was interrupted. No
+/// lock may be held.
+[[nodiscard]] int poll_until(std::span<pollfd> polled, Deadline deadline);
+
+}  // namespace warmfork
