@@ -178,6 +178,7 @@ void ImageSet::adopt(Image& image, Process process) {
     image.is_put_off = false;
     image.has_learned = false;
     image.failure.reset();
+    image.no_template.reset();
 }
 
 Outcome ImageSet::restart(Image& image) {
@@ -400,6 +401,10 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
         }
         if (!process || (is_new && !waits)) {
             const auto time = image->not_before;
+            if (!process && image->no_template) {
+                ret_cold = reason_to_wait(*image, selection);
+                return image->no_template;
+            }
             if (!waits || (deadline && *deadline < time)) {
                 ret_cold = reason_to_wait(*image, selection);
                 return {};
@@ -505,6 +510,7 @@ void ImageSet::abandon(const Process& process, const ColdReason& reason) {
 /// be the application itself.
 void ImageSet::give_up_program(Image& image, const Failure& failure) {
     discard(image.process);
+    image.no_template = failure;
     image.restarting = {WARMFORK_REASON_UNRESPONSIVE, failure.text};
     image.renewed_at = Clock::now();
     image.delay = kLongestRenewalDelay;
