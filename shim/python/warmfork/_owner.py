@@ -17,7 +17,6 @@ _ON_STALE = {"cold": 0, "wait": 1, "serve": 2}
 _ON_ERROR = ("ignore", "warn", "fail")
 _BACKEND_NAMES = {number: name for name, number in _BACKENDS.items()}
 
-
 # What subprocess does first in each Popen: it reaps children that had not ended when their object was dropped.
 _reap_abandoned = getattr(_subprocess.module, "_cleanup", lambda: None)
 
