@@ -507,7 +507,8 @@ class Template:
 
     def _wait_first(self):
         """Ahead of the first spawn, which waits as long, but would keep all green threads waiting."""
-        green = None if self._has_waited else _green.library()
+        opens_in_the_background = self._learns and self.backend != "warm"
+        green = None if self._has_waited or opens_in_the_background else _green.library()
         self._has_waited = True
         if green:
             try:
