@@ -115,7 +115,7 @@ class ImageSet {
         ColdReason restarting;  ///< why it is preloaded again; NONE: it is the first time
         std::optional<Failure> failure;  ///< a variant that could not be preloaded
         Clock::time_point failed_at{};
-        Outcome no_template;             ///< what was started was none; until the next start
+        Outcome no_template;  ///< what was started was none; until the next start
         bool awaits_base = false;
         Outcome base_failure;  ///< why there is no foundation; asked for anew after a while
         ColdReason base_reason;

@@ -136,13 +136,14 @@ Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
     return timed_out("not enough children are parked yet");
 }
 
-/// Takes in what a spare may have said.
+/// Looks at what a spare may have said. It stays in the mailbox: the spare may be leased to a
+/// client of the service, who waits for it as well.
 void TemplateProcess::note_parked(Born& spare) {
     MailboxReply reply{};
     ReceivedMessage received;
     if (spare.has_parked || !spare.mailbox.is_intact() ||
         receive_message(spare.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)), {},
-                        MSG_DONTWAIT, received) ||
+                        MSG_DONTWAIT | MSG_PEEK, received) ||
         received.size != sizeof reply)
         return;
     spare.has_parked = true;
