@@ -55,7 +55,10 @@ int receive_message(int socket, std::span<std::byte> buffer, std::span<int> ret_
     message.msg_iovlen = 1;
     message.msg_control = control;
     message.msg_controllen = sizeof control;
-    const ssize_t size = ::recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
+    ssize_t size = ::recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
+    // The other end has closed with something unread: that is told once, ahead of what it has said.
+    if (size < 0 && errno == ECONNRESET)
+        size = ::recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
     if (size < 0) return errno;
 
     ReceivedMessage received;

@@ -192,8 +192,9 @@ Outcome read_reply(int descriptor, Deadline deadline, MailboxReply& ret_reply) {
         pollfd said{descriptor, POLLIN, 0};
         if (poll_until(std::span(&said, 1), deadline) == 0) return late_failure();
         ssize_t size;
+        // ECONNRESET: it has left something unread, which is told once, ahead of what it has said.
         do size = ::read(descriptor, &ret_reply, sizeof ret_reply);
-        while (size < 0 && errno == EINTR);
+        while (size < 0 && (errno == EINTR || errno == ECONNRESET));
         if (size != sizeof ret_reply)
             return Failure{Stage::hand_off, ECHILD, 0, "the child ended before it was set up"};
     } while (ret_reply.kind == ReplyKind::parked);

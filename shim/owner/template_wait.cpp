@@ -27,7 +27,9 @@ bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::funct
         if (done()) return true;
         if (ended_ || state_ == State::broken) return false;
         if (hello_by_ && !said_hello_ && Clock::now() >= *hello_by_) {
-            give_up_silent();
+            // It may have said it in time, with nobody listening since.
+            receive_mailboxes();
+            if (!said_hello_) give_up_silent();
             continue;
         }
         if (deadline && Clock::now() >= *deadline) {

@@ -61,3 +61,19 @@ TEST_CASE("A memfd is read only if nobody can change it any more") {
     const Descriptor open(::memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     CHECK(read_sealed_memfd(open.get(), buffer, size) == EPERM);
 }
+
+TEST_CASE("What a peer said before it closed is heard, whatever it has left unread") {
+    Descriptor near, far;
+    REQUIRE(make_message_pair(near, far) == 0);
+    const int word = 5, unread = 6;
+    REQUIRE(send_message(near.get(), bytes_of(unread), {}, {}, 0) == 0);
+    REQUIRE(send_message(far.get(), bytes_of(word), {}, {}, 0) == 0);
+    far.reset();
+    int got = 0;
+    ReceivedMessage received;
+    const auto buffer = std::as_writable_bytes(std::span(&got, 1));
+    REQUIRE(receive_message(near.get(), buffer, {}, 0, received) == 0);
+    CHECK(got == word);
+    REQUIRE(receive_message(near.get(), buffer, {}, 0, received) == 0);
+    CHECK(received.size == 0);
+}
