@@ -185,6 +185,7 @@ class Context(TestCase):
         with self.assertRaises((pickle.PicklingError, AttributeError)):
             self.context.Process(target=lambda: None).start()
 
+    @warm_only
     def test_a_module_that_cannot_be_imported_is_named(self):
         other = warmfork.multiprocessing.WarmforkContext(["no_such_module_anywhere"])
         with self.assertRaisesRegex(warmfork.TemplateError, "no_such_module_anywhere"):

@@ -543,9 +543,9 @@ import os, subprocess, sys, warmfork
 with warmfork.Template(["json"], backend="warm") as template:
     template.wait_parked()
     first = template.pid
-    # Ready it may be before this process runs on.
+    # Ready it may be before this process runs on. A signal that comes right before a pause() would be seen only after it.
     read_end, write_end = os.pipe()
-    text = f"import os, signal; os.read({read_end}, 1); print('ready', flush=True); signal.pause()"
+    text = f"import os, time; os.read({read_end}, 1); print('ready', flush=True)\\nwhile True: time.sleep(0.05)"
     child = template.popen([sys.executable, "-c", text], pass_fds=[read_end])
     try:
         os.write(write_end, b"x")

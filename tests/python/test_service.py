@@ -380,19 +380,20 @@ class CommandLine(Service):
         self.addCleanup(os.close, terminal)
         return pid, terminal
 
-    def read_until(self, terminal, word):
+    def read_until(self, terminal, *words):
         shown = b""
-        while word not in shown:
+        while not all(word in shown for word in words):
             try:
                 shown += os.read(terminal, 1000)
             except OSError:
                 break
-        self.assertIn(word, shown)
+        for word in words:
+            self.assertIn(word, shown)
         return shown
 
     def test_ctrl_c_at_the_terminal_interrupts_the_child(self):
         self.start_service()
-        pid, terminal = self.at_terminal("import time; print('ready', flush=True); time.sleep(600)")
+        pid, terminal = self.at_terminal("import time; print('ready', flush=True)\nwhile True: time.sleep(0.05)")
         self.read_until(terminal, b"ready")
         os.write(terminal, b"\x03")
         self.read_until(terminal, b"KeyboardInterrupt")
@@ -404,7 +405,7 @@ class CommandLine(Service):
         program = (
             "import os, signal, subprocess, sys; "
             "child = subprocess.Popen(sys.argv[1:], process_group=0); "
-            "signal.signal(signal.SIGTTOU, signal.SIG_IGN); os.tcsetpgrp(0, child.pid); "
+            "signal.signal(signal.SIGTTOU, signal.SIG_IGN); os.tcsetpgrp(0, child.pid); print('foreground', flush=True); "
             "_, status = os.waitpid(child.pid, os.WUNTRACED); os.tcsetpgrp(0, os.getpid()); print('stopped', os.WIFSTOPPED(status), flush=True); "
             "sys.stdin.readline(); os.killpg(child.pid, signal.SIGCONT); "
             "print('status', child.wait(), flush=True)"
@@ -420,7 +421,7 @@ class CommandLine(Service):
         if pid == 0:
             os.execv(PYTHON, [PYTHON, "-c", program, *command])
         self.addCleanup(os.close, terminal)
-        shown = self.read_until(terminal, b"ready")
+        shown = self.read_until(terminal, b"foreground", b"ready")
         child = int(shown.split(b"pid ")[1].split()[0])
         os.write(terminal, b"\x1a")
         self.read_until(terminal, b"stopped True")
