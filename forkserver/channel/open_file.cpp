@@ -39,7 +39,8 @@ std::optional<bool> is_same_by_mark(int one, int other) {
 }  // namespace
 
 std::optional<bool> is_same_open_file(int one, int other) {
-    const int self = ::getpid();
+    // Not the process: its main thread may have ended, and then has no descriptors.
+    const int self = ::gettid();
     const long difference = ::syscall(SYS_kcmp, self, self, KCMP_FILE, one, other);
     if (difference >= 0 || errno == EBADF) return difference == 0;
     if (!is_same_inode(one, other)) return false;

@@ -3,36 +3,37 @@
 #include <poll.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
+#include <optional>
 
 namespace warmfork {
 namespace {
 
-void forget_ended(std::vector<Ward>& wards, int timeout) {
-    std::vector<pollfd> polled;
-    for (const Ward& ward : wards) polled.push_back({ward.pidfd.get(), POLLIN, 0});
-    if (::poll(polled.data(), polled.size(), timeout) <= 0) return;
-    std::vector<Ward> running;
-    for (std::size_t i = 0; i < wards.size(); ++i)
-        if (polled[i].revents == 0) running.push_back(std::move(wards[i]));
-    wards = std::move(running);
+using Clock = std::chrono::steady_clock;
+
+/// False: it still runs. One after the other: a poll(2) of all would be bounded by RLIMIT_NOFILE.
+bool wait_for_end(const Ward& ward, std::optional<Clock::time_point> deadline) {
+    pollfd polled{ward.pidfd.get(), POLLIN, 0};
+    while (true) {
+        int timeout = -1;
+        if (deadline)
+            timeout = static_cast<int>(std::max<std::int64_t>(
+                0, std::chrono::ceil<std::chrono::milliseconds>(*deadline - Clock::now()).count()));
+        const int ready = ::poll(&polled, 1, timeout);
+        if (ready >= 0 || errno != EINTR) return ready != 0;
+    }
 }
 
 }  // namespace
 
 void end_processes(std::vector<Ward> wards) {
-    using Clock = std::chrono::steady_clock;
     for (const Ward& ward : wards)
         if (!ward.told_by_kernel) signal_pidfd(ward.pidfd.get(), SIGTERM);
     const auto deadline = Clock::now() + std::chrono::milliseconds(kGracePeriod);
-    while (!wards.empty()) {
-        const auto left =
-            std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
-        if (left <= 0) break;
-        forget_ended(wards, static_cast<int>(left));
-    }
+    std::erase_if(wards, [&](const Ward& ward) { return wait_for_end(ward, deadline); });
     for (const Ward& ward : wards) signal_pidfd(ward.pidfd.get(), SIGKILL);
-    while (!wards.empty()) forget_ended(wards, -1);
+    for (const Ward& ward : wards) wait_for_end(ward, {});
 }
 
 }  // namespace warmfork

@@ -1,75 +1,155 @@
 #include "keeper/keeper.hpp"
 
-#include <fmt/format.h>
-#include <spawn.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include <array>
+
 #include "channel/message_socket.hpp"
+#include "child/setup.hpp"
+#include "child/vfork.hpp"
 
 namespace warmfork {
 namespace {
 
-constexpr int kSocketNumber = 3;
-constexpr int kOwnerNumber = 4;
+// For an answer: one that takes longer has been stopped.
+constexpr int kPatience = 3000;  // milliseconds
+
+/// Plain data, in memory that the caller shares with both children.
+struct Launch {
+    const char* program;
+    int socket, owner, null;  ///< above the numbers that they are placed on
+    ChildStack* stack;        ///< for the keeper
+    int error = 0;
+};
+
+int run_keeper(void* argument) {
+    auto& launch = *static_cast<Launch*>(argument);
+    char name[] = "warmfork-keeper";
+    char* const arguments[] = {name, nullptr};
+    char* const environment[] = {nullptr};
+    const std::array<std::array<int, 2>, 5> places{{{launch.null, 0},
+                                                    {launch.null, 1},
+                                                    {launch.null, 2},
+                                                    {launch.socket, kKeeperSocketNumber},
+                                                    {launch.owner, kKeeperOwnerNumber}}};
+    std::array<int, 5> kept;
+    for (std::size_t i = 0; i < places.size(); ++i) {
+        if (::dup2(places[i][0], places[i][1]) < 0) launch.error = errno;
+        kept[i] = places[i][1];
+    }
+    if (launch.error == 0) launch.error = close_all_but(kept);
+    if (launch.error == 0 && (::setsid() < 0 || !reset_dispositions())) launch.error = errno;
+    if (launch.error == 0) {
+        set_signal_mask(0);
+        ::execve(launch.program, arguments, environment);
+        launch.error = errno;
+    }
+    return 127;
+}
+
+/// Not a child of the owner: a program that waits for all its children must not wait for it. Who is
+/// its parent for a moment is seen by no wait either.
+int run_parent(void* argument) {
+    auto& launch = *static_cast<Launch*>(argument);
+    Descriptor pidfd;
+    const int pid = vfork_on(*launch.stack, run_keeper, argument, SIGCHLD, pidfd);
+    if (pid < 0) launch.error = -pid;
+    return 0;
+}
+
+int wait_for_answer(int keeper, KeeperAnswer& ret_answer) {
+    pollfd polled{keeper, POLLIN, 0};
+    int ready;
+    do ready = ::poll(&polled, 1, kPatience);
+    while (ready < 0 && errno == EINTR);
+    if (ready <= 0) return ready < 0 ? errno : ETIMEDOUT;
+    return receive_answer(keeper, ret_answer);
+}
 
 }  // namespace
 
-int start_keeper(const std::string& program, int owner_pidfd, Descriptor& ret_keeper) {
+int start_keeper(const std::string& program, int owner_pidfd, StartedKeeper& ret_keeper) {
     Descriptor near, far;
     if (int error = make_message_pair(near, far)) return error;
-    // Above the two numbers that they are placed on, so that neither overwrites the other.
-    far = moved_up(std::move(far), kOwnerNumber + 1);
-    Descriptor owner(::fcntl(owner_pidfd, F_DUPFD_CLOEXEC, kOwnerNumber + 1));
-    if (!owner) return errno;
+    far = Descriptor(::fcntl(far.get(), F_DUPFD_CLOEXEC, kKeeperOwnerNumber + 1));
+    const Descriptor owner(::fcntl(owner_pidfd, F_DUPFD_CLOEXEC, kKeeperOwnerNumber + 1));
+    const Descriptor low_null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    const Descriptor null(::fcntl(low_null.get(), F_DUPFD_CLOEXEC, kKeeperOwnerNumber + 1));
+    if (!far || !owner || !null) return errno;
+    ChildStack parent_stack, keeper_stack;
+    if (!parent_stack.top() || !keeper_stack.top()) return errno;
+    Launch launch{program.c_str(), far.get(), owner.get(), null.get(), &keeper_stack};
 
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawnattr_init(&attributes);
-    for (int standard : {0, 1, 2})
-        ::posix_spawn_file_actions_addopen(&actions, standard, "/dev/null", O_RDWR, 0);
-    ::posix_spawn_file_actions_adddup2(&actions, far.get(), kSocketNumber);
-    ::posix_spawn_file_actions_adddup2(&actions, owner.get(), kOwnerNumber);
-    ::posix_spawn_file_actions_addclosefrom_np(&actions, kOwnerNumber + 1);
-    sigset_t none;
-    ::sigemptyset(&none);
-    ::posix_spawnattr_setsigmask(&attributes, &none);
-    ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-
-    const std::string numbers[] = {fmt::format("{}", kSocketNumber),
-                                   fmt::format("{}", kOwnerNumber)};
-    const char* const arguments[] = {"warmfork-keeper", numbers[0].c_str(), numbers[1].c_str(),
-                                     nullptr};
-    const char* const environment[] = {nullptr};
-    pid_t pid;
-    const int error =
-        ::posix_spawn(&pid, program.c_str(), &actions, &attributes,
-                      const_cast<char* const*>(arguments), const_cast<char* const*>(environment));
-    ::posix_spawn_file_actions_destroy(&actions);
-    ::posix_spawnattr_destroy(&attributes);
-    if (error) return error;
-    int status;
-    while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-    }
-    ret_keeper = std::move(near);
+    Descriptor pidfd;
+    const std::uint64_t mask = signal_mask();
+    set_signal_mask(kAllSignals);
+    const int pid = vfork_on(parent_stack, run_parent, &launch, 0, pidfd);
+    set_signal_mask(mask);
+    if (pid < 0) return -pid;
+    // Only a wait with __WALL sees it: nobody else has reaped it.
+    if (pidfd)
+        static_cast<void>(reap(pidfd.get(), 0, nullptr, nullptr));
+    else
+        while (::waitpid(pid, nullptr, __WALL) < 0 && errno == EINTR) {
+        }
+    if (launch.error) return launch.error;
+    far.reset();
+    KeeperAnswer began{};
+    if (int error = wait_for_answer(near.get(), began)) return error;
+    if (began.error_number) return began.error_number;
+    ret_keeper = {std::move(near), {began.pid, began.mark}};
     return 0;
 }
 
 int keep(int keeper, int pidfd, bool told_by_kernel) {
     const KeeperMessage message{told_by_kernel, 0};
-    return send_message(keeper, bytes_of(message), {}, std::span(&pidfd, 1), 0);
+    if (int error = send_message(keeper, bytes_of(message), {}, std::span(&pidfd, 1), MSG_DONTWAIT))
+        return error == EAGAIN || error == ETOOMANYREFS ? ETIMEDOUT : error;
+    KeeperAnswer answer{};
+    const int error = wait_for_answer(keeper, answer);
+    return error ? error : answer.error_number;
 }
 
-int keep_for(int keeper, int pidfd, int owner_pidfd) {
+int send_for(int keeper, int pidfd, int owner_pidfd) {
     const KeeperMessage message{};
     const int descriptors[] = {pidfd, owner_pidfd};
     return send_message(keeper, bytes_of(message), {}, descriptors, MSG_DONTWAIT);
 }
 
-void leave_to_itself(Descriptor keeper) {
-    const KeeperMessage message{0, 1};
-    [[maybe_unused]] const int error = send_message(keeper.get(), bytes_of(message), {}, {}, 0);
+int receive_answer(int keeper, KeeperAnswer& ret_answer) {
+    ReceivedMessage received;
+    int error;
+    do
+        error = receive_message(keeper, std::as_writable_bytes(std::span(&ret_answer, 1)), {},
+                                MSG_DONTWAIT, received);
+    while (error == EINTR);
+    if (error) return error == ECONNRESET ? EPIPE : error;
+    return received.size == sizeof ret_answer ? 0 : EPIPE;
+}
+
+int leave_to_keepers(const std::string& program, int owner_pidfd, std::span<const int> pidfds,
+                     bool told_by_kernel) {
+    const KeeperMessage last{0, 1};
+    while (!pidfds.empty()) {
+        StartedKeeper keeper;
+        if (int error = start_keeper(program, owner_pidfd, keeper)) return error;
+        std::size_t kept = 0;
+        int error = 0;
+        while (kept < pidfds.size() && !error) {
+            error = keep(keeper.socket.get(), pidfds[kept], told_by_kernel);
+            if (!error) ++kept;
+        }
+        if (kept == 0) return error;
+        // One that is full keeps what it has; the next takes the rest.
+        if (int said = send_message(keeper.socket.get(), bytes_of(last), {}, {}, MSG_DONTWAIT))
+            return said;
+        if (error && error != EMFILE) return error;
+        pidfds = pidfds.subspan(kept);
+    }
+    return 0;
 }
 
 }  // namespace warmfork

@@ -2,30 +2,58 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
-#include "channel/descriptor.hpp"
+#include "channel/process_identity.hpp"
 
 namespace warmfork {
+
+/// Descriptors that the program begins with.
+inline constexpr int kKeeperSocketNumber = 3;
+inline constexpr int kKeeperOwnerNumber = 4;  ///< a pidfd
 
 struct KeeperMessage {
     std::uint32_t told_by_kernel;  ///< the ward has SIGTERM as its parent-death signal
     std::uint32_t no_more_wards;   ///< the end of file behind this is not the owner's death
 };
 
-/// Starts a keeper for the owner behind `owner_pidfd` and returns with it running; it is not left
-/// as a child of the caller. Returns 0 or errno. Blocks about a millisecond.
-[[nodiscard]] int start_keeper(const std::string& program, int owner_pidfd, Descriptor& ret_keeper);
+/// To each message with a ward, in their order; and one of its own accord, when it has begun.
+struct KeeperAnswer {
+    std::int32_t error_number;  ///< 0: the ward is looked after. EMFILE: no more descriptors
+    std::int32_t pid;           ///< the keeper's
+    std::uint64_t mark;         ///< likewise: of its identity
+};
 
-/// Gives a process, by its pidfd, to the keeper. Returns 0 or errno (EPIPE: the keeper is gone).
-/// Safe between vfork and exec.
+struct StartedKeeper {
+    Descriptor socket;
+    ProcessIdentity process;
+};
+
+/// Starts a keeper for the owner behind `owner_pidfd` and returns with it running. It is no child
+/// of the caller, and its start is seen by no wait and no SIGCHLD handler there; but where the
+/// caller adopts orphans (PID 1, a subreaper) it is adopted too, and then leaves with its last
+/// ward. Returns 0 or errno; ETIMEDOUT: it does not answer. Blocks about a millisecond.
+[[nodiscard]] int start_keeper(const std::string& program, int owner_pidfd,
+                               StartedKeeper& ret_keeper);
+
+/// Gives a process, by its pidfd, to the keeper, and waits until that has it. Returns 0 or errno:
+/// EPIPE or ECONNRESET: the keeper is gone; ETIMEDOUT: it does not answer within seconds, and what
+/// is read from its socket is of no use any more; EMFILE: it has no room. Of several threads one at
+/// a time. Safe between vfork and exec.
 [[nodiscard]] int keep(int keeper, int pidfd, bool told_by_kernel);
 
 /// Gives it a process that has an owner of its own, behind `owner_pidfd`. As long as the keeper's
-/// owner lives that is the one to see to it. Otherwise as `keep`.
-[[nodiscard]] int keep_for(int keeper, int pidfd, int owner_pidfd);
+/// owner lives that is the one to see to it. Returns when it is sent: EAGAIN or ETOOMANYREFS,
+/// later. The answer is to be received when it comes.
+[[nodiscard]] int send_for(int keeper, int pidfd, int owner_pidfd);
+/// The next answer, if there is one. Returns 0 or errno: EAGAIN: not yet; EPIPE: the keeper is
+/// gone.
+[[nodiscard]] int receive_answer(int keeper, KeeperAnswer& ret_answer);
 
-/// Says that no more wards come; the keeper then outlives this socket until its wards have ended.
-void leave_to_itself(Descriptor keeper);
+/// Leaves processes, by their pidfds, to keepers that outlive the caller, until they or the owner
+/// have ended. Returns 0 or errno: some are left to nobody.
+[[nodiscard]] int leave_to_keepers(const std::string& program, int owner_pidfd,
+                                   std::span<const int> pidfds, bool told_by_kernel);
 
 }  // namespace warmfork

@@ -2,23 +2,35 @@
 // children, and the children that a template leaves behind when it is closed. A process of its own
 // because an owner that was killed cannot do anything any more.
 //
-// usage: warmfork-keeper SOCKET OWNER_PIDFD
+// Begins with a socket and a pidfd of its owner, by the numbers of keeper.hpp.
 //
-// Each message on SOCKET carries the pidfd of one more ward. The last one may say that no more will
-// come: then the end of file is not the owner's death, and the keeper leaves with its last ward.
+// Each message on the socket carries the pidfd of one more ward, and is answered when it is looked
+// after, or cannot be. The last one may say that no more will come: then the end of file is not the
+// owner's death, and the keeper leaves with its last ward.
 //
 // A ward may come with the pidfd of an owner of its own: the children of a service, which belong to
 // its clients. While the service lives it sees to them; when it has gone, the keeper does.
-#include <poll.h>
+//
+// Deaths. The owner dies, or execs: its wards are ended, also those whose messages still wait in
+// the socket. The keeper dies: the owner finds the end of file at its next call (a service: at
+// once), starts another one and tells it of all wards; one for which the answer had not come yet is
+// asked for again. Both die before that: what has a parent-death signal still ends by it. The
+// keeper leaves while a message is on its way, which it does only where it has no ward: the message
+// is not answered, and the owner asks the next keeper.
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdlib>
+#include <unordered_map>
+#include <vector>
 
 #include "channel/message_socket.hpp"
+#include "channel/process_identity.hpp"
 #include "keeper/end_processes.hpp"
 #include "keeper/keeper.hpp"
 
@@ -30,102 +42,180 @@ using warmfork::Ward;
 class Keeper {
   public:
     Keeper(Descriptor socket, Descriptor owner)
-        : socket_(std::move(socket)), owner_(std::move(owner)) {}
+        : epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+          socket_(std::move(socket)),
+          owner_(std::move(owner)),
+          owner_pid_(warmfork::pid_of(owner_.get())),
+          owner_stack_(stack_of_owner()) {}
 
     void run() {
-        while (!owner_is_dead_ && (socket_ || !wards_.empty())) wait_and_dispatch();
-        if (!owner_is_dead_) return;
-        while (socket_ && receive(MSG_DONTWAIT)) {
-        }
-        end_wards_of_owner();
-        while (!wards_.empty()) wait_and_dispatch();
+        int error = epoll_ ? 0 : errno;
+        if (!error) error = watch(socket_, kSocket);
+        if (!error) error = watch(owner_, kOwner);
+        answer(error);
+        if (error) return;
+        while (!is_done()) dispatch();
     }
 
   private:
     struct Kept {
         Ward ward;
         Descriptor owner;  ///< its own; empty: this keeper's
+        bool owner_has_ended = false;
     };
 
-    void end_wards_of_owner() {
-        // One that lives on under another program (exec) has sent no parent-death signal.
-        pollfd owner{owner_.get(), POLLIN, 0};
-        const bool is_alive = ::poll(&owner, 1, 0) == 0;
-        std::vector<Ward> ending;
-        for (Kept& kept : wards_) {
-            if (kept.owner) continue;
-            if (is_alive) kept.ward.told_by_kernel = false;
-            ending.push_back(std::move(kept.ward));
-        }
-        std::erase_if(wards_, [](const Kept& kept) { return !kept.owner; });
-        warmfork::end_processes(std::move(ending));
+    // What an event is about: the first two, or twice the number of a ward, plus one for its owner.
+    static constexpr std::uint64_t kSocket = 0, kOwner = 1, kFirstWard = 2;
+
+    [[nodiscard]] int watch(const Descriptor& descriptor, std::uint64_t what) {
+        epoll_event event{};
+        event.events = EPOLLIN;
+        event.data.u64 = what;
+        return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor.get(), &event) < 0 ? errno : 0;
     }
 
-    void wait_and_dispatch() {
-        std::vector<pollfd> polled{{owner_is_dead_ ? -1 : owner_.get(), POLLIN, 0},
-                                   {socket_.get(), POLLIN, 0}};
-        for (const Kept& kept : wards_) {
-            polled.push_back({kept.ward.pidfd.get(), POLLIN, 0});
-            polled.push_back({owner_is_dead_ ? kept.owner.get() : -1, POLLIN, 0});
-        }
-        if (::poll(polled.data(), polled.size(), -1) < 0) return;
-        if (polled[0].revents) owner_is_dead_ = true;
-        std::vector<Kept> running;
-        std::vector<Ward> ending;
-        for (std::size_t i = 0; i < wards_.size(); ++i) {
-            if (polled[2 * i + 2].revents) continue;
-            if (polled[2 * i + 3].revents)
-                ending.push_back(std::move(wards_[i].ward));
+    /// Needed also before a close: others have the same open file, and it would go on being
+    /// watched.
+    void forget(const Descriptor& descriptor) {
+        if (descriptor) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, descriptor.get(), nullptr);
+    }
+
+    std::uint64_t stack_of_owner() const {
+        return warmfork::process_statistic(owner_pid_, warmfork::kStackStartField);
+    }
+
+    bool is_done() const {
+        if (!wards_.empty()) return false;
+        // An owner that has adopted this process may wait until it has no children.
+        return owner_is_dead_ || !socket_ || (last_ward_ > 0 && ::getppid() == owner_pid_);
+    }
+
+    void dispatch() {
+        std::array<epoll_event, 64> events;
+        const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), -1);
+        if (count < 0 && errno != EINTR) std::abort();  // as if killed: the owner starts another
+        for (int i = 0; i < count; ++i) {
+            const std::uint64_t what = events[static_cast<std::size_t>(i)].data.u64;
+            if (what == kOwner)
+                note_owner_death();
+            else if (what == kSocket)
+                receive();
             else
-                running.push_back(std::move(wards_[i]));
+                on_ward(what);
         }
-        wards_ = std::move(running);
+        if (owner_is_dead_) end_wards_without_owner();
+    }
+
+    void on_ward(std::uint64_t what) {
+        const auto found = wards_.find(what / 2);
+        if (found == wards_.end()) return;
+        Kept& kept = found->second;
+        forget(kept.owner);
+        kept.owner_has_ended = true;
+        if (what % 2) return;
+        forget(kept.ward.pidfd);
+        wards_.erase(found);
+    }
+
+    void note_owner_death() {
+        forget(owner_);
+        owner_is_dead_ = true;
+    }
+
+    /// The owner's own, and those whose owner has gone as well.
+    void end_wards_without_owner() {
+        while (socket_ && receive()) {
+        }
+        // One that lives on under another program (exec) has sent no parent-death signal.
+        const bool is_alive = !warmfork::has_ended(owner_.get());
+        std::vector<Ward> ending;
+        for (auto next = wards_.begin(); next != wards_.end();) {
+            Kept& kept = next->second;
+            if (kept.owner && !kept.owner_has_ended) {
+                ++next;
+                continue;
+            }
+            if (is_alive) kept.ward.told_by_kernel = false;
+            forget(kept.ward.pidfd);
+            ending.push_back(std::move(kept.ward));
+            next = wards_.erase(next);
+        }
         warmfork::end_processes(std::move(ending));
-        if (socket_ && polled[1].revents) receive(0);
     }
 
     /// False: nothing more to receive.
-    bool receive(int flags) {
+    bool receive() {
         warmfork::KeeperMessage message{};
         int numbers[2] = {-1, -1};
         warmfork::ReceivedMessage received;
-        const int error =
-            receive_message(socket_.get(), std::as_writable_bytes(std::span(&message, 1)), numbers,
-                            flags, received);
-        if (error) return false;
+        if (receive_message(socket_.get(), std::as_writable_bytes(std::span(&message, 1)), numbers,
+                            MSG_DONTWAIT, received))
+            return false;
+        Descriptor pidfd(numbers[0]), owner(numbers[1]);
         if (received.size == 0) {
-            if (!no_more_wards_) owner_is_dead_ = true;  // it has called exec
-            socket_.reset();
+            note_end_of_file();
             return false;
         }
-        if (message.no_more_wards) no_more_wards_ = true;
-        if (received.descriptor_count > 0)
-            wards_.push_back(
-                {{Descriptor(numbers[0]), message.told_by_kernel != 0}, Descriptor(numbers[1])});
+        if (message.no_more_wards)
+            no_more_wards_ = true;
+        else if (received.descriptors_truncated)
+            answer(EMFILE);
+        else if (!pidfd)
+            answer(EBADMSG);
+        else
+            answer(add({{std::move(pidfd), message.told_by_kernel != 0}, std::move(owner)}));
         return true;
     }
 
+    [[nodiscard]] int add(Kept kept) {
+        const std::uint64_t what = 2 * (kFirstWard + last_ward_++);
+        int error = watch(kept.ward.pidfd, what);
+        if (!error && kept.owner) {
+            error = watch(kept.owner, what + 1);
+            if (error) forget(kept.ward.pidfd);
+        }
+        if (!error) wards_.emplace(what / 2, std::move(kept));
+        return error;
+    }
+
+    /// The owner has died, has become another program, or has closed a descriptor that it did not
+    /// open: then it has its children still.
+    void note_end_of_file() {
+        forget(socket_);
+        socket_.reset();
+        const bool is_same = owner_stack_ != 0 && stack_of_owner() == owner_stack_;
+        if (!no_more_wards_ && !is_same) note_owner_death();
+    }
+
+    /// Nobody hears it: the owner has gone, or does not listen. Its death is noticed anyway.
+    void answer(int error) {
+        const warmfork::ProcessIdentity self = warmfork::identify_self();
+        const warmfork::KeeperAnswer answer{error, self.pid, self.mark};
+        static_cast<void>(warmfork::send_message(socket_.get(), warmfork::bytes_of(answer), {}, {},
+                                                 MSG_DONTWAIT));
+    }
+
+    Descriptor epoll_;
     Descriptor socket_;
     Descriptor owner_;
-    std::vector<Kept> wards_;
+    const pid_t owner_pid_;
+    const std::uint64_t owner_stack_;
+    std::unordered_map<std::uint64_t, Kept> wards_;
+    std::uint64_t last_ward_ = 0;
     bool no_more_wards_ = false;
     bool owner_is_dead_ = false;
 };
 
 }  // namespace
 
-int main(int argc, char** argv) {
-    if (argc != 3) return 64;
-    // Not a child of the owner: a program that waits for all its children must not wait for this
-    // one.
-    if (::fork() != 0) ::_exit(0);
-    ::setsid();
+int main() {
     ::prctl(PR_SET_NAME, "warmfork-keeper", 0, 0, 0);
     ::signal(SIGPIPE, SIG_IGN);
     rlimit limit{};  // each ward is a descriptor
     ::getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &limit);
-    Keeper keeper(Descriptor(std::atoi(argv[1])), Descriptor(std::atoi(argv[2])));
+    Keeper keeper(Descriptor(warmfork::kKeeperSocketNumber),
+                  Descriptor(warmfork::kKeeperOwnerNumber));
     keeper.run();
 }

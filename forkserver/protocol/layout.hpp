@@ -36,8 +36,9 @@ struct Newborn {
     std::atomic<std::uint64_t> spawn;  ///< or 0: a spare
     std::atomic<std::int32_t> pid;     ///< the kernel's, before the child runs; 0: not forked
     std::uint32_t reserved;
+    std::atomic<std::uint64_t> mark;  ///< with the pid its ProcessIdentity; 0: not written yet
 };
-static_assert(sizeof(Newborn) == 24 && sizeof(Newborn::pid) == sizeof(int));
+static_assert(sizeof(Newborn) == 32 && sizeof(Newborn::pid) == sizeof(int));
 
 struct SegmentLayout {
     std::uint64_t magic;
@@ -81,7 +82,8 @@ enum class FrameKind : std::uint16_t {
     // Completions, template to owner.
     ready = 16,     ///< values: pid; payload: ImageDescriptor[]
     refused = 17,   ///< payload: text of the gate
-    born = 18,      ///< id: child; values: pid, spawn (0: a spare, whose mailbox came before this)
+    born = 18,      ///< id: child; values: pid, spawn (0: a spare, whose mailbox came before this);
+                    ///< payload: the mark of its ProcessIdentity, 8 bytes
     not_born = 19,  ///< id: spawn; values: Stage, errno; payload: text; all further ones too
     gone = 20,      ///< id: child; values: pid; a spare ended before it was handed off, or (pid 0)
                     ///< was never forked though its mailbox was sent

@@ -63,8 +63,9 @@ inline constexpr std::uint32_t kTwinMagic = 0x6e697754;  // "Twin"
 struct TwinReply {
     std::uint32_t magic;
     std::int32_t template_pid;
+    std::uint64_t template_mark;  ///< with the pid its ProcessIdentity
 };
-static_assert(sizeof(TwinReply) == 8);
+static_assert(sizeof(TwinReply) == 16);
 
 /// The template's answer, the first message in the other direction: before it preloads, where it
 /// can (Python), or when it begins to serve.
@@ -114,7 +115,9 @@ struct MailboxReply {
     std::int32_t error_number;
     std::int32_t detail;  ///< a descriptor, signal or resource number, where the stage has one
     std::int32_t pid;     ///< of the child, which may be quicker than the template's `born`
+    std::uint32_t reserved;
+    std::uint64_t mark;  ///< of the child: with the pid its ProcessIdentity
 };
-static_assert(sizeof(MailboxReply) == 20);
+static_assert(sizeof(MailboxReply) == 32);
 
 }  // namespace warmfork

@@ -116,7 +116,10 @@ void Service::start(std::span<const std::byte> left) {
     adopt_cgroup();
     if (!left.empty()) take_over(left);
     take_over_cgroups();
-    if (!keeper_) renew_keeper();
+    if (keeper_)
+        watch_keeper();
+    else
+        renew_keeper();
     tell_keeper();
     if (int error = let_descriptors_through(listener_.socket.get(), false))
         log(LOG_WARNING, {},

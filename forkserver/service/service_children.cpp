@@ -17,6 +17,8 @@ namespace {
 constexpr std::chrono::milliseconds kGracePeriodOfChildren{kGracePeriod};
 // After this time a keeper that was full is told the rest.
 constexpr std::chrono::milliseconds kKeeperPatience{1};
+// After this time another keeper is started where one has gone, or could not be started.
+constexpr std::chrono::milliseconds kKeeperRetryPeriod{20};
 
 }  // namespace
 
@@ -44,19 +46,15 @@ void Service::keep(std::uint64_t id) {
 
 void Service::tell_keeper() {
     keeper_room_.reset();
-    for (bool is_new = false; !unkept_.empty() && keeper_; unkept_.pop_front()) {
+    for (; !unkept_.empty() && keeper_; unkept_.pop_front()) {
         const auto child = children_.find(unkept_.front());
         if (child == children_.end() || child->second.is_detached) continue;
         const auto client = clients_.find(child->second.client);
         if (client == clients_.end()) continue;  // it is being ended
         const int pidfd = child->second.pidfd.get();
         const int owner = client->second.client.peer().pidfd.get();
-        int error = keep_for(keeper_.get(), pidfd, owner);
-        if ((error == EPIPE || error == ECONNRESET) && !std::exchange(is_new, true)) {
-            renew_keeper();  // and begin again: all are to be told of
-            if (!keeper_) return;
-            error = keep_for(keeper_.get(), pidfd, owner);
-        }
+        const int error = send_for(keeper_.get(), pidfd, owner);
+        if (error == EPIPE || error == ECONNRESET) return lose_keeper();  // all are told again
         if (error == EAGAIN || error == ETOOMANYREFS) {
             // It has yet to take in those before.
             keeper_room_ = loop_.after(kKeeperPatience, [this] { tell_keeper(); });
@@ -68,21 +66,51 @@ void Service::tell_keeper() {
     }
 }
 
+/// It has been killed, or could not be started: another one is, in a while.
+void Service::lose_keeper() {
+    keeper_watch_.reset();
+    keeper_.reset();
+    keeper_room_ = loop_.after(kKeeperRetryPeriod, [this] {
+        renew_keeper();
+        tell_keeper();
+    });
+}
+
+void Service::watch_keeper() {
+    if (!keeper_) return;
+    keeper_watch_ = loop_.watch(keeper_.get(), EPOLLIN, [this](std::uint32_t) {
+        KeeperAnswer answer{};
+        int error;
+        while ((error = receive_answer(keeper_.get(), answer)) == 0)
+            if (answer.error_number)
+                log(LOG_WARNING, {},
+                    fmt::format("the keeper cannot look after one more child: {}",
+                                std::strerror(answer.error_number)));
+        if (error != EAGAIN) lose_keeper();
+    });
+}
+
 /// Starts a keeper. All that run are yet to be told to it.
 void Service::renew_keeper() {
     const Descriptor self = open_pidfd(::getpid());
     const std::string program = find_companion("warmfork-keeper");
-    keeper_.reset();
+    StartedKeeper started;
     const int error = program.empty() ? ENOENT
                       : !self         ? errno
-                                      : start_keeper(program, self.get(), keeper_);
+                                      : start_keeper(program, self.get(), started);
     if (error) {
+        lose_keeper();
+        if (std::exchange(lacks_keeper_, true)) return;
         log(LOG_WARNING, {},
             fmt::format("cannot start warmfork-keeper ({}): children would be left behind if this "
                         "service were killed together with their clients",
                         std::strerror(error)));
         return;
     }
+    lacks_keeper_ = false;
+    keeper_ = std::move(started.socket);
+    watch_keeper();
+    unkept_.clear();
     for (const auto& [id, child] : children_) unkept_.push_back(id);
 }
 
@@ -91,16 +119,16 @@ void Service::on_child_ended(std::uint64_t id) {
     if (found == children_.end()) return;
     ServedChild& child = found->second;
     ExitReport report;
-    const pid_t reaped = ::wait4(child.pid, &report.status, WNOHANG, &report.usage);
-    if (reaped == 0) return;  // a thread that is not the first has ended by exec
-    if (reaped < 0)
+    const int error = reap(child.pidfd.get(), WNOHANG, &report.status, &report.usage);
+    if (error == EAGAIN) return;  // a thread that is not the first has ended by exec
+    if (error)
         log(LOG_ERR, {child.template_name, 0, child.pid},
-            fmt::format("the status of a child is lost: {}", std::strerror(errno)));
+            fmt::format("the status of a child is lost: {}", std::strerror(error)));
     if (child.started) on_child_started(id);  // its last words come before its end
     const auto client = clients_.find(child.client);
     count_child(child, -1);
     if (client != clients_.end()) {
-        if (reaped > 0) client->second.client.send(ServiceKind::exited, id, write_body(report));
+        if (!error) client->second.client.send(ServiceKind::exited, id, write_body(report));
         if (client->second.client.waits_for_room()) update_interest(client->second);
     }
     const bool was_detached = child.is_detached;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "owner/cold.hpp"
 #include "service/service.hpp"
 
 namespace warmfork::service {
@@ -74,11 +75,11 @@ void Service::lay_foundation(NamedTemplate::Answer& answer) {
         attend(name);
         const auto left = find_in(layer);
         if (left == layer.foundation_asks.end()) return;
-        if (left->foundation.base) end_child(left->foundation.spare.pid);
+        if (left->foundation.base) end_child(left->foundation.spare.identity());
         layer.foundation_asks.erase(left);
         return;
     }
-    if (answer.spare) end_child(answer.spare->pid);
+    if (answer.spare) end_child(answer.spare->identity());
 }
 
 /// Those that are in use, and extend it directly or by others.

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "owner/cold.hpp"
 #include "owner/hand_off.hpp"
 #include "service/log.hpp"
 #include "service/service.hpp"
@@ -171,7 +172,7 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
     if (ask.client == NamedTemplate::kNoClient) return lay_foundation(answer);
     const auto found = clients_.find(ask.client);
     if (found == clients_.end()) {
-        if (answer.spare) end_child(answer.spare->pid);
+        if (answer.spare) end_child(answer.spare->identity());
         return;
     }
     Client& client = found->second.client;
@@ -182,7 +183,7 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
     }
     ServedChild child;
     child.pid = answer.spare->pid;
-    child.pidfd = open_pidfd(child.pid);
+    child.pidfd = open_process(answer.spare->identity());
     child.client = client.id();
     child.user = client.peer().uid;
     child.is_detached = (ask.wanted.flags & kLeaseDetached) != 0;
@@ -190,7 +191,7 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
     child.request = ask.request;
     if (!child.pidfd) {
         const int error = errno;
-        end_child(child.pid);
+        end_child(answer.spare->identity());
         return refuse(client, ask.request, Stage::fork, error, "cannot open a pidfd of the child");
     }
     // The keeper is told before anything is run: this process may be killed at any line.

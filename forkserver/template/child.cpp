@@ -37,7 +37,10 @@ std::array<char*, 2048> pointer_buffer;
 
 /// False: nobody hears it. All signals are blocked, SIGPIPE too.
 bool say(int reply, ReplyKind kind, const ChildFailure& failure) {
-    const MailboxReply said{kind, failure.stage, failure.error_number, failure.detail, ::getpid()};
+    static ProcessIdentity self;  // a spare finds out while it has time
+    if (self.pid == 0) self = identify_self();
+    const MailboxReply said{kind, failure.stage, failure.error_number, failure.detail, self.pid,
+                            0,    self.mark};
     return ::write(reply, &said, sizeof said) == sizeof said;
 }
 

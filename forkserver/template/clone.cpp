@@ -52,9 +52,8 @@ int CloneContext::clone_sibling(std::atomic<std::int32_t>& shown_pid, Descriptor
     return clone(CLONE_PARENT, 0, &shown_pid, ret_pidfd);
 }
 
-int CloneContext::clone_child(int exit_signal) const {
-    Descriptor pidfd;
-    return clone(0, exit_signal, nullptr, pidfd);
+int CloneContext::clone_child(int exit_signal, Descriptor& ret_pidfd) const {
+    return clone(0, exit_signal, nullptr, ret_pidfd);
 }
 
 int CloneContext::clone(std::uint64_t relation, int exit_signal,

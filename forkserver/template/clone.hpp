@@ -26,7 +26,7 @@ class CloneContext {
 
     /// Makes a child of this process. Otherwise the same. `exit_signal`: SIGCHLD, or 0 for a child
     /// that is not seen by any wait without __WALL and ends without a word to its parent.
-    [[nodiscard]] int clone_child(int exit_signal) const;
+    [[nodiscard]] int clone_child(int exit_signal, Descriptor& ret_pidfd) const;
 
   private:
     [[nodiscard]] int clone(std::uint64_t relation, int exit_signal,

@@ -2,7 +2,7 @@
 // program says nothing; the Python extension puts the interpreter right.
 #pragma once
 
-#include "channel/descriptor.hpp"
+#include "channel/process_identity.hpp"
 #include "template/gate.hpp"
 #include "template/image.hpp"
 
@@ -27,7 +27,8 @@ class Host {
     /// In a newborn child of a nested template: the twin that is its own child now, the channel to
     /// it, and what the image depends on, which stays. Returns the number under which the channel
     /// is to stay open; -1: the twin is not wanted.
-    virtual int keep_twin(int /*pid*/, Descriptor /*channel*/, const ImageFacts& /*facts*/) {
+    virtual int keep_twin(const ProcessIdentity& /*twin*/, Descriptor /*channel*/,
+                          const ImageFacts& /*facts*/) {
         return -1;
     }
     /// Once, before the first fork: why children would not be as cold ones are; empty: they are.

@@ -418,20 +418,13 @@ void Template::end_with_owner() {
 }
 
 void Template::leave_children_to_keeper() {
-    std::vector<Ward> wards = running_wards();
-    if (wards.empty()) return;
-    Descriptor keeper;
-    int error = start_keeper(connection_.keeper_program, connection_.owner_pidfd.get(), keeper);
-    for (const Ward& ward : wards)
-        if (!error)
-            error = keep(keeper.get(), ward.pidfd.get(),
-                         connection_.hello.flags & kHelloFromMainThread);
-    if (error) {
+    const std::vector<Ward> wards = running_wards();
+    std::vector<int> pidfds;
+    for (const Ward& ward : wards) pidfds.push_back(ward.pidfd.get());
+    if (int error = leave_to_keepers(connection_.keeper_program, connection_.owner_pidfd.get(),
+                                     pidfds, connection_.hello.flags & kHelloFromMainThread))
         fmt::print(stderr, "warmfork: cannot start {} to end children with their owner: {}\n",
                    connection_.keeper_program, std::strerror(error));
-        return;
-    }
-    leave_to_itself(std::move(keeper));
 }
 
 }  // namespace warmfork

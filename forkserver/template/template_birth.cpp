@@ -162,6 +162,7 @@ int Template::make_spare_mailbox(Descriptor& ret_child_end) {
 std::atomic<std::int32_t>& Template::show_newborn(std::uint64_t id, std::uint64_t spawn_id) {
     Newborn& newborn = connection_.segment.layout().newborns[id % kNewborns];
     newborn.pid = 0;
+    newborn.mark = 0;
     newborn.id = id;
     newborn.spawn = spawn_id;
     return newborn.pid;
@@ -195,7 +196,7 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
         if (twin.is_this_process) return serve_as_twin(std::move(twin.channel));
         if (twin.channel)
             plan_.image_descriptors.push_back(
-                host_.keep_twin(twin.pid, std::move(twin.channel), facts_));
+                host_.keep_twin(twin.process, std::move(twin.channel), facts_));
         return live_until_user_code(plan_, std::move(mailbox));
     }
     fork_microseconds_ = std::chrono::duration<double, std::micro>(Clock::now() - began).count();
@@ -212,15 +213,19 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
             ret_failure = {Stage::gate, EBUSY, check_.obstacle()};
         return {};
     }
+    const std::uint64_t mark = mark_of(pidfd.get());
+    connection_.segment.layout().newborns[id % kNewborns].mark = mark;
     children_.push_back({id, pid, std::move(pidfd), state, lifetime, Clock::now()});
     children_.back().is_expected = state == State::parked;
-    outbox_.add(make_frame(FrameKind::born, id, pid, static_cast<std::int64_t>(spawn_id)));
+    outbox_.add(make_frame(FrameKind::born, id, pid, static_cast<std::int64_t>(spawn_id)),
+                bytes_of(mark));
     return {};
 }
 
 /// In a twin that has been woken. Returns the command in each child, and never in the twin.
 std::optional<ChildCommand> Template::serve_as_twin(Descriptor control) {
-    const TwinReply reply{kTwinMagic, ::getpid()};
+    const ProcessIdentity self = identify_self();
+    const TwinReply reply{kTwinMagic, self.pid, self.mark};
     if (send_message(control.get(), bytes_of(reply), {}, {}, 0)) ::_exit(0);
     const ServeResult result = serve_channel(std::move(control), preload_, host_, {this});
     if (result.end == ServeResult::End::child) return result.command;

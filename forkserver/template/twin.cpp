@@ -49,9 +49,13 @@ TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan, Descripto
     Descriptor far;
     if (make_message_pair(birth.channel, far)) return {};
     const int child = ::getpid();
-    birth.pid = clone.clone_child(0);
-    if (birth.pid < 0) return {};
-    if (birth.pid > 0) return birth;
+    Descriptor pidfd;
+    const int pid = clone.clone_child(0, pidfd);
+    if (pid < 0) return {};
+    if (pid > 0) {
+        birth.process = {pid, mark_of(pidfd.get())};
+        return birth;
+    }
 
     // One that cannot be what it should is none: its owner starts a template of its own then.
     if (::prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || ::getppid() != child) ::_exit(0);
@@ -66,7 +70,8 @@ TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan, Descripto
     const Descriptor log = wait_for_greeting(birth.channel.get());
     // The children of a process that no wait sees would not be seen either: a second one, which the
     // child takes over when this one ends.
-    if (const int pid = clone.clone_child(SIGCHLD); pid != 0) ::_exit(pid < 0);
+    if (const int template_pid = clone.clone_child(SIGCHLD, pidfd); template_pid != 0)
+        ::_exit(template_pid < 0);
     ::prctl(PR_SET_NAME, name.data());
     const rlimit limit{plan.soft_descriptor_limit, plan.hard_descriptor_limit};
     // A group of its own, as every template has: Ctrl-C does not reach it.

@@ -2,15 +2,15 @@
 // child's birth. When the child becomes an owner it is woken and goes on as that owner's template.
 #pragma once
 
-#include "channel/descriptor.hpp"
+#include "channel/process_identity.hpp"
 #include "template/child.hpp"
 #include "template/clone.hpp"
 
 namespace warmfork {
 
 struct TwinBirth {
-    int pid = 0;         ///< in the child: of the twin; 0: it could not be made
-    Descriptor channel;  ///< in the child: to the twin; in the twin: its control socket to be
+    ProcessIdentity process;  ///< in the child: the twin; no pid: it could not be made
+    Descriptor channel;       ///< in the child: to the twin; in the twin: its control socket to be
     bool is_this_process = false;  ///< this is the twin, woken: a template without handlers run yet
 };
 

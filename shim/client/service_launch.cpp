@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "channel/descriptor.hpp"
+#include "channel/process_identity.hpp"
 #include "owner/companions.hpp"
 
 namespace warmfork {
@@ -69,6 +69,9 @@ int run(const std::string& program, const std::string& path, int& ret_status,
     ::posix_spawn_file_actions_destroy(&actions);
     ::posix_spawnattr_destroy(&attributes);
     if (error) return error;
+    // At once: as long as it runs nobody else can have reaped it.
+    const Descriptor pidfd = open_pidfd(pid);
+    if (!pidfd) return errno;
     write_end.reset();
     char buffer[1024];
     ssize_t size;
@@ -76,9 +79,8 @@ int run(const std::string& program, const std::string& path, int& ret_status,
         if (size > 0) ret_text.append(buffer, static_cast<std::size_t>(size));
         if (size < 0 && errno != EINTR) break;
     }
-    while (::waitpid(pid, &ret_status, 0) < 0)
-        if (errno != EINTR) return errno == ECHILD ? 0 : errno;  // somebody else has its status
-    return 0;
+    const int lost = reap(pidfd.get(), 0, &ret_status, nullptr);
+    return lost == ECHILD ? 0 : lost;  // somebody else has its status
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "channel/message_socket.hpp"
+#include "owner/cold.hpp"
 #include "owner/hand_off.hpp"
 #include "owner/interpreted_request.hpp"
 #include "owner/template_handle.hpp"
@@ -25,7 +26,7 @@ std::vector<std::string> copy(std::span<char* const> strings) {
 
 /// One of several, of which another could not be had.
 void end_spawned(const Spawned& child) {
-    if (!child.served) return end_child(child.pid);
+    if (!child.served) return end_child(child.identity());
     ExitReport report;
     static_cast<void>(child.served->signal(SIGKILL));
     static_cast<void>(child.served->wait(true, report));

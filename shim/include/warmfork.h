@@ -130,8 +130,10 @@ WARMFORK_EXPORT void warmfork_template_options_init(struct warmfork_template_opt
 
 /* Starts a template and returns at once; the first spawn waits until it is ready, up to 15 seconds, and
  * goes cold then, or waits up to five minutes if its backend is warm. The template ends with this process.
- * Errors: -EINVAL (neither or both of program and python), -ENOENT (no such program), -EMFILE, -ENOMEM,
- * -ELOOP (this process was itself started as a template, and is not one yet). */
+ * Opened from the main thread, its children have a parent-death signal, which the end of that thread raises
+ * too: where that ends before the process (pthread_exit in main), open it, and spawn what may be cold, from
+ * another thread. Errors: -EINVAL (neither or both of program and python), -ENOENT (no such program), -EMFILE,
+ * -ENOMEM, -ELOOP (this process was itself started as a template, and is not one yet). */
 WARMFORK_EXPORT int warmfork_template_open(const struct warmfork_template_options *options,
                                            warmfork_template **ret_template,
                                            struct warmfork_failure *ret_failure);
@@ -279,10 +281,12 @@ WARMFORK_EXPORT int warmfork_process_pidfd(warmfork_process *self);
 /* Waits for the end. options: 0, or WNOHANG (-EAGAIN while it runs). ret_status: as of waitpid;
  * ret_usage may be null. Once known the status is kept. Errors: -ECHILD: somebody else has taken the
  * status (wait for any child, SIGCHLD ignored) and the kernel cannot tell it again; -EOWNERDEAD: likewise,
- * because the service whose child it was has died. Where the kernel tells it, the usage is zero. */
+ * because the service whose child it was has died; -EMFILE: no descriptor is free to look at it by. Where the
+ * kernel tells it, the usage is zero. */
 WARMFORK_EXPORT int warmfork_process_wait(warmfork_process *self, int options, int *ret_status,
                                           struct rusage *ret_usage);
-/* Sends a signal. Errors: -ESRCH once it has been reaped. */
+/* Sends a signal, to this child and no other that may have its pid by now. Errors: -ESRCH once it has been
+ * reaped; -EMFILE. */
 WARMFORK_EXPORT int warmfork_process_signal(warmfork_process *self, int signal);
 /* Frees the handle; the process goes on and is waited for by whoever likes. Null is fine. */
 WARMFORK_EXPORT void warmfork_process_free(warmfork_process *self);

@@ -44,6 +44,14 @@ struct warmfork_process {
     bool is_lost = false;  ///< reaped by somebody else, and the kernel does not tell the status
     int status = 0;
     rusage usage{};
+
+    /// Of a child of this process, with the mutex held. `ret_own` holds it where the handle has
+    /// none. Returns 0 or errno: ESRCH: it has been reaped.
+    int open(Descriptor& ret_own, int& ret_number) const {
+        if (!pidfd) ret_own = is_reaped ? Descriptor() : warmfork::open_process(spawned.identity());
+        ret_number = pidfd ? pidfd.get() : ret_own.get();
+        return ret_number >= 0 ? 0 : is_reaped ? ESRCH : errno;
+    }
 };
 
 void warmfork_leave_unchecked(warmfork_template* self) {
@@ -184,8 +192,9 @@ Outcome spawn(warmfork_template* self, const warmfork_request* request, std::uin
 
 class NativeHost : public warmfork::Host {
   public:
-    int keep_twin(int pid, Descriptor channel, const warmfork::ImageFacts& facts) override {
-        return warmfork::keep_twin(pid, std::move(channel), facts);
+    int keep_twin(const warmfork::ProcessIdentity& twin, Descriptor channel,
+                  const warmfork::ImageFacts& facts) override {
+        return warmfork::keep_twin(twin, std::move(channel), facts);
     }
 };
 
@@ -297,6 +306,7 @@ int warmfork_spawn_many(warmfork_template* self, const struct warmfork_request* 
                         struct warmfork_failure* ret_failure) {
     return guarded(ret_failure, [&]() -> Outcome {
         std::vector<Spawned> spawned;
+        warmfork::look_after_keepers();
         if (Outcome failure = spawn(self, request, count, spawned)) return failure;
         for (std::uint32_t i = 0; i < count; ++i)
             ret_processes[i] = new warmfork_process{::getpid(), spawned[i]};
@@ -327,7 +337,11 @@ int warmfork_explain(warmfork_template* self, const struct warmfork_request* req
 }
 
 int warmfork_keep(pid_t pid, struct warmfork_failure* ret_failure) {
-    return guarded(ret_failure, [&] { return warmfork::keep_child(pid); });
+    return guarded(ret_failure, [&]() -> Outcome {
+        const warmfork::Descriptor pidfd = warmfork::open_pidfd(pid);
+        if (!pidfd) return make_failure(Stage::fork, errno, "cannot open a pidfd of the child");
+        return warmfork::keep_child({pid, warmfork::mark_of(pidfd.get())});
+    });
 }
 
 pid_t warmfork_process_pid(const warmfork_process* self) {
@@ -347,11 +361,11 @@ int warmfork_process_pidfd(warmfork_process* self) {
     if (self->owner != ::getpid()) return -ECHILD;
     if (self->spawned.served) return self->spawned.served->pidfd();
     const std::lock_guard lock(self->mutex);
-    if (!self->pidfd) {
-        if (self->is_reaped) return -ESRCH;
-        self->pidfd = warmfork::open_pidfd(self->spawned.pid);
-    }
-    return self->pidfd ? self->pidfd.get() : -errno;
+    int number;
+    Descriptor own;
+    if (const int error = self->open(own, number)) return -error;
+    if (own) self->pidfd = std::move(own);
+    return number;
 }
 
 int warmfork_process_wait(warmfork_process* self, int options, int* ret_status,
@@ -365,42 +379,42 @@ int warmfork_process_wait(warmfork_process* self, int options, int* ret_status,
         if (ret_usage) *ret_usage = exit.usage;
         return 0;
     }
-    while (true) {
-        // Looked at without reaping, so that no lock is held while it runs.
-        if (!(options & WNOHANG)) {
-            siginfo_t info;
-            bool is_known;
-            {
-                const std::lock_guard lock(self->mutex);
-                is_known = self->is_reaped;
-            }
-            if (!is_known &&
-                ::waitid(P_PID, static_cast<id_t>(self->spawned.pid), &info, WEXITED | WNOWAIT) <
-                    0 &&
-                errno == EINTR)
-                continue;
-        }
+    Descriptor own;
+    int number;
+    {
         const std::lock_guard lock(self->mutex);
-        if (!self->is_reaped) {
-            const pid_t reaped = ::wait4(self->spawned.pid, &self->status, WNOHANG, &self->usage);
-            if (reaped == 0) return -EAGAIN;
-            self->is_reaped = true;  // by us or by somebody else: its number may be another's soon
-            if (reaped < 0)
-                self->is_lost = !warmfork::ask_kernel_for_status(self->pidfd.get(), self->status);
-        }
-        if (self->is_lost) return -ECHILD;
-        if (ret_status) *ret_status = self->status;
-        if (ret_usage) *ret_usage = self->usage;
-        return 0;
+        const int error = self->open(own, number);
+        if (error && error != ESRCH) return -error;
     }
+    // Looked at without reaping, so that no lock is held while it runs.
+    siginfo_t info;
+    if (number >= 0 && !(options & WNOHANG))
+        while (::waitid(P_PIDFD, static_cast<id_t>(number), &info, WEXITED | WNOWAIT) < 0 &&
+               errno == EINTR) {
+        }
+    const std::lock_guard lock(self->mutex);
+    if (!self->is_reaped) {
+        const int error =
+            number < 0 ? ECHILD : warmfork::reap(number, WNOHANG, &self->status, &self->usage);
+        if (error == EAGAIN) return -EAGAIN;
+        self->is_reaped = true;  // by us or by somebody else: its number may be another's soon
+        if (error) self->is_lost = !warmfork::ask_kernel_for_status(number, self->status);
+    }
+    if (self->is_lost) return -ECHILD;
+    if (ret_status) *ret_status = self->status;
+    if (ret_usage) *ret_usage = self->usage;
+    return 0;
 }
 
 int warmfork_process_signal(warmfork_process* self, int signal) {
     if (self->owner != ::getpid()) return -ECHILD;
     if (self->spawned.served) return -self->spawned.served->signal(signal);
     const std::lock_guard lock(self->mutex);
+    Descriptor own;
+    int number;
     if (self->is_reaped) return -ESRCH;
-    return ::kill(self->spawned.pid, signal) < 0 ? -errno : 0;
+    if (const int error = self->open(own, number)) return -error;
+    return warmfork::signal_pidfd(number, signal) < 0 ? -errno : 0;
 }
 
 void warmfork_process_free(warmfork_process* self) {

@@ -1,13 +1,16 @@
 #include "owner/cold.hpp"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "channel/descriptor.hpp"
 #include "child/setup.hpp"
+#include "child/vfork.hpp"
 #include "keeper/keeper.hpp"
 
 namespace warmfork {
@@ -21,6 +24,7 @@ struct ColdChild {
     std::vector<char*> arguments, environment;  ///< with a null pointer at the end
     std::vector<int> kept;
     ChildFailure failure;
+    std::uint64_t began = 0;
 };
 
 std::vector<char*> with_end(std::span<const char* const> strings) {
@@ -30,12 +34,30 @@ std::vector<char*> with_end(std::span<const char* const> strings) {
     return pointers;
 }
 
-bool ask_to_be_kept(const ColdPlan& plan, ChildFailure& failure) {
-    const int pidfd = open_pidfd(::getpid()).release();
+/// Where all numbers are in use it takes the place of a descriptor that this process would close in
+/// a moment anyway; the caller keeps its own.
+Descriptor open_own_pidfd(const ColdPlan& plan) {
+    Descriptor pidfd = open_pidfd(::getpid());
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    const int end = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, 1 << 20));
+    for (int number = end - 1; !pidfd && errno == EMFILE && number > 2; --number) {
+        const auto& sources = plan.sources;
+        if (number == plan.keeper ||
+            std::find(sources.begin(), sources.end(), number) != sources.end())
+            continue;
+        ::close(number);
+        pidfd = open_pidfd(::getpid());
+    }
+    return pidfd;
+}
+
+bool ask_to_be_kept(ColdPlan& plan, ChildFailure& failure) {
+    const Descriptor pidfd = open_own_pidfd(plan);
     const bool told_by_kernel = plan.record.header.flags & kRecordParentDeathSignal;
-    const int error = pidfd < 0 ? errno : keep(plan.keeper, pidfd, told_by_kernel);
-    if (error) failure = {Stage::fork, error, 0};
-    return error == 0;
+    plan.keeper_error = pidfd ? keep(plan.keeper, pidfd.get(), told_by_kernel) : errno;
+    if (plan.keeper_error) failure = {Stage::fork, plan.keeper_error, 0};
+    return plan.keeper_error == 0;
 }
 
 bool set_default(std::uint64_t signals, ChildFailure& failure) {
@@ -63,34 +85,30 @@ int try_each(const std::vector<const char*>& paths, char* const* arguments,
     return error;
 }
 
-[[noreturn]] void run_cold_child(ColdChild& child) {
+/// Returns the status to end with, where exec has failed.
+int run_cold_child(void* argument) {
+    ColdChild& child = *static_cast<ColdChild*>(argument);
     ColdPlan& plan = child.plan;
+    child.began = mark_by_time();
     if (plan.lifeline >= 0 && ::fcntl(plan.lifeline, F_SETOWN, ::getpid()) < 0) {
         child.failure = {Stage::fork, errno, 0};
-        ::_exit(127);
+        return 127;
     }
-    if (plan.keeper >= 0 && !ask_to_be_kept(plan, child.failure)) ::_exit(127);
+    if (plan.keeper >= 0 && !ask_to_be_kept(plan, child.failure)) return 127;
     if (!reset_handlers()) {
         child.failure = {Stage::signals, errno, 0};
-        ::_exit(127);
+        return 127;
     }
-    if (!set_default(plan.signals_default, child.failure)) ::_exit(127);
+    if (!set_default(plan.signals_default, child.failure)) return 127;
     ChildDescriptors descriptors;
     descriptors.sources = plan.sources;
     descriptors.kept = child.kept;
-    if (!set_up_child(plan.record, descriptors, child.failure)) ::_exit(127);
+    if (!set_up_child(plan.record, descriptors, child.failure)) return 127;
     set_signal_mask(plan.signal_mask);
     child.failure.error_number =
         try_each(child.paths, child.arguments.data(), child.environment.data());
     child.failure.stage = Stage::exec;
-    ::_exit(127);
-}
-
-/// A function of its own, and not inlined: the child must not disturb the caller's frame.
-[[gnu::noinline]] int vfork_child(ColdChild& child) {
-    const int pid = ::vfork();
-    if (pid == 0) run_cold_child(child);
-    return pid;
+    return 127;
 }
 
 std::string describe(const ColdPlan& plan, const ChildFailure& failure) {
@@ -111,25 +129,40 @@ std::string describe(const ColdPlan& plan, const ChildFailure& failure) {
 
 }  // namespace
 
-Outcome spawn_cold(ColdPlan& plan, int& ret_pid) {
+Outcome spawn_cold(ColdPlan& plan, ColdProcess& ret_process) {
+    plan.keeper_error = 0;
     ColdChild child{plan, {}, with_end(plan.arguments), with_end(plan.environment), {}, {}};
     for (const std::string& candidate : plan.candidates) child.paths.push_back(candidate.c_str());
     child.kept.resize(kept_count(plan.record.descriptor_targets.size(), 0));
 
+    const ChildStack stack;
+    ColdProcess process;
     const std::uint64_t mask = signal_mask();
     set_signal_mask(kAllSignals);  // a handler of this process must not run in the child
-    const int pid = vfork_child(child);
-    const int fork_error = errno;
+    const int pid = vfork_on(stack, run_cold_child, &child, SIGCHLD, process.pidfd);
     set_signal_mask(mask);
-    if (pid < 0) return make_failure(Stage::fork, fork_error, "cannot fork");
+    if (pid < 0) return make_failure(Stage::fork, -pid, "cannot fork");
+    process.identity = {pid, mark_of(process.pidfd.get(), child.began)};
     if (child.failure.stage != Stage::none) {
-        while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
-        }
+        // It has ended, or is about to. Where there is no pidfd its number has to do: it is some
+        // microseconds old.
+        if (process.pidfd)
+            static_cast<void>(reap(process.pidfd.get(), 0, nullptr, nullptr));
+        else
+            while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+            }
         return make_failure(child.failure.stage, child.failure.error_number,
                             describe(plan, child.failure), child.failure.detail);
     }
-    ret_pid = pid;
+    ret_process = std::move(process);
     return {};
+}
+
+void end_child(const ProcessIdentity& child) {
+    const Descriptor pidfd = open_process(child);
+    if (!pidfd || reap(pidfd.get(), WNOHANG, nullptr, nullptr) != EAGAIN) return;
+    signal_pidfd(pidfd.get(), SIGKILL);
+    static_cast<void>(reap(pidfd.get(), 0, nullptr, nullptr));
 }
 
 const char* find_variable(std::span<char* const> environment, const char* name) {

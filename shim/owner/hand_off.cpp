@@ -221,7 +221,7 @@ Outcome await_start(Born& born, int reply, Deadline deadline) {
     // One that did not get the pipe says so in its mailbox.
     if (failure && said.pid == 0 && reply != born.mailbox.get())
         failure = read_reply(born.mailbox.get(), deadline, said);
-    if (said.pid != 0) born.pid = said.pid;
+    if (said.pid != 0) born.pid = said.pid, born.mark = said.mark;
     return failure;
 }
 
@@ -231,7 +231,7 @@ Outcome give_up_start(Born& born, Outcome late) {
     ::shutdown(born.mailbox.get(), SHUT_RD);
     MailboxReply said{};
     const Outcome last = read_reply(born.mailbox.get(), WaitClock::now(), said);
-    if (said.pid != 0) born.pid = said.pid;
+    if (said.pid != 0) born.pid = said.pid, born.mark = said.mark;
     const bool has_said = !last || last->stage != Stage::hand_off;
     return has_said ? last : late;
 }

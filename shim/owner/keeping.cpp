@@ -1,5 +1,8 @@
 #include "owner/keeping.hpp"
 
+#include <poll.h>
+#include <sys/wait.h>
+
 #include <atomic>
 #include <mutex>
 
@@ -7,54 +10,173 @@
 #include "owner/companions.hpp"
 #include "owner/owned_sockets.hpp"
 #include "owner/owner_state.hpp"
+#include "owner/running_list.hpp"
 
 namespace warmfork {
 namespace {
 
-/// One keeper a process, started when the first cold child needs it.
-class KeeperSocket {
+// For one child; then it goes without.
+constexpr int kMostTries = 4;
+
+struct Keeper {
+    OwnedSocket socket;
+    ProcessIdentity process;
+    bool is_full = false;
+    /// It did not answer in time: it has been stopped. Its socket stays open, as the end of file
+    /// means this process's death to it, and its wards are told to another one as well.
+    bool is_stuck = false;
+};
+
+struct KeptWard : ProcessIdentity {
+    bool told_by_kernel = false;
+    bool is_told = false;  ///< to a keeper that has not been found dead since
+};
+
+/// What a plain spawn may do without as well as with.
+bool is_lack_of_resources(int error) {
+    return error == EAGAIN || error == ENOMEM || error == EMFILE || error == ENFILE ||
+           error == ETIMEDOUT;
+}
+
+bool has_gone(const Keeper& keeper) {
+    pollfd polled{keeper.socket.get(), 0, 0};
+    return !keeper.socket.is_intact() ||
+           (::poll(&polled, 1, 0) > 0 && (polled.revents & (POLLHUP | POLLERR)));
+}
+
+/// The keepers of a process: one, started when the first cold child needs it, and more where that
+/// has no room. They may be killed at any time, and are found dead at the next call. What had been
+/// told to one is then told to another; that a ward has two keepers, as one was only stopped, or
+/// the application has closed its socket, does no harm.
+class Keepers {
   public:
-    /// Calls `use` with the keeper's socket, once more with a new keeper if the first has gone.
-    template <typename Use>
-    Outcome with(Use use) {
+    Outcome keep(const ProcessIdentity& child, int pidfd) {
         const std::lock_guard lock(mutex_);
-        for (bool is_retry : {false, true}) {
-            if (is_retry || !socket_.is_intact())
-                if (Outcome failure = start()) return failure;
-            Outcome failure = use(socket_.get());
-            const bool has_gone =
-                failure && failure->stage == Stage::fork &&
-                (failure->error_number == EPIPE || failure->error_number == ECONNRESET);
-            if (!has_gone || is_retry) return failure;
-        }
+        refresh();
+        if (int error = tell(pidfd, false))
+            return make_failure(Stage::fork, error, "cannot give the child to a warmfork-keeper");
+        wards_.add({child, false, true});
         return {};
+    }
+
+    Outcome spawn(ColdPlan& plan, ColdProcess& ret_process) {
+        const std::lock_guard lock(mutex_);
+        for (int tries = 0;; ++tries) {
+            refresh();
+            int error = 0;
+            Keeper* keeper = tries < kMostTries ? find(error) : nullptr;
+            if (error && !is_lack_of_resources(error))
+                return make_failure(Stage::launch, error, "cannot start warmfork-keeper");
+            plan.keeper = keeper ? keeper->socket.get() : -1;
+            if (Outcome failure = spawn_cold(plan, ret_process)) {
+                if (!plan.keeper_error) return failure;
+                note_failure(*keeper, plan.keeper_error);
+                continue;
+            }
+            const bool told_by_kernel = plan.record.header.flags & kRecordParentDeathSignal;
+            wards_.add({ret_process.identity, told_by_kernel, keeper != nullptr});
+            has_untold_ = has_untold_ || !keeper;
+            return {};
+        }
+    }
+
+    void keep_when_possible(const ProcessIdentity& child) {
+        const std::lock_guard lock(mutex_);
+        wards_.add({child, false, false});
+        has_untold_ = true;
+        refresh();
+    }
+
+    void look_after() {
+        const std::unique_lock lock(mutex_, std::try_to_lock);
+        if (lock.owns_lock()) refresh();
     }
 
   private:
-    Outcome start() {
+    /// To be called first: the dead are found here.
+    void refresh() {
+        const std::size_t dead = std::erase_if(keepers_, [](const Keeper& keeper) {
+            if (!has_gone(keeper)) return false;
+            // Where this process adopts orphans the keeper was one of its children.
+            if (const Descriptor pidfd = open_process(keeper.process))
+                static_cast<void>(reap(pidfd.get(), WNOHANG, nullptr, nullptr));
+            return true;
+        });
+        if (dead > 0) {
+            for (KeptWard& ward : wards_.entries()) ward.is_told = false;
+            has_untold_ = !wards_.entries().empty();
+        }
+        if (has_untold_) tell_untold();
+    }
+
+    void tell_untold() {
+        for (KeptWard& ward : wards_.entries()) {
+            if (ward.is_told) continue;
+            const Descriptor pidfd = open_process(ward);
+            if (!pidfd && errno != ESRCH) return;
+            if (pidfd && !has_ended(pidfd.get()) && tell(pidfd.get(), ward.told_by_kernel)) return;
+            ward.is_told = true;
+        }
+        has_untold_ = false;
+    }
+
+    int tell(int pidfd, bool told_by_kernel) {
+        int error = ETIMEDOUT;
+        for (int tries = 0; tries < kMostTries; ++tries) {
+            int start_error = 0;
+            Keeper* const keeper = find(start_error);
+            if (!keeper) return start_error;
+            error = warmfork::keep(keeper->socket.get(), pidfd, told_by_kernel);
+            if (!error) return 0;
+            note_failure(*keeper, error);
+        }
+        return error;
+    }
+
+    /// The newest that is of use; a new one where there is none. Null: `ret_error` says why.
+    Keeper* find(int& ret_error) {
+        for (auto keeper = keepers_.rbegin(); keeper != keepers_.rend(); ++keeper)
+            if (!keeper->is_full && !keeper->is_stuck) return &*keeper;
+        // Until the one that is started now is full, these have room again.
+        for (Keeper& keeper : keepers_) keeper.is_full = false;
         const std::string program = find_companion("warmfork-keeper");
         const Descriptor owner = open_pidfd(::getpid());
-        Descriptor keeper;
-        const int error = program.empty() ? ENOENT
-                          : !owner        ? errno
-                                          : start_keeper(program, owner.get(), keeper);
-        if (error) return make_failure(Stage::launch, error, "cannot start warmfork-keeper");
-        socket_ = OwnedSocket(std::move(keeper));
-        return {};
+        StartedKeeper started;
+        ret_error = program.empty() ? ENOENT
+                    : !owner        ? errno
+                                    : start_keeper(program, owner.get(), started);
+        if (ret_error) return nullptr;
+        keepers_.push_back({OwnedSocket(std::move(started.socket)), started.process});
+        return &keepers_.back();
+    }
+
+    /// One that has gone is found by the next `refresh`, which has what it was told told again.
+    void note_failure(Keeper& keeper, int error) {
+        if (error == EMFILE || error == ENOMEM || error == ENOSPC) {
+            keeper.is_full = true;
+            return;
+        }
+        keeper.is_stuck = true;
+        for (KeptWard& ward : wards_.entries()) ward.is_told = false;
+        has_untold_ = true;
     }
 
     std::mutex mutex_;
-    OwnedSocket socket_;
+    std::vector<Keeper> keepers_;
+    RunningList<KeptWard> wards_;
+    bool has_untold_ = false;
 };
+
+struct Instance {
+    pid_t owner = ::getpid();
+    Keepers keepers;
+};
+
+std::atomic<Instance*> current{nullptr};  // never destroyed: used until the very end
 
 /// Of this process. A forked copy makes its own: the mutex of the first may be held for ever by a
 /// thread that the copy does not have.
-KeeperSocket& keeper_socket() {
-    struct Instance {
-        pid_t owner = ::getpid();
-        KeeperSocket socket;
-    };
-    static std::atomic<Instance*> current{nullptr};  // never destroyed: used until the very end
+Keepers& keepers() {
     Instance* instance = current.load();
     if (!instance || instance->owner != ::getpid()) {
         auto* fresh = new Instance;
@@ -63,30 +185,32 @@ KeeperSocket& keeper_socket() {
         else
             delete fresh;  // another thread was quicker, and `instance` is its
     }
-    return instance->socket;
+    return instance->keepers;
 }
 
 }  // namespace
 
-Outcome keep_child(pid_t pid) {
-    const Descriptor child = open_pidfd(pid);
-    if (!child) return make_failure(Stage::fork, errno, "cannot open a pidfd of the child");
-    return keeper_socket().with([&](int keeper) -> Outcome {
-        const int error = keep(keeper, child.get(), false);
-        return error ? Outcome(make_failure(Stage::fork, error, "cannot tell the keeper"))
-                     : Outcome();
-    });
+Outcome keep_child(const ProcessIdentity& child) {
+    const Descriptor pidfd = open_process(child);
+    if (!pidfd) return make_failure(Stage::fork, errno, "cannot open a pidfd of the child");
+    return keepers().keep(child, pidfd.get());
 }
 
-Outcome spawn_kept(ColdPlan& plan, int& ret_pid) {
+void keep_child_when_possible(const ProcessIdentity& child) {
+    keepers().keep_when_possible(child);
+}
+
+Outcome spawn_kept(ColdPlan& plan, ColdProcess& ret_process) {
     // A keeper would be the first process of the namespace that the child is to begin in, and end
     // it with its own end.
     if (plan.record.header.lifetime == Lifetime::detached || has_children_elsewhere())
-        return spawn_cold(plan, ret_pid);
-    return keeper_socket().with([&](int keeper) {
-        plan.keeper = keeper;
-        return spawn_cold(plan, ret_pid);
-    });
+        return spawn_cold(plan, ret_process);
+    return keepers().spawn(plan, ret_process);
+}
+
+void look_after_keepers() {
+    Instance* const instance = current.load();
+    if (instance && instance->owner == ::getpid()) instance->keepers.look_after();
 }
 
 }  // namespace warmfork

@@ -1,16 +1,24 @@
 // Children that a keeper looks after, because no template does.
 #pragma once
 
-#include <sys/types.h>
-
 #include "owner/cold.hpp"
 
 namespace warmfork {
 
-/// Has the keeper end a child of this process, by pid, when this process ends.
-[[nodiscard]] Outcome keep_child(pid_t pid);
+/// Has a keeper end a child of this process when this process ends.
+[[nodiscard]] Outcome keep_child(const ProcessIdentity& child);
 
-/// spawn_cold; a child whose lifetime is its owner's is given to the keeper before it can be lost.
-[[nodiscard]] Outcome spawn_kept(ColdPlan& plan, int& ret_pid);
+/// The same; where that cannot be now it is tried again at the next call of this process.
+void keep_child_when_possible(const ProcessIdentity& child);
+
+/// spawn_cold; a child whose lifetime is its owner's is given to a keeper before it can be lost.
+/// Where no keeper can be started for lack of processes, memory or descriptors the child is, as it
+/// would be without: it is given to a keeper as soon as there is one.
+[[nodiscard]] Outcome spawn_kept(ColdPlan& plan, ColdProcess& ret_process);
+
+/// Replaces keepers that have been killed, and tells them what those that were looked after. To be
+/// called whenever this process spawns; costs nothing where it has no keeper. Never waits for
+/// another thread's spawn.
+void look_after_keepers();
 
 }  // namespace warmfork

@@ -20,6 +20,9 @@ struct Spawned {
     bool is_warm = false;
     ColdReason reason;
     std::shared_ptr<ServedChild> served;  ///< of a service; null: this process's own
+    std::uint64_t mark = 0;               ///< of this process's own
+
+    ProcessIdentity identity() const { return {pid, mark}; }
 };
 
 class SpawnSource {

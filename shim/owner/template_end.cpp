@@ -24,24 +24,10 @@ constexpr auto kShutDownPatience = std::chrono::seconds(5);
 
 }  // namespace
 
-bool is_unreaped(pid_t pid) {
-    siginfo_t info{};
-    // __WALL: also a parked twin, which no other wait sees.
-    return ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG | __WALL) ==
-           0;
-}
-
 std::string no_interpreter_hint() {
     return ". A frozen program, a wrapper or a program that embeds Python is no interpreter: name "
            "one "
            "(Template(python=...); the default is sys.executable)";
-}
-
-void end_child(pid_t pid) {
-    if (pid <= 0 || !is_unreaped(pid)) return;
-    ::kill(pid, SIGKILL);
-    while (::waitpid(pid, nullptr, __WALL) < 0 && errno == EINTR) {
-    }
 }
 
 void TemplateProcess::shut_down() {
@@ -62,26 +48,24 @@ bool TemplateProcess::is_over() const {
 }
 
 TemplateProcess::~TemplateProcess() {
-    if (owner_ != ::getpid() || pid_ <= 0) return;  // a forked copy, or never started
+    if (owner_ != ::getpid() || process_.pid <= 0) return;  // a forked copy, or never started
     if (!end_template()) leave_children_to_keeper();
     settle_after_end();
-    for (Born& spare : spares_) ending_spares_.push_back(spare.pid);
-    for (pid_t spare : ending_spares_) end_child(spare);
+    for (Born& spare : spares_) ending_spares_.push_back(spare.identity());
+    for (const ProcessIdentity& spare : ending_spares_) end_child(spare);
 }
 
 /// Tells the template to end, waits until it has, and reaps it. False: it did not end in good
 /// order, and nobody looks after its children any more.
 bool TemplateProcess::end_template() {
-    if (!pidfd_ && is_unreaped(pid_)) pidfd_ = KeptDescriptor(open_pidfd(pid_));
+    if (!pidfd_) pidfd_ = KeptDescriptor(open_process(process_));
     shut_down();
     pollfd polled{pidfd_.get(), POLLIN, 0};
     if (::poll(&polled, 1, poll_timeout(patience_ends_.load())) == 0)
         signal_pidfd(pidfd_.get(), SIGKILL);
     if (hello_by_ && !said_hello_) end_unproven();
     int status = -1;
-    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-    }
-    return status == 0;
+    return reap(pidfd_.get(), 0, &status, nullptr) == 0 && status == 0;
 }
 
 /// The template has ended: whatever it still said is in the ring and in the socket, and what it has
@@ -94,44 +78,34 @@ void TemplateProcess::settle_after_end() {
     const std::uint64_t last_announced = last_born_;
     for (const Newborn& newborn : segment_.layout().newborns) {
         const std::uint64_t id = newborn.id, spawn = newborn.spawn;
-        const pid_t pid = newborn.pid;
-        if (id <= last_announced || pid <= 0) continue;
+        ProcessIdentity child{newborn.pid, newborn.mark};
+        if (id <= last_announced || child.pid <= 0) continue;
+        // The template died right after the fork. Nobody has reaped the child since: that would
+        // have had to be killed and its number given away in the same moment.
+        if (child.mark == 0) child.mark = mark_by_time();
         last_born_ = std::max(last_born_, id);
         if (spawn == 0)
-            ending_spares_.push_back(pid);
+            ending_spares_.push_back(child);
         else if (const auto pending = pending_.find(spawn); pending != pending_.end())
-            pending->second.born.push_back(pid);
+            pending->second.born.push_back(child);
     }
     mailboxes_.clear();
 }
 
 void TemplateProcess::leave_children_to_keeper() {
-    for (pid_t child : running_children_) {
-        siginfo_t info{};
-        const bool runs =
-            ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
-            info.si_pid == 0;
-        // Nothing more can be done where there is no keeper either: the next spawn will say so.
-        if (runs) static_cast<void>(keep_child(child));
-    }
+    for (const ProcessIdentity& child : running_children_.entries())
+        if (is_running(child)) keep_child_when_possible(child);
 }
 
-void TemplateProcess::remember_children(const std::vector<pid_t>& pids, Lifetime lifetime) {
+void TemplateProcess::remember_children(const std::vector<ProcessIdentity>& children,
+                                        Lifetime lifetime) {
     if (lifetime != Lifetime::owner) return;
     const std::lock_guard lock(mutex_);
-    running_children_.insert(running_children_.end(), pids.begin(), pids.end());
-    if (running_children_.size() < prune_at_) return;
-    std::erase_if(running_children_, [](pid_t child) {
-        siginfo_t info{};
-        return ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT | WNOHANG) < 0 ||
-               info.si_pid != 0;
-    });
-    prune_at_ = std::max<std::size_t>(64, 2 * running_children_.size());
+    for (const ProcessIdentity& child : children) running_children_.add(child);
 }
 
 bool TemplateProcess::has_ended() const {
-    pollfd polled{pidfd_.get(), POLLIN, 0};
-    return ::poll(&polled, 1, 0) > 0;
+    return warmfork::has_ended(pidfd_.get());
 }
 
 bool TemplateProcess::is_lost() {
@@ -194,8 +168,9 @@ Failure TemplateProcess::end_failure() {
     if (not_started_) return *not_started_;
     siginfo_t info{};
     std::string how = "ended";
-    if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
-        info.si_pid == pid_)
+    const auto pidfd = static_cast<id_t>(pidfd_.get());
+    if (::waitid(P_PIDFD, pidfd, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+        info.si_pid == process_.pid)
         how = (info.si_code == CLD_EXITED ? "exited with status " : "was killed by signal ") +
               std::to_string(info.si_status);
     const std::string lines = last_lines();

@@ -60,10 +60,10 @@ bool is_out_of_date(TemplateProcess& process) {
     return false;
 }
 
-std::vector<pid_t> spawned_pids(const std::vector<Spawned>& spawned) {
-    std::vector<pid_t> pids;
-    for (const Spawned& child : spawned) pids.push_back(child.pid);
-    return pids;
+std::vector<ProcessIdentity> identities_of(const std::vector<Spawned>& spawned) {
+    std::vector<ProcessIdentity> identities;
+    for (const Spawned& child : spawned) identities.push_back(child.identity());
+    return identities;
 }
 
 /// Is it a limit of this process, or what it is, that keeps it from starting a template? A cold
@@ -97,14 +97,13 @@ Outcome spawn_without_template(const Request& request, std::uint32_t count, Cold
         plan.signals_default = request.signals_default();
         plan.signal_mask =
             request.has_signal_mask() ? request.contents().header.signal_mask : signal_mask();
-        Spawned child{0, false, reason, {}};
-        failure = spawn_kept(plan, child.pid);
-        if (!failure) spawned.push_back(child);
+        ColdProcess child;
+        failure = spawn_kept(plan, child);
+        if (!failure)
+            spawned.push_back({child.identity.pid, false, reason, {}, child.identity.mark});
     }
     if (failure) {
-        for (const Spawned& child : spawned) {
-            end_child(child.pid);
-        }
+        for (const Spawned& child : spawned) end_child(child.identity());
         return failure;
     }
     ret_spawned = std::move(spawned);
@@ -435,29 +434,28 @@ Outcome TemplateHandle::spawn_on_command(TemplateProcess& process, const ChildRe
                                         : await_forked(process, id, spawned.size(), child);
         if (is_late(start_failure)) start_failure = give_up_start(child, std::move(start_failure));
         if (!start_failure) {
-            spawned.push_back({child.pid, true, {}, {}});
+            spawned.push_back({child.pid, true, {}, {}, child.mark});
             continue;
         }
-        end_child(child.pid);
+        end_child(child.identity());
         is_unexplained = is_unexplained || child.pid == 0;
         if (!failure) failure = std::move(start_failure);
     }
     // A mailbox was closed without a word, or nothing was heard of it: was its child never forked,
     // or did it die? A template that was killed because it does not say has no better reason.
     const bool is_over = is_late(failure) && !was_interrupted();
-    Outcome explanation = process.finish_command(id, count, is_unexplained, spawned_pids(spawned),
-                                                 is_over ? WaitClock::duration() : kStartPatience);
+    Outcome explanation =
+        process.finish_command(id, count, is_unexplained, identities_of(spawned),
+                               is_over ? WaitClock::duration() : kStartPatience);
     if (explanation && !(is_late(failure) && process.is_stuck())) failure = std::move(explanation);
     if (spawned.size() == count) {
         process.mounts_checked(mount_changes);
-        process.remember_children(spawned_pids(spawned), request.lifetime());
+        process.remember_children(identities_of(spawned), request.lifetime());
         forked_ += count;
         ret_spawned = std::move(spawned);
         return {};
     }
-    for (const Spawned& child : spawned) {
-        end_child(child.pid);
-    }
+    for (const Spawned& child : spawned) end_child(child.identity());
     return failure;
 }
 
@@ -470,15 +468,16 @@ Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process, const ChildR
         std::optional<Born> spare = process.take_spare(lifetime);
         if (!spare) break;
         failure = hand_off(record, *spare, WaitClock::now() + kStartPatience,
-                           [&] { end_child(spare->pid); });
+                           [&] { end_child(spare->identity()); });
         if (!failure) {
             ret_spawned.pid = spare->pid;
+            ret_spawned.mark = spare->mark;
             ret_done = true;
-            process.remember_children({spare->pid}, lifetime);
+            process.remember_children({spare->identity()}, lifetime);
             break;
         }
         spare->mailbox.reset();
-        end_child(spare->pid);
+        end_child(spare->identity());
         // It said what failed: that is the answer. Otherwise it died before any user code.
         if (failure->stage != Stage::hand_off || failure->error_number == ECANCELED) break;
         if (is_late(failure)) {

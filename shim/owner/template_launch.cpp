@@ -85,7 +85,7 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
                        "no template can serve this process: " + obstacle};
     if (!take_over_twin(plan, memfd))
         if (Outcome failure = start_program(plan, memfd)) return failure;
-    could_look_ = can_look_at(pid_);
+    could_look_ = can_look_at(process_.pid);
     return {};
 }
 
@@ -119,16 +119,16 @@ Outcome TemplateProcess::make_channel_files(const LaunchPlan& plan, Descriptor& 
 bool TemplateProcess::take_over_twin(const LaunchPlan& plan, const Descriptor& segment) {
     std::optional<KeptTwin> twin = take_twin(plan);
     if (!twin) return false;
-    const pid_t pid = wake_twin(*twin, log_.get());
-    if (pid == 0) return false;
+    const ProcessIdentity woken = wake_twin(*twin, log_.get());
+    if (woken.pid == 0) return false;
     control_ = std::move(twin->channel);
-    pidfd_ = KeptDescriptor(open_pidfd(pid));
+    pidfd_ = KeptDescriptor(open_process(woken));
     if (!pidfd_ || queue_hello(plan, segment)) {
         control_.reset();
-        end_child(pid);
+        end_child(woken);
         return false;
     }
-    pid_ = pid;
+    process_ = woken;
     directory_ = std::move(twin->directory);
     environment_ = std::move(twin->environment);
     state_at_start_ = std::move(twin->state);
@@ -185,19 +185,20 @@ Outcome TemplateProcess::start_program(const LaunchPlan& plan, const Descriptor&
     cold.candidates = executable_candidates(
         plan.arguments[0], std::span(const_cast<char* const*>(environment_pointers.data()),
                                      environment_pointers.size()));
-    pid_t pid = 0;
-    if (Outcome failure = spawn_cold(cold, pid)) {
+    ColdProcess started;
+    if (Outcome failure = spawn_cold(cold, started)) {
         failure->stage = Stage::launch;
         failure->text = "the template did not start: " + failure->text;
         return failure;
     }
-    pidfd_ = KeptDescriptor(open_pidfd(pid));
+    pidfd_ = KeptDescriptor(std::move(started.pidfd));
     if (!pidfd_) {
-        Failure failure = make_failure(Stage::launch, errno, "cannot open a pidfd of the template");
-        end_child(pid);
+        Failure failure =
+            make_failure(Stage::launch, EMFILE, "cannot open a pidfd of the template");
+        end_child(started.identity);
         return failure;
     }
-    pid_ = pid;
+    process_ = started.identity;
     // A native program says hello when it begins to serve, which may be long after.
     if (plan.is_python) hello_by_ = Clock::now() + kHelloPatience;
     program_ = plan.arguments[0];

@@ -1,6 +1,7 @@
 // How a layer is started: a parked child of its base becomes a template.
 #include <algorithm>
 
+#include "owner/cold.hpp"
 #include "owner/hand_off.hpp"
 #include "owner/pointers.hpp"
 #include "owner/template_process.hpp"
@@ -23,10 +24,10 @@ int channel_number(const std::vector<int>& image_descriptors) {
 Outcome TemplateProcess::extend(const LaunchPlan& plan, TemplateProcess& base, Born spare,
                                 std::shared_ptr<TemplateProcess>& ret_process) {
     std::shared_ptr<TemplateProcess> process(new TemplateProcess);
-    const pid_t pid = spare.pid;
+    const ProcessIdentity child = spare.identity();
     if (Outcome failure = process->start_layer(plan, base, std::move(spare))) {
         process.reset();
-        end_child(pid);
+        end_child(child);
         return failure;
     }
     ret_process = std::move(process);
@@ -43,7 +44,7 @@ Outcome TemplateProcess::start_layer(const LaunchPlan& plan, TemplateProcess& ba
     note_launch(plan);
     // It stays what its base was started as, and its children are brought up to date from there.
     state_at_start_ = base.state_at_start();
-    pidfd_ = KeptDescriptor(open_pidfd(spare.pid));
+    pidfd_ = KeptDescriptor(open_process(spare.identity()));
     const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     ReplyPipe reply;
     if (!pidfd_ || !null) return make_failure(Stage::launch, errno, "cannot extend a template");
@@ -69,9 +70,9 @@ Outcome TemplateProcess::start_layer(const LaunchPlan& plan, TemplateProcess& ba
     }
     if (Outcome failure = send_record(record, spare, reply.write_end())) return failure;
     started_ = Descriptor(::fcntl(reply.read_end(), F_DUPFD_CLOEXEC, 0));
-    pid_ = spare.pid;
+    process_ = spare.identity();
     extended_ = std::move(spare);
-    could_look_ = can_look_at(pid_);
+    could_look_ = can_look_at(process_.pid);
     return {};
 }
 

@@ -145,12 +145,18 @@ void TemplateProcess::take_strings(const FrameHeader& header) {
     }
 }
 
+ProcessIdentity TemplateProcess::born_of(const FrameHeader& header) const {
+    ProcessIdentity born{static_cast<pid_t>(header.values[0]), 0};
+    if (payload_.size() == sizeof born.mark)
+        std::memcpy(&born.mark, payload_.data(), sizeof born.mark);
+    return born;
+}
+
 void TemplateProcess::take_in(const FrameHeader& header) {
     last_born_ = std::max(last_born_, header.id);
     if (header.values[1] != 0) {  // of a command: the child itself tells whoever waits for it
         const auto pending = pending_.find(static_cast<std::uint64_t>(header.values[1]));
-        if (pending != pending_.end())
-            pending->second.born.push_back(static_cast<pid_t>(header.values[0]));
+        if (pending != pending_.end()) pending->second.born.push_back(born_of(header));
         return;
     }
     receive_mailboxes();
@@ -160,13 +166,14 @@ void TemplateProcess::take_in(const FrameHeader& header) {
         mailboxes_.erase(found);
     }
     spare.id = header.id;
-    spare.pid = static_cast<pid_t>(header.values[0]);
+    spare.pid = born_of(header).pid;
+    spare.mark = born_of(header).mark;
     if (spare.mailbox) {
         spares_.push_back(std::move(spare));
         return;
     }
     // No number was free for its mailbox: it ends, and more of its kind are not wanted.
-    ending_spares_.push_back(spare.pid);
+    ending_spares_.push_back(spare.identity());
     lacks_descriptors_ = true;
     const auto kept = static_cast<std::int64_t>(spares_.size());
     if (commands_->push(make_frame(FrameKind::park, 0, kept, kept), {}) == 0)
@@ -179,14 +186,15 @@ void TemplateProcess::forget_spare(const FrameHeader& header) {
     const auto spare = std::find_if(spares_.begin(), spares_.end(),
                                     [&](const Born& born) { return born.id == header.id; });
     if (spare == spares_.end()) return;  // handed off: whoever holds it waits for it
-    ending_spares_.push_back(spare->pid);
+    ending_spares_.push_back(spare->identity());
     spares_.erase(spare);
 }
 
 void TemplateProcess::reap_ended_spares() {
-    std::erase_if(ending_spares_, [](pid_t pid) {
-        const pid_t reaped = ::waitpid(pid, nullptr, WNOHANG);
-        return reaped == pid || (reaped < 0 && errno == ECHILD);
+    std::erase_if(ending_spares_, [](const ProcessIdentity& spare) {
+        const Descriptor pidfd = open_process(spare);
+        if (!pidfd) return errno == ESRCH;  // else no descriptor is free, and it has to wait
+        return reap(pidfd.get(), WNOHANG, nullptr, nullptr) != EAGAIN;
     });
 }
 
@@ -283,7 +291,7 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
         if (!spare.mailbox.is_intact()) {
             // Somebody has closed descriptors that were not theirs: the spare has seen the end of
             // file.
-            ending_spares_.push_back(spare.pid);
+            ending_spares_.push_back(spare.identity());
             continue;
         }
         // Before the record, so that a template whose owner dies here knows whom to end or to
@@ -297,7 +305,7 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
         // Its start would be told by ps and the like. The end of its mailbox ends it; the template
         // takes it for one that is in use, and makes another.
         if (Clock::now() - spare.made <= kOldestSpare) return spare;
-        ending_spares_.push_back(spare.pid);
+        ending_spares_.push_back(spare.identity());
     }
     return {};
 }
@@ -380,7 +388,7 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
 }
 
 Outcome TemplateProcess::finish_command(std::uint64_t id, std::uint32_t count, bool explain,
-                                        const std::vector<pid_t>& started,
+                                        const std::vector<ProcessIdentity>& started,
                                         Clock::duration patience) {
     Lock lock(mutex_);
     // The kernel closes the mailboxes of a template that dies before its pidfd tells of its death,
@@ -401,8 +409,9 @@ Outcome TemplateProcess::finish_command(std::uint64_t id, std::uint32_t count, b
     Pending pending = std::move(pending_[id]);
     pending_.erase(id);
     if (!explain) return {};
-    for (pid_t born : pending.born)
-        if (std::find(started.begin(), started.end(), born) == started.end()) end_child(born);
+    for (const ProcessIdentity& born : pending.born)
+        if (std::ranges::find(started, born.pid, &ProcessIdentity::pid) == started.end())
+            end_child(born);
     if (pending.failure || pending.born.size() >= count) return pending.failure;
     return make_failure(Stage::hand_off, EPIPE, "the template ended before it had forked");
 }

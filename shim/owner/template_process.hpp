@@ -20,6 +20,7 @@
 #include "owner/kept_descriptor.hpp"
 #include "owner/owned_sockets.hpp"
 #include "owner/owner_state.hpp"
+#include "owner/running_list.hpp"
 #include "owner/shadowing.hpp"
 #include "owner/waiting.hpp"
 
@@ -45,18 +46,13 @@ struct Born {
     OwnedSocket mailbox;
     bool has_parked = false;                       ///< has said that it is prepared
     std::chrono::steady_clock::time_point made{};  ///< a spare: at most its age
-};
+    std::uint64_t mark = 0;
 
-/// Kills a child of this process that nobody else knows of, and reaps it. Nothing happens to a
-/// process that is not this one's child (somebody else has reaped it, and its number may be in use
-/// again).
-void end_child(pid_t pid);
+    ProcessIdentity identity() const { return {pid, mark}; }
+};
 
 /// A spare that is older than this is not handed off: the kernel tells when a process was started.
 inline constexpr std::chrono::seconds kOldestSpare{60};
-
-/// Is there such a child of this process, running or ended?
-[[nodiscard]] bool is_unreaped(pid_t pid);
 
 /// What to do where the program that was started is no template.
 [[nodiscard]] std::string no_interpreter_hint();
@@ -90,7 +86,7 @@ class TemplateProcess {
     TemplateProcess(const TemplateProcess&) = delete;
     TemplateProcess& operator=(const TemplateProcess&) = delete;
 
-    pid_t pid() const { return pid_; }
+    pid_t pid() const { return process_.pid; }
     const OwnerState& state_at_start() const { return state_at_start_; }
     /// Could its owner look at it when it was started? See can_look_at.
     bool could_look() const { return could_look_; }
@@ -185,10 +181,10 @@ class TemplateProcess {
     /// nothing: all were. A template that shows no sign of life for as long as the patience is
     /// killed.
     [[nodiscard]] Outcome finish_command(std::uint64_t id, std::uint32_t count, bool explain,
-                                         const std::vector<pid_t>& started,
+                                         const std::vector<ProcessIdentity>& started,
                                          Clock::duration patience);
     /// Children that are to end with this process, for the case that the template cannot see to it.
-    void remember_children(const std::vector<pid_t>& pids, Lifetime lifetime);
+    void remember_children(const std::vector<ProcessIdentity>& children, Lifetime lifetime);
 
     /// EAGAIN: the ring is full.
     [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
@@ -209,7 +205,7 @@ class TemplateProcess {
     enum class State { starting, ready, refused, broken };
     struct Pending {
         Outcome failure;
-        std::vector<pid_t> born;
+        std::vector<ProcessIdentity> born;
         std::string report;
         bool is_answered = false;
         bool was_fresh = false;  ///< of a look
@@ -236,6 +232,7 @@ class TemplateProcess {
     void receive_hello();
     void receive_mailboxes();
     void take_strings(const FrameHeader& header);
+    [[nodiscard]] ProcessIdentity born_of(const FrameHeader& header) const;
     void take_in(const FrameHeader& header);
     void forget_spare(const FrameHeader& header);
     void settle_after_end();
@@ -257,7 +254,7 @@ class TemplateProcess {
     void reap_ended_spares();
 
     const std::uint64_t serial_;
-    pid_t pid_ = 0;
+    ProcessIdentity process_;
     pid_t owner_ = 0;
     KeptDescriptor pidfd_;
     KeptDescriptor log_;  ///< the template's stdout and stderr
@@ -301,7 +298,7 @@ class TemplateProcess {
     std::optional<RingReader> completions_;
     std::vector<std::byte> payload_;
     std::deque<Born> spares_;
-    std::vector<pid_t> ending_spares_;
+    std::vector<ProcessIdentity> ending_spares_;
     bool lacks_descriptors_ = false;
     std::uint64_t late_at_ = 0;  ///< the youngest child's id when one was late; 0: none was
     const Clock::time_point started_at_ = Clock::now();
@@ -310,9 +307,7 @@ class TemplateProcess {
     std::map<std::uint64_t, Born> mailboxes_;  ///< of spares that are not yet `born`
     std::uint64_t last_born_ = 0;              ///< that was announced
     std::uint32_t waiting_for_room_ = 0;
-    std::vector<pid_t> running_children_;
-    std::size_t prune_at_ =
-        64;  ///< when so many are remembered, those that have ended are forgotten
+    RunningList<ProcessIdentity> running_children_;
     std::uint64_t last_id_ = 0;
 };
 

@@ -178,7 +178,11 @@ Deadline TemplateProcess::earlier_of_hello(Deadline deadline) const {
 /// Of a program that has not proved to be a template: with all that it has started and that has not
 /// left its process group, as the rest of a frozen program.
 void TemplateProcess::end_unproven() {
-    if (is_unreaped(pid_)) ::kill(-pid_, SIGKILL);
+    const auto group = 1u << 2;  // PIDFD_SIGNAL_PROCESS_GROUP, from Linux 6.9 on
+    if (::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, group) == 0 ||
+        errno == ESRCH)
+        return;
+    if (open_process(process_)) ::kill(-process_.pid, SIGKILL);
 }
 
 /// What runs there is not what was to be started.

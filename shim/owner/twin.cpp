@@ -13,6 +13,7 @@
 #include <fstream>
 #include <mutex>
 
+#include "owner/cold.hpp"
 #include "owner/companions.hpp"
 #include "owner/eligibility.hpp"
 #include "owner/launch_environment.hpp"
@@ -95,7 +96,7 @@ bool is_same_search(const std::vector<std::string>& one, const std::vector<std::
 }
 
 bool is_as_planned(const KeptTwin& twin, const LaunchPlan& plan) {
-    const std::string directory = fmt::format("/proc/{}/", twin.pid);
+    const std::string directory = fmt::format("/proc/{}/", twin.process.pid);
     const Command own = take_apart(strings_of(directory + "cmdline"), plan.path_at);
     const Command wanted = take_apart(plan.arguments, plan.path_at);
     if (own.arguments != wanted.arguments) return false;
@@ -129,8 +130,8 @@ class Adoption {
     int before_ = 0;
 };
 
-/// The pid of the template that the twin has made of itself; 0: there is none.
-pid_t receive_reply(int channel) {
+/// The template that the twin has made of itself; no pid: there is none.
+ProcessIdentity receive_reply(int channel) {
     pollfd polled{channel, POLLIN, 0};
     const auto deadline = WaitClock::now() + kWakePatience;
     // Not by poll_until: the lock of the images is held.
@@ -141,21 +142,22 @@ pid_t receive_reply(int channel) {
     if (receive_message(channel, std::as_writable_bytes(std::span(&reply, 1)), {}, MSG_DONTWAIT,
                         received) ||
         received.size != sizeof reply || reply.magic != kTwinMagic)
-        return 0;
-    return reply.template_pid;
+        return {};
+    return {reply.template_pid, reply.template_mark};
 }
 
-bool is_own_child(pid_t pid) {
+bool is_own_child(const ProcessIdentity& process) {
+    const Descriptor pidfd = open_process(process);
+    const auto number = static_cast<id_t>(pidfd.get());
     siginfo_t info{};
-    return pid > 0 &&
-           ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT | WNOHANG) == 0;
+    return pidfd && ::waitid(P_PIDFD, number, &info, WEXITED | WNOWAIT | WNOHANG) == 0;
 }
 
 }  // namespace
 
-int keep_twin(pid_t pid, Descriptor channel, const ImageFacts& facts) {
+int keep_twin(const ProcessIdentity& process, Descriptor channel, const ImageFacts& facts) {
     KeptTwin twin;
-    twin.pid = pid;
+    twin.process = process;
     twin.channel = OwnedSocket(std::move(channel));
     twin.state = read_owner_state_once();
     twin.facts = &facts;
@@ -170,7 +172,7 @@ std::optional<KeptTwin> take_twin(const LaunchPlan& plan) {
     const std::lock_guard lock(keeping().mutex);
     std::optional<KeptTwin>& twin = keeping().twin;
     if (!twin || keeping().owner != ::getpid() || !twin->channel.is_intact()) return {};
-    const std::string directory = fmt::format("/proc/{}/", twin->pid);
+    const std::string directory = fmt::format("/proc/{}/", twin->process.pid);
     std::error_code error;
     twin->directory = fs::read_symlink(directory + "cwd", error);
     twin->environment =
@@ -179,19 +181,19 @@ std::optional<KeptTwin> take_twin(const LaunchPlan& plan) {
     return std::exchange(twin, std::nullopt);
 }
 
-pid_t wake_twin(const KeptTwin& twin, int log) {
-    pid_t pid = 0;
+ProcessIdentity wake_twin(const KeptTwin& twin, int log) {
+    ProcessIdentity woken;
     {
         const Adoption adoption;
         const TwinGreeting greeting{kTwinMagic};
         if (send_message(twin.channel.get(), bytes_of(greeting), {}, std::span(&log, 1),
                          MSG_DONTWAIT) == 0)
-            pid = receive_reply(twin.channel.get());
-        end_child(twin.pid);
+            woken = receive_reply(twin.channel.get());
+        end_child(twin.process);
         // Perhaps it was made in the moment in which the patience ended.
-        if (pid == 0) pid = receive_reply(twin.channel.get());
+        if (woken.pid == 0) woken = receive_reply(twin.channel.get());
     }
-    return is_own_child(pid) ? pid : 0;
+    return is_own_child(woken) ? woken : ProcessIdentity();
 }
 
 }  // namespace warmfork

@@ -261,8 +261,8 @@ class PythonHost : public Host {
     }
     void after_fork_in_template() override { PyOS_AfterFork_Parent(); }
     void after_fork_in_child() override { PyOS_AfterFork_Child(); }
-    int keep_twin(int pid, Descriptor channel, const ImageFacts& facts) override {
-        return warmfork::keep_twin(pid, std::move(channel), facts);
+    int keep_twin(const ProcessIdentity& twin, Descriptor channel, const ImageFacts& facts) override {
+        return warmfork::keep_twin(twin, std::move(channel), facts);
     }
     void part_from_siblings() override;
     void rehearse() override;

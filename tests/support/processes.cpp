@@ -1,8 +1,11 @@
 #include "support/processes.hpp"
 
 #include <fmt/format.h>
+#include <linux/sched.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -35,6 +38,18 @@ bool is_running(pid_t pid) {
     text << file.rdbuf();
     const std::size_t at = text.str().rfind(')');
     return at != std::string::npos && text.str()[at + 2] != 'Z';
+}
+
+pid_t fork_idler(pid_t wanted) {
+    clone_args arguments{};
+    arguments.exit_signal = SIGCHLD;
+    if (wanted > 0) {
+        arguments.set_tid = reinterpret_cast<std::uintptr_t>(&wanted);
+        arguments.set_tid_size = 1;
+    }
+    const long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+    while (pid == 0) ::pause();
+    return static_cast<pid_t>(pid);
 }
 
 bool has_ended(const Descriptor& pidfd) {

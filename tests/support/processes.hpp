@@ -17,6 +17,9 @@ std::vector<int> children_of(pid_t pid);
 std::string name_of(pid_t pid);
 /// True while it exists and is not a zombie.
 bool is_running(pid_t pid);
+/// A child that does nothing until a signal ends it. `wanted`: the pid that it is to have, which
+/// must be free; 0: any. Returns its pid; -1: this process may not choose.
+pid_t fork_idler(pid_t wanted = 0);
 /// Waits for the end of a process that need not be a child. False: it still runs after ten seconds.
 bool has_ended(const warmfork::Descriptor& pidfd);
 /// Is this the near end of the connection to warmfork-keeper?

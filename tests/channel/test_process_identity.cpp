@@ -1,0 +1,96 @@
+#include "channel/process_identity.hpp"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "support/catch.hpp"
+#include "support/processes.hpp"
+
+using namespace warmfork;
+
+namespace {
+
+/// A child that does nothing, killed and reaped at the end where that has not happened.
+struct Idler {
+    explicit Idler(pid_t wanted = 0) : pid(fork_idler(wanted)) {}
+    ~Idler() { end(); }
+    void end() {
+        if (pid <= 0) return;
+        ::kill(pid, SIGKILL);
+        ::waitpid(pid, nullptr, 0);
+        pid = 0;
+    }
+    pid_t pid;
+};
+
+}  // namespace
+
+TEST_CASE("A process is opened while it has not been reaped") {
+    for (const bool by_time : {false, true}) {
+        Idler child;
+        REQUIRE(child.pid > 0);
+        const Descriptor pidfd = open_pidfd(child.pid);
+        const ProcessIdentity identity{child.pid, by_time ? mark_by_time() : mark_of(pidfd.get())};
+        CHECK(is_running(identity));
+        REQUIRE(::kill(child.pid, SIGKILL) == 0);
+        CHECK(has_ended(pidfd));
+        CHECK(open_process(identity));
+        CHECK_FALSE(is_running(identity));
+        child.end();
+        CHECK_FALSE(open_process(identity));
+        CHECK(errno == ESRCH);
+    }
+}
+
+TEST_CASE("A process that has the pid of another one later is not taken for it") {
+    for (const bool by_time : {false, true}) {
+        Idler child;
+        REQUIRE(child.pid > 0);
+        const Descriptor pidfd = open_pidfd(child.pid);
+        const ProcessIdentity identity{child.pid, by_time ? mark_by_time() : mark_of(pidfd.get())};
+        const std::uint64_t two_ticks = 20'000'000;
+        while (mark_by_time() < identity.mark + two_ticks && by_time) {
+        }
+        child.end();
+        const Idler stranger(identity.pid);
+        if (stranger.pid < 0) return;  // not allowed to choose a pid here
+        REQUIRE(stranger.pid == identity.pid);
+        CHECK_FALSE(open_process(identity));
+        CHECK(errno == ESRCH);
+    }
+}
+
+TEST_CASE("An unknown process is not opened") {
+    CHECK_FALSE(open_process({}));
+    CHECK_FALSE(open_process({::getpid(), 0}));
+    CHECK(open_process(identify_self()));
+}
+
+TEST_CASE("A child is reaped by its pidfd, with the status that waitpid gives") {
+    const auto status_of = [](int signal) {
+        const pid_t pid = ::fork();
+        if (pid == 0) {
+            if (signal) ::raise(signal);
+            ::_exit(7);
+        }
+        const Descriptor pidfd = open_pidfd(pid);
+        int status = -1;
+        rusage usage{};
+        CHECK(reap(pidfd.get(), 0, &status, &usage) == 0);
+        CHECK(reap(pidfd.get(), 0, &status, nullptr) == ECHILD);
+        return status;
+    };
+    CHECK(status_of(0) == 7 << 8);
+    CHECK(status_of(SIGKILL) == SIGKILL);
+    const Idler child;
+    const Descriptor pidfd = open_pidfd(child.pid);
+    CHECK(reap(pidfd.get(), WNOHANG, nullptr, nullptr) == EAGAIN);
+}
+
+TEST_CASE("Fields of /proc are told, and which process a pidfd is of") {
+    CHECK(pid_of(open_pidfd(::getpid()).get()) == ::getpid());
+    CHECK(pid_of(0) == 0);
+    CHECK(process_statistic(::getpid(), 4) == static_cast<std::uint64_t>(::getppid()));
+    CHECK(process_statistic(::getpid(), kStackStartField) != 0);
+    CHECK(process_statistic(0x7fffffff, kStartTimeField) == 0);
+}
