@@ -2,6 +2,12 @@
 
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <string>
 
 #include "client/service_connection.hpp"
 
@@ -21,6 +27,26 @@ constexpr unsigned long kPidfdGetInfo = _IOWR(0xff, 11, PidfdInfo);
 // How long whoever has inherited the child may take to reap it, in milliseconds: before that the
 // kernel does not tell its status.
 constexpr int kReapPatience = 2000;
+
+// How long the service may take to tell how a child has ended.
+constexpr std::chrono::seconds kReportPatience{10};
+
+/// The status of a child of the service that nobody has reaped, for the service hangs. False: the
+/// kernel does not tell it to this process, or it has been reaped.
+bool read_status_of_zombie(pid_t pid, int pidfd, int& ret_status) {
+    const std::string process = "/proc/" + std::to_string(pid);
+    // To whom it may not tell it says 0: by the same rule by which it tells this or not.
+    char link[64];
+    if (::readlink((process + "/ns/user").c_str(), link, sizeof link) < 0) return false;
+    std::ifstream file(process + "/stat");
+    const std::string text((std::istreambuf_iterator<char>(file)), {});
+    const std::size_t name_end = text.rfind(')'), last = text.find_last_of(' ');
+    // Not reaped after it was read: so it was this process, and no other that has its number now.
+    if (name_end == std::string::npos || last < name_end || signal_pidfd(pidfd, 0) < 0)
+        return false;
+    ret_status = std::atoi(text.c_str() + last);  // field 52 of proc(5)
+    return true;
+}
 
 }  // namespace
 
@@ -42,23 +68,38 @@ ServedChild::~ServedChild() {
 }
 
 int ServedChild::wait(bool may_wait, ExitReport& ret_report) {
-    if (const auto report = connection_->exit_of(id_, may_wait)) {
+    if (const auto report = connection_->exit_of(id_, WaitClock::now())) {
         ret_report = *report;
         return 0;
     }
-    if (!connection_->is_lost()) return EAGAIN;
-    // Its last message may have come between the two looks.
-    if (const auto report = connection_->exit_of(id_, false)) {
-        ret_report = *report;
-        return 0;
-    }
-    // It goes on without the service. Its new parent reaps it; then the kernel may tell the status.
     pollfd polled{pidfd_.get(), POLLIN, 0};
-    const int ready = ::poll(&polled, 1, may_wait ? -1 : 0);
-    if (ready <= 0) return ready < 0 ? errno : EAGAIN;
+    if (poll_until(std::span(&polled, 1), may_wait ? Deadline() : WaitClock::now()) == 0)
+        return was_interrupted() ? EINTR : EAGAIN;
+    // It has ended, which the service tells at once, unless it has gone or hangs.
+    auto never = WaitClock::time_point::max();
+    seen_ended_at_.compare_exchange_strong(never, WaitClock::now());
+    const auto told_by = seen_ended_at_.load() + kReportPatience;
+    if (const auto report = connection_->exit_of(id_, may_wait ? told_by : WaitClock::now())) {
+        ret_report = *report;
+        return 0;
+    }
+    int status;
+    if (!connection_->is_lost()) {
+        if (was_interrupted()) return EINTR;
+        if (WaitClock::now() < told_by && !connection_->hangs()) return EAGAIN;
+        if (!read_status_of_zombie(pid_, pidfd_.get(), status)) return ETIMEDOUT;
+        ret_report = {};
+        ret_report.status = status;
+        return 0;
+    }
+    // Its last message may have come between the two looks.
+    if (const auto report = connection_->exit_of(id_, WaitClock::now())) {
+        ret_report = *report;
+        return 0;
+    }
+    // Its new parent reaps it; then the kernel may tell the status.
     polled.events = 0;
     if (!(polled.revents & POLLHUP)) ::poll(&polled, 1, kReapPatience);
-    int status;
     if (!ask_kernel_for_status(pidfd_.get(), status)) return EOWNERDEAD;
     ret_report = {};
     ret_report.status = status;

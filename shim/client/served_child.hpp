@@ -3,10 +3,12 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 
 #include "channel/descriptor.hpp"
+#include "owner/waiting.hpp"
 #include "protocol/service_bodies.hpp"
 
 namespace warmfork {
@@ -26,8 +28,10 @@ class ServedChild {
     ServedChild& operator=(const ServedChild&) = delete;
 
     int pidfd() const { return pidfd_.get(); }
-    /// Returns 0 with the report, or errno: EAGAIN (it runs; only if `may_wait` is false),
-    /// EOWNERDEAD (it has ended, and its status died with the service). Blocks. Thread safe.
+    /// Returns 0 with the report, or errno: EAGAIN (it runs, or it is not known yet how it has
+    /// ended; only if `may_wait` is false), EINTR (see Interruption), EOWNERDEAD (it has ended, and
+    /// its status died with the service), ETIMEDOUT (it has ended, and the service hangs, and the
+    /// kernel does not tell). Blocks. Thread safe.
     [[nodiscard]] int wait(bool may_wait, ExitReport& ret_report);
     /// Returns 0 or errno (ESRCH: it has ended).
     [[nodiscard]] int signal(int number);
@@ -37,6 +41,7 @@ class ServedChild {
     const std::uint64_t id_;
     const pid_t pid_;
     const Descriptor pidfd_;
+    std::atomic<WaitClock::time_point> seen_ended_at_{WaitClock::time_point::max()};
 };
 
 }  // namespace warmfork

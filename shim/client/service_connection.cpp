@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -22,6 +23,14 @@ using std::chrono::milliseconds;
 constexpr std::chrono::seconds kConnectPatience{10};
 constexpr milliseconds kConnectInterval{5};
 constexpr milliseconds kLaunchInterval{100};
+// A service that says nothing for so long is asked whether it is there, by a question that its loop
+// answers at once ...
+constexpr std::chrono::seconds kSilence{2};
+// ... and hangs, as far as can be told from here, if it says nothing for so long after that.
+constexpr std::chrono::seconds kAnswerPatience{6};
+constexpr milliseconds kLookInterval{250};
+// One that did not greet is not waited for again before this time.
+constexpr std::chrono::seconds kRetryPeriod{5};
 
 /// Returns 0 or errno.
 int connect_to(const std::string& path, OwnedSocket& ret_socket) {
@@ -29,8 +38,10 @@ int connect_to(const std::string& path, OwnedSocket& ret_socket) {
     address.sun_family = AF_UNIX;
     if (path.size() >= sizeof address.sun_path) return ENAMETOOLONG;
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-    OwnedSocket socket{Descriptor(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0))};
+    OwnedSocket socket{
+        Descriptor(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0))};
     if (!socket) return errno;
+    // EAGAIN: as many as it lets wait are waiting.
     while (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) < 0)
         if (errno != EINTR) return errno;
     // What is sent is an environment, and what is run is up to the service: another account's only
@@ -48,13 +59,21 @@ Failure lost_failure() {
     return {Stage::hand_off, EPIPE, 0, "the service has ended"};
 }
 
+Failure hanging_failure() {
+    return {Stage::hand_off, ETIMEDOUT, 0, "the service does not answer: it hangs, or was stopped"};
+}
+
 }  // namespace
 
 Outcome ServiceConnection::get(std::shared_ptr<ServiceConnection>& ret_connection) {
     struct Current {
         pid_t owner = ::getpid();
         std::mutex mutex;
+        std::condition_variable changed;
+        bool is_greeting = false;
         std::shared_ptr<ServiceConnection> connection;
+        Outcome failure;  ///< of a service that did not answer
+        Clock::time_point failed_at{};
     };
     // Never destroyed: used until the very end. A forked copy makes its own: the mutex of the first
     // may be held for ever by a thread that the copy does not have.
@@ -67,10 +86,32 @@ Outcome ServiceConnection::get(std::shared_ptr<ServiceConnection>& ret_connectio
         else
             delete fresh;
     }
-    const std::lock_guard lock(instance->mutex);
+    // One greets for all, with no lock held: a signal's handler may come back here meanwhile.
+    const auto deadline = Clock::now() + kConnectPatience;
+    Lock lock(instance->mutex);
+    while (instance->is_greeting) {
+        if (Clock::now() >= deadline) return hanging_failure();
+        instance->changed.wait_until(lock, *next_look(deadline));
+        if (!may_be_interrupted()) continue;
+        lock.unlock();
+        if (is_interrupted())
+            return make_failure(Stage::launch, EINTR, "the wait for the service was broken off");
+        lock.lock();
+    }
     if (!instance->connection || instance->connection->is_lost()) {
+        if (instance->failure && Clock::now() < instance->failed_at + kRetryPeriod)
+            return instance->failure;
+        instance->is_greeting = true;
+        lock.unlock();
         std::shared_ptr<ServiceConnection> connection(new ServiceConnection);
-        if (Outcome failure = connection->greet()) return failure;
+        Outcome failure = connection->greet();
+        lock.lock();
+        instance->is_greeting = false;
+        instance->changed.notify_all();
+        const bool has_hung = failure && failure->error_number == ETIMEDOUT;
+        instance->failure = has_hung ? failure : std::nullopt;
+        instance->failed_at = Clock::now();
+        if (failure) return failure;
         instance->connection = std::move(connection);
     }
     ret_connection = instance->connection;
@@ -93,16 +134,16 @@ Outcome ServiceConnection::greet() {
             tell(ServiceKind::hello, 0,
                  FieldWriter().number(static_cast<std::uint64_t>(owner_)).bytes());
             Lock lock(mutex_);
-            wait_until(lock, deadline, [this] { return is_welcome_ || refusal_; });
+            wait_until(lock, deadline, false, [this] { return is_welcome_ || refusal_; });
             if (is_welcome_) return {};
             if (refusal_)
                 return Failure{static_cast<Stage>(refusal_->stage),
                                static_cast<int>(refusal_->error_number), 0, refusal_->text};
             // One that was just about to end: the next will do.
             is_lost_ = false;
-        } else if (error != ENOENT && error != ECONNREFUSED) {
+        } else if (error != ENOENT && error != ECONNREFUSED && error != EAGAIN) {
             return make_failure(Stage::launch, error, "cannot connect to the service at " + path);
-        } else if (Clock::now() >= launch_at) {
+        } else if (error != EAGAIN && Clock::now() >= launch_at) {
             if (Outcome failure = launch_service(path)) return failure;
             // Again, as the one that was quicker may have been about to end.
             launch_at = Clock::now() + kLaunchInterval;
@@ -111,6 +152,8 @@ Outcome ServiceConnection::greet() {
         if (Clock::now() >= deadline)
             return make_failure(Stage::launch, ETIMEDOUT,
                                 "the service at " + path + " does not answer");
+        if (is_interrupted())
+            return make_failure(Stage::launch, EINTR, "the wait for the service was broken off");
         // Another client has started it, and it has the lock but does not listen yet; or it ends.
         std::this_thread::sleep_for(kConnectInterval);
     }
@@ -122,27 +165,35 @@ bool ServiceConnection::is_lost() {
     return is_lost_;
 }
 
+bool ServiceConnection::hangs() {
+    const std::lock_guard lock(mutex_);
+    return hangs_;
+}
+
 std::uint64_t ServiceConnection::request(ServiceKind kind, std::span<const std::byte> body,
                                          std::span<const int> descriptors) {
     std::uint64_t id;
     {
         const std::lock_guard lock(mutex_);
-        if (is_lost_) return 0;
+        if (hangs_ && !somebody_reads_) drain();
+        if (is_lost_ || hangs_) return 0;
         id = ++last_request_;
         answers_[id];
     }
-    // The service reads whatever comes, unless this process does not read its answers: so it waits
-    // only if answers are being read by nobody, which its own caller is about to do.
+    // The service reads whatever comes, unless it hangs, or this process does not read its answers:
+    // so it waits only if answers are being read by nobody, which its own caller is about to do.
+    const auto since = Clock::now();
     while (int error =
                send_service_message(socket_.get(), kind, id, body, descriptors, MSG_DONTWAIT)) {
         Lock lock(mutex_);
-        if (error != EAGAIN || is_lost_) {
+        if (error != EAGAIN || is_lost_ || was_interrupted() || !is_answering(since)) {
             answers_.erase(id);
             return 0;
         }
         pollfd polled{socket_.get(), POLLOUT | POLLIN, 0};
         lock.unlock();
-        ::poll(&polled, 1, -1);
+        // Whoever calls may hold a lock: nobody is asked for an interruption here.
+        ::poll(&polled, 1, poll_timeout(Clock::now() + kLookInterval));
         lock.lock();
         if (!somebody_reads_) drain();
     }
@@ -154,28 +205,57 @@ void ServiceConnection::tell(ServiceKind kind, std::uint64_t id, std::span<const
     static_cast<void>(send_service_message(socket_.get(), kind, id, body, {}, MSG_DONTWAIT));
 }
 
+/// False: it hangs. Asks it for a template that there is not, which its loop answers at once.
+bool ServiceConnection::is_answering(Clock::time_point since) {
+    const auto now = Clock::now();
+    if (!hangs_ && !asked_at_ && now >= std::max(since, heard_at_) + kSilence) {
+        tell(ServiceKind::find, ++last_request_, FieldWriter().text("").bytes());
+        asked_at_ = now;
+    }
+    hangs_ = hangs_ || (asked_at_ && now >= *asked_at_ + kAnswerPatience);
+    return !hangs_;
+}
+
 template <typename Done>
-bool ServiceConnection::wait_until(Lock& lock, Deadline deadline, Done done) {
+bool ServiceConnection::wait_until(Lock& lock, Deadline deadline, bool is_asked, Done done) {
+    const auto since = Clock::now();
     while (true) {
         if (!somebody_reads_) drain();
         if (done()) return true;
-        if (is_lost_ || (deadline && Clock::now() >= *deadline)) return false;
+        if (is_lost_ || was_interrupted() || (deadline && Clock::now() >= *deadline)) return false;
+        if (is_asked && !is_answering(since)) return false;
+        // Whoever reads for all may leave, and others are to see that the service hangs.
+        auto look = Clock::now() + kLookInterval;
+        if (deadline) look = std::min(look, *deadline);
         if (somebody_reads_) {
-            if (deadline)
-                changed_.wait_until(lock, *deadline);
-            else
-                changed_.wait(lock);
+            changed_.wait_until(lock, *next_look(look));
+            if (!may_be_interrupted()) continue;
+            lock.unlock();
+            static_cast<void>(is_interrupted());
+            lock.lock();
             continue;
         }
         somebody_reads_ = true;
         pollfd polled{socket_.get(), POLLIN, 0};
         lock.unlock();
-        ::poll(&polled, 1, poll_timeout(deadline));
+        const int ready = ::poll(&polled, 1, poll_timeout(next_look(look)));
         lock.lock();
         somebody_reads_ = false;
         drain();
         changed_.notify_all();
+        if (ready > 0 || !may_be_interrupted()) continue;
+        lock.unlock();
+        static_cast<void>(is_interrupted());
+        lock.lock();
     }
+}
+
+Failure ServiceConnection::failure_of_wait() const {
+    if (is_lost_) return lost_failure();
+    if (was_interrupted())
+        return make_failure(Stage::launch, EINTR, "the wait for the service was broken off");
+    if (hangs_) return hanging_failure();
+    return {Stage::launch, ETIMEDOUT, 0, "the service has not answered yet"};
 }
 
 void ServiceConnection::drain() {
@@ -188,6 +268,9 @@ void ServiceConnection::drain() {
         const int error = receive_service_message(socket_.get(), MSG_DONTWAIT, message);
         if (error == EAGAIN) return;
         if (error == EINTR) continue;
+        heard_at_ = Clock::now();
+        asked_at_.reset();
+        hangs_ = false;
         if (error == EMFILE && message.kind == ServiceKind::leased) {
             refuse(message.id, "no descriptor is free for the child that the service has given");
             continue;  // with its mailbox it ends
@@ -280,10 +363,10 @@ void ServiceConnection::take_in(ServiceMessage& message) {
 Outcome ServiceConnection::answer(std::uint64_t request, Deadline deadline, Answer& ret_answer) {
     Lock lock(mutex_);
     const auto answers = answers_.find(request);
-    if (answers == answers_.end()) return lost_failure();
-    if (!wait_until(lock, deadline, [&] { return !answers->second.empty(); }))
-        return is_lost_ ? lost_failure()
-                        : Failure{Stage::launch, ETIMEDOUT, 0, "the service has not answered yet"};
+    if (answers == answers_.end())
+        return hangs_ || was_interrupted() ? failure_of_wait() : lost_failure();
+    if (!wait_until(lock, deadline, true, [&] { return !answers->second.empty(); }))
+        return failure_of_wait();
     ret_answer = std::move(answers->second.front());
     answers->second.pop_front();
     return {};
@@ -304,10 +387,10 @@ void ServiceConnection::forget(std::uint64_t request) {
     answers_.erase(request);
 }
 
-std::optional<ExitReport> ServiceConnection::exit_of(std::uint64_t child, bool may_wait) {
+std::optional<ExitReport> ServiceConnection::exit_of(std::uint64_t child, Deadline deadline) {
     Lock lock(mutex_);
     const auto has_ended = [&] { return exits_.count(child) > 0; };
-    if (!wait_until(lock, may_wait ? Deadline() : Deadline(Clock::now()), has_ended)) return {};
+    if (!wait_until(lock, deadline, true, has_ended)) return {};
     return exits_[child];
 }
 

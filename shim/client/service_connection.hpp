@@ -16,6 +16,7 @@
 #include "client/served_child.hpp"
 #include "owner/failure.hpp"
 #include "owner/owned_sockets.hpp"
+#include "owner/waiting.hpp"
 
 namespace warmfork {
 
@@ -30,8 +31,8 @@ struct Lease {
 
 class ServiceConnection : public std::enable_shared_from_this<ServiceConnection> {
   public:
-    using Clock = std::chrono::steady_clock;
-    using Deadline = std::optional<Clock::time_point>;  ///< nothing: for ever
+    using Clock = WaitClock;
+    using Deadline = warmfork::Deadline;
 
     /// What the service has said to a request. One of them.
     struct Answer {
@@ -42,7 +43,8 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     };
 
     /// The connection of this process; connects, and starts a service where none listens, unless
-    /// there is one already. Blocks until the service has greeted.
+    /// there is one already. Blocks until the service has greeted, ten seconds at the most.
+    /// ETIMEDOUT: it does not answer; for a while that is said at once then.
     [[nodiscard]] static Outcome get(std::shared_ptr<ServiceConnection>& ret_connection);
 
     /// The service's pid.
@@ -51,23 +53,29 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     [[nodiscard]] std::string sight() const { return read_sight(welcome_); }
     /// It has gone, or has closed the connection.
     [[nodiscard]] bool is_lost();
+    /// It has not answered, and not said anything since.
+    [[nodiscard]] bool hangs();
 
-    /// Sends a request and returns its number, for `answer`; 0: the connection is lost.
+    /// Sends a request and returns its number, for `answer`, which says why where it is 0. Waits
+    /// for room, seconds at the most.
     [[nodiscard]] std::uint64_t request(ServiceKind kind, std::span<const std::byte> body,
                                         std::span<const int> descriptors = {});
     /// Something that has no answer. `id`: what it is about.
     void tell(ServiceKind kind, std::uint64_t id, std::span<const std::byte> body);
 
-    /// The next answer to a request, waiting until the deadline. Stage hand_off, EPIPE: the service
-    /// is lost; ETIMEDOUT.
+    /// The next answer to a request, waiting until the deadline. Stage hand_off: the service is
+    /// lost (EPIPE), or hangs: it has said nothing for seconds, although it was asked whether it is
+    /// there (ETIMEDOUT), which is said at once until it says something. Stage launch: ETIMEDOUT,
+    /// EINTR.
     [[nodiscard]] Outcome answer(std::uint64_t request, Deadline deadline, Answer& ret_answer);
     /// An answer that has come; nothing: there is none.
     [[nodiscard]] std::optional<Answer> take_answer(std::uint64_t request);
     /// No more answers to this request are wanted.
     void forget(std::uint64_t request);
 
-    /// How a child ended. Nothing: it runs, or the connection is lost. `may_wait`: until either.
-    [[nodiscard]] std::optional<ExitReport> exit_of(std::uint64_t child, bool may_wait);
+    /// How a child that has ended did. Nothing: it is not known by the deadline, the connection is
+    /// lost, or the service hangs.
+    [[nodiscard]] std::optional<ExitReport> exit_of(std::uint64_t child, Deadline deadline);
     /// Nobody will ask for this child any more.
     void forget_child(std::uint64_t child);
 
@@ -81,9 +89,12 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     void drain();
     void take_in(ServiceMessage& message);
     void refuse(std::uint64_t request, const char* text);
-    /// Until `done`, the deadline, or the loss of the connection. True: done.
+    [[nodiscard]] bool is_answering(Clock::time_point since);
+    [[nodiscard]] Failure failure_of_wait() const;
+    /// Until `done`, the deadline, the loss of the connection, or an interruption. `is_asked`: or
+    /// until the service proves to hang. True: done.
     template <typename Done>
-    bool wait_until(Lock& lock, Deadline deadline, Done done);
+    bool wait_until(Lock& lock, Deadline deadline, bool is_asked, Done done);
 
     const pid_t owner_ = ::getpid();
     OwnedSocket socket_;
@@ -93,6 +104,9 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     std::condition_variable changed_;
     bool somebody_reads_ = false;
     bool is_lost_ = false;
+    Clock::time_point heard_at_{};
+    std::optional<Clock::time_point> asked_at_;  ///< whether it is there, and not heard since
+    bool hangs_ = false;                         ///< has not answered that in time
     bool is_welcome_ = false;
     std::optional<Refusal> refusal_;  ///< of the connection itself
     std::uint64_t last_request_ = 0;

@@ -1,6 +1,7 @@
 #include "client/service_launch.hpp"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 
 #include "channel/process_identity.hpp"
 #include "owner/companions.hpp"
+#include "owner/waiting.hpp"
 
 namespace warmfork {
 namespace {
@@ -40,7 +42,11 @@ std::vector<char*> clean_environment() {
     return environment;
 }
 
-/// Runs it until it has gone to the background; what it wrote until then. Returns 0 or errno.
+// It says at once whether it can listen.
+constexpr std::chrono::seconds kLaunchPatience{10};
+
+/// Runs it until it has gone to the background; what it wrote until then. Returns 0 or errno
+/// (ETIMEDOUT: it has done neither in time, and was killed).
 int run(const std::string& program, const std::string& path, int& ret_status,
         std::string& ret_text) {
     int pipe[2];
@@ -73,13 +79,19 @@ int run(const std::string& program, const std::string& path, int& ret_status,
     const Descriptor pidfd = open_pidfd(pid);
     if (!pidfd) return errno;
     write_end.reset();
+    const Deadline deadline = WaitClock::now() + kLaunchPatience;
     char buffer[1024];
-    ssize_t size;
-    while ((size = ::read(read_end.get(), buffer, sizeof buffer)) != 0) {
+    ssize_t size = 1;
+    pollfd polled{read_end.get(), POLLIN, 0}, ended{pidfd.get(), POLLIN, 0};
+    while (size != 0 && poll_until(std::span(&polled, 1), deadline) > 0) {
+        size = ::read(read_end.get(), buffer, sizeof buffer);
         if (size > 0) ret_text.append(buffer, static_cast<std::size_t>(size));
         if (size < 0 && errno != EINTR) break;
     }
+    const bool ends = poll_until(std::span(&ended, 1), deadline) > 0;
+    if (!ends) signal_pidfd(pidfd.get(), SIGKILL);
     const int lost = reap(pidfd.get(), 0, &ret_status, nullptr);
+    if (!ends) return was_interrupted() ? EINTR : ETIMEDOUT;
     return lost == ECHILD ? 0 : lost;  // somebody else has its status
 }
 

@@ -24,6 +24,10 @@ std::vector<std::string> copy(std::span<char* const> strings) {
     return {strings.begin(), strings.end()};
 }
 
+ColdReason hanging_reason(const Failure& failure) {
+    return {WARMFORK_REASON_FORK, failure.text};
+}
+
 /// One of several, of which another could not be had.
 void end_spawned(const Spawned& child) {
     if (!child.served) return end_child(child.identity());
@@ -48,10 +52,12 @@ Outcome ServiceTemplate::open() {
 
 /// The connection of now. What was leased over one that is lost is of no use any more.
 Outcome ServiceTemplate::connect(std::shared_ptr<ServiceConnection>& ret_connection) {
-    const std::lock_guard lock(mutex_);
     std::shared_ptr<ServiceConnection> connection;
     if (Outcome failure = ServiceConnection::get(connection)) return failure;
+    Lock lock(mutex_);
     if (connection != connection_) {
+        // With no lock held while it waits: a signal's handler may come back here.
+        lock.unlock();
         ServiceConnection::Answer answer;
         const std::uint64_t request =
             connection->request(ServiceKind::find, FieldWriter().text(name_).bytes());
@@ -62,9 +68,12 @@ Outcome ServiceTemplate::connect(std::shared_ptr<ServiceConnection>& ret_connect
             return Failure{static_cast<Stage>(answer.refusal->stage),
                            static_cast<int>(answer.refusal->error_number), 0, answer.refusal->text};
         if (!answer.facts) return Failure{Stage::launch, EPROTO, 0, "the service answers wrongly"};
-        facts_ = *answer.facts;
-        drop_ahead();
-        connection_ = connection;
+        lock.lock();
+        if (connection != connection_) {
+            facts_ = *answer.facts;
+            drop_ahead();
+            connection_ = connection;
+        }
     }
     ret_connection = std::move(connection);
     return {};
@@ -210,7 +219,10 @@ ColdReason ServiceTemplate::find_state_reason(const LeasedImage& image, const Ow
 Outcome ServiceTemplate::spawn_warm(const Request& given, bool may_wait, ColdReason& ret_cold,
                                     Spawned& ret_spawned) {
     std::shared_ptr<ServiceConnection> connection;
-    if (Outcome failure = connect(connection)) return failure;
+    if (Outcome failure = connect(connection)) {
+        if (failure->error_number == ETIMEDOUT) ret_cold = hanging_reason(*failure);
+        return failure;
+    }
     if (facts_.has_fixed_command) return spawn_fixed(given, ret_spawned);
     const InterpretedRequest interpreted(given, facts_.is_python, facts_.program);
     const Request& request = interpreted.get();
@@ -230,9 +242,14 @@ Outcome ServiceTemplate::spawn_warm(const Request& given, bool may_wait, ColdRea
             this->lease(connection, wanted, may_wait, is_detached, tries == 0, lease, ret_cold);
         if (failure && failure->stage == Stage::hand_off && failure->error_number == EPIPE) {
             // The service has gone, or is being replaced: the next one serves.
-            if (Outcome lost = connect(connection)) return lost;
+            if (Outcome lost = connect(connection)) {
+                if (lost->error_number == ETIMEDOUT) ret_cold = hanging_reason(*lost);
+                return lost;
+            }
             continue;
         }
+        if (failure && failure->error_number == ETIMEDOUT && !ret_cold)
+            ret_cold = hanging_reason(*failure);
         if (failure || ret_cold) return failure;
         const OwnerState state = read_owner_state();
         ChildRecord record;

@@ -38,6 +38,7 @@ class ServiceTemplate : public SpawnSource {
     void leave_unchecked() override {}
 
   private:
+    using Lock = std::unique_lock<std::mutex>;
     struct Wanted {
         std::vector<std::string> options;
         bool is_isolated = false;

@@ -286,6 +286,57 @@ class Deaths(Service):
         self.assertEqual(self.run_python(template, "raise SystemExit(3)").returncode, 3)
 
 
+class Hanging(Service):
+    """A service that is stopped: it answers nothing, and its connections stay."""
+
+    def setUp(self):
+        super().setUp()
+        self.service = self.start_service()
+        self._template = self.open()
+        self.assertEqual(self.run_python(self._template, "pass").returncode, 0)
+
+    def stop(self):
+        os.kill(self.service.pid, signal.SIGSTOP)
+        self.addCleanup(os.kill, self.service.pid, signal.SIGCONT)
+
+    def until_cold(self):
+        """What was leased ahead of need is warm."""
+        for _ in range(20):
+            child = self._template.popen([PYTHON, "-c", "pass"])
+            self.assertEqual(child.wait(), 0)
+            if child.backend == "cold":
+                return child
+        self.fail("always warm")
+
+    def test_spawns_are_cold_and_warm_again_when_it_answers(self):
+        self.stop()
+        child = self.until_cold()
+        self.assertEqual(child.reason_code, "fork")
+        self.assertIn("does not answer", child.reason)
+        self.assertEqual(self.until_cold().reason_code, "fork")
+        with self.assertRaises(warmfork.TemplateError) as caught:
+            self._template.popen([PYTHON, "-c", "pass"], backend="warm")
+        self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
+        os.kill(self.service.pid, signal.SIGCONT)
+        self.assertEqual(self._template.popen([PYTHON, "-c", "pass"], backend="warm").wait(), 0)
+
+    def test_statuses_of_children_that_end_meanwhile_are_told(self):
+        children = [
+            self._template.popen([PYTHON, "-c", "import sys; sys.stdin.read(); " + end], stdin=subprocess.PIPE, backend="warm")
+            for end in ("sys.exit(3)", "import os; os.kill(os.getpid(), 10)", "pass")
+        ]
+        self.stop()
+        for child in children:
+            child.stdin.close()
+        self.assertEqual([child.wait() for child in children], [3, -10, 0])
+
+    def test_opening_a_template_ends_with_an_error(self):
+        self.stop()
+        program = "import warmfork\ntry: warmfork.Template('num')\nexcept OSError as error: print(error.errno, error)"
+        done = subprocess.run([PYTHON, "-c", program], capture_output=True, text=True)
+        self.assertIn(f"{errno.ETIMEDOUT} ", done.stdout, done.stderr)
+
+
 class Loops(Service):
     def test_asyncio(self):
         self.start_service()
