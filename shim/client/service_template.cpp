@@ -25,7 +25,7 @@ std::vector<std::string> copy(std::span<char* const> strings) {
 }
 
 ColdReason hanging_reason(const Failure& failure) {
-    return {WARMFORK_REASON_FORK, failure.text};
+    return {WARMFORK_REASON_UNRESPONSIVE, failure.text};
 }
 
 /// One of several, of which another could not be had.
