@@ -27,9 +27,12 @@ constexpr unsigned int kPidfdSignalProcessGroup = 1u << 2;
 /// Signals as events: blocked from here on, and passed on to a child.
 class SignalQueue {
   public:
-    SignalQueue() {
+    /// `for_terminal`: what a terminal sends to this process group does not reach a child of the
+    /// service, which is in a session of its own. It is passed on too, and Ctrl-Z stops both.
+    explicit SignalQueue(bool for_terminal) : stands_for_terminal_(for_terminal) {
         ::sigemptyset(&set_);
         for (int signal : kForwarded) add(signal);
+        if (for_terminal) add(SIGTSTP);
         ::sigprocmask(SIG_BLOCK, &set_, &before_);
         descriptor_ = ::signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK);
     }
@@ -37,13 +40,16 @@ class SignalQueue {
     SignalQueue& operator=(const SignalQueue&) = delete;
     ~SignalQueue() { ::close(descriptor_); }
 
-    /// What a terminal sends to this process group does not reach a child of the service, which is
-    /// in a session of its own: from now on that is passed on too. Ctrl-Z stops both.
-    void stand_for_terminal() {
-        stands_for_terminal_ = true;
-        add(SIGTSTP);
-        ::sigprocmask(SIG_BLOCK, &set_, nullptr);
+    /// The child is in this process group after all: what has come meanwhile, it has got too.
+    void leave_terminal_to_child() {
+        stands_for_terminal_ = false;
+        if (::sigismember(&set_, SIGTSTP) != 1) return;
+        ::sigdelset(&set_, SIGTSTP);
         ::signalfd(descriptor_, &set_, 0);
+        sigset_t stop;
+        ::sigemptyset(&stop);
+        ::sigaddset(&stop, SIGTSTP);
+        if (::sigismember(&before_, SIGTSTP) == 0) ::sigprocmask(SIG_UNBLOCK, &stop, nullptr);
     }
 
     int descriptor() const { return descriptor_; }
@@ -106,7 +112,7 @@ class SignalQueue {
 
     sigset_t set_, before_;
     int descriptor_;
-    bool stands_for_terminal_ = false;
+    bool stands_for_terminal_;
 };
 
 warmfork_backend backend_of(const std::string& name) {
@@ -183,7 +189,7 @@ int end_as(int status) {
 
 int run_from_own(const RunOptions& options, warmfork_backend backend,
                  InheritedDescriptors& inherited) {
-    SignalQueue signals;  // blocked before anything is started
+    SignalQueue signals(false);  // blocked before anything is started
     TemplateOptions from = options.from;
     complete(from, options.command);
     // For one child a fork on command does.
@@ -198,9 +204,10 @@ int run_from_service(const RunOptions& options, warmfork_backend backend,
     Template served = Template::connect(options.from.name, backend);
     // It may be preloading: until there is a child, Ctrl-C is for this process.
     if (backend != WARMFORK_BACKEND_COLD) wait_for_image(served);
-    SignalQueue signals;
+    // Ahead of the spawn: a child that runs already and has not been told of a Ctrl-Z runs on.
+    SignalQueue signals(true);
     Process child = spawn(served, options, signals, inherited);
-    if (child.backend() == WARMFORK_BACKEND_WARM) signals.stand_for_terminal();
+    if (child.backend() != WARMFORK_BACKEND_WARM) signals.leave_terminal_to_child();
     return wait_and_forward(child, signals);
 }
 
