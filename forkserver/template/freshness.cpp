@@ -56,6 +56,11 @@ constexpr std::array<long, 17> kUnwatchable{NFS_SUPER_MAGIC,
                                             0x786f4256 /* VirtualBox */,
                                             0xbacbacbc /* VMware */};
 
+/// Is this what an interpreter keeps of a source beside it (PEP 3147), whoever has asked for it?
+bool is_compiled_cache(const std::string& path) {
+    return path.ends_with(".pyc") && path.find("/__pycache__/") != std::string::npos;
+}
+
 bool can_be_imported(const std::string& name) {
     const bool may_be_package = name.find('.') == std::string::npos;
     return may_be_package || has_module_suffix(name);
@@ -222,7 +227,8 @@ void Freshness::note_sources(const ImageFacts& facts) {
         if (!now) continue;  // a temporary file; what is missed of the others is a source
         stamps_.emplace(path, *now);
         // A cache that was out of date has been written anew from the source, which is watched too.
-        if (*now != opened && !facts.caches.count(path)) is_changed(path);
+        const bool is_cache = facts.caches.count(path) || is_compiled_cache(path);
+        if (*now != opened && !is_cache) is_changed(path);
     }
     for (const std::string& path : facts.caches)
         if (const std::optional<FileStamp> now = stamp_of(path)) stamps_.emplace(path, *now);
