@@ -250,10 +250,12 @@ const char* decode_record(std::span<std::byte> bytes, RecordView& ret_view) {
 }
 
 void wipe(std::span<std::byte> record) {
-    ::explicit_bzero(record.data(), record.size());
-    // The vector registers hold the end of what was copied last: with as many zeros, by the same
-    // way.
-    if (!record.empty()) std::memmove(record.data(), record.data() + 1, record.size() - 1);
+    if (!record.empty()) {
+        ::explicit_bzero(record.data(), record.size());
+        // The vector registers hold the end of what was copied last: with as many zeros, by the
+        // same way.
+        std::memmove(record.data(), record.data() + 1, record.size() - 1);
+    }
     // And where a function was looked up at its first call they were spilled to the stack.
     wipe_stack_below();
 }
