@@ -266,14 +266,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="warmfork bench commands", description=__doc__)
     parser.add_argument("--only", metavar="TOOL,...", help=f"of {', '.join(tool.row for tool in TOOLS)}")
     parser.add_argument("--count", type=int, default=10, help="runs of each kind (default: 10)")
-    parser.add_argument("--cli", default=os.environ.get("WARMFORK_CLI") or shutil.which("warmfork"), metavar="FILE",
-                        help="the command line to measure (default: $WARMFORK_CLI, or warmfork of the PATH)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    options = parser.parse_args(arguments)
-    if options.count < 1:
-        parser.error("--count must be at least 1")
-    if not options.cli:
-        parser.error("there is no warmfork in the PATH: give it with --cli")
+    options = common.parse_for_commands(parser, arguments)
     names = options.only.split(",") if options.only else [tool.row for tool in TOOLS]
     if unknown := set(names) - {tool.row for tool in TOOLS}:
         parser.error(f"there is no {', '.join(sorted(unknown))}")

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import sys
 import time
 
@@ -89,3 +90,16 @@ def print_table(columns, rows, notes):
         print("  ".join(cells).rstrip())
     for note in notes:
         print(note)
+
+
+def parse_for_commands(parser, arguments):
+    """For a benchmark of whole commands, which has --count already: with --cli and --json. Returns the options."""
+    parser.add_argument("--cli", default=os.environ.get("WARMFORK_CLI") or shutil.which("warmfork"), metavar="FILE",
+                        help="the command line to measure (default: $WARMFORK_CLI, or warmfork of the PATH)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(arguments)
+    if options.count < 1:
+        parser.error("--count must be at least 1")
+    if not options.cli:
+        parser.error("there is no warmfork in the PATH: give it with --cli")
+    return options

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -178,14 +177,7 @@ def main(arguments=None):
     parser.add_argument("--preload", default="numpy", metavar="M,...",
                         help="modules to preload; the commands import the first (default: numpy)")
     parser.add_argument("--count", type=int, default=200, help="of each kind (default: 200)")
-    parser.add_argument("--cli", default=os.environ.get("WARMFORK_CLI") or shutil.which("warmfork"), metavar="FILE",
-                        help="the command line to measure (default: $WARMFORK_CLI, or warmfork of the PATH)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    options = parser.parse_args(arguments)
-    if options.count < 1:
-        parser.error("--count must be at least 1")
-    if not options.cli:
-        parser.error("there is no warmfork in the PATH: give it with --cli")
+    options = common.parse_for_commands(parser, arguments)
     preload = [name for name in options.preload.split(",") if name]
     result = {
         "rows": measure(preload, os.path.abspath(options.cli), options.count),

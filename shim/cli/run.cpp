@@ -10,6 +10,7 @@
 
 #include "cli/commands.hpp"
 #include "cli/inherited.hpp"
+#include "cli/screen.hpp"
 #include "owner/template_handle.hpp"
 
 namespace warmfork::cli {
@@ -171,20 +172,12 @@ int wait_and_forward(Process& child, SignalQueue& signals) {
     return status_of(child);
 }
 
-/// Ends this process as the child ended, which is how its caller would see the command itself.
-/// Where the signal does not do it (the first process of a pid namespace hears none of its own)
-/// returns what a shell makes of it. Nothing that has to be closed may be left.
+/// What to exit with as the child has, or, where a signal ended it, this process's end by the same:
+/// so its caller would see the command itself. Nothing that has to be closed may be left.
 int end_as(int status) {
     if (!WIFSIGNALED(status)) return WEXITSTATUS(status);
-    const int signal = WTERMSIG(status);
     ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);  // the core file is the child's
-    ::signal(signal, SIG_DFL);
-    sigset_t set;
-    ::sigemptyset(&set);
-    ::sigaddset(&set, signal);
-    ::sigprocmask(SIG_UNBLOCK, &set, nullptr);
-    ::raise(signal);
-    return 128 + signal;
+    end_by(WTERMSIG(status));
 }
 
 int run_from_own(const RunOptions& options, warmfork_backend backend,

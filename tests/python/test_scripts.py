@@ -114,29 +114,29 @@ class Scripts(TestCase):
     @warm_only
     def test_a_directory_of_the_child_is_where_relative_paths_begin(self):
         template = self.open(backend="warm")
-        here = self.script("work/tool", f"#!{PYTHON}")
+        here = self.script("place/tool", f"#!{PYTHON}")
         there = os.path.join(self.root, "there")
         os.mkdir(there)
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(there)
-        self.assert_warm(template, ["./tool"], cwd="../work")
+        self.assert_warm(template, ["./tool"], cwd="../place")
 
     @warm_only
     @unittest.skipIf(sys.prefix != sys.base_prefix, "a link to an interpreter of a virtual environment is none of it")
     def test_an_interpreter_has_the_path_that_it_is_called_by(self):
-        here = self.script("work/tool", "")
+        here = self.script("place/tool", "")
         for name in (NAME, "other"):
-            os.symlink(PYTHON, os.path.join(self.root, "work", name))
-        cwd = os.path.join(self.root, "work")
+            os.symlink(PYTHON, os.path.join(self.root, "place", name))
+        cwd = os.path.join(self.root, "place")
         template = self.open(backend="warm")
-        for name in (f"./{NAME}", f"../work/{NAME}", f"./../work/{NAME}", "./other", f"{cwd}/other", f"{cwd}/./other",
-                     f"{cwd}//../work/.//other", f"/..{cwd}/other"):
+        for name in (f"./{NAME}", f"../place/{NAME}", f"./../place/{NAME}", "./other", f"{cwd}/other",
+                     f"{cwd}/./other", f"{cwd}//../place/.//other", f"/..{cwd}/other"):
             with self.subTest(name):
                 self.assert_warm(template, [name, here], cwd=cwd)
-        self.env["PATH"] = "sub:../work:/usr/bin"
+        self.env["PATH"] = "sub:../place:/usr/bin"
         template = self.open()
-        for name in (f".//{NAME}", f"././{NAME}", f"../work/../work/{NAME}", f"..//work/{NAME}", f"/{cwd}/{NAME}",
-                     "other"):
+        for name in (f".//{NAME}", f"././{NAME}", f"../place/../place/{NAME}", f"..//place/{NAME}",
+                     f"/{cwd}/{NAME}", "other"):
             with self.subTest(name):
                 self.assertEqual(self.assert_cold(template, [name, here], cwd=cwd), (0, "program"))
 
