@@ -10,6 +10,8 @@ They mix parked spares, forks on command, cold children, processes and pools of 
 each result. What a series is in the second quarter of the time and in the last, by the median, has to be the same but
 for the tolerance; in the first quarter pools and caches fill.
 
+Interrupted (Ctrl-C, SIGTERM) it reports what there is.
+
 Exit status: 0: nothing grows and no result was wrong. 1: something does, or was, or a party hung. 2: wrong usage.
 """
 
@@ -136,7 +138,8 @@ def print_report(result, faults):
         rate = report["spawns"] / max(1, result["seconds"])
         notes.append(f"{party}: {report['spawns']:,} spawns, {rate:.1f} a second: "
                      + ", ".join(f"{name} {count:,}" for name, count in report["actions"].items()))
-        notes.append(f"  of those that say how they were served {report['warm']:,} were warm, {report['cold']:,} cold")
+        notes.append(f"  of those that say how they were served {report['warm']:,} were warm, {report['cold']:,} cold: "
+                     + ", ".join(f"{name} {count:,}" for name, count in report["reasons"].items()))
     machine = result["machine"]
     notes.append(f"{result['seconds']:.0f} s on {machine['processors']} × {machine['processor']}, Linux "
                  f"{machine['kernel']}, Python {machine['python']}")
@@ -182,6 +185,7 @@ def write(path, text):
 
 def main(arguments=None):
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Scene(options.cli) as scene:
         scene.start(_LATEST_STARTUP)
         samples, ending = soak(scene, options.seconds, options.interval)

@@ -2,11 +2,14 @@
 
     load.py owner|client FOLDER
 
-FOLDER/PARTY has modules/, the directory of its modules that change, and counts, which the soak reads: see Counts.
+FOLDER/PARTY has modules/, the directory of its modules that change; counts, which the soak reads (see Counts); and at
+the end reasons, why children were cold, as JSON.
 """
 
 import asyncio
+import collections
 import faulthandler
+import json
 import mmap
 import os
 import random
@@ -43,7 +46,7 @@ ACTIONS = {
 }
 
 PYTHON = sys.executable
-PRELOAD = ["csv", "decimal", "own"]
+PRELOAD = ["csv", "decimal"]
 AT_ONCE = 8
 _WAITING = "import sys; print('up', flush=True); sys.stdin.read()"
 _SHOWING = "import own; print(own.VALUE, own.SETTING)"
@@ -83,7 +86,11 @@ def write_module(folder, name, text, by_rename=True):
 
 
 class Party:
-    """The actions that both have: methods named as the action, which return how many they have spawned."""
+    """The actions that both have: methods named as the action, which return how many they have spawned.
+
+    Templates: steady and commanded, which has no spares, live as long as the party, so that what grows in a template is
+    seen; own is the one whose module changes, that has variants, is closed and opened, and so on.
+    """
 
     name = None
 
@@ -91,16 +98,18 @@ class Party:
         self.folder = os.path.join(folder, self.name)
         self.modules = os.path.join(self.folder, "modules")
         self.counts = Counts(os.path.join(self.folder, "counts"), self.name)
+        self.reasons = collections.Counter()
         self.random = random.Random(self.name)
         self.version = 1
         write_module(self.modules, "own", _OWN.format(self.version))
-        self.open()
+        self.steady, self.commanded, self.own = self.open("steady"), self.open("commanded"), self.open("own")
 
-    def open(self):
+    def open(self, name):
+        """A template of its own, or the service's."""
         raise NotImplementedError
 
     def close(self):
-        for template in self.templates:
+        for template in (self.steady, self.commanded, self.own):
             template.close()
 
     def run(self):
@@ -109,6 +118,8 @@ class Party:
             action, = self.random.choices(list(weights), weights.values())
             self.counts[action] += getattr(self, action.replace(" ", "_"))()
         self.close()
+        with open(os.path.join(self.folder, "reasons"), "w") as file:
+            json.dump(self.reasons, file)
 
     def expect(self, what, seen, expected):
         if seen == expected:
@@ -119,6 +130,10 @@ class Party:
 
     def served(self, process):
         self.counts[process.backend] += 1
+        # A process of multiprocessing has only a sentence.
+        reason = getattr(process, "reason_code", process.reason and "other")
+        if process.backend == "cold":
+            self.reasons[reason] += 1
 
     def _pass(self, template, **options):
         with template.popen([PYTHON, "-c", "pass"], stdin=subprocess.DEVNULL, **options) as process:
@@ -134,21 +149,21 @@ class Party:
         return process.communicate()[0].split()
 
     def spare(self):
-        return self._pass(self.templates[0])
+        return self._pass(self.steady)
 
     def on_command(self):
-        return self._pass(self.templates[1])
+        return self._pass(self.commanded)
 
     def output(self):
-        self.expect("output", self._show(self.templates[0]), [str(self.version), "None"])
+        self.expect("output", self._show(self.own), [str(self.version), "None"])
         return 1
 
     def cold(self):
-        return self._pass(self.templates[0], backend="cold")
+        return self._pass(self.steady, backend="cold")
 
     def killed(self):
         number = self.random.choice((signal.SIGTERM, signal.SIGKILL, signal.SIGABRT))
-        template = self.random.choice(self.templates[:2])
+        template = self.random.choice((self.steady, self.commanded, self.own))
         with template.popen([PYTHON, "-c", _WAITING], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             self.served(process)
             if self.random.random() < 0.5:
@@ -163,14 +178,14 @@ class Party:
             (["/nowhere/program"], {}), ([PYTHON, "-c", "pass"], {"cwd": "/nowhere"}),
         ))
         try:
-            self.templates[0].popen(command, **options)
+            self.steady.popen(command, **options)
             self.expect("a failing spawn", "a child", FileNotFoundError)
         except FileNotFoundError:
             pass
         return 1
 
     def at_once(self):
-        processes = [self.templates[0].popen([PYTHON, "-c", "pass"]) for _ in range(AT_ONCE)]
+        processes = [self.steady.popen([PYTHON, "-c", "pass"]) for _ in range(AT_ONCE)]
         for process in processes:
             self.served(process)
             self.expect("a status of many", process.wait(), 0)
@@ -179,7 +194,7 @@ class Party:
     def large(self):
         """A request that does not fit where requests usually travel, and more input than a pipe holds."""
         variables = {f"LARGE_{number}": "x" * 100_000 for number in range(3)}
-        done = self.templates[0].run(
+        done = self.steady.run(
             [PYTHON, "-c", "import os, sys; print(len(os.environ['LARGE_2']), len(sys.stdin.read()))"],
             input="y" * 300_000, capture_output=True, text=True, env={**os.environ, **variables},
         )
@@ -188,21 +203,21 @@ class Party:
 
     def abandoned(self):
         """Reaped by a later spawn, as subprocess does it."""
-        self.templates[0].popen([PYTHON, "-c", "pass"])
+        self.steady.popen([PYTHON, "-c", "pass"])
         return 1
 
     def detached(self):
-        return self._pass(self.templates[0], lifetime="detached")
+        return self._pass(self.steady, lifetime="detached")
 
     def from_a_thread(self):
-        thread = threading.Thread(target=self._pass, args=(self.templates[0],))
+        thread = threading.Thread(target=self._pass, args=(self.steady,))
         thread.start()
         thread.join()
         return 1
 
     def asyncio(self):
         async def spawn():
-            process = await warmfork.aio.create_subprocess_exec(PYTHON, "-c", "pass", template=self.templates[0])
+            process = await warmfork.aio.create_subprocess_exec(PYTHON, "-c", "pass", template=self.steady)
             return await process.wait()
 
         self.expect("a status in asyncio", asyncio.run(spawn()), 0)
@@ -211,20 +226,20 @@ class Party:
     def variant(self):
         """Of three values, where there is room for two images: one has to go for the next."""
         setting = self.random.choice("abc")
-        seen = self._show(self.templates[0], env={**os.environ, "SETTING": setting}, backend="warm")
+        seen = self._show(self.own, env={**os.environ, "SETTING": setting}, backend="warm")
         self.expect("a variant", seen, [str(self.version), setting])
         return 1
 
     def changed_file(self):
         self.version += 1
         write_module(self.modules, "own", _OWN.format(self.version), by_rename=self.random.random() < 0.5)
-        self.expect("a changed file", self._show(self.templates[0]), [str(self.version), "None"])
+        self.expect("a changed file", self._show(self.own), [str(self.version), "None"])
         return 1
 
     def opened_anew(self):
-        self.close()
-        self.open()
-        return self._pass(self.templates[0])
+        self.own.close()
+        self.own = self.open("own")
+        return self._pass(self.own)
 
 
 class Owner(Party):
@@ -237,10 +252,16 @@ class Owner(Party):
         # Not opened anew: multiprocessing looks after the processes of one for as long as the program runs.
         self.context = warmfork.get_context(preload=["csv"])
 
-    def open(self):
-        if self.modules not in sys.path:
-            sys.path.insert(0, self.modules)
-        self.templates = [warmfork.Template(PRELOAD, variants=2), warmfork.Template(PRELOAD, spares=0)]
+    def open(self, name):
+        if name == "steady":
+            return warmfork.Template(PRELOAD)
+        if name == "commanded":
+            return warmfork.Template(PRELOAD, spares=0)
+        sys.path.insert(0, self.modules)
+        try:
+            return warmfork.Template([*PRELOAD, "own"], variants=2)
+        finally:
+            sys.path.remove(self.modules)
 
     def process(self):
         process = self.context.Process(target=abs, args=(-1,))
@@ -259,29 +280,36 @@ class Owner(Party):
         return 2
 
     def killed_template(self):
-        template = self.random.choice(self.templates)
-        if template.pid:
-            os.kill(template.pid, signal.SIGKILL)
-        return self._pass(template)
+        if self.own.pid:
+            os.kill(self.own.pid, signal.SIGKILL)
+        return self._pass(self.own)
 
 
 class Client(Party):
-    """Has those of the service: own, its like without spares, and a layer."""
+    """Has those of the service, and a layer on top of own."""
 
     name = "client"
 
-    def open(self):
-        self.templates = [warmfork.Template(name) for name in ("own", "commanded", "layer")]
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.layer = self.open("layer")
+
+    def open(self, name):
+        return warmfork.Template(name)
+
+    def close(self):
+        super().close()
+        self.layer.close()
 
     def command(self):
         """A client that comes and goes."""
-        command = [os.environ["WARMFORK_CLI"], "run", "-t", "own", "--", PYTHON, "-c", "raise SystemExit(7)"]
+        command = [os.environ["WARMFORK_CLI"], "run", "-t", "steady", "--", PYTHON, "-c", "raise SystemExit(7)"]
         self.expect("a command's status", subprocess.run(command, stdin=subprocess.DEVNULL).returncode, 7)
         return 1
 
     def killed_command(self):
         """Its child ends with it: the other end of its output is closed."""
-        command = [os.environ["WARMFORK_CLI"], "run", "-t", "own", "--", PYTHON, "-c", _WAITING]
+        command = [os.environ["WARMFORK_CLI"], "run", "-t", "steady", "--", PYTHON, "-c", _WAITING]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             self.expect("a command's output", process.stdout.readline(), b"up\n")
             process.kill()
@@ -291,15 +319,15 @@ class Client(Party):
     def changed_base(self):
         """The layer is to be made anew with it."""
         self.changed_file()
-        self.expect("a changed base", self._show(self.templates[2]), [str(self.version), "None"])
-        return 2 + self._pass(self.templates[2], backend="warm")
+        self.expect("a changed base", self._show(self.layer), [str(self.version), "None"])
+        return 2 + self._pass(self.layer, backend="warm")
 
     def reloaded(self):
-        name = self.random.choice(("own", "commanded", "layer"))
+        name = self.random.choice(("own", "layer"))
         command = [os.environ["WARMFORK_CLI"], "template", "reload", name]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
         self.expect("a reload", (done.returncode, done.stderr), (0, b""))
-        return self._pass(self.templates[0])
+        return self._pass(self.own)
 
 
 def main():

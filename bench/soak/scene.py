@@ -53,9 +53,15 @@ class Party(Started):
         self.counts = Counts(os.path.join(folder, name, "counts"), name)
         program = os.path.join(os.path.dirname(__file__), "load.py")
         super().__init__(name, [sys.executable, program, name, folder], environment)
+        self._reasons = os.path.join(folder, name, "reasons")
 
     def report(self):
-        return {"spawns": self.counts.spawns(), "actions": {name: self.counts[name] for name in ACTIONS[self.name]},
+        """Of a party that has ended."""
+        reasons = {}
+        if os.path.exists(self._reasons):
+            with open(self._reasons) as file:
+                reasons = json.load(file)
+        return {"reasons": reasons, "spawns": self.counts.spawns(), "actions": {name: self.counts[name] for name in ACTIONS[self.name]},
                 **{name: self.counts[name] for name in ("warm", "cold", "wrong")}}
 
 
@@ -87,19 +93,20 @@ class Scene:
     def _environment(self, **more):
         """Of each process. Nobody's state and configuration is read or changed, and no compiled module is written: of
         those of one length and second Python takes one for the other."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         return {
-            **kept, "PYTHONPATH": os.path.dirname(_PACKAGE), "PYTHONDONTWRITEBYTECODE": "1", "HOME": self._path("home"),
+            "PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8",
+            "PYTHONPATH": os.path.dirname(_PACKAGE), "PYTHONDONTWRITEBYTECODE": "1", "HOME": self._path("home"),
             "TMPDIR": self._path("tmp"), "XDG_RUNTIME_DIR": self._path("run"),
             "WARMFORK_SOCKET": self._path("run", "socket"), "WARMFORK_CLI": self._cli, **more,
         }
 
     def _define_templates(self):
-        modules = self._path("client", "modules")
-        plain = {"python": sys.executable, "cwd": modules, "preload": PRELOAD}
+        plain = {"python": sys.executable, "preload": PRELOAD}
         os.makedirs(self._path("config", "templates.d"))
         for name, keys in (
-            ("own", {**plain, "variants": 2}), ("commanded", {**plain, "spares": 0}),
+            ("steady", plain),
+            ("commanded", {**plain, "spares": 0}),
+            ("own", {**plain, "cwd": self._path("client", "modules"), "preload": [*PRELOAD, "own"], "variants": 2}),
             ("layer", {"extends": "own", "preload": ["json"]}),
         ):
             with open(self._path("config", "templates.d", f"{name}.toml"), "w") as file:
