@@ -36,6 +36,8 @@ def descriptors():
         # Files of /proc are kept by the shim for the life of the process, as are the sockets of the keeper and
         # of the service, and what tells that a file of the service's images has changed.
         is_kept = int(number) > 500 and target.startswith(("socket:", "anon_inode:inotify"))
+        # So is libffi by itself, from the first function of Python's on that ctypes makes one of C's.
+        is_kept = is_kept or os.path.basename(target).startswith("libffi.so")
         if not target.startswith("/proc/") and not is_kept:
             found[int(number)] = target
     return found

@@ -46,6 +46,7 @@ HARMLESS = {
     "looks at the arguments": "import sys\nIS_TEST = 'test' in sys.argv or '-x' in sys.argv[1:]",
     "draws random bytes": "import os, random\nos.urandom(16)\nrandom.random()",
     "asks for the machine": "import platform\nPROCESSOR = platform.processor()",
+    "looks for a library": "import ctypes.util\nHAS_LIBRARY = ctypes.util.find_library('c') is not None",
     "writes and closes a file": "import tempfile\nwith tempfile.TemporaryFile() as file: file.write(b'x')",
 }
 

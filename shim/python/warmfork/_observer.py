@@ -13,6 +13,10 @@ from ._listings import Listings
 # What is counted; all but the last as _native.observe has them.
 KINDS = ("process id", "thread id", "time", "random bytes", "program", "output", "arguments")
 _PROGRAM, _OUTPUT = KINDS.index("program"), KINDS.index("output")
+# What starts programs of which it is known what they read: {module: (attribute that has the function, or "", its
+# name)}. `uname -p` says nothing that changes while the machine runs; `ldconfig -p` shows ld.so.cache, which belongs
+# to every image.
+_HARMLESS = {"platform": ("_Processor", "from_subprocess"), "ctypes.util": ("", "_findSoname_ldconfig")}
 
 
 class Seen:
@@ -85,16 +89,17 @@ class Observer:
         if self._load is not None:
             _bootstrap._load_unlocked = self._make_loader()
         self._harmless = 0  # of what counts as programs
-        self._ask_for_processor = None
-        self._look_at_platform()
+        self._put_back = []  # (object, name, function)
+        for name in _HARMLESS:
+            self._look_at(name)
         self._listings = Listings()
 
     def stop(self):
         self._listings.stop()
         if self._load is not None:
             _bootstrap._load_unlocked = self._load
-        if self._ask_for_processor is not None:
-            sys.modules["platform"]._Processor.from_subprocess = self._ask_for_processor
+        for owner, name, function in self._put_back:
+            setattr(owner, name, function)
         sys.argv = [self.argument]
         # Who has imported the name has the list itself.
         for module in list(sys.modules.values()):
@@ -110,8 +115,7 @@ class Observer:
             if _thread.get_ident() != self._thread:
                 return load(spec)
             module = self.watch(spec.name, load, spec)
-            if spec.name == "platform":
-                self._look_at_platform()
+            self._look_at(spec.name)
             self._listings.look_at(spec.name)
             return module
 
@@ -120,21 +124,24 @@ class Observer:
             function.__code__ = function.__code__.replace(co_filename=load.__code__.co_filename)
         return load_unlocked
 
-    def _look_at_platform(self):
-        """It starts `uname -p`, which says nothing that changes while the machine runs."""
-        processor = getattr(sys.modules.get("platform"), "_Processor", None)
-        ask = getattr(processor, "from_subprocess", None)
-        if ask is None:
+    def _look_at(self, module):
+        """Counts what the module starts, if it is one of _HARMLESS, as such."""
+        attribute, name = _HARMLESS.get(module, ("", ""))
+        owner = sys.modules.get(module)
+        owner = getattr(owner, attribute, None) if attribute else owner
+        start = getattr(owner, name, None)
+        if start is None:
             return
 
-        def from_subprocess():
+        def counted(*arguments):
             before = _native.observe()[_PROGRAM]
             try:
-                return ask()
+                return start(*arguments)
             finally:
                 self._harmless += _native.observe()[_PROGRAM] - before
 
-        processor.from_subprocess, self._ask_for_processor = from_subprocess, ask
+        self._put_back.append((owner, name, start))
+        setattr(owner, name, counted)
 
     def watch(self, name, function, *arguments):
         """Calls the function, and notes under the name what that asks for."""
