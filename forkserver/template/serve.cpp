@@ -12,7 +12,7 @@
 
 #include "channel/message_socket.hpp"
 #include "child/setup.hpp"
-#include "template/template.hpp"
+#include "template/template_server.hpp"
 
 namespace warmfork {
 namespace {
@@ -22,7 +22,7 @@ constexpr std::size_t kHelloSize = 64u << 10;
 // The channel on which the owner has its hello already; -1: on none.
 int announced_channel = -1;
 // In a child: the template that it came from.
-const Template* parent_template = nullptr;
+const TemplateServer* parent_template = nullptr;
 
 ServeResult failed(int error_number, std::string text) {
     ServeResult result;
@@ -129,13 +129,13 @@ ServeResult serve_channel(Descriptor control, const PreloadInterface& preload, H
     std::fflush(nullptr);
     const std::uint64_t mask = signal_mask();
     set_signal_mask(kAllSignals);
-    auto served = std::make_unique<Template>(std::move(connection), preload, host, origin);
+    auto served = std::make_unique<TemplateServer>(std::move(connection), preload, host, origin);
     if (std::string obstacle = served->open_gate(); !obstacle.empty())
         return failed(EBUSY, std::move(obstacle));
     ServeResult result;
     parent_template = served.get();  // of the children, which need not write it
     if (auto command = served->run()) {
-        static_cast<void>(served.release());  // never destroyed: see Template::run
+        static_cast<void>(served.release());  // never destroyed: see TemplateServer::run
         result.end = ServeResult::End::child;
         result.command = *command;
         return result;

@@ -1,4 +1,4 @@
-#include "template/template.hpp"
+#include "template/template_server.hpp"
 
 #include <fmt/format.h>
 #include <poll.h>
@@ -31,8 +31,8 @@ std::span<std::byte> ring_bytes(std::byte* bytes, std::size_t size) {
 
 }  // namespace
 
-Template::Template(Connection connection, const PreloadInterface& preload, Host& host,
-                   const Origin& origin)
+TemplateServer::TemplateServer(Connection connection, const PreloadInterface& preload, Host& host,
+                               const Origin& origin)
     : connection_(std::move(connection)),
       commands_(connection_.segment.layout().command_ring,
                 ring_bytes(connection_.segment.layout().command_bytes, kCommandRingSize)),
@@ -61,7 +61,7 @@ Template::Template(Connection connection, const PreloadInterface& preload, Host&
 }
 
 /// Tells the owner what the image depends on, ahead of `ready`, and begins to watch it.
-void Template::describe_image() {
+void TemplateServer::describe_image() {
     if (origin_.base) facts_ = origin_.base->facts_;
     if (!origin_.base || origin_.is_extended) {
         add_recorded_reads(preload_, facts_);
@@ -91,14 +91,14 @@ void Template::describe_image() {
 }
 
 /// Looks, and tells the owner once if it is not.
-bool Template::is_fresh(bool is_asked) {
+bool TemplateServer::is_fresh(bool is_asked) {
     const bool fresh = freshness_.check(is_asked);
     if (!fresh && !std::exchange(said_stale_, true))
         outbox_.add(make_frame(FrameKind::stale), freshness_.change());
     return fresh;
 }
 
-std::optional<ChildCommand> Template::run() {
+std::optional<ChildCommand> TemplateServer::run() {
     while (true) {
         outbox_.flush();
         if (outbox_.broken() || owner_is_gone_) {
@@ -122,7 +122,7 @@ std::optional<ChildCommand> Template::run() {
     }
 }
 
-std::optional<ChildCommand> Template::take_commands() {
+std::optional<ChildCommand> TemplateServer::take_commands() {
     FrameHeader header;
     while (outbox_.empty() && !shut_down_) {
         const Pop popped = commands_.pop(header, payload_);
@@ -156,7 +156,7 @@ std::optional<ChildCommand> Template::take_commands() {
     return {};
 }
 
-void Template::hand_off(const FrameHeader& header) {
+void TemplateServer::hand_off(const FrameHeader& header) {
     for (Child& child : children_) {
         if (child.id != header.id || child.state == State::running) continue;
         child.state = State::running;
@@ -168,7 +168,7 @@ void Template::hand_off(const FrameHeader& header) {
     }
 }
 
-void Template::set_range(const FrameHeader& header) {
+void TemplateServer::set_range(const FrameHeader& header) {
     const auto bounded = [](std::int64_t value) {
         return static_cast<std::uint32_t>(
             std::clamp<std::int64_t>(value, 0, static_cast<std::int64_t>(kMaximumSpares)));
@@ -176,15 +176,15 @@ void Template::set_range(const FrameHeader& header) {
     policy_.set_range(bounded(header.values[0]), bounded(header.values[1]));
 }
 
-void Template::report(const FrameHeader& header) {
+void TemplateServer::report(const FrameHeader& header) {
     const std::string json =
         make_report(own_descriptors(), fork_microseconds_, freshness_, spare_facts(), host_);
     outbox_.add(make_frame(FrameKind::reported, header.id), std::as_bytes(std::span(json)));
 }
 
 /// One message of descriptors that was sent ahead of a spawn frame. Returns what is wrong.
-std::string Template::receive_descriptors(const FrameHeader& header,
-                                          std::vector<Descriptor>& ret_descriptors) {
+std::string TemplateServer::receive_descriptors(const FrameHeader& header,
+                                                std::vector<Descriptor>& ret_descriptors) {
     DescriptorMessage message{};
     ReceivedMessage received;
     do {
@@ -206,8 +206,8 @@ std::string Template::receive_descriptors(const FrameHeader& header,
 
 /// Takes the mailboxes and descriptors of a spawn command and its record, and checks all of them.
 /// Returns what is wrong.
-std::string Template::receive_spawn(const FrameHeader& header, std::uint32_t count,
-                                    RecordView& ret_record) {
+std::string TemplateServer::receive_spawn(const FrameHeader& header, std::uint32_t count,
+                                          RecordView& ret_record) {
     std::string mailbox_error = receive_descriptors(header, spawn_mailboxes_);
     std::string error = receive_descriptors(header, spawn_descriptors_);
     if (!mailbox_error.empty()) return mailbox_error;
@@ -234,20 +234,20 @@ std::string Template::receive_spawn(const FrameHeader& header, std::uint32_t cou
 }
 
 /// So that no later child finds a sibling's environment in its memory.
-void Template::forget_record() {
+void TemplateServer::forget_record() {
     plan_.record = {};
     wipe(payload_);
     if (!large_record_.empty()) ::munmap(large_record_.data(), large_record_.size());
     large_record_ = {};
 }
 
-void Template::refuse(const FrameHeader& header, const ForkFailure& failure) {
+void TemplateServer::refuse(const FrameHeader& header, const ForkFailure& failure) {
     outbox_.add(make_frame(FrameKind::not_born, header.id, static_cast<std::int64_t>(failure.stage),
                            failure.error_number),
                 failure.text);
 }
 
-std::optional<ChildCommand> Template::spawn(const FrameHeader& header) {
+std::optional<ChildCommand> TemplateServer::spawn(const FrameHeader& header) {
     const auto count =
         static_cast<std::uint32_t>(std::clamp<std::int64_t>(header.values[0], 1, kMaximumBatch));
     RecordView record{};
@@ -276,26 +276,26 @@ std::optional<ChildCommand> Template::spawn(const FrameHeader& header) {
     return {};
 }
 
-std::uint32_t Template::parked() const {
+std::uint32_t TemplateServer::parked() const {
     return static_cast<std::uint32_t>(std::count_if(
         children_.begin(), children_.end(),
         [](const Child& child) { return child.state == State::parked && !child.ended; }));
 }
 
-bool Template::refill_is_due() const {
+bool TemplateServer::refill_is_due() const {
     return !socket_is_full_ && parked() < policy_.wanted() && policy_.may_fork(Clock::now());
 }
 
 /// Ends a parked child, unless its record has arrived already: then it is the owner's. False: it
 /// is.
-bool Template::give_up(Child& child) {
+bool TemplateServer::give_up(Child& child) {
     if (!child.token || !take_parking_token(child.token.get())) return false;
     signal_pidfd(child.pidfd.get(), SIGKILL);
     child.state = State::given_up;
     return true;
 }
 
-void Template::give_up_surplus() {
+void TemplateServer::give_up_surplus() {
     std::uint32_t surplus = parked();
     for (Child& child : children_) {
         if (surplus <= policy_.wanted()) return;
@@ -303,7 +303,7 @@ void Template::give_up_surplus() {
     }
 }
 
-void Template::bury_ended_children() {
+void TemplateServer::bury_ended_children() {
     for (const Child& child : children_) {
         if (!child.ended || child.state == State::running) continue;
         if (child.state == State::parked) policy_.spare_failed(Clock::now());
@@ -312,7 +312,7 @@ void Template::bury_ended_children() {
     std::erase_if(children_, [](const Child& child) { return child.ended; });
 }
 
-int Template::sleep_milliseconds() const {
+int TemplateServer::sleep_milliseconds() const {
     if (!outbox_.empty()) return -1;
     if (refill_is_due()) return 0;
     const auto now = Clock::now();
@@ -325,7 +325,7 @@ int Template::sleep_milliseconds() const {
     return static_cast<int>(std::max<std::int64_t>(left, 0));
 }
 
-void Template::wait() {
+void TemplateServer::wait() {
     const bool wants_room = !outbox_.empty();
     commands_.going_to_sleep(wants_room ? WakeFor::frames_and_room : WakeFor::frames);
     if (wants_room) outbox_.flush();
@@ -365,14 +365,14 @@ void Template::wait() {
 
 // How the template ends.
 
-unsigned long Template::owner_stack() const {
+unsigned long TemplateServer::owner_stack() const {
     const std::string file = fmt::format("/proc/{}/stat", connection_.hello.owner_pid);
     return read_image_addresses(file.c_str()).start_stack;
 }
 
 /// The owner's end of the channel was closed without a word: by its death, by exec, or by an
 /// application that closes descriptors it did not open. Only in the last case its children go on.
-void Template::note_channel_end() {
+void TemplateServer::note_channel_end() {
     owner_is_gone_ = true;
     pollfd polled{connection_.owner_pidfd.get(), POLLIN, 0};
     const bool is_alive = ::poll(&polled, 1, 0) == 0;
@@ -381,7 +381,7 @@ void Template::note_channel_end() {
 
 /// The owner tells of a hand-off before it sends the record, so whatever it handed off before it
 /// died stands in the ring.
-void Template::note_last_hand_offs() {
+void TemplateServer::note_last_hand_offs() {
     FrameHeader header;
     while (commands_.pop(header, payload_) == Pop::frame) {
         if (header.kind == FrameKind::handed_off) hand_off(header);
@@ -391,13 +391,13 @@ void Template::note_last_hand_offs() {
 
 /// Those whose record has arrived are children by now; that they were handed off stands in the
 /// ring.
-void Template::end_spares() {
+void TemplateServer::end_spares() {
     for (Child& child : children_)
         if (child.state == State::parked) give_up(child);
     note_last_hand_offs();
 }
 
-std::vector<Ward> Template::running_wards() {
+std::vector<Ward> TemplateServer::running_wards() {
     std::vector<Ward> wards;
     // An owner that lives on under another program (exec) sends no parent-death signal.
     pollfd owner{connection_.owner_pidfd.get(), POLLIN, 0};
@@ -409,7 +409,7 @@ std::vector<Ward> Template::running_wards() {
     return wards;
 }
 
-void Template::end_with_owner() {
+void TemplateServer::end_with_owner() {
     end_spares();
     if (shut_down_)  // it closed the channel in good order, and then went
         leave_children_to_keeper();
@@ -417,7 +417,7 @@ void Template::end_with_owner() {
         end_processes(running_wards());
 }
 
-void Template::leave_children_to_keeper() {
+void TemplateServer::leave_children_to_keeper() {
     const std::vector<Ward> wards = running_wards();
     std::vector<int> pidfds;
     for (const Ward& ward : wards) pidfds.push_back(ward.pidfd.get());

@@ -34,7 +34,7 @@ struct Connection {
     std::vector<std::string> allowed;
 };
 
-class Template;
+class TemplateServer;
 
 /// The end of the owner raises SIGKILL for this process from now on, however it comes, whatever
 /// this process does meanwhile; so does every message on the socket. For as long as there are no
@@ -43,14 +43,14 @@ void end_with_owner_by_signal(int control);
 
 /// What a template that did not begin as a program was forked from.
 struct Origin {
-    const Template* base = nullptr;  ///< null: it was started as a program
-    bool is_extended = false;        ///< it has preloaded on top of that image; false: it is a twin
+    const TemplateServer* base = nullptr;  ///< null: it was started as a program
+    bool is_extended = false;  ///< it has preloaded on top of that image; false: it is a twin
 };
 
-class Template {
+class TemplateServer {
   public:
-    Template(Connection connection, const PreloadInterface& preload, Host& host,
-             const Origin& origin);
+    TemplateServer(Connection connection, const PreloadInterface& preload, Host& host,
+                   const Origin& origin);
 
     /// What has to be right before the first fork; tells the owner ready or refused. Returns what
     /// is in the way, or an empty text.

@@ -12,7 +12,7 @@
 #include "child/setup.hpp"
 #include "template/output.hpp"
 #include "template/parking_token.hpp"
-#include "template/template.hpp"
+#include "template/template_server.hpp"
 #include "template/twin.hpp"
 
 namespace warmfork {
@@ -34,8 +34,8 @@ void stop_ending_by_signal(int control) {
 
 /// What a fork handler starts, a thread or a process, inherits the signal mask: that of a process
 /// which has just begun, rather than one without any signal. The template's own handlers of signals
-/// do not run here: where they cannot be taken back all stay blocked, and the set-up, which does the
-/// same, says so.
+/// do not run here: where they cannot be taken back all stay blocked, and the set-up, which does
+/// the same, says so.
 void take_signals_by_default() {
     if (reset_handlers()) set_signal_mask(0);
 }
@@ -52,7 +52,7 @@ void end_with_owner_by_signal(int control) {
 }
 
 /// Sorted.
-std::vector<int> Template::own_descriptors() const {
+std::vector<int> TemplateServer::own_descriptors() const {
     std::vector<int> own{0,
                          1,
                          2,
@@ -72,7 +72,7 @@ std::vector<int> Template::own_descriptors() const {
     return own;
 }
 
-std::string Template::open_gate() {
+std::string TemplateServer::open_gate() {
     std::string obstacle = host_.obstacle();
     std::vector<std::int32_t> image;
     for (const DescriptorFact& fact : list_descriptors(own_descriptors()))
@@ -118,7 +118,7 @@ std::string Template::open_gate() {
     return obstacle;
 }
 
-std::optional<ChildCommand> Template::refill() {
+std::optional<ChildCommand> TemplateServer::refill() {
     if (!refill_is_due()) return {};
     ForkFailure failure{};
     Descriptor mailbox;
@@ -144,7 +144,7 @@ std::optional<ChildCommand> Template::refill() {
 
 /// Makes the mailbox of the next child and sends the owner its end. Returns 0 or errno; where the
 /// socket is full `socket_is_full_` is set.
-int Template::make_spare_mailbox(Descriptor& ret_child_end) {
+int TemplateServer::make_spare_mailbox(Descriptor& ret_child_end) {
     Descriptor owner_end, child_end;
     if (int error = make_message_pair(owner_end, child_end)) return error;
     const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -159,7 +159,7 @@ int Template::make_spare_mailbox(Descriptor& ret_child_end) {
 }
 
 /// Where the kernel is to write the pid.
-std::atomic<std::int32_t>& Template::show_newborn(std::uint64_t id, std::uint64_t spawn_id) {
+std::atomic<std::int32_t>& TemplateServer::show_newborn(std::uint64_t id, std::uint64_t spawn_id) {
     Newborn& newborn = connection_.segment.layout().newborns[id % kNewborns];
     newborn.pid = 0;
     newborn.mark = 0;
@@ -168,9 +168,9 @@ std::atomic<std::int32_t>& Template::show_newborn(std::uint64_t id, std::uint64_
     return newborn.pid;
 }
 
-std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spawn_id,
-                                                 Lifetime lifetime, Descriptor mailbox,
-                                                 ForkFailure& ret_failure) {
+std::optional<ChildCommand> TemplateServer::give_birth(State state, std::uint64_t spawn_id,
+                                                       Lifetime lifetime, Descriptor mailbox,
+                                                       ForkFailure& ret_failure) {
     const std::uint64_t id = ++last_child_id_;
     child_mailbox_ = mailbox.get();
     const AtforkRun handlers(preload_);
@@ -223,7 +223,7 @@ std::optional<ChildCommand> Template::give_birth(State state, std::uint64_t spaw
 }
 
 /// In a twin that has been woken. Returns the command in each child, and never in the twin.
-std::optional<ChildCommand> Template::serve_as_twin(Descriptor control) {
+std::optional<ChildCommand> TemplateServer::serve_as_twin(Descriptor control) {
     const ProcessIdentity self = identify_self();
     const TwinReply reply{kTwinMagic, self.pid, self.mark};
     if (send_message(control.get(), bytes_of(reply), {}, {}, 0)) ::_exit(0);
@@ -234,7 +234,7 @@ std::optional<ChildCommand> Template::serve_as_twin(Descriptor control) {
     ::_exit(result.end == ServeResult::End::failed);
 }
 
-std::vector<SpareFact> Template::spare_facts() const {
+std::vector<SpareFact> TemplateServer::spare_facts() const {
     std::vector<SpareFact> facts;
     for (const Child& child : children_)
         if (child.state == State::parked && !child.ended)
@@ -244,7 +244,7 @@ std::vector<SpareFact> Template::spare_facts() const {
 }
 
 /// Writes into the log which spares have not parked in time. Once for each: when it is due.
-void Template::look_at_expected_spares() {
+void TemplateServer::look_at_expected_spares() {
     const auto due = Clock::now() - kSparePatience;
     for (Child& child : children_) {
         if (!child.is_expected || child.born > due) continue;
