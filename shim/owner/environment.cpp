@@ -26,6 +26,9 @@ constexpr std::array kCountedByPython{
     std::string_view("PYTHON*"), std::string_view("SETUPTOOLS_USE_DISTUTILS"),
     std::string_view("COVERAGE_*"), std::string_view("COV_CORE_*")};
 
+// breakpoint() asks for it each time, and debuggers set it while a program runs.
+constexpr std::string_view kReadWhenUsed = "PYTHONBREAKPOINT";
+
 bool matches(std::string_view name, std::string_view pattern) {
     if (!pattern.ends_with('*')) return name == pattern;
     return name.starts_with(pattern.substr(0, pattern.size() - 1));
@@ -50,7 +53,8 @@ void add_if_counted(std::string_view variable, const ReadVariables& read, bool i
 bool always_counts(std::string_view name, bool is_python) {
     const auto is_like = [&](std::string_view pattern) { return matches(name, pattern); };
     return std::any_of(kCounted.begin(), kCounted.end(), is_like) ||
-           (is_python && std::any_of(kCountedByPython.begin(), kCountedByPython.end(), is_like));
+           (is_python && name != kReadWhenUsed &&
+            std::any_of(kCountedByPython.begin(), kCountedByPython.end(), is_like));
 }
 
 std::vector<std::string> image_environment(std::span<char* const> plain,

@@ -66,6 +66,16 @@ class Environment(TestCase):
         self.assertEqual(process.backend, "warm", process.reason)
         self.assertEqual(template.counts["template_starts"], 1)
 
+    def test_what_breakpoint_asks_for_costs_nothing_and_is_the_childs(self):
+        template = self.reading("def VALUE(): print('ours')")
+        template.wait_ready()
+        for variable, seen in ("reader.VALUE", "ours"), ("0", ""):
+            printed, process = self.value(template, "breakpoint()", PYTHONBREAKPOINT=variable)
+            self.assertEqual((printed, process.backend), (seen, "warm"), process.reason)
+        reads = self.reading("import os\nVALUE = os.environ.get('PYTHONBREAKPOINT')")
+        reads.wait_ready()
+        self.assertEqual(self.value(reads, PYTHONBREAKPOINT="0")[1].reason_code, "environment")
+
     def test_what_preloading_wrote_is_replayed(self):
         template = self.reading(
             "import os, ctypes\nos.environ['WRITTEN'] = 'new'\nos.environ.pop('REMOVED', None)\n"
