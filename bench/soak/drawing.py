@@ -5,7 +5,7 @@ import statistics
 
 from parties import METRICS, TOTALS
 
-_LEFT, _TOP, _GAP, _BOTTOM = 130, 46, 14, 34
+_LEFT, _TOP, _GAP, _BOTTOM = 130, 46, 18, 34
 _WIDTH, _HEIGHT = 104, 40
 _POINTS = 60  # of a line: enough for so narrow a panel
 _COLORS = {"grows": "#e03131", "level": "#1971c2", "-": "#868e96"}
@@ -41,7 +41,7 @@ def _panel(series, x, y, verdict):
     """From zero on: that something is level is to be seen as well as that it grows."""
     points = _thinned(series.values)
     if not any(value for _, value in points):
-        return ""
+        return "" if not points else f'<text x="{x}" y="{y + _HEIGHT}" font-size="9" fill="#868e96">0</text>'
     most = max(value for _, value in points)
     path = _polyline([(round(x + share * _WIDTH), round(y + _HEIGHT - value / most * (_HEIGHT - 4), 1))
                       for share, value in points])

@@ -7,20 +7,22 @@ import time
 METRICS = {
     "processes": "processes",
     "private_kb": "private memory, KB",
-    "pss_kb": "proportional memory (PSS), KB",
-    "rss_kb": "resident memory (RSS), KB",
+    "pss_kb": "proportional (PSS), KB",
+    "rss_kb": "resident (RSS), KB",
+    "shared_kb": "of it shared, KB",
     "descriptors": "descriptors",
     "watches": "inotify watches",
     "threads": "threads",
 }
-# Of a whole side: memory that is files of no file system, what children leave behind, and what lies on disk.
+# Of a whole side, or of all: what children leave behind, files of no file system, and what lies on disk.
 TOTALS = {
     "zombies": "zombies",
-    "segments": "segments in memory",
-    "segments_kb": "segments in memory, KB",
+    "orphans": "orphans",
+    "segments": "open files in memory",
+    "segments_kb": "open segments, KB",
     "output_kb": "output of templates, KB",
-    "files": "files in its directories",
-    "files_kb": "files in its directories, KB",
+    "files": "files",
+    "files_kb": "files, KB",
 }
 _OUTPUT = "/memfd:warmfork-template-output"
 # Seconds. What has a template's command line and is younger may be a spare that is being made.
@@ -119,6 +121,7 @@ def look_at(pid, segments):
             "private_kb": int(memory["Private_Clean"]) + int(memory["Private_Dirty"]),
             "pss_kb": int(memory["Pss"]),
             "rss_kb": int(memory["Rss"]),
+            "shared_kb": int(status["RssShmem"]),
             "descriptors": descriptors,
             "watches": watches,
             "threads": int(status["Threads"]),
@@ -134,24 +137,25 @@ def look_at_all(pids, segments):
     return {"processes": len(seen), **means}
 
 
-def look_at_folder(path):
+def look_at_folders(paths):
     """How many files and directories lie below, and how large they are."""
     files = blocks = 0
-    for folder, folders, names in os.walk(path):
-        for name in (*folders, *names):
-            try:
-                blocks += os.lstat(os.path.join(folder, name)).st_blocks
-                files += 1
-            except OSError:
-                pass  # gone meanwhile
+    for path in paths:
+        for folder, folders, names in os.walk(path):
+            for name in (*folders, *names):
+                try:
+                    blocks += os.lstat(os.path.join(folder, name)).st_blocks
+                    files += 1
+                except OSError:
+                    pass  # gone meanwhile
     return {"files": files, "files_kb": blocks // 2}
 
 
 class Side:
     """A process that has templates, or is one's client, with all that belongs to it."""
 
-    def __init__(self, name, pid, folders=()):
-        self.name, self.pid, self._folders = name, pid, folders
+    def __init__(self, name, pid):
+        self.name, self.pid = name, pid
 
     def sample(self, orphans):
         """{series: number}. orphans: processes among which the keepers are."""
@@ -164,8 +168,5 @@ class Side:
         for kind, pids in (("templates", kinds.get("template", [])), ("spares", kinds.get("spare", [])),
                            ("keepers", keepers)):
             sampled[f"{self.name}'s {kind}"] = look_at_all(pids, segments)
-        totals = [look_at_folder(folder) for folder in self._folders]
-        sampled[self.name].update(
-            zombies=len(kinds.get("zombie", [])), **segments.totals(),
-            **{name: sum(total[name] for total in totals) for name in ("files", "files_kb")})
+        sampled[self.name].update(zombies=len(kinds.get("zombie", [])), **segments.totals())
         return {(party, metric): number for party, metrics in sampled.items() for metric, number in metrics.items()}

@@ -3,7 +3,6 @@
 import ctypes
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -19,6 +18,8 @@ from load import ACTIONS, PRELOAD, Counts
 _PACKAGE = os.path.dirname(os.path.abspath(warmfork.__file__))
 _PR_SET_CHILD_SUBREAPER = 36
 _LATEST_END = 30
+# Where the parties may leave files: HOME, TMPDIR, XDG_RUNTIME_DIR.
+_FOLDERS = ("home", "tmp", "run")
 # Of the service, which leaves it in its directory: removed, it could be taken twice.
 _LOCK = "lock"
 
@@ -29,7 +30,6 @@ class Started:
     def __init__(self, name, command, environment, **options):
         self.name = name
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, **options)
-        self.pidfd = os.pidfd_open(self.process.pid)
 
     def wait(self, seconds):
         """Its status; None: it still runs then."""
@@ -42,7 +42,6 @@ class Started:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        os.close(self.pidfd)
 
 
 class Party(Started):
@@ -61,8 +60,10 @@ class Party(Started):
         if os.path.exists(self._reasons):
             with open(self._reasons) as file:
                 reasons = json.load(file)
-        return {"reasons": reasons, "spawns": self.counts.spawns(), "actions": {name: self.counts[name] for name in ACTIONS[self.name]},
-                **{name: self.counts[name] for name in ("warm", "cold", "wrong")}}
+        return {
+            "spawns": self.counts.spawns(), "actions": {name: self.counts[name] for name in ACTIONS[self.name]},
+            "reasons": reasons, **{name: self.counts[name] for name in ("warm", "cold", "wrong")},
+        }
 
 
 class Scene:
@@ -132,7 +133,7 @@ class Scene:
 
     def start(self, latest):
         """Returns when each has spawned. latest: seconds."""
-        for name in ("home", "tmp", "run"):
+        for name in _FOLDERS:
             os.mkdir(self._path(name), 0o700)
         self._define_templates()
         daemon = self._start_daemon(latest)
@@ -140,11 +141,7 @@ class Scene:
             self.parties.append(Party(name, self._folder, self._environment()))
             self._started.append(self.parties[-1])
         owner, client = self.parties
-        self._sides = [
-            parties.Side("owner", owner.process.pid),
-            parties.Side("daemon", daemon.process.pid, [self._path("run"), self._path("tmp"), self._path("home")]),
-            parties.Side("client", client.process.pid),
-        ]
+        self._sides = [parties.Side(each.name, each.process.pid) for each in (owner, daemon, client)]
         deadline = time.monotonic() + latest
         while not all(party.counts.spawns() for party in self.parties):
             if time.monotonic() > deadline or any(party.process.poll() is not None for party in self.parties):
@@ -169,7 +166,9 @@ class Scene:
         for side in self._sides:
             numbers.update(side.sample(orphans))
         others = [pid for pid in orphans if parties.kind_of(pid) in ("child", "template", "spare")]
-        numbers["orphans", "processes"] = len(others)
+        numbers["all", "orphans"] = len(others)
+        for metric, number in parties.look_at_folders(map(self._path, _FOLDERS)).items():
+            numbers["all", metric] = number
         return numbers
 
     def stop(self):
@@ -186,7 +185,7 @@ class Scene:
             elif status:
                 left.append(f"the {started.name}'s status {status}")
         left += self._end_orphans()
-        for name in ("run", "tmp", "home"):
+        for name in _FOLDERS:
             left += [os.path.join(name, entry) for entry in os.listdir(self._path(name)) if entry != _LOCK]
         return left
 
@@ -200,7 +199,7 @@ class Scene:
                 return left
             if time.monotonic() > deadline:
                 break
-            select.select([], [], [], 0.05)
+            time.sleep(0.05)
         for pid in orphans:
             left.append(f"process {pid}, a {parties.kind_of(pid)}")
             os.kill(pid, signal.SIGKILL)
