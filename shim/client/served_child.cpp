@@ -87,7 +87,10 @@ int ServedChild::wait(bool may_wait, ExitReport& ret_report) {
     if (!connection_->is_lost()) {
         if (was_interrupted()) return EINTR;
         if (WaitClock::now() < told_by && !connection_->hangs()) return EAGAIN;
-        if (!read_status_of_zombie(pid_, pidfd_.get(), status)) return ETIMEDOUT;
+        // It may have stopped between the child's end and its message.
+        if (!read_status_of_zombie(pid_, pidfd_.get(), status) &&
+            !ask_kernel_for_status(pidfd_.get(), status))
+            return ETIMEDOUT;
         ret_report = {};
         ret_report.status = status;
         return 0;
