@@ -142,9 +142,10 @@ class Keepers {
         const std::string program = find_companion("warmfork-keeper");
         const Descriptor owner = open_pidfd(::getpid());
         StartedKeeper started;
-        ret_error = program.empty() ? ENOENT
-                    : !owner        ? errno
-                                    : start_keeper(program, owner.get(), started);
+        ret_error = program.empty() ? ENOENT : !owner ? errno : EPIPE;
+        // EPIPE: it was killed before it could say a word.
+        for (int tries = 0; ret_error == EPIPE && tries < kMostTries; ++tries)
+            ret_error = start_keeper(program, owner.get(), started);
         if (ret_error) return nullptr;
         keepers_.push_back({OwnedSocket(std::move(started.socket)), started.process});
         return &keepers_.back();
