@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "owner/pointers.hpp"
+#include "owner/waiting.hpp"
 
 namespace warmfork::service {
 namespace {
@@ -18,6 +19,20 @@ constexpr seconds kLongestBackOff{60};
 constexpr int kMostRenewals = 5;
 // So many parked children are asked for at the most because so many clients wait.
 constexpr std::uint32_t kMostSparesForWaiting = 64;
+// A template that does nothing for so long is asked something that it answers at once, if it can.
+constexpr seconds kSilence{1};
+
+/// What it was asked is of no interest any more: another template will serve, or this one has.
+void forget_template(NamedTemplate::Ask& ask) {
+    if (ask.process) {
+        ask.process->forget_look(ask.look);
+        ask.process->forget_look(ask.question);
+    }
+    ask.process.reset();
+    ask.look = ask.question = 0;
+    ask.is_verified = false;
+    ask.silent_since = {};
+}
 
 Refusal refusal_of(const Failure& failure, const ColdReason& cold) {
     return {static_cast<std::uint64_t>(failure.stage),
@@ -48,17 +63,13 @@ void NamedTemplate::add(Ask ask) {
 }
 
 std::list<NamedTemplate::Ask> NamedTemplate::take_asks() {
-    for (Ask& ask : asks_) {
-        ask.process.reset();
-        ask.look = 0;
-        ask.is_verified = false;
-    }
+    for (Ask& ask : asks_) forget_template(ask);
     return std::exchange(asks_, {});
 }
 
 void NamedTemplate::drop(std::uint64_t client) {
-    asks_.remove_if([&](const Ask& ask) {
-        if (ask.client == client && ask.process) ask.process->forget_look(ask.look);
+    asks_.remove_if([&](Ask& ask) {
+        if (ask.client == client) forget_template(ask);
         return ask.client == client;
     });
 }
@@ -118,19 +129,18 @@ std::list<NamedTemplate::Ask>::iterator NamedTemplate::put_back(std::list<Ask>::
 
 NamedTemplate::Step NamedTemplate::try_to_serve(Ask& ask, Answer& ret_answer) {
     if (!ask.process || ask.process->is_lost()) {
-        ask.process.reset();
-        ask.look = 0;
-        ask.is_verified = false;
+        forget_template(ask);
         if (const Step step = choose(ask, ret_answer); !ask.process) return step;
     }
     if (std::find(empty_.begin(), empty_.end(), ask.process.get()) != empty_.end())
-        return Step::waits;
-    if (const Step step = verify(ask, ret_answer); step != Step::granted) return step;
+        return wait_for_template(ask, ret_answer);
+    if (const Step step = verify(ask, ret_answer); step != Step::granted)
+        return step == Step::waits && ask.process ? wait_for_template(ask, ret_answer) : step;
     // The child's lifetime is its client's, and this service sees to it, not the template.
     ret_answer.spare = ask.process->take_spare(Lifetime::detached);
     if (!ret_answer.spare) {
         empty_.push_back(ask.process.get());
-        return Step::waits;
+        return wait_for_template(ask, ret_answer);
     }
     ask.process->wake_to_refill();
     ret_answer.process = ask.process;
@@ -196,9 +206,7 @@ NamedTemplate::Step NamedTemplate::verify(Ask& ask, Answer& ret_answer) {
 
 NamedTemplate::Step NamedTemplate::renew(Ask& ask, const std::string& change, Answer& ret_answer) {
     images_.renew(ask.process, change, serves_stale());
-    ask.process.reset();
-    ask.look = 0;
-    ask.is_verified = false;
+    forget_template(ask);
     // Of a layer: the old image stays, for others, until there is the new one.
     if (serves_stale()) return Step::waits;
     const bool may_wait =
@@ -206,6 +214,32 @@ NamedTemplate::Step NamedTemplate::renew(Ask& ask, const std::string& change, An
     if (may_wait && ask.renewals++ < kMostRenewals) return Step::waits;
     ret_answer.refusal = {static_cast<std::uint64_t>(Stage::stale), ESTALE, WARMFORK_REASON_STALE,
                           change};
+    return Step::refused;
+}
+
+/// Refused: the template, which has nothing for this client yet, takes no commands any more, and is
+/// replaced.
+NamedTemplate::Step NamedTemplate::wait_for_template(Ask& ask, Answer& ret_answer) {
+    TemplateProcess& process = *ask.process;
+    const auto now = Clock::now();
+    const std::uint64_t signs = process.signs_of_life();
+    if (ask.silent_since == Clock::time_point() || signs != ask.signs) {
+        process.forget_look(std::exchange(ask.question, 0));
+        ask.signs = signs;
+        ask.silent_since = now;
+        return Step::waits;
+    }
+    if (ask.question == 0 && now >= ask.silent_since + kSilence) ask.question = process.look();
+    if (now < ask.silent_since + kStartPatience) return Step::waits;
+    process.end_silent();
+    const ColdReason reason{
+        WARMFORK_REASON_UNRESPONSIVE,
+        "the template does not answer: it is stopped, or a fork handler of what is preloaded does "
+        "not return"};
+    images_.abandon(ask.process, reason);
+    forget_template(ask);
+    if (ask.wanted.flags & kLeaseMayWait) return Step::waits;
+    ret_answer.refusal = refusal_of(reason);
     return Step::refused;
 }
 

@@ -48,6 +48,9 @@ class NamedTemplate {
         std::uint64_t mount_changes = 0;  ///< that had been seen then
         bool is_verified = false;         ///< found fresh after this was asked
         int renewals = 0;
+        std::uint64_t signs = 0;              ///< of life, that the template had shown ...
+        Clock::time_point silent_since = {};  ///< ... when it was last seen to show one
+        std::uint64_t question = 0;           ///< the template is to show one; 0: not asked
     };
 
     /// What became of an ask: a spare, or a refusal. An ask for several comes once for each.
@@ -103,6 +106,7 @@ class NamedTemplate {
     [[nodiscard]] Step choose(Ask& ask, Answer& ret_answer);
     [[nodiscard]] Step verify(Ask& ask, Answer& ret_answer);
     [[nodiscard]] Step renew(Ask& ask, const std::string& change, Answer& ret_answer);
+    [[nodiscard]] Step wait_for_template(Ask& ask, Answer& ret_answer);
     void note_failure(const Failure& failure);
     [[nodiscard]] std::list<Ask>::iterator put_back(std::list<Ask>::iterator ask);
     void want_spares();

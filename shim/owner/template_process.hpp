@@ -192,6 +192,8 @@ class TemplateProcess {
     [[nodiscard]] bool lacks_descriptors();
     /// ETIMEDOUT: it does not answer.
     [[nodiscard]] Outcome report(std::string& ret_json);
+    /// Kills one that shows no sign of life, and does not wait for its end: see `is_stuck`.
+    void end_silent();
     /// Was it killed because it did not answer?
     [[nodiscard]] bool is_stuck() const { return is_stuck_; }
 

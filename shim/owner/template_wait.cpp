@@ -170,6 +170,11 @@ void TemplateProcess::kill_stuck(Lock& lock) {
         lock, Clock::now() + kKillPatience, [this] { return ended_; }, false);
 }
 
+void TemplateProcess::end_silent() {
+    is_stuck_ = true;
+    signal_pidfd(pidfd_.get(), SIGKILL);
+}
+
 Deadline TemplateProcess::earlier_of_hello(Deadline deadline) const {
     if (!hello_by_ || said_hello_) return deadline;
     return deadline ? std::min(deadline, hello_by_) : hello_by_;

@@ -275,6 +275,31 @@ TEST_CASE("The children of a client outlive a daemon that was killed, and end wi
     CHECK(subreaper.reap({}).empty());
 }
 
+TEST_CASE(
+    "A template of the service that is stopped is replaced, and who has asked is served cold") {
+    TestService::Settings settings;
+    settings.templates["probe"] = probe_definition("spares = 0\n");
+    TestService service(std::move(settings));
+    REQUIRE(spawns_in(service) == 7);
+    const std::vector<int> children = children_of(service.pid());
+    REQUIRE(!children.empty());
+    const Descriptor stopped = open_pidfd(children.front());
+    REQUIRE(::kill(children.front(), SIGSTOP) == 0);
+    CHECK(as_client(service, [] {
+              Template table = Template::connect("probe");
+              // Some may be parked, for whoever has just been served.
+              for (int spawns = 0; spawns < 100; ++spawns) {
+                  Process child = table.spawn({WARMFORK_PROBE, "exit", "7"});
+                  const bool is_told = child.reason() == WARMFORK_REASON_UNRESPONSIVE;
+                  if (WEXITSTATUS(child.wait()) != 7) return 1;
+                  if (is_told) return 0;
+              }
+              return 2;
+          }) == 0);
+    CHECK(has_ended(stopped));
+    CHECK(spawns_in_the_end(service));
+}
+
 TEST_CASE("No client notices that the daemon is reloaded over and over") {
     const int reloads = number_of("WARMFORK_TEST_RELOADS", 10);
     TestService::Settings settings;
