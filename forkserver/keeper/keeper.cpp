@@ -8,6 +8,7 @@
 #include <array>
 
 #include "channel/message_socket.hpp"
+#include "channel/stopping_point.hpp"
 #include "child/setup.hpp"
 #include "child/vfork.hpp"
 
@@ -29,7 +30,7 @@ int run_keeper(void* argument) {
     auto& launch = *static_cast<Launch*>(argument);
     char name[] = "warmfork-keeper";
     char* const arguments[] = {name, nullptr};
-    char* const environment[] = {nullptr};
+    char* const environment[] = {stopping_point_variable(), nullptr};
     const std::array<std::array<int, 2>, 5> places{{{launch.null, 0},
                                                     {launch.null, 1},
                                                     {launch.null, 2},

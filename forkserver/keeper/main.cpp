@@ -31,6 +31,7 @@
 
 #include "channel/message_socket.hpp"
 #include "channel/process_identity.hpp"
+#include "channel/stopping_point.hpp"
 #include "keeper/end_processes.hpp"
 #include "keeper/keeper.hpp"
 
@@ -52,6 +53,7 @@ class Keeper {
         int error = epoll_ ? 0 : errno;
         if (!error) error = watch(socket_, kSocket);
         if (!error) error = watch(owner_, kOwner);
+        warmfork::stopping_point("keeper.before-greeting");
         answer(error);
         if (error) return;
         while (!is_done()) dispatch();
@@ -124,6 +126,7 @@ class Keeper {
 
     /// The owner's own, and those whose owner has gone as well.
     void end_wards_without_owner() {
+        warmfork::stopping_point("keeper.owner-gone");
         while (socket_ && receive()) {
         }
         // One that lives on under another program (exec) has sent no parent-death signal.
@@ -156,6 +159,7 @@ class Keeper {
             note_end_of_file();
             return false;
         }
+        warmfork::stopping_point("keeper.before-ward");
         if (message.no_more_wards)
             no_more_wards_ = true;
         else if (received.descriptors_truncated)
@@ -175,6 +179,7 @@ class Keeper {
             if (error) forget(kept.ward.pidfd);
         }
         if (!error) wards_.emplace(what / 2, std::move(kept));
+        warmfork::stopping_point("keeper.ward-taken");
         return error;
     }
 

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/wait.h>
 
+#include "channel/stopping_point.hpp"
 #include "keeper/end_processes.hpp"
 #include "keeper/keeper.hpp"
 #include "owner/companions.hpp"
@@ -121,6 +122,7 @@ void Service::on_child_ended(std::uint64_t id) {
     ExitReport report;
     const int error = reap(child.pidfd.get(), WNOHANG, &report.status, &report.usage);
     if (error == EAGAIN) return;  // a thread that is not the first has ended by exec
+    stopping_point("daemon.child-reaped");
     if (error)
         log(LOG_ERR, {child.template_name, 0, child.pid},
             fmt::format("the status of a child is lost: {}", std::strerror(error)));

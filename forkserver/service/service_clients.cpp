@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "channel/stopping_point.hpp"
 #include "service/log.hpp"
 #include "service/service.hpp"
 
@@ -152,6 +153,7 @@ void Service::add_client(std::uint64_t id, Descriptor socket, Peer peer) {
     watch_client(served);
     note_idleness();
     say_status();
+    stopping_point("daemon.client-accepted");
 }
 
 void Service::watch_client(ServedClient& served) {
@@ -368,6 +370,7 @@ void Service::count_child(const ServedChild& child, int change) {
 }
 
 void Service::lease(Client& client, const ServiceMessage& message) {
+    stopping_point("daemon.lease-asked");
     std::optional<LeaseRequest> wanted = read_lease_request(message.body);
     if (!wanted) return lose_client(client.id(), "it sent a lease request that is none");
     if (is_stopping_)

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "channel/message_socket.hpp"
+#include "channel/stopping_point.hpp"
 #include "protocol/fields.hpp"
 #include "service/log.hpp"
 #include "service/service.hpp"
@@ -226,6 +227,7 @@ void Service::take_over(std::span<const std::byte> left) {
     for (const auto& [id, served] : clients_)
         if (is_reading_ && !may_connect(served.client.peer().uid)) unwanted.push_back(id);
     for (std::uint64_t id : unwanted) lose_client(id, "its user may not use this service any more");
+    stopping_point("daemon.taken-over");
     log(LOG_INFO, {},
         fmt::format("goes on with {} clients and {} children", clients_.size(), children_.size()));
 }
@@ -245,6 +247,7 @@ void Service::exec_again() {
     templates_.clear();
     ::setenv(kHandoverVariable, fmt::format("{}", memory.get()).c_str(), 1);
     for (int number : kept) ::fcntl(number, F_SETFD, 0);
+    stopping_point("daemon.before-exec");
     std::vector<char*> arguments;
     for (std::string& argument : options_.command) arguments.push_back(argument.data());
     arguments.push_back(nullptr);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "channel/stopping_point.hpp"
 #include "owner/cold.hpp"
 #include "owner/hand_off.hpp"
 #include "service/log.hpp"
@@ -196,7 +197,9 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
     }
     // The keeper is told before anything is run: this process may be killed at any line.
     const std::uint64_t id = add_child(std::move(child));
+    stopping_point("daemon.child-chosen");
     keep(id);
+    stopping_point("daemon.child-kept");
     if (ask.is_run) {
         start_fixed_command(served, client, answer, id);
     } else {
@@ -229,6 +232,7 @@ void Service::send_lease(std::uint64_t client_id, std::uint64_t request, std::ui
         const auto pid = static_cast<std::uint64_t>(child->second.pid);
         client.send(ServiceKind::leased, request, write_body(LeasedChild{id, pid, image}),
                     descriptors);
+        stopping_point("daemon.lease-sent");
     }
     update_interest(found->second);
 }

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "channel/message_socket.hpp"
+#include "channel/stopping_point.hpp"
 #include "child/setup.hpp"
 #include "child/threads.hpp"
 #include "protocol/layout.hpp"
@@ -282,7 +283,9 @@ ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_desc
         plan.host->rehearse();
         touch_buffers();
         ::prctl(PR_SET_NAME, kSpareName, 0, 0, 0);
+        stopping_point("child.before-parking");
         if (!say(mailbox, ReplyKind::parked, {})) ::_exit(0);
+        stopping_point("child.parked");
         wait_for_message(plan, mailbox);
         // Given up meanwhile: the owner finds the mailbox closed, and takes another one.
         if (!take_parking_token(plan.parking_token.get())) ::_exit(0);
@@ -290,9 +293,12 @@ ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_desc
     } else {
         take_record_of_plan(plan, delivery);
     }
+    stopping_point("child.record-taken");
     const ChildCommand command = apply_record(plan, delivery, has_threads, mailbox);
     plan.host->install_signals(command.signals_ignored);
+    stopping_point("child.before-start");
     tell_started(mailbox);
+    stopping_point("child.before-user-code");
     return command;
 }
 

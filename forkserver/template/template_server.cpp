@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "channel/message_socket.hpp"
+#include "channel/stopping_point.hpp"
 #include "child/setup.hpp"
 #include "keeper/keeper.hpp"
 #include "template/parking_token.hpp"
@@ -252,6 +253,7 @@ std::optional<ChildCommand> TemplateServer::spawn(const FrameHeader& header) {
         static_cast<std::uint32_t>(std::clamp<std::int64_t>(header.values[0], 1, kMaximumBatch));
     RecordView record{};
     const std::string error = receive_spawn(header, count, record);
+    stopping_point("template.command-taken");
     // Also for who takes a stale image: the owner wants to know, and preload another.
     const bool fresh = is_fresh();
     ForkFailure failure{};
@@ -305,7 +307,9 @@ void TemplateServer::give_up_surplus() {
 
 void TemplateServer::bury_ended_children() {
     for (const Child& child : children_) {
-        if (!child.ended || child.state == State::running) continue;
+        if (!child.ended) continue;
+        stopping_point("template.child-ended");
+        if (child.state == State::running) continue;
         if (child.state == State::parked) policy_.spare_failed(Clock::now());
         outbox_.add(make_frame(FrameKind::gone, child.id, child.pid));
     }
@@ -410,6 +414,7 @@ std::vector<Ward> TemplateServer::running_wards() {
 }
 
 void TemplateServer::end_with_owner() {
+    stopping_point("template.owner-gone");
     end_spares();
     if (shut_down_)  // it closed the channel in good order, and then went
         leave_children_to_keeper();

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "channel/message_socket.hpp"
+#include "channel/stopping_point.hpp"
 #include "child/proc_entries.hpp"
 #include "child/setup.hpp"
 #include "template/output.hpp"
@@ -73,6 +74,7 @@ std::vector<int> TemplateServer::own_descriptors() const {
 }
 
 std::string TemplateServer::open_gate() {
+    stopping_point("template.preloaded");
     std::string obstacle = host_.obstacle();
     std::vector<std::int32_t> image;
     for (const DescriptorFact& fact : list_descriptors(own_descriptors()))
@@ -171,6 +173,7 @@ std::atomic<std::int32_t>& TemplateServer::show_newborn(std::uint64_t id, std::u
 std::optional<ChildCommand> TemplateServer::give_birth(State state, std::uint64_t spawn_id,
                                                        Lifetime lifetime, Descriptor mailbox,
                                                        ForkFailure& ret_failure) {
+    stopping_point("template.before-fork");
     const std::uint64_t id = ++last_child_id_;
     child_mailbox_ = mailbox.get();
     const AtforkRun handlers(preload_);
@@ -185,6 +188,7 @@ std::optional<ChildCommand> TemplateServer::give_birth(State state, std::uint64_
     handler_timer_.stop();  // the fork itself takes as long as it takes
     const auto began = Clock::now();
     const int pid = is_safe ? clone_.clone_sibling(show_newborn(id, spawn_id), pidfd) : -ECANCELED;
+    stopping_point(pid == 0 ? "child.forked" : "template.forked");
     if (pid == 0) {
         TwinBirth twin;
         // Before the handlers, so that the twin is as little touched as the template itself.
@@ -219,6 +223,7 @@ std::optional<ChildCommand> TemplateServer::give_birth(State state, std::uint64_
     children_.back().is_expected = state == State::parked;
     outbox_.add(make_frame(FrameKind::born, id, pid, static_cast<std::int64_t>(spawn_id)),
                 bytes_of(mark));
+    stopping_point("template.birth-told");
     return {};
 }
 

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <thread>
 
+#include "channel/stopping_point.hpp"
 #include "client/service_launch.hpp"
 #include "owner/service_address.hpp"
 #include "owner/template_process.hpp"
@@ -133,6 +134,7 @@ Outcome ServiceConnection::greet() {
         if (!error) {
             tell(ServiceKind::hello, 0,
                  FieldWriter().number(static_cast<std::uint64_t>(owner_)).bytes());
+            stopping_point("client.hello-said");
             Lock lock(mutex_);
             wait_until(lock, deadline, false, [this] { return is_welcome_ || refusal_; });
             if (is_welcome_) return {};

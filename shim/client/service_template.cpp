@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "channel/message_socket.hpp"
+#include "channel/stopping_point.hpp"
 #include "owner/cold.hpp"
 #include "owner/hand_off.hpp"
 #include "owner/interpreted_request.hpp"
@@ -158,6 +159,7 @@ Outcome ServiceTemplate::lease(const std::shared_ptr<ServiceConnection>& connect
     }
     const std::uint64_t id = ask(
         *connection, wanted, (may_wait ? kLeaseMayWait : 0) | (is_detached ? kLeaseDetached : 0));
+    stopping_point("client.lease-asked");
     Outcome failure = await(*connection, id, {}, ret_lease, ret_cold);
     connection->forget(id);
     return failure;
@@ -251,6 +253,7 @@ Outcome ServiceTemplate::spawn_warm(const Request& given, bool may_wait, ColdRea
         if (failure && failure->error_number == ETIMEDOUT && !ret_cold)
             ret_cold = hanging_reason(*failure);
         if (failure || ret_cold) return failure;
+        stopping_point("client.leased");
         const OwnerState state = read_owner_state();
         ChildRecord record;
         if (!(ret_cold = find_reason(request, command, *lease.image)) &&

@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "channel/descriptor.hpp"
+#include "channel/stopping_point.hpp"
 #include "child/setup.hpp"
 #include "child/vfork.hpp"
 #include "keeper/keeper.hpp"
@@ -95,6 +96,7 @@ int run_cold_child(void* argument) {
         return 127;
     }
     if (plan.keeper >= 0 && !ask_to_be_kept(plan, child.failure)) return 127;
+    stopping_point("cold-child.kept");
     if (!reset_handlers()) {
         child.failure = {Stage::signals, errno, 0};
         return 127;
@@ -104,6 +106,7 @@ int run_cold_child(void* argument) {
     descriptors.sources = plan.sources;
     descriptors.kept = child.kept;
     if (!set_up_child(plan.record, descriptors, child.failure)) return 127;
+    stopping_point("cold-child.before-exec");
     set_signal_mask(plan.signal_mask);
     child.failure.error_number =
         try_each(child.paths, child.arguments.data(), child.environment.data());
@@ -138,9 +141,11 @@ Outcome spawn_cold(ColdPlan& plan, ColdProcess& ret_process) {
     const ChildStack stack;
     ColdProcess process;
     const std::uint64_t mask = signal_mask();
+    stopping_point("owner.before-cold-fork");
     set_signal_mask(kAllSignals);  // a handler of this process must not run in the child
     const int pid = vfork_on(stack, run_cold_child, &child, SIGCHLD, process.pidfd);
     set_signal_mask(mask);
+    stopping_point("owner.cold-forked");
     if (pid < 0) return make_failure(Stage::fork, -pid, "cannot fork");
     process.identity = {pid, mark_of(process.pidfd.get(), child.began)};
     if (child.failure.stage != Stage::none) {

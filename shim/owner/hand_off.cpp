@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "channel/message_socket.hpp"
+#include "channel/stopping_point.hpp"
 #include "protocol/messages.hpp"
 
 namespace warmfork {
@@ -158,7 +159,9 @@ Outcome hand_off(const ChildRecord& record, Born& spare, Deadline deadline,
         return make_failure(Stage::descriptors, error, "cannot make a pipe for the reply");
     if (Outcome failure = send_record(record, spare, reply.write_end())) return failure;
     reply.close_write_end();
+    stopping_point("owner.record-sent");
     Outcome failure = await_start(spare, reply.read_end(), deadline);
+    stopping_point("owner.start-heard");
     if (!is_late(failure)) return failure;
     // Nothing may be started in its place before it is known that it has not begun.
     end();

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdlib>
 
+#include "channel/stopping_point.hpp"
 #include "child/setup.hpp"
 #include "owner/cold.hpp"
 #include "owner/interpreted_request.hpp"
@@ -220,9 +221,9 @@ ColdReason find_selection(const Request& request, bool is_python, const std::str
     if (request.has_exec_limits())
         return {WARMFORK_REASON_LIMITS,
                 "a limit on stack, data or address space only takes effect at exec"};
-    if (ColdReason reason = find_program_reason(is_python, program, request.program(),
-                                                request.arguments(), request.environment(),
-                                                request.directory()))
+    if (ColdReason reason =
+            find_program_reason(is_python, program, request.program(), request.arguments(),
+                                request.environment(), request.directory()))
         return reason;
     ret_selection.environment = request.environment();
     if (!is_python) return {};
@@ -421,10 +422,12 @@ Outcome TemplateHandle::spawn_on_command(TemplateProcess& process, const ChildRe
     const std::uint64_t mount_changes = process.mount_changes();
     std::uint64_t id;
     std::vector<Born> born;
+    stopping_point("owner.before-command");
     if (Outcome failure = process.fork_on_command(
             record.bytes, record.memfd.get(), record.descriptors, count,
             serves_stale ? kSpawnFromStaleImage : 0, request.nonblocking(), id, born))
         return failure;
+    stopping_point("owner.command-sent");
     std::vector<Spawned> spawned;
     Outcome failure;
     bool is_unexplained = false;
@@ -444,9 +447,8 @@ Outcome TemplateHandle::spawn_on_command(TemplateProcess& process, const ChildRe
     // A mailbox was closed without a word, or nothing was heard of it: was its child never forked,
     // or did it die? A template that was killed because it does not say has no better reason.
     const bool is_over = is_late(failure) && !was_interrupted();
-    Outcome explanation =
-        process.finish_command(id, count, is_unexplained, identities_of(spawned),
-                               is_over ? WaitClock::duration() : kStartPatience);
+    Outcome explanation = process.finish_command(id, count, is_unexplained, identities_of(spawned),
+                                                 is_over ? WaitClock::duration() : kStartPatience);
     if (explanation && !(is_late(failure) && process.is_stuck())) failure = std::move(explanation);
     if (spawned.size() == count) {
         process.mounts_checked(mount_changes);
@@ -465,8 +467,10 @@ Outcome TemplateHandle::spawn_by_hand_off(TemplateProcess& process, const ChildR
     Outcome failure;
     int late = 0;
     for (int tries = 0; tries < kHandOffTries; ++tries) {
+        stopping_point("owner.before-hand-off");
         std::optional<Born> spare = process.take_spare(lifetime);
         if (!spare) break;
+        stopping_point("owner.hand-off-told");
         failure = hand_off(record, *spare, WaitClock::now() + kStartPatience,
                            [&] { end_child(spare->identity()); });
         if (!failure) {

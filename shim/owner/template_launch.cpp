@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "channel/doorbell.hpp"
+#include "channel/stopping_point.hpp"
 #include "owner/cold.hpp"
 #include "owner/companions.hpp"
 #include "owner/launch_environment.hpp"
@@ -83,8 +84,10 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
         !obstacle.empty())
         return Failure{Stage::launch, ENOTSUP, 0,
                        "no template can serve this process: " + obstacle};
+    stopping_point("owner.before-launch");
     if (!take_over_twin(plan, memfd))
         if (Outcome failure = start_program(plan, memfd)) return failure;
+    stopping_point("owner.launched");
     could_look_ = can_look_at(process_.pid);
     return {};
 }

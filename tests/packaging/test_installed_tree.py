@@ -58,6 +58,17 @@ class InstalledTree(unittest.TestCase):
         self.assertIn("warmfork_spawn", names)
         self.assertEqual({name for name in names if not name.startswith("warmfork_")}, set())
 
+    def test_nothing_that_is_installed_has_stopping_points(self):
+        found = 0
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                with open(os.path.join(folder, name), "rb") as file:
+                    content = file.read()
+                found += content.startswith(b"\x7fELF")
+                for word in (b"WARMFORK_STOPPING_POINTS", b"before-user-code"):
+                    self.assertNotIn(word, content, name)
+        self.assertGreaterEqual(found, 5)
+
     def test_the_command_line_runs_a_warm_child(self):
         command = [f"{self.root}/bin/warmfork", "run", "--explain", "--backend", "warm", "--preload", "json", "--",
                    PYTHON, "-c", "import json; print(json.dumps('warm'))"]

@@ -19,6 +19,7 @@
 //   wait-for-any     prints what a wait for any child says: its errno
 //   exec             becomes another program
 //   cue WORD…        reads a line first
+//   mark TEXT WORD…  first prints the text, a colon, and how many descriptors are open
 //
 // Options of serve are the words of `misbehave`.
 #include <dlfcn.h>
@@ -235,6 +236,10 @@ int act(int argc, char** argv, std::string_view payload) {
     } else if (word == "cue") {
         std::getchar();
         return act(argc - 1, argv + 1, payload);
+    } else if (word == "mark") {
+        std::printf("%s:%zu\n", argv[2], open_descriptors().size());
+        std::fflush(stdout);
+        return act(argc - 2, argv + 2, payload);
     } else if (word == "wait" || word == "stubborn") {
         if (word == "stubborn") ::signal(SIGTERM, SIG_IGN);
         std::printf("%d\n", ::getpid());
