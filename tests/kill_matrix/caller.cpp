@@ -84,8 +84,8 @@ class Caller {
                 return template_->wait_ready();
             case Scene::owner_ends:
                 open();
-                start("1", WARMFORK_BACKEND_WARM);
-                return start("2", WARMFORK_BACKEND_COLD);
+                start("3", WARMFORK_BACKEND_WARM);
+                return start("4", WARMFORK_BACKEND_COLD);
             case Scene::served_exit:
             case Scene::reload:
                 open();
