@@ -83,8 +83,44 @@ class Commands:
                 self.assertIn("/no/such/program: No such file", done.stderr)
 
 
+# Enters another network namespace with a template open, and prints how three spawns are served, and where.
+LEAVES_THE_NETWORK = """
+import ctypes, os, sys, warmfork
+command = [sys.executable, "-c", "import os; print(os.readlink('/proc/self/ns/net'))"]
+with warmfork.Template(["json"], spares=1) as template:
+    template.wait_parked(1)
+    if ctypes.CDLL(None).unshare(0x40000000):
+        sys.exit(77)
+    with template.popen(command, stdout=-1, text=True) as child:
+        print(child.reason_code, child.reason)
+        print(child.stdout.read(), end="")
+    print(template.run(command, backend="warm", capture_output=True, text=True).stdout, end="")
+    print(os.readlink("/proc/self/ns/net"))
+"""
+
+
 class Own(Commands, TestCase):
     options = ("--preload", "json")
+
+    def test_a_command_in_another_network_namespace_stays_in_it(self):
+        network = ["sh", "-c", 'readlink /proc/self/ns/net; exec "$@"', "sh"]
+        text = "import os; print(os.readlink('/proc/self/ns/net'))"
+        command = [CLI, "run", *self.options, "--backend", "warm", "--", PYTHON, "-c", text]
+        done = subprocess.run(["unshare", "-n", *network, *command], capture_output=True, text=True)
+        if "unshare" in done.stderr:
+            self.skipTest("no other network namespace can be made here")
+        outside, inside = done.stdout.splitlines()
+        self.assertEqual(inside, outside, done.stderr)
+        self.assertNotEqual(inside, os.readlink("/proc/self/ns/net"))
+
+    def test_an_owner_that_enters_another_network_namespace_gets_no_child_in_the_old_one(self):
+        done = subprocess.run([PYTHON, "-c", LEAVES_THE_NETWORK], capture_output=True, text=True)
+        if done.returncode == 77:
+            self.skipTest("no other network namespace can be entered here")
+        reason, cold, warm, own = done.stdout.splitlines()
+        self.assertRegex(reason, 'owner-changed .*namespace "?net')
+        self.assertEqual((cold, warm), (own, own), done.stderr)
+        self.assertNotEqual(own, os.readlink("/proc/self/ns/net"))
 
     @unittest.skipUnless(shutil.which("setpriv"), "setpriv is not installed")
     def test_the_death_of_its_caller_reaches_the_child_where_that_is_asked_for(self):

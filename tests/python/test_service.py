@@ -33,6 +33,17 @@ sys.stdin.read()
 """
 
 
+# Prints which network namespace it is in.
+NETWORK = "import os; print(os.readlink('/proc/self/ns/net'))"
+
+
+def run_without_network(*args):
+    """None: this process may not make a network namespace."""
+    if subprocess.run(["unshare", "-n", "true"], stderr=subprocess.DEVNULL).returncode:
+        return None
+    return subprocess.run(["unshare", "-n", CLI, *args], capture_output=True, text=True)
+
+
 def cli(*args, **options):
     return subprocess.run([CLI, *args], capture_output=True, text=True, **options)
 
@@ -416,6 +427,19 @@ class CommandLine(Service):
         self.assertEqual((done.returncode, done.stdout), (9, "True ['-c', '--x'] in\n"), done.stderr)
         self.assertEqual(done.stderr, "warmfork: served warm\n")
         self.assertEqual(cli("run", "-t", "num", "--", PYTHON, "-c", "import os; os.kill(os.getpid(), 9)").returncode, -9)
+
+    def test_run_in_another_network_namespace_is_cold_or_refused_and_stays_in_it(self):
+        self.start_service()
+        self.assertEqual(cli("run", "-t", "num", "--", PYTHON, "-c", "pass").returncode, 0)  # it is there
+        for backend, status in (("auto", 0), ("warm", 125)):
+            done = run_without_network("run", "-t", "num", "--explain", "--backend", backend, "--",
+                                       PYTHON, "-c", NETWORK)
+            if done is None:
+                self.skipTest("no other network namespace can be made here")
+            self.assertEqual(done.returncode, status, done.stderr)
+            self.assertRegex(done.stderr, 'namespace "?net')
+            self.assertNotIn(os.readlink("/proc/self/ns/net"), done.stdout)
+            self.assertEqual("net:" in done.stdout, status == 0, done.stdout)
 
     def test_run_says_what_does_not_exist(self):
         self.start_service()

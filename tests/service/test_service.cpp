@@ -579,6 +579,29 @@ TEST_CASE("One client's many requests do not come before another's first") {
 
 // Bad times.
 
+TEST_CASE("A client whose descriptors found no number in the service is told so") {
+    TestService service;
+    RawClient client(service.socket());
+    rlimit limit{};
+    REQUIRE(::prlimit(service.pid(), RLIMIT_NOFILE, nullptr, &limit) == 0);
+    rlimit none{0, limit.rlim_max};
+    while (std::filesystem::exists(std::filesystem::symlink_status(
+        fmt::format("/proc/{}/fd/{}", service.pid(), none.rlim_cur))))
+        ++none.rlim_cur;
+    REQUIRE(::prlimit(service.pid(), RLIMIT_NOFILE, &none, nullptr) == 0);
+    const Pipe pipe;
+    const int streams[] = {pipe.read_end.get(), pipe.write_end.get(), pipe.write_end.get()};
+    const auto body = FieldWriter().text("probe").bytes();
+    client.send(ServiceKind::run, 5, body, streams);
+    ServiceMessage answer;
+    REQUIRE(client.receive(answer) == 0);
+    CHECK(answer.kind == ServiceKind::refused);
+    CHECK(answer.id == 5);
+    CHECK(error_of(answer) == EMFILE);
+    REQUIRE(::prlimit(service.pid(), RLIMIT_NOFILE, &limit, nullptr) == 0);
+    CHECK(lease_one(client, 6).kind == ServiceKind::leased);
+}
+
 TEST_CASE("Out of descriptors it says so to the client, and serves on when some are free") {
     Settings settings;
     settings.descriptors = kFewDescriptors;

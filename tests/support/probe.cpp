@@ -316,6 +316,8 @@ void misbehave(std::string_view option) {
             library ? reinterpret_cast<Ask>(::dlsym(library, "ask_for_file")) : nullptr;
         if (!ask) std::abort();
         ask(rest.substr(0, colon).c_str(), rest.substr(colon + 1).c_str());
+    } else if (option.starts_with("load:")) {
+        if (!::dlopen(option.data() + option.find(':') + 1, RTLD_NOW)) std::abort();
     } else if (option == "atfork") {
         ::pthread_atfork([] { ++prepare_runs; }, nullptr, [] { ++child_runs; });
     } else if (option == "chatty") {

@@ -1,13 +1,17 @@
 // Which files a native image came from: those that it asked libc for, by whatever name.
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include "support/catch.hpp"
 #include "support/processes.hpp"
@@ -49,6 +53,49 @@ warmfork::Template asking(const std::string& function, const std::filesystem::pa
         probe_template(1, {"ask:" + function + ":" + path.string()}, WARMFORK_BACKEND_AUTO);
     table.wait_parked(1);
     return table;
+}
+
+/// The first image may have begun in the moment in which one of its files was written.
+void spawn_warm(warmfork::Template& table) {
+    ProbeRequest request({"exit", "0"});
+    request.request.backend = WARMFORK_BACKEND_WARM;
+    table.spawn(request.get()).wait();
+}
+
+std::filesystem::path library_of_c() {
+    Dl_info library{};
+    if (::dladdr(reinterpret_cast<void*>(&::getpid), &library) == 0) return {};
+    return library.dli_fname;
+}
+
+/// Is it, in a process of its own?
+bool is_possible(const std::function<bool()>& change) {
+    return in_an_owner([&] { return change() ? "" : "no"; }) == "";
+}
+
+/// Puts an empty directory in the place of one of the machine's, for this process and those that it
+/// starts.
+bool cover(const std::filesystem::path& directory, const Folder& folder) {
+    return ::unshare(CLONE_NEWNS) == 0 &&
+           ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+           ::mount("none", folder.path.c_str(), "tmpfs", 0, nullptr) == 0 &&
+           ::mount(folder.path.c_str(), directory.c_str(), nullptr, MS_BIND, nullptr) == 0;
+}
+
+/// Where `file`, one of the machine's, is another one or there is none.
+std::string stale_after_change(const std::filesystem::path& file, bool is_there) {
+    const Folder folder;
+    return in_an_owner([&]() -> std::string {
+        if (!cover(file.parent_path(), folder)) return "no place for it";
+        if (is_there) write(file, "");
+        warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+        spawn_warm(table);
+        if (reason_of_spawn(table) != WARMFORK_REASON_NONE) return "not warm before";
+        write(file.string() + ".new", "# \n");
+        if (reason_of_spawn(table) != WARMFORK_REASON_NONE) return "another file counts";
+        std::filesystem::rename(file.string() + ".new", file);
+        return reason_of_spawn(table) == WARMFORK_REASON_STALE ? "" : "not stale";
+    });
 }
 
 }  // namespace
@@ -149,10 +196,7 @@ TEST_CASE("The file of the time zone belongs to every image") {
     write(folder.path / "zone", "one");
     const Variable zone("TZ", folder.path / "zone");
     warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
-    // The first image may have begun in the moment in which the file was written.
-    ProbeRequest request({"exit", "0"});
-    request.request.backend = WARMFORK_BACKEND_WARM;
-    table.spawn(request.get()).wait();
+    spawn_warm(table);
     CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
     write(folder.path / "zone", "another");
     CHECK(reason_of_spawn(table) == WARMFORK_REASON_STALE);
@@ -170,4 +214,36 @@ TEST_CASE("A library that the loader would find first now makes the image stale"
     CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
     std::filesystem::copy(path, folder.path / path.filename());
     CHECK(reason_of_spawn(table) == WARMFORK_REASON_STALE);
+}
+
+TEST_CASE("A library that the loader would find first in a RUNPATH makes the image stale") {
+    // It has $ORIGIN/before as its RUNPATH, and needs libc.
+    const Folder folder;
+    const auto library = folder.path / "library.so";
+    std::filesystem::create_directory(folder.path / "before");
+    std::filesystem::copy(TEST_RUNPATH_LIBRARY, library);
+    warmfork::Template table =
+        probe_template(1, {"load:" + library.string()}, WARMFORK_BACKEND_AUTO);
+    spawn_warm(table);
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+    write(folder.path / "before" / "another", "");
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_NONE);
+    write(folder.path / "before" / library_of_c().filename(), "");
+    CHECK(reason_of_spawn(table) == WARMFORK_REASON_STALE);
+}
+
+TEST_CASE("The loader's own files and those of libc belong to every image") {
+    const std::vector<std::filesystem::path> files{
+        "/etc/ld.so.cache",
+        "/etc/ld.so.preload",
+        "/etc/localtime",
+        "/usr/lib/locale/locale-archive",
+        "/usr/share/locale/locale.alias",
+        library_of_c().parent_path() / "gconv/gconv-modules.cache"};
+    for (const auto& file : files) {
+        CAPTURE(file);
+        const Folder folder;
+        if (!is_possible([&] { return cover(file.parent_path(), folder); })) return;
+        for (const bool is_there : {true, false}) CHECK(stale_after_change(file, is_there) == "");
+    }
 }
