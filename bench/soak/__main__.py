@@ -136,8 +136,9 @@ def print_report(result, faults):
     notes = [""]
     for party, report in result["spawns"].items():
         rate = report["spawns"] / max(1, result["seconds"])
-        notes.append(f"{party}: {report['spawns']:,} spawns, {rate:.1f} a second: "
-                     + ", ".join(f"{name} {count:,}" for name, count in report["actions"].items()))
+        notes.append(f"{party}: {report['spawns']:,} spawns, {rate:.1f} a second; of each kind, and the slowest turn: "
+                     + ", ".join(f"{name} {count:,} ({report['slowest'].get(name, 0):.2f} s)"
+                                 for name, count in report["actions"].items()))
         notes.append(f"  of those that say how they were served {report['warm']:,} were warm, {report['cold']:,} cold: "
                      + ", ".join(f"{name} {count:,}" for name, count in report["reasons"].items()))
     machine = result["machine"]

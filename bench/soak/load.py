@@ -3,7 +3,7 @@
     load.py owner|client FOLDER
 
 FOLDER/PARTY has modules/, the directory of its modules that change; counts, which the soak reads (see Counts); and at
-the end reasons, why children were cold, as JSON.
+the end report: why children were cold, and how many seconds the slowest turn of each action took, as JSON.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import warmfork
 import warmfork.aio
@@ -98,7 +99,7 @@ class Party:
         self.folder = os.path.join(folder, self.name)
         self.modules = os.path.join(self.folder, "modules")
         self.counts = Counts(os.path.join(self.folder, "counts"), self.name)
-        self.reasons = collections.Counter()
+        self.reasons, self.slowest = collections.Counter(), {}
         self.random = random.Random(self.name)
         self.version = 1
         write_module(self.modules, "own", _OWN.format(self.version))
@@ -116,10 +117,12 @@ class Party:
         weights = ACTIONS[self.name]
         while not self.counts["stop"]:
             action, = self.random.choices(list(weights), weights.values())
+            began = time.monotonic()
             self.counts[action] += getattr(self, action.replace(" ", "_"))()
+            self.slowest[action] = max(self.slowest.get(action, 0), time.monotonic() - began)
         self.close()
-        with open(os.path.join(self.folder, "reasons"), "w") as file:
-            json.dump(self.reasons, file)
+        with open(os.path.join(self.folder, "report"), "w") as file:
+            json.dump({"reasons": self.reasons, "slowest": self.slowest}, file)
 
     def expect(self, what, seen, expected):
         if seen == expected:

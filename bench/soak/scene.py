@@ -52,17 +52,17 @@ class Party(Started):
         self.counts = Counts(os.path.join(folder, name, "counts"), name)
         program = os.path.join(os.path.dirname(__file__), "load.py")
         super().__init__(name, [sys.executable, program, name, folder], environment)
-        self._reasons = os.path.join(folder, name, "reasons")
+        self._report = os.path.join(folder, name, "report")
 
     def report(self):
         """Of a party that has ended."""
-        reasons = {}
-        if os.path.exists(self._reasons):
-            with open(self._reasons) as file:
-                reasons = json.load(file)
+        report = {"reasons": {}, "slowest": {}}
+        if os.path.exists(self._report):
+            with open(self._report) as file:
+                report = json.load(file)
         return {
             "spawns": self.counts.spawns(), "actions": {name: self.counts[name] for name in ACTIONS[self.name]},
-            "reasons": reasons, **{name: self.counts[name] for name in ("warm", "cold", "wrong")},
+            **{name: self.counts[name] for name in ("warm", "cold", "wrong")}, **report,
         }
 
 
