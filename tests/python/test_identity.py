@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 import unittest
+import unittest.mock
 
 import warmfork
 from support import PYTHON, TestCase
@@ -99,6 +100,13 @@ class Kept(Importing):
             with self.subTest(name):
                 template, env = self.importing(source, backend="warm")
                 self.assertEqual(self.run_in(template, "print('ran')", env).stdout, "ran\n")
+
+    def test_a_number_of_the_package_itself_is_no_process_id_however_small_that_is(self):
+        from warmfork import _kept, _observer, _owner
+
+        seen = {"warmfork._owner": _observer.Seen([1] * len(_observer.KINDS), (0, 0), (0, 0), 0)}
+        with unittest.mock.patch("os.getpid", return_value=_owner._READY_PATIENCE):
+            self.assertEqual(_kept.find_kept(seen, "", []), {})
 
     def test_the_report_tells_who_has_asked(self):
         template, _ = self.importing(HARMLESS["asks for the process id"])

@@ -27,6 +27,8 @@ _SECOND = 1_000_000_000
 _ROUNDING = 1000  # nanoseconds
 _SHIFTS = (0, -time.timezone, -time.altzone)  # of UTC taken for local time
 
+# As is what modules of this package keep: their numbers are not the process's, however small its id is.
+_OWN_PACKAGE = __name__.partition(".")[0]
 # The standard library: what of it keeps something is put right in each child, by itself or by _child.py.
 _STANDARD = frozenset(getattr(sys, "stdlib_module_names", ())) or None
 
@@ -201,8 +203,9 @@ def find_kept(seen, argument, draws, ours=()):
     put right in each child."""
     packages = {}
     for name, of_module in seen.items():
-        if not is_standard(name) and any(of_module[kind] for kind in KEPT):
-            packages.setdefault(name.partition(".")[0], []).append(of_module)
+        package = name.partition(".")[0]
+        if package != _OWN_PACKAGE and not is_standard(name) and any(of_module[kind] for kind in KEPT):
+            packages.setdefault(package, []).append(of_module)
     namespaces = {id(attributes_of(module)) for module in list(sys.modules.values())}
     searches = {
         package: _Search(sum(of_modules[1:], of_modules[0]), argument, draws or (), ours, namespaces)
