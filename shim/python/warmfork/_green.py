@@ -9,7 +9,7 @@ import time
 
 from . import _native
 
-_POLLIN = 1
+_POLLIN, _POLLOUT = 1, 4
 # Between two looks where nothing tells, in seconds: eventlet's own.
 _PAUSE = 0.01
 
@@ -52,22 +52,35 @@ class _Gevent:
 
 class _Eventlet:
     def __init__(self):
+        import selectors
+
         import eventlet
-        import eventlet.green.selectors
         import eventlet.greenio
+
+        class Selector(selectors.SelectSelector):
+            """Of those who wait for several descriptors: communicate(), and multiprocessing's connections."""
+
+            def _select(_self, readers, writers, _exceptional, timeout=None):
+                return (*self._wait_any(readers, writers, timeout), [])
 
         self.sleep = eventlet.sleep
         self.open = eventlet.greenio.GreenPipe
-        self.selector = eventlet.green.selectors.SelectSelector
+        self.selector = Selector
 
     def wait_readable(self, descriptor, timeout):
-        # Not by its hub, which has one reader a number, also of files that were closed long ago.
+        return bool(self._wait_any([descriptor], [], timeout)[0])
+
+    def _wait_any(self, readers, writers, timeout):
+        # Not by its hub, which has one reader a number, also of files that were closed long ago. A pool has two of
+        # its results: who handles them, and who looks after the workers.
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not _native.poll_now(descriptor, _POLLIN):
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
+        self.sleep(0)  # who asks again and again for what another reads lets that one run
+        while True:
+            readable = [descriptor for descriptor in readers if _native.poll_now(descriptor, _POLLIN)]
+            writable = [descriptor for descriptor in writers if _native.poll_now(descriptor, _POLLOUT)]
+            if readable or writable or (deadline is not None and time.monotonic() >= deadline):
+                return readable, writable
             self.sleep(_PAUSE)
-        return True
 
     def watch(self, _pid, _statuses):
         """eventlet leaves children to who has started them."""
