@@ -18,11 +18,13 @@ class _Gevent:
     def __init__(self):
         import gevent
         import gevent.fileobject
+        import gevent.monkey
         import gevent.os
         import gevent.select
         import gevent.selectors
 
         self._gevent = gevent
+        self.close = gevent.monkey.get_original("os", "close")
         self.sleep = gevent.sleep
         self.open = gevent.fileobject.FileObject
         self.selector = gevent.selectors.GeventSelector
@@ -63,6 +65,7 @@ class _Eventlet:
             def _select(_self, readers, writers, _exceptional, timeout=None):
                 return (*self._wait_any(readers, writers, timeout), [])
 
+        self.close = os.close
         self.sleep = eventlet.sleep
         self.open = eventlet.greenio.GreenPipe
         self.selector = Selector

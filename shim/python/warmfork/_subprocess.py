@@ -5,6 +5,7 @@ reads the arguments of private calls that are not its own. So the functions are 
 that are private the parameters are checked, once.
 """
 
+import os
 import subprocess
 import types
 from importlib.util import module_from_spec
@@ -42,6 +43,17 @@ def _is_own(kind):
     return True
 
 
+class _Os(types.ModuleType):
+    """os, with another function to close descriptors."""
+
+    def __init__(self, close):
+        super().__init__(os.__name__)
+        self.close = close
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
 def _anew(green):
     """The module made anew from its source, over what the process has now of the modules that it imports."""
     specification = getattr(subprocess, "__spec__", None)
@@ -54,6 +66,9 @@ def _anew(green):
     if green is not None:
         module.io = types.SimpleNamespace(open=green.open, TextIOWrapper=module.io.TextIOWrapper)
         module._PopenSelector = green.selector
+        # gevent 25.8 and newer close a descriptor when other green threads have run: whoever reads a pipe to its end
+        # right after it has closed the other one would wait for itself.
+        module.os = _Os(green.close)
     return module
 
 
