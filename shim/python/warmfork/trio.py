@@ -19,6 +19,8 @@ from ._owner import Popen
 __all__ = ["open_process", "run_process"]
 
 _TEXT_OPTIONS = ("universal_newlines", "text", "encoding", "errors", "bufsize")
+# What it takes for a command that needs a shell, and for none that does not.
+_TEXT = (str, bytes) if tuple(map(int, trio.__version__.split(".")[:2])) >= (0, 27) else str
 # How long a cancelled child has between SIGTERM and SIGKILL, in seconds: trio's.
 _PATIENCE = 5
 
@@ -42,9 +44,9 @@ def _refuse_text(options):
 async def open_process(command, *, stdin=None, stdout=None, stderr=None, **options):
     """As trio.lowlevel.open_process. Raises what it raises, and warmfork.Error."""
     _refuse_text(options)
-    if isinstance(command, str) and not options.get("shell"):
+    if isinstance(command, _TEXT) and not options.get("shell"):
         raise TypeError("command must be a sequence (not a string) if shell=False")
-    if not isinstance(command, str) and options.get("shell"):
+    if not isinstance(command, _TEXT) and options.get("shell"):
         raise TypeError("command must be a string (not a sequence) if shell=True")
     wanted = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
     streams = dict.fromkeys(wanted)
