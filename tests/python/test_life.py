@@ -36,7 +36,7 @@ class Life(TestCase):
             "print(len(set(key)) > 600, position, has_normal, r.random(), r.normal(), r.random())"
         )
         command = [sys.executable, "-c", program]
-        with self.template(["numpy"], backend="warm", spares=2) as template:
+        with self.template(["numpy.random"], backend="warm", spares=2) as template:
             drawn = [template.run(command, capture_output=True, text=True).stdout.split() for _ in range(4)]
         self.assertEqual({tuple(line[:3]) for line in drawn}, {("True", "624", "0")})
         self.assertEqual(len({tuple(line[3:]) for line in drawn}), 4)

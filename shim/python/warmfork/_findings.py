@@ -12,8 +12,9 @@ from ._errors import Unsuitable
 # What these read by programs comes to be a cache that they write, and cold children read.
 _HARMLESS_PROGRAMS = ("matplotlib.font_manager",)
 # When the first last looked at resolv.conf, which it does again after a while; the name of the semaphore by which the
-# second has tried whether there are any, and which is gone.
-_HARMLESS_MODULES = ("eventlet.support.greendns", "joblib._multiprocessing_helpers")
+# second has tried whether there are any, and which is gone; the time that the third writes into comments of the C
+# code which it generates (scipy imports it by looking through all of numpy).
+_HARMLESS_MODULES = ("eventlet.support.greendns", "joblib._multiprocessing_helpers", "numpy.f2py.rules")
 # Libraries that keep a state of their own, of which they make ids.
 _LIBRARIES_WITH_STATE = ("libuuid.so",)
 _LIBRARY_KINDS = ("process id", "thread id", "time", "random bytes")
