@@ -16,6 +16,8 @@ constexpr long kAnonymousInodes = 0x09041934;  // ANON_INODE_FS_MAGIC of linux/m
 // gets neighbours.
 constexpr int kTwinDistance = 97;
 
+constexpr rlim_t kFewNumbers = 256;
+
 bool has_inode_of_its_own(int number) {
     struct statfs status;
     return ::fstatfs(number, &status) < 0 || status.f_type != kAnonymousInodes;
@@ -26,7 +28,10 @@ bool has_inode_of_its_own(int number) {
 int lowest_kept_number() {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
-    return static_cast<int>(std::min<rlim_t>(768, limit.rlim_cur / 4 * 3));
+    // A template takes about 16: of few numbers a quarter would be none for its spares.
+    const rlim_t lowest =
+        limit.rlim_cur < kFewNumbers ? limit.rlim_cur / 2 : limit.rlim_cur / 4 * 3;
+    return static_cast<int>(std::min<rlim_t>(768, lowest));
 }
 
 KeptDescriptor::KeptDescriptor(Descriptor descriptor) {

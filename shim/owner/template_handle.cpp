@@ -70,9 +70,16 @@ std::vector<ProcessIdentity> identities_of(const std::vector<Spawned>& spawned) 
 /// Is it a limit of this process, or what it is, that keeps it from starting a template? A cold
 /// child needs none.
 bool is_in_the_way_of_templates(const Failure& failure) {
-    constexpr std::array kErrors{EFBIG, EMFILE, ENFILE, ENOTSUP};
+    constexpr std::array kErrors{EFBIG, EMFILE, ENFILE, ENOTSUP, ETOOMANYREFS};
     return failure.stage == Stage::launch &&
            std::find(kErrors.begin(), kErrors.end(), failure.error_number) != kErrors.end();
+}
+
+/// A cold child takes fewer of them, and none by a socket, where the kernel counts those of all
+/// processes of the user.
+bool is_lack_of_descriptors(const Failure& failure) {
+    constexpr std::array kErrors{EMFILE, ENFILE, ETOOMANYREFS};
+    return std::find(kErrors.begin(), kErrors.end(), failure.error_number) != kErrors.end();
 }
 
 }  // namespace
@@ -337,6 +344,8 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
             ret_cold = {WARMFORK_REASON_GATE, failure->text};
         else if (failure->stage == Stage::fork)
             ret_cold = {WARMFORK_REASON_FORK, failure->text};
+        else if (is_lack_of_descriptors(*failure))
+            ret_cold = {WARMFORK_REASON_LIMITS, failure->text};
         return failure;
     }
 }

@@ -121,7 +121,12 @@ Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
         return parked >= count;
     };
     while (true) {
-        if (!wait_until(lock, deadline, [&] { return spares_.size() >= count; })) break;
+        const auto are_there = [&] { return spares_.size() >= count; };
+        if (!wait_until(lock, deadline, [&] { return are_there() || lacks_descriptors_; })) break;
+        if (!are_there())
+            return make_failure(Stage::descriptors, EMFILE,
+                                "no number is free for the connection to a parked child: children "
+                                "are forked when they are needed. Raise the limit on open files");
         const bool is_asleep = commands_->peer_sleeps();
         if (is_asleep && commands_->drained() && have_parked()) return {};
         // It has slept through a hand-off, for which nobody has rung.

@@ -83,3 +83,48 @@ TEST_CASE("With few descriptors to be had children are cold") {
         CHECK((served == "none" || served == "limits" || served == "owner-changed"));
     }
 }
+
+TEST_CASE(
+    "With a limit of 64 files two templates have parked children, and more say why they have "
+    "none") {
+    CHECK(in_an_owner([]() -> std::string {
+              const rlimit few{64, 64};
+              ::setrlimit(RLIMIT_NOFILE, &few);
+              std::vector<warmfork::Template> tables;
+              try {
+                  for (int i = 0; i < 8; ++i) {
+                      tables.push_back(probe_template(1));
+                      tables.back().wait_parked(1);
+                  }
+                  return "there is room for all";
+              } catch (const warmfork::Error& error) {
+                  if (tables.size() < 2) return "not two";
+                  return error.error_number() == EMFILE ? "" : error.what();
+              }
+          }) == "");
+}
+
+TEST_CASE("Where few numbers are free the child is cold, and not an error") {
+    CHECK(in_an_owner([]() -> std::string {
+              set_limit(RLIMIT_NOFILE, 256);
+              warmfork::Template table = probe_template(0, {}, WARMFORK_BACKEND_AUTO);
+              table.wait_ready();
+              ProbeRequest request({"exit", "0"});
+              // From then on there is a keeper.
+              request.request.backend = WARMFORK_BACKEND_COLD;
+              if (table.spawn(request.get()).wait() != 0) return "failed cold";
+              request.request.backend = WARMFORK_BACKEND_AUTO;
+              if (table.spawn(request.get()).wait() != 0) return "failed warm";
+              std::vector<warmfork::Descriptor> taken;
+              while (warmfork::Descriptor one{::open("/dev/null", O_RDWR | O_CLOEXEC)})
+                  taken.push_back(std::move(one));
+              std::string reasons;
+              for (int free = 1; free < 9; ++free) {
+                  taken.pop_back();  // one is for the wait
+                  warmfork::Process child = table.spawn(request.get());
+                  if (child.wait() != 0) return "failed";
+                  reasons += child.reason() == WARMFORK_REASON_LIMITS ? 'c' : 'w';
+              }
+              return reasons.starts_with('c') && reasons.ends_with('w') ? "" : reasons;
+          }) == "");
+}

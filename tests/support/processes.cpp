@@ -12,6 +12,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "owner/kept_descriptor.hpp"
+
 using warmfork::Descriptor;
 
 std::vector<int> children_of(pid_t pid) {
@@ -59,10 +61,11 @@ bool has_ended(const Descriptor& pidfd) {
 
 bool is_keeper_socket(int number) {
     // Of all sockets that this process may hold when a test has ended it is the only one that is
-    // connected and lies at a high number.
+    // connected and lies at a number of the shim's own.
     sockaddr_storage peer;
     socklen_t size = sizeof peer;
-    return number > 500 && ::getpeername(number, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+    return number >= warmfork::lowest_kept_number() &&
+           ::getpeername(number, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
 }
 
 void spin(int rounds) {
