@@ -1,6 +1,7 @@
 """What the Python tests share: a leak guard around every test, and cold reference runs."""
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -28,6 +29,7 @@ def children():
 
 def descriptors():
     found = {}
+    lowest_kept = min(500, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
     for number in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{number}")
@@ -35,7 +37,7 @@ def descriptors():
             continue
         # Files of /proc are kept by the shim for the life of the process, as are the sockets of the keeper and
         # of the service, and what tells that a file of the service's images has changed.
-        is_kept = int(number) > 500 and target.startswith(("socket:", "anon_inode:inotify"))
+        is_kept = int(number) >= lowest_kept and target.startswith(("socket:", "anon_inode:inotify"))
         # So is libffi by itself, from the first function of Python's on that ctypes makes one of C's.
         is_kept = is_kept or os.path.basename(target).startswith("libffi.so")
         if not target.startswith("/proc/") and not is_kept:

@@ -150,3 +150,27 @@ class Served(Commands, ServiceTestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class Confined(TestCase):
+    """As in a container whose filter knows no newer system call, with little to be had."""
+
+    def run_in(self, sandbox, *options):
+        confined = os.path.join(os.path.dirname(CLI), "warmfork-confined")
+        command = [CLI, "run", "--explain", *options, "--preload", "json", "--", PYTHON, "-c", "import json; print(json)"]
+        done = subprocess.run([confined, "--older", sandbox, *command], capture_output=True, text=True)
+        if done.returncode == 77 or "warmfork-confined" in done.stderr:
+            self.skipTest(done.stderr)
+        return done
+
+    def test_a_command_is_warm_with_few_files_a_small_shared_memory_and_a_file_system_that_is_read_only(self):
+        done = self.run_in("--narrow")
+        self.assertEqual((done.returncode, done.stderr), (0, "warmfork: served warm\n"))
+        self.assertIn("json/__init__.py", done.stdout)
+
+    def test_a_command_in_a_directory_that_may_not_be_entered_is_cold(self):
+        done = self.run_in("--unreadable")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("json/__init__.py", done.stdout)
+        self.assertIn("served cold: cannot enter the directory", done.stderr)
+        self.assertEqual(self.run_in("--unreadable", "--backend", "warm").returncode, 125)

@@ -1,23 +1,33 @@
 /* Runs a command under what container engines allow by default, for tests of what may not be asked
  * there: a seccomp filter like Docker's, and of root's capabilities those that Docker leaves.
  *
- *     warmfork-confined [--older] [--without NAME]... COMMAND [ARGUMENT]...
+ *     warmfork-confined [--older] [--without NAME]... [--narrow | --unreadable]
+ *         COMMAND [ARGUMENT]...
  *
- * --older: as profiles that know none of the newer system calls. --without: this one too is answered
- * with EPERM; NAME is one of the table `more`. Status 77: there is no seccomp here.
+ * --older: as profiles that know none of the newer system calls. --without: this one too is
+ * answered with EPERM; NAME is one of the table `more`. --narrow: the file system is read-only but
+ * for an empty /tmp and a /dev/shm of 256 KiB, 64 files may be open, and files are made for their
+ * owner alone and may not be executed (umask 0177, which only root can work with). --unreadable: so
+ * too, but for the umask; instead the working directory may not be entered, and root is not let in
+ * everywhere. Status 77: there is no seccomp here, or this process may not mount.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -108,12 +118,12 @@ static int install_filter(void) {
 }
 
 /* Of the first 32 capabilities those that Docker leaves to root, and none of the others. */
-static int leave_capabilities(void) {
-    const unsigned kept = 1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FSETID |
-                          1u << CAP_FOWNER | 1u << CAP_MKNOD | 1u << CAP_NET_RAW |
-                          1u << CAP_SETGID | 1u << CAP_SETUID | 1u << CAP_SETPCAP |
-                          1u << CAP_NET_BIND_SERVICE | 1u << CAP_SYS_CHROOT | 1u << CAP_KILL |
-                          1u << CAP_AUDIT_WRITE;
+static int leave_capabilities(bool is_let_in) {
+    const unsigned let_in = is_let_in ? 1u << CAP_DAC_OVERRIDE : 0;
+    const unsigned kept = let_in | 1u << CAP_CHOWN | 1u << CAP_FSETID | 1u << CAP_FOWNER |
+                          1u << CAP_MKNOD | 1u << CAP_NET_RAW | 1u << CAP_SETGID |
+                          1u << CAP_SETUID | 1u << CAP_SETPCAP | 1u << CAP_NET_BIND_SERVICE |
+                          1u << CAP_SYS_CHROOT | 1u << CAP_KILL | 1u << CAP_AUDIT_WRITE;
     if (geteuid() != 0) return 0;
     for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; ++capability)
         if (capability > 31 || !(kept >> capability & 1))
@@ -125,6 +135,27 @@ static int leave_capabilities(void) {
     data[0].permitted &= kept;
     data[0].inheritable = data[1].effective = data[1].permitted = data[1].inheritable = 0;
     return (int)syscall(SYS_capset, &header, data);
+}
+
+/* For this process and what it starts. */
+static int narrow_files(void) {
+    struct mount_attr read_only = {.attr_set = MOUNT_ATTR_RDONLY};
+    struct mount_attr writable = {.attr_clr = MOUNT_ATTR_RDONLY};
+    if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+        mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &read_only, sizeof read_only) ||
+        mount_setattr(AT_FDCWD, "/proc", 0, &writable, sizeof writable) ||
+        mount("none", "/tmp", "tmpfs", 0, "mode=1777") ||
+        mount("none", "/dev/shm", "tmpfs", 0, "mode=1777,size=256k"))
+        return -1;
+    const struct rlimit files = {64, 64};
+    return setrlimit(RLIMIT_NOFILE, &files);
+}
+
+/* A directory that even root may not enter without CAP_DAC_OVERRIDE. */
+static int enter_closed_directory(void) {
+    char name[] = "/tmp/closed-XXXXXX";
+    if (!mkdtemp(name) || chdir(name)) return -1;
+    return chmod(name, 0);
 }
 
 static int number_of(const char* name) {
@@ -139,10 +170,15 @@ int main(int argc, char** argv) {
     add((struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0));
     answer(SECCOMP_RET_ERRNO | ENOSYS);
     load(offsetof(struct seccomp_data, nr));
+    bool is_narrow = false, is_unreadable = false;
     int next = 1;
     for (; next < argc && argv[next][0] == '-'; ++next)
         if (strcmp(argv[next], "--older") == 0)
             refuse_all(of_older, sizeof of_older / sizeof *of_older);
+        else if (strcmp(argv[next], "--narrow") == 0)
+            is_narrow = true;
+        else if (strcmp(argv[next], "--unreadable") == 0)
+            is_unreadable = true;
         else if (strcmp(argv[next], "--without") == 0 && next + 1 < argc)
             refuse(number_of(argv[++next]), EPERM);
         else
@@ -151,10 +187,13 @@ int main(int argc, char** argv) {
     refuse_all(by_default, sizeof by_default / sizeof *by_default);
     refuse_new_namespaces();
     answer(SECCOMP_RET_ALLOW);
-    if (install_filter() || leave_capabilities()) {
+    if (((is_narrow || is_unreadable) && narrow_files()) ||
+        (is_unreadable && enter_closed_directory()) || install_filter() ||
+        leave_capabilities(!is_unreadable)) {
         perror("warmfork-confined");
         return 77;
     }
+    if (is_narrow) umask(0177);
     execvp(argv[next], argv + next);
     perror(argv[next]);
     return 127;
