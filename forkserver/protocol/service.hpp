@@ -12,7 +12,7 @@ namespace warmfork {
 inline constexpr std::uint32_t kServiceMagic = 0x63767357;  // "Wsvc"
 
 /// Raised whenever a message changes; both ends say theirs first and refuse another by name.
-inline constexpr std::uint16_t kServiceVersion = 2;
+inline constexpr std::uint16_t kServiceVersion = 3;
 
 /// The meaning of a number never changes.
 enum class ServiceKind : std::uint16_t {

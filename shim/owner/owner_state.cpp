@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -137,6 +138,7 @@ std::string find_change_of_process(const OwnerState& then, const OwnerState& now
         return std::string("the owner's ") + name + " has changed" + since;
     if (then.core_dump_filter != now.core_dump_filter)
         return "the owner's filter of core dumps has changed" + since;
+    if (then.host_name != now.host_name) return "the host's name has changed" + since;
     const bool is_own = parent == Parent::owner;
     if (is_own && then.session != now.session)
         return "the owner has moved to another session" + since;
@@ -186,6 +188,12 @@ bool read_root(OwnerState& state) {
     return true;
 }
 
+std::string read_host_name() {
+    utsname names{};
+    ::uname(&names);
+    return std::string(names.nodename) + "\n" + names.domainname;
+}
+
 /// Returns what cannot be read, or an empty text.
 std::string read_files(OwnerState& state, const ProcFiles& files) {
     if (!files.are_intact()) return "files of /proc, which cannot be opened";
@@ -213,6 +221,7 @@ OwnerState read_state(const ProcFiles& files) {
     state.nice = ::getpriority(PRIO_PROCESS, 0);
     state.process_group = ::getpgrp();
     state.session = ::getsid(0);
+    state.host_name = read_host_name();
     for (std::uint32_t resource = 0; resource < kResourceLimitCount; ++resource)
         ::getrlimit(static_cast<__rlimit_resource>(resource), &state.limits[resource]);
     const long affinity_size =
@@ -276,7 +285,7 @@ void visit_parts(State& state, Visit visit) {
 template <typename State, typename Visit>
 void visit_texts(State& state, Visit visit) {
     visit(state.unknown), visit(state.credentials), visit(state.cgroup);
-    visit(state.security_label), visit(state.core_dump_filter);
+    visit(state.security_label), visit(state.core_dump_filter), visit(state.host_name);
 }
 
 }  // namespace

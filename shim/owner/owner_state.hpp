@@ -43,6 +43,7 @@ struct OwnerState {
     std::string cgroup;
     std::string security_label;  ///< of AppArmor, SELinux or Smack
     std::string core_dump_filter;
+    std::string host_name;  ///< and the domain's, which modules and libraries keep
     std::uint64_t root_mount = 0, root_device = 0, root_inode = 0;
     Namespaces namespaces{};  ///< by inode; 0: the kernel has none of that kind
     TaskSettings settings{};

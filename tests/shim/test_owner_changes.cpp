@@ -179,6 +179,18 @@ TEST_CASE("A namespace that the owner has entered since makes it cold") {
     }
 }
 
+TEST_CASE("Another name of the host, which modules keep, makes it cold") {
+    const auto rename = [](std::string_view name) {
+        return ::sethostname(name.data(), name.size()) == 0;
+    };
+    // In a namespace of its own, whose name is nobody else's.
+    if (!is_possible([&] { return ::unshare(CLONE_NEWUTS) == 0 && rename("before"); })) return;
+    CHECK(in_an_owner([&] {
+              REQUIRE(::unshare(CLONE_NEWUTS) == 0);
+              return cold_after([&] { REQUIRE(rename("after")); });
+          }) == "");
+}
+
 TEST_CASE("A setting of the task that a warm child would not have makes it cold") {
     using Change = std::function<bool()>;
     const std::map<std::string, Change> changes{
