@@ -153,13 +153,14 @@ def less(usage, other):
 class Measurement:
     """Of one tool, with a template that has learned from it."""
 
-    def __init__(self, workplace, preload, cli):
-        self._place, self._preload = workplace, preload
+    def __init__(self, workplace, tool, cli):
+        self._place, self._tool = workplace, tool
         self._warm = [cli, "run", "-t", NAME, "--backend", "warm", "--", *workplace.command]
 
     def _serve(self, body):
         """body(run_warm), beside a service."""
-        service = Service({"learn": True, "preload": self._preload}, self._place.environment)
+        definition = {"learn": True, "preload": self._tool.preload, "allow": self._tool.allow}
+        service = Service(definition, self._place.environment)
         environment = {**self._place.environment, "WARMFORK_SOCKET": service.address}
         try:
             return body(lambda: self._place.run(self._warm, environment))
@@ -214,7 +215,7 @@ class Measurement:
 
 def measure_tool(tool, cli, count, step):
     with tempfile.TemporaryDirectory(prefix="warmfork-bench-") as folder:
-        measurement = Measurement(Workplace(tool, os.path.realpath(folder)), tool.preload, cli)
+        measurement = Measurement(Workplace(tool, os.path.realpath(folder)), tool, cli)
         measurement.learn()
         different = measurement.check()
         return {**measurement.measure(count, step), "differences": different}

@@ -14,6 +14,7 @@ class Tool:
     files: dict = field(default_factory=dict)
     setup: tuple = ()
     package: str = ""  # of Debian; empty: named as the row
+    allow: tuple = ()  # of what its template has otherwise, and this command does not use
     preload: tuple = ()  # of tools that end by os._exit, and so do not say what they have imported
 
 
@@ -67,7 +68,7 @@ TOOLS = (
          {"settings.py": _SETTINGS}, package="python3-django"),
     Tool("hg", ("hg",), ("log",), {"file": "text\n"},
          (("hg", "init"), ("hg", "commit", "-q", "-A", "-u", "user", "-d", "0 0", "-m", "first")), package="mercurial"),
-    Tool("pip", ("pip3", "pip"), ("list", "--disable-pip-version-check"), package="python3-pip"),
+    Tool("pip", ("pip3", "pip"), ("list", "--disable-pip-version-check"), package="python3-pip", allow=("directory:pip",)),
     Tool("ipython", ("ipython3", "ipython"), ("--no-banner", "-c", "print(6 * 7)"), package="ipython3"),
     Tool("sphinx", ("sphinx-build",), ("-q", ".", "out"), {"conf.py": 'project = "x"\n', "index.rst": "Title\n=====\n\nText.\n"},
          package="python3-sphinx"),

@@ -10,7 +10,7 @@
 namespace warmfork {
 
 /// Raised whenever PreloadInterface changes.
-inline constexpr std::uint32_t kPreloadVersion = 6;
+inline constexpr std::uint32_t kPreloadVersion = 7;
 inline constexpr const char* kPreloadSymbol = "warmfork_preload_interface";
 
 /// One registration by pthread_atfork; each function may be null.
@@ -28,6 +28,7 @@ struct OpenedFile {
     const char* path;  ///< absolute
     std::uint64_t device, inode;
     std::int64_t size, modified, changed;
+    const char* name;  ///< relative to the working directory; null: by no such name
 };
 
 /// A directory whose names were read, as they were when that happened first.
@@ -35,6 +36,7 @@ struct ListedDirectory {
     const char* path;      ///< absolute
     std::uint32_t listed;  ///< what for: kListedNames and the like
     ListingDigest digest;
+    const char* name;  ///< as of OpenedFile
 };
 
 /// What was read while the image was made. The pointers are good for the life of the process.
@@ -50,8 +52,15 @@ struct RecordedReads {
 };
 
 /// What a program can ask about the process it runs in, and about the moment: a copy that it keeps
-/// is wrong in a child.
-enum Asked : std::uint32_t { kAskedProcess, kAskedThread, kAskedClock, kAskedRandom, kAskedKinds };
+/// is wrong in a child; of the working directory: in one that has another.
+enum Asked : std::uint32_t {
+    kAskedProcess,
+    kAskedThread,
+    kAskedClock,
+    kAskedRandom,
+    kAskedDirectory,
+    kAskedKinds
+};
 
 /// Where a library has called for something of that.
 struct Asker {

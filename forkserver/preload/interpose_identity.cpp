@@ -1,6 +1,6 @@
-// The calls of libc by which a program asks which process and thread it is and what time it is, and
-// draws random bytes; passed on and noted with who called. And those by which it limits which
-// system calls it may make.
+// The calls of libc by which a program asks which process and thread it is, in which directory and
+// at what time, and draws random bytes; passed on and noted with who called. And those by which it
+// limits which system calls it may make.
 #include <dlfcn.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -62,6 +62,11 @@ INTERPOSE_QUESTION(int, gettimeofday, (timeval * ret_time, void* zone), (ret_tim
                    kAskedClock)
 INTERPOSE_QUESTION(int, timespec_get, (timespec * ret_time, int base), (ret_time, base),
                    kAskedClock)
+
+INTERPOSE_QUESTION(char*, getcwd, (char* ret_path, size_t size), (ret_path, size), kAskedDirectory)
+INTERPOSE_QUESTION(char*, __getcwd_chk, (char* ret_path, size_t size, size_t room),
+                   (ret_path, size, room), kAskedDirectory)
+INTERPOSE_QUESTION(char*, get_current_dir_name, (), (), kAskedDirectory)
 
 // Only the time of day: Python asks for the other clocks whenever it takes a lock.
 EXPORT int clock_gettime(clockid_t clock, timespec* ret_time) noexcept {

@@ -121,17 +121,34 @@ bool make_absolute(int directory, const char* path, char (&ret_path)[4096]) {
     return true;
 }
 
+/// The path itself where what it leads to depends on the working directory; else null.
+const char* name_in_directory(int directory, const char* path) {
+    leave_links_of_the_kernel(directory, path);
+    if (directory != AT_FDCWD || path[0] == '/') return nullptr;
+    return path[0] ? path : ".";
+}
+
 bool is_of_the_kernel(const char* path) {
     for (const char* prefix : {"/proc/", "/sys/", "/dev/"})
         if (std::strncmp(path, prefix, std::strlen(prefix)) == 0) return true;
     return false;
 }
 
-void add_file(const char* path, const struct stat& status) {
+/// Of what is known by a full path already.
+void add_name(const char*& kept, const char* name) {
+    if (!name || kept) return;
+    kept = keep(name);
+    if (!kept) has_all_files = false;
+}
+
+/// `name`: in the working directory, or null.
+void add_file(const char* path, const char* name, const struct stat& status) {
     std::size_t slot;
-    if (find(
-            path, file_slots, 2 * kMostFiles, [](std::size_t i) { return files[i].path; }, slot))
+    if (const std::size_t known = find(
+            path, file_slots, 2 * kMostFiles, [](std::size_t i) { return files[i].path; }, slot)) {
+        add_name(files[known - 1].name, name);
         return;
+    }
     const char* kept = file_count < kMostFiles ? keep(path) : nullptr;
     if (!kept) {
         has_all_files = false;
@@ -142,11 +159,13 @@ void add_file(const char* path, const struct stat& status) {
                            status.st_ino,
                            status.st_size,
                            nanoseconds(status.st_mtim),
-                           nanoseconds(status.st_ctim)};
+                           nanoseconds(status.st_ctim),
+                           nullptr};
     file_slots[slot] = static_cast<std::uint32_t>(file_count);
+    add_name(files[file_count - 1].name, name);
 }
 
-void add_listing(const char* path, const ListingDigest& digest) {
+void add_listing(const char* path, const char* name, const ListingDigest& digest) {
     std::size_t slot;
     if (const std::size_t known = find(
             path, listing_slots, 2 * kMostListings, [](std::size_t i) { return listings[i].path; },
@@ -155,6 +174,7 @@ void add_listing(const char* path, const ListingDigest& digest) {
         ListedDirectory& listing = listings[known - 1];
         if (listing.listed == 0) listing.digest = digest;
         listing.listed |= lists_for;
+        add_name(listing.name, name);
         return;
     }
     const char* kept = listing_count < kMostListings ? keep(path) : nullptr;
@@ -162,8 +182,9 @@ void add_listing(const char* path, const ListingDigest& digest) {
         has_all_files = false;
         return;
     }
-    listings[listing_count++] = {kept, lists_for, digest};
+    listings[listing_count++] = {kept, lists_for, digest, nullptr};
     listing_slots[slot] = static_cast<std::uint32_t>(listing_count);
+    add_name(listings[listing_count - 1].name, name);
 }
 
 }  // namespace
@@ -220,7 +241,7 @@ void note_file(int directory, const char* path, const struct stat* status) {
     if ((!status || S_ISREG(status->st_mode)) && make_absolute(directory, path, absolute) &&
         !is_of_the_kernel(absolute)) {
         ::pthread_mutex_lock(&lock);
-        add_file(absolute, status ? *status : absent);
+        add_file(absolute, name_in_directory(directory, path), status ? *status : absent);
         ::pthread_mutex_unlock(&lock);
     }
     errno = error;
@@ -238,7 +259,7 @@ void note_listing(int directory, const char* path, int descriptor) {
         const bool is_read = read_listing(descriptor, digest);
         ::pthread_mutex_lock(&lock);
         if (is_read)
-            add_listing(absolute, digest);
+            add_listing(absolute, name_in_directory(directory, path), digest);
         else
             has_all_files = false;
         ::pthread_mutex_unlock(&lock);

@@ -90,7 +90,8 @@ enum class FrameKind : std::uint16_t {
     reported = 21,  ///< id: request; payload: JSON text
     variables =
         22,  ///< read while preloading; values: 1, all of them; payload: strings, before ready
-    shadowable = 23,  ///< payload: "module=file" each, before ready
+    shadowable = 23,  ///< payload: "module=file" each, and what depends on the directory: see
+                      ///< template/image.hpp; before ready
     stale = 24,       ///< payload: text: what has changed
     looked = 25,      ///< id: request; values: 1, it was up to date after the request was made
 };

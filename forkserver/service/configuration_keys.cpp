@@ -73,8 +73,8 @@ bool is_hook(std::string_view text) {
 
 bool is_exception(std::string_view text) {
     return std::ranges::any_of(
-        std::array<std::string_view, 6>{
-            "thread:", "descriptor:", "mapping:", "identity:", "output:", "program:"},
+        std::array<std::string_view, 7>{
+            "thread:", "descriptor:", "mapping:", "identity:", "output:", "program:", "directory:"},
         [&](std::string_view kind) { return text.starts_with(kind) && text.size() > kind.size(); });
 }
 
@@ -115,7 +115,7 @@ TemplateKey make_allow_key() {
     TemplateKey key = make_key(
         "allow", [](auto& definition) -> auto& { return definition.allow; },
         TextList{{"\"thread:COMM\", \"descriptor:PREFIX\", \"mapping:PREFIX\", or \"identity:\", "
-                  "\"output:\" or \"program:\" with a module",
+                  "\"output:\", \"program:\" or \"directory:\" with a module",
                   is_exception},
                  "[\"thread:jemalloc\"]"},
         Layering::added);

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string_view>
@@ -16,6 +17,9 @@
 
 namespace warmfork {
 namespace {
+
+// Each is compared at each spawn.
+constexpr std::size_t kMostNames = 256;
 
 std::int64_t nanoseconds(const statx_timestamp& time) {
     return warmfork::nanoseconds(timespec{time.tv_sec, time.tv_nsec});
@@ -30,6 +34,23 @@ void add_mapped_files(ImageFacts& facts) {
             continue;
         facts.sources.insert(line.substr(path));
     }
+}
+
+/// What was read by a path relative to the working directory.
+void add_names(const RecordedReads& reads, ImageFacts& facts) {
+    std::set<std::string> names;
+    const auto add = [&](const char* name, const char* path) {
+        if (name && std::string_view(path).ends_with(name))
+            names.insert(std::string("./") + name + "=" + path);
+    };
+    for (std::size_t i = 0; i < reads.file_count; ++i)
+        add(reads.files[i].name, reads.files[i].path);
+    for (std::size_t i = 0; i < reads.listing_count; ++i)
+        if (const ListedDirectory& directory = reads.listings[i]; directory.listed != 0)
+            add(directory.name, directory.path);
+    // Too many: as if it had kept the directory itself.
+    if (names.size() > kMostNames) names = {".=" + std::filesystem::current_path().string()};
+    facts.shadowable.insert(names.begin(), names.end());
 }
 
 }  // namespace
@@ -58,6 +79,21 @@ std::int64_t process_start_time() {
     return nanoseconds(now) - nanoseconds(since_boot) + ticks * tick;
 }
 
+std::string dependence_of(std::string_view entry) {
+    if (!entry.starts_with('.')) return {};
+    entry = entry.substr(0, entry.find('='));
+    if (!entry.starts_with("./")) entry.remove_prefix(1);
+    return std::string("directory:").append(entry);
+}
+
+std::vector<std::string> dependences_of(const std::set<std::string>& shadowable) {
+    std::vector<std::string> dependences;
+    for (const std::string& entry : shadowable)
+        if (std::string dependence = dependence_of(entry); !dependence.empty())
+            dependences.push_back(std::move(dependence));
+    return dependences;
+}
+
 void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts) {
     const RecordedReads reads = preload.stop_recording();
     for (std::size_t i = 0; i < reads.variable_count; ++i)
@@ -65,6 +101,7 @@ void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts) {
     if (!reads.has_all_variables) facts.reads_all_variables = true;
     facts.has_all_files = reads.has_all_files;
     facts.began = reads.resumed;
+    add_names(reads, facts);
     for (std::size_t i = 0; i < reads.file_count; ++i) {
         const OpenedFile& file = reads.files[i];
         if (file.inode == 0) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "preload/interface.hpp"
@@ -33,7 +34,8 @@ struct ImageFacts {
     std::set<std::string> variables;  ///< of the environment, read while preloading
     bool reads_all_variables = false;
     /// Modules that a file beside the script would have been imported instead of: "name=its own
-    /// file".
+    /// file". And what a child in another directory has otherwise: "./name=file", which was opened
+    /// or looked for by that relative path; ".module=directory", which the module keeps.
     std::set<std::string> shadowable;
     /// Files that were opened for reading or asked about, as they were then.
     std::map<std::string, FileStamp> opened;
@@ -55,6 +57,12 @@ struct ImageFacts {
 
 /// When this process was started, in nanoseconds of the real-time clock, at most 10 ms too early.
 [[nodiscard]] std::int64_t process_start_time();
+
+/// By what an entry of ImageFacts::shadowable that depends on the directory can be allowed:
+/// "directory:MODULE" or "directory:./NAME"; empty: it does not.
+[[nodiscard]] std::string dependence_of(std::string_view entry);
+/// Of all of them.
+[[nodiscard]] std::vector<std::string> dependences_of(const std::set<std::string>& shadowable);
 
 /// Adds what the preload library has recorded, the files that are mapped, and what libc and the
 /// loader have read by themselves.

@@ -32,7 +32,8 @@ std::size_t resident_kilobytes() {
 }  // namespace
 
 std::string make_report(std::span<const int> own, double fork_microseconds,
-                        const Freshness& freshness, std::span<const SpareFact> spares, Host& host) {
+                        const Freshness& freshness, std::span<const SpareFact> spares,
+                        const std::vector<std::string>& directory, Host& host) {
     Json threads = Json::array();
     for (const ThreadFact& fact : list_threads())
         threads.push_back({{"id", fact.id}, {"name", fact.name}});
@@ -52,6 +53,7 @@ std::string make_report(std::span<const int> own, double fork_microseconds,
                 {"threads", std::move(threads)},
                 {"descriptors", std::move(descriptors)},
                 {"findings", std::move(findings)},
+                {"directory", directory},
                 {"mappings", count_mappings()},
                 {"resident_kb", resident_kilobytes()},
                 {"fork_us", fork_microseconds},
@@ -64,10 +66,10 @@ std::string make_report(std::span<const int> own, double fork_microseconds,
         report["host"] = Json::parse(more, nullptr, false);
     std::string text = report.dump(-1, ' ', false, Json::error_handler_t::replace);
     if (text.size() <= kMaximumReportSize) return text;
-    for (const char* large : {"host", "findings", "descriptors", "threads", "spares"})
+    for (const char* large : {"host", "findings", "directory", "descriptors", "threads", "spares"})
         report[large] = Json::array();
     report["left_out"] =
-        "host, findings, descriptors, threads and spares: the report would be too large";
+        "host, findings, directory, descriptors, threads and spares: the report would be too large";
     return report.dump();
 }
 

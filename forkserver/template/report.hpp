@@ -3,6 +3,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "template/freshness.hpp"
 #include "template/host.hpp"
@@ -16,10 +17,10 @@ struct SpareFact {
 };
 
 /// A JSON object: threads, descriptors (all but warmfork's `own`, sorted), mappings, resident
-/// memory, the last fork's time, what is watched for changes, what was found and allowed, and under
-/// "host" the host's own JSON. At most a frame's payload.
+/// memory, the last fork's time, what is watched for changes, what was found and allowed, what
+/// depends on the `directory`, and under "host" the host's own JSON. At most a frame's payload.
 [[nodiscard]] std::string make_report(std::span<const int> own, double fork_microseconds,
                                       const Freshness& freshness, std::span<const SpareFact> spares,
-                                      Host& host);
+                                      const std::vector<std::string>& directory, Host& host);
 
 }  // namespace warmfork

@@ -30,6 +30,14 @@ std::span<std::byte> ring_bytes(std::byte* bytes, std::size_t size) {
     return {bytes, size};
 }
 
+std::set<std::string> without_allowed(std::set<std::string> shadowable, const AllowList& allowed) {
+    std::erase_if(shadowable, [&](const std::string& entry) {
+        const std::string dependence = dependence_of(entry);
+        return !dependence.empty() && allowed.finding(dependence);
+    });
+    return shadowable;
+}
+
 }  // namespace
 
 TemplateServer::TemplateServer(Connection connection, const PreloadInterface& preload, Host& host,
@@ -86,7 +94,7 @@ void TemplateServer::describe_image() {
         send();
     };
     add_strings(FrameKind::variables, facts_.variables, facts_.reads_all_variables);
-    add_strings(FrameKind::shadowable, facts_.shadowable, false);
+    add_strings(FrameKind::shadowable, without_allowed(facts_.shadowable, check_.allowed()), false);
     freshness_.watch(facts_, origin_.base ? &origin_.base->freshness_ : nullptr);
     static_cast<void>(is_fresh());
 }
@@ -178,8 +186,8 @@ void TemplateServer::set_range(const FrameHeader& header) {
 }
 
 void TemplateServer::report(const FrameHeader& header) {
-    const std::string json =
-        make_report(own_descriptors(), fork_microseconds_, freshness_, spare_facts(), host_);
+    const std::string json = make_report(own_descriptors(), fork_microseconds_, freshness_,
+                                         spare_facts(), dependences_of(facts_.shadowable), host_);
     outbox_.add(make_frame(FrameKind::reported, header.id), std::as_bytes(std::span(json)));
 }
 

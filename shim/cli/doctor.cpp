@@ -65,6 +65,13 @@ void print_findings(const Json& report) {
                    finding["text"].get<std::string>());
 }
 
+void print_directory(const Json& report) {
+    if (!report.contains("directory") || report["directory"].empty()) return;  // of an older one
+    fmt::print(heading(),
+               "\nas in the template's directory; another child is cold unless allowed\n");
+    for (const Json& entry : report["directory"]) fmt::print("  {}\n", entry.get<std::string>());
+}
+
 void print_asked(const Json& host) {
     if (!host.contains("asked") || host["asked"].empty()) return;
     fmt::print(heading(), "\nasked for, and kept nowhere that can be seen\n");
@@ -102,6 +109,7 @@ void print_report(const Json& report) {
                    descriptor["target"].get<std::string>(),
                    descriptor["hazardous"].get<bool>() ? "  (allowed)" : "");
     print_findings(report);
+    print_directory(report);
     if (report.contains("host") && report["host"].is_object()) {
         print_imports(report["host"]);
         print_failed(report["host"]);

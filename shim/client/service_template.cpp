@@ -202,11 +202,10 @@ ColdReason ServiceTemplate::select(const Request& request, PythonCommand& ret_co
 
 ColdReason ServiceTemplate::find_reason(const Request& request, const PythonCommand& command,
                                         LeasedImage& image) {
-    if (!facts_.is_python) return find_descriptor_reason(request, image.descriptors());
-    return find_image_reason(request, command,
-                             {static_cast<pid_t>(image.facts().pid), image.descriptors(),
-                              image.shadowable(), image.facts().directory},
-                             shadows_);
+    const ImageTraits traits{static_cast<pid_t>(image.facts().pid), image.descriptors(),
+                             image.shadowable(), image.facts().directory};
+    if (!facts_.is_python) return find_common_reason(request, traits);
+    return find_image_reason(request, command, traits, shadows_);
 }
 
 /// A child of the service has its ids, groups and limits.

@@ -59,7 +59,7 @@ enum warmfork_reason {
     WARMFORK_REASON_GATE = 10,         /* the template is not safe to fork */
     WARMFORK_REASON_FORK = 11,         /* the template could not fork */
     WARMFORK_REASON_STALE = 12,        /* a file that the image came from has changed */
-    WARMFORK_REASON_SHADOWED = 13,     /* the child would import another file than a preloaded module's */
+    WARMFORK_REASON_SHADOWED = 13,     /* the child would find another file than preloading has found */
     WARMFORK_REASON_UNRESPONSIVE = 14, /* the template is not ready or does not answer in time, or what was
                                           started as one is none */
     WARMFORK_REASON_COUNT = 15
@@ -110,7 +110,8 @@ struct warmfork_template_options {
     const char *const *allow;       /* exceptions from the fork-safety gate: "thread:COMM",
                                        "descriptor:PREFIX" of what /proc/self/fd shows,
                                        "mapping:PREFIX" of what /proc/self/maps shows, or
-                                       "identity:", "output:", "program:" with a MODULE */
+                                       "identity:", "output:", "program:", "directory:" with a MODULE,
+                                       or "directory:./NAME" */
     /* Python, "module:function": called in the template before each fork, and in each child right
      * before its program. What the first raises is printed, what the second raises ends the child. */
     const char *before_fork, *in_child;

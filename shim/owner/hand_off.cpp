@@ -4,9 +4,11 @@
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 
@@ -51,8 +53,6 @@ std::vector<std::string> import_path(const Request& request, const PythonCommand
     return path;
 }
 
-}  // namespace
-
 ColdReason find_descriptor_reason(const Request& request, std::span<const int> image_descriptors) {
     const std::vector<std::int32_t>& targets = request.contents().descriptor_targets;
     for (int number : image_descriptors)
@@ -62,9 +62,43 @@ ColdReason find_descriptor_reason(const Request& request, std::span<const int> i
     return {};
 }
 
+bool is_same_or_absent(const std::string& one, const std::string& other) {
+    struct stat status;
+    if (::lstat(one.c_str(), &status) == 0) return is_same_file(one, other);
+    return errno == ENOENT && ::lstat(other.c_str(), &status) < 0 && errno == ENOENT;
+}
+
+/// Preloading has looked into its directory, or keeps it: what would it have found in the child's?
+ColdReason find_directory_reason(const Request& request, const ModuleFiles& shadowable) {
+    // No module's name begins like these.
+    for (auto entry = shadowable.lower_bound("."); entry != shadowable.end(); ++entry) {
+        const auto& [name, path] = *entry;
+        if (!name.starts_with('.')) break;
+        if (name.starts_with("./")) {
+            if (is_same_or_absent(request.directory() + name.substr(1), path)) continue;
+            return {WARMFORK_REASON_SHADOWED,
+                    "preloading has read or looked for " + name.substr(2) +
+                        ", which is not the same in the child's directory"};
+        }
+        if (is_same_file(request.directory(), path)) continue;
+        const std::string who = name == "." ? "preloading" : "the module " + name.substr(1);
+        return {WARMFORK_REASON_SHADOWED,
+                who + " depends on the directory that it was imported in, " + path +
+                    ", and the child's is another one"};
+    }
+    return {};
+}
+
+}  // namespace
+
+ColdReason find_common_reason(const Request& request, const ImageTraits& image) {
+    if (ColdReason reason = find_descriptor_reason(request, image.descriptors)) return reason;
+    return find_directory_reason(request, image.shadowable);
+}
+
 ColdReason find_image_reason(const Request& request, const PythonCommand& command,
                              const ImageTraits& image, ShadowSearch& shadows) {
-    if (ColdReason reason = find_descriptor_reason(request, image.descriptors)) return reason;
+    if (ColdReason reason = find_common_reason(request, image)) return reason;
     if (has_relative_path(command, request.environment()) &&
         !is_same_file(request.directory(), image.directory))
         return {WARMFORK_REASON_ENVIRONMENT,

@@ -245,10 +245,9 @@ ColdReason find_selection(const Request& request, bool is_python, const std::str
 ColdReason TemplateHandle::find_reason(const Request& request, const PythonCommand& command,
                                        TemplateProcess& process) {
     const std::vector<int> descriptors = process.image_descriptors();
-    if (!is_python_ || is_unchecked_) return find_descriptor_reason(request, descriptors);
-    return find_image_reason(
-        request, command, {process.pid(), descriptors, process.shadowable(), process.directory()},
-        shadows_);
+    const ImageTraits image{process.pid(), descriptors, process.shadowable(), process.directory()};
+    if (!is_python_ || is_unchecked_) return find_common_reason(request, image);
+    return find_image_reason(request, command, image, shadows_);
 }
 
 /// Why no child of the template would be what a cold one of this moment is, or an empty text.

@@ -55,9 +55,10 @@ PyObject* observe(PyObject*, PyObject*) {
         return static_cast<unsigned long long>(
             __atomic_load_n(&asked->counts[kind], __ATOMIC_RELAXED));
     };
-    return Py_BuildValue("KKKKLLLL", count(kAskedProcess), count(kAskedThread),
+    return Py_BuildValue("KKKKKLLLL", count(kAskedProcess), count(kAskedThread),
                          count(kAskedClock) - own_questions, count(kAskedRandom),
-                         faults_of_children(), size_of_output(), real, monotonic);
+                         count(kAskedDirectory), faults_of_children(), size_of_output(), real,
+                         monotonic);
 }
 
 PyObject* drawn(PyObject*, PyObject*) {
@@ -84,8 +85,8 @@ PyObject* list_for(PyObject*, PyObject* what) {
     const unsigned long listed = PyLong_AsUnsignedLong(what);
     if (PyErr_Occurred()) return nullptr;
     const PreloadInterface* preload = find_preload();
-    return PyLong_FromUnsignedLong(
-        preload ? preload->list_for(static_cast<std::uint32_t>(listed)) : listed);
+    return PyLong_FromUnsignedLong(preload ? preload->list_for(static_cast<std::uint32_t>(listed))
+                                           : listed);
 }
 
 PyObject* forget_listing(PyObject*, PyObject* path) {

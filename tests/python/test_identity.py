@@ -136,6 +136,86 @@ class Kept(Importing):
         self.assertEqual((done.stdout, done.stderr), ("(True, True) warm\n", ""))
 
 
+# Modules that are other ones where they are imported in another directory: (source, name by which that is allowed).
+IN_DIRECTORY = {
+    "the directory": ("import os\nVALUE = os.getcwd()", "directory:kept"),
+    "in bytes": ("import os\nVALUE = os.fsdecode(os.getcwdb())\nOTHER = [os.getcwdb()]", "directory:kept"),
+    "a path in it": ("import os\nVALUE = os.path.abspath('log')", "directory:kept"),
+    "a path object in it": ("import pathlib\nPATH = pathlib.Path('log').absolute()\nVALUE = str(PATH)[1:]", "directory:kept"),
+    "a default": ("import os\ndef f(where=os.getcwd()): return where\nVALUE = f()[1:]", "directory:kept"),
+    "a file that is there": ("VALUE = open('file').read()", "directory:./file"),
+    "a file by the kernel's link": ("VALUE = open('/proc/self/cwd/file').read()", "directory:./file"),
+    "whether a file is there": ("import os\nVALUE = os.path.exists('only')", "directory:./only"),
+    "a listing": ("import os\nVALUE = sorted(os.listdir())", "directory:./."),
+}
+
+
+class Directory(Importing):
+    def setUp(self):
+        super().setUp()
+        self.other = self.folder({"file": "of another", "only": ""})
+
+    def importing(self, source, **options):
+        template, env = super().importing(source, **options)
+        with open(os.path.join(self.work, "file"), "w") as file:
+            file.write("of the template")
+        return template, env
+
+    def served(self, template, env, directory):
+        """How the spawn was served, and what the child has."""
+        command = [PYTHON, "-c", "import kept; print(kept.VALUE)"]
+        with template.popen(command, env=env, cwd=directory, stdout=subprocess.PIPE, text=True) as child:
+            return child.backend, child.communicate()[0], child.reason_code, child.reason
+
+    def test_a_child_has_what_is_in_its_own(self):
+        for name, (source, allowed) in IN_DIRECTORY.items():
+            with self.subTest(name):
+                template, env = self.importing(source)
+                value = {
+                    directory: subprocess.run(
+                        [PYTHON, "-c", "import kept; print(kept.VALUE)"], env=env, cwd=directory, capture_output=True,
+                        text=True,
+                    ).stdout
+                    for directory in (self.work, self.other)
+                }
+                self.assertEqual(self.served(template, env, self.work), ("warm", value[self.work], "none", ""))
+                *served, reason = self.served(template, env, self.other)
+                self.assertEqual(served, ["cold", value[self.other], "shadowed"])
+                self.assertIn("kept" if allowed == "directory:kept" else allowed[len("directory:./"):], reason)
+                self.assertEqual(template.report()["directory"], [allowed])
+                template, env = self.importing(source, allow=[allowed])
+                self.assertEqual(self.served(template, env, self.other)[0], "warm")
+
+    def test_where_nothing_differs_it_is_warm(self):
+        for source in (
+            "import os\nVALUE = os.path.exists('neither')",
+            "import os\nos.getcwd()\nVALUE = os.path.dirname(__file__)",
+            "VALUE = open('same').read()",
+        ):
+            with self.subTest(source):
+                template, env = self.importing(source)
+                for directory in (self.work, self.other):
+                    path = os.path.join(directory, "same")
+                    if not os.path.lexists(path):
+                        os.symlink(__file__, path)
+                for directory in (self.work, self.other):
+                    self.assertEqual(self.served(template, env, directory)[0], "warm")
+
+    def test_what_is_known_to_keep_it_has_the_childs(self):
+        folder = self.folder({"rich.py": "import os\n_IMPORT_CWD = os.path.abspath(os.getcwd())\n"})
+        env = {**os.environ, "PYTHONPATH": folder}
+        template = self.template(["rich"], env=env, backend="warm")
+        command = [PYTHON, "-c", "import rich; print(rich._IMPORT_CWD)"]
+        self.assertEqual(template.run(command, env=env, cwd="/usr", capture_output=True, text=True).stdout, "/usr\n")
+
+    def test_a_template_in_the_root_directory(self):
+        folder = self.folder({"kept.py": "import os\nVALUE = os.path.abspath('log')\n"})
+        env = {**os.environ, "PYTHONPATH": folder}
+        template = self.template(["kept"], env=env, cwd="/")
+        self.assertEqual(self.served(template, env, "/")[:2], ("warm", "/log\n"))
+        self.assertEqual(self.served(template, env, self.other)[:2], ("cold", f"{self.other}/log\n"))
+
+
 class Generators(Importing):
     def draws(self, source, program):
         """What each of three warm children and two cold ones prints, as lists."""

@@ -109,6 +109,15 @@ class Freshness(Layers):
             self.assertEqual(self.run_python(template, SHOW), f"old new{number}")
         self.assertEqual(self.imports("base_part"), 1)
 
+    def test_what_a_base_has_looked_for_in_its_directory_counts_for_a_layer(self):
+        self.write_module("base_part", "old", "import os\nVALUE = os.path.exists('flag')\n")
+        self.write("elsewhere/flag", "")
+        self.start_service()
+        top = self.open(backend="auto")
+        self.assertEqual(self.run_python(top, "import base_part; print(base_part.VALUE)"), "False")
+        with top.popen([PYTHON, "-c", "pass"], cwd=self.path("elsewhere")) as child:
+            self.assertEqual((child.wait(), child.reason_code), (0, "shadowed"))
+
     def test_an_edit_of_a_bases_file_imports_both(self):
         self.start_service()
         base, top = self.open("base"), self.open("top")
@@ -313,7 +322,8 @@ class Images(Layers):
         self.start_service()
         program = "import sys; print(sys.modules['top_part'].VALUE, sys.path)"
         expected = self.run_python(self.open("base"), "import sys; print(sys.path)")
-        self.assertEqual(self.run_python(self.open(), program), f"{self.path('elsewhere')} {expected}")
+        done = self.run_python(self.open(), program, cwd=self.path("elsewhere"))
+        self.assertEqual(done, f"{self.path('elsewhere')} {expected}")
 
     def test_memory_is_the_bases(self):
         size = 64 << 20

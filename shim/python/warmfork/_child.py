@@ -31,6 +31,11 @@ _written_by_python = {}
 _written_by_c = {}
 _in_child = None
 _image_ignored = 0
+# Modules that keep the directory under a name of theirs and nowhere else, and what they keep where there is none.
+KEEP_DIRECTORY = (
+    ("multiprocessing.process", "ORIGINAL_DIR", None), ("rich", "_IMPORT_CWD", ""),
+    ("pip._vendor.rich", "_IMPORT_CWD", ""),
+)
 _path_added = ()
 _path_removed = ()
 _streams = ()
@@ -38,6 +43,7 @@ _are_all_on_pipes = False
 _generators = None
 _multiprocessing = None
 _logging = None
+_directory_keepers = ()  # as KEEP_DIRECTORY, with the module itself
 _keeps_moment = False
 _threading = None
 _preloaded = ()
@@ -135,7 +141,7 @@ def remember_image(
     NoGenerators."""
     global _image_path, _image_ignored, _streams, _generators, _image_executable, _in_child
     global _preloaded, _multiprocessing, _threading, _path_added, _path_removed
-    global _written_by_python, _written_by_c, _logging, _keeps_moment
+    global _written_by_python, _written_by_c, _logging, _directory_keepers, _keeps_moment
     _preloaded = tuple(name for name in preloaded if "=" not in name)
     _in_child = in_child
     _image_path = sys.path[:]
@@ -153,7 +159,8 @@ def remember_image(
     _generators = generators
     _multiprocessing = sys.modules.get("multiprocessing.process")
     _logging = sys.modules.get("logging")
-    _keeps_moment = _logging is not None or _multiprocessing is not None
+    _directory_keepers = [(sys.modules[name], *kept) for name, *kept in KEEP_DIRECTORY if name in sys.modules]
+    _keeps_moment = _logging is not None or bool(_directory_keepers)
     if _MULTIPROCESSING in sys.modules:
         module = sys.modules[_MULTIPROCESSING]
         module.prepare_rehearsal()
@@ -321,14 +328,15 @@ def name_program(names, path, is_input):
 
 
 def take_moment():
-    """What the standard library has kept of the moment of its import. The directory is the child's by now."""
+    """What modules that are known to it have kept of the moment of their import. The directory is the child's by
+    now."""
     if _logging is not None:
         _logging._startTime = time.time_ns() if type(_logging._startTime) is int else time.time()
-    if _multiprocessing is not None:
+    for module, name, without_directory in _directory_keepers:
         try:
-            _multiprocessing.ORIGINAL_DIR = os.path.abspath(os.getcwd())
+            setattr(module, name, os.path.abspath(os.getcwd()))
         except OSError:
-            _multiprocessing.ORIGINAL_DIR = None
+            setattr(module, name, without_directory)
 
 
 def _importer_of(path):

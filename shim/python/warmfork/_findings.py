@@ -1,12 +1,13 @@
 """What the gate is to be asked about: what preloading has done that each child would do anew, or have otherwise.
 
 A finding is a name, "identity:MODULE", "output:MODULE" or "program:MODULE", by which it can be allowed, and a text.
+The directory is for each spawn to ask about: a child in the same one has nothing otherwise.
 """
 
 import os
 import sys
 
-from . import _kept, _native
+from . import _child, _kept, _native
 from ._errors import Unsuitable
 
 # What these read by programs comes to be a cache that they write, and cold children read.
@@ -17,12 +18,14 @@ _HARMLESS_PROGRAMS = ("matplotlib.font_manager",)
 _HARMLESS_MODULES = ("eventlet.support.greendns", "joblib._multiprocessing_helpers", "numpy.f2py.rules")
 # Libraries that keep a state of their own, of which they make ids.
 _LIBRARIES_WITH_STATE = ("libuuid.so",)
-_LIBRARY_KINDS = ("process id", "thread id", "time", "random bytes")
+_LIBRARY_KINDS = ("process id", "thread id", "time", "random bytes", "directory")
 _LONGEST_OUTPUT = 80
+_PUT_RIGHT = [(name, attribute) for name, attribute, _ in _child.KEEP_DIRECTORY]
 
 
 class Findings:
-    """found: [(name, text)]. asked: [(module, kinds)], of what is not kept as far as can be seen. libraries:
+    """found: [(name, text)]. in_directory: names of modules that keep the directory of the template, or a path in it.
+    asked: [(module, kinds)], of what is not kept as far as can be seen. libraries:
     [(path, kinds)], of which nobody can see what they keep."""
 
     def __init__(self, observer, draws, ours, began):
@@ -32,6 +35,7 @@ class Findings:
         for name, names in _kept.find_kept(observer.seen, observer.argument, draws, ours).items():
             kept.setdefault(name, {}).update(names)
         self.found, self.asked, self.libraries = [], [], []
+        self.in_directory = _take_directory(kept)
         self._add_modules(observer.seen, kept)
         if _has_children():
             self.found.append(("program:", "a program that was started while preloading still runs"))
@@ -60,6 +64,19 @@ class Findings:
                 self.asked.append((name, kinds))
 
 
+def _take_directory(kept):
+    """Takes it out of what is kept; returns the names of the modules that each child does not have put right."""
+    names = []
+    for name, attributes in list(kept.items()):
+        rest = {attribute: kind for attribute, kind in attributes.items() if kind != "directory"}
+        if any((name, attribute) not in _PUT_RIGHT for attribute in attributes.keys() - rest.keys()):
+            names.append(name)
+        kept[name] = rest
+        if not rest:
+            del kept[name]
+    return names
+
+
 def _has_children():
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -81,7 +98,8 @@ def leave_to_children(observer, name):
     if seen is None:
         return
     kept = _kept.find_kept({name: seen}, observer.argument, _native.drawn()).get(name, {})
-    done = [f"it keeps the {kind}" for kind in kept.values()]
+    # Its directory is among what it is prepared for: see _main_module.py.
+    done = [f"it keeps the {kind}" for kind in kept.values() if kind != "directory"]
     done += [what for kind, what in (("output", "it writes something"), ("program", "it starts a program")) if seen[kind]]
     if done:
         sys.modules.pop(name, None)

@@ -33,7 +33,7 @@ _OWN_PACKAGE = __name__.partition(".")[0]
 _STANDARD = frozenset(getattr(sys, "stdlib_module_names", ())) or None
 
 
-KEPT = ("process id", "thread id", "time", "random bytes", "arguments")
+KEPT = ("process id", "thread id", "time", "random bytes", "directory", "arguments")
 
 
 def attributes_of(module):
@@ -79,16 +79,20 @@ class _Search:
         self._arguments = argument if seen["arguments"] else None
         self._pid = os.getpid() if seen["process id"] or seen["thread id"] else None
         self._drawn = _forms_of(draws) if seen["random bytes"] else ()
-        self._seeks = self._arguments or self._pid or self._drawn or seen["time"]
+        self._directory = _current_directory() if seen["directory"] else None
+        self._seeks = self._arguments or self._pid or self._drawn or self._directory or seen["time"]
 
     def find(self, name):
         """{name in the module: kind of what is kept there}."""
         found = {}
+        if self._directory == "/":  # every path begins with it
+            found["__name__"] = "directory"
+        own = os.path.dirname(attributes_of(sys.modules.get(name.partition(".")[0])).get("__file__") or "")
         for attribute, value in list(attributes_of(sys.modules[name]).items()) if self._seeks else ():
             if attribute.startswith("__") and attribute.endswith("__"):
                 continue
             for part in self._below(value, name):
-                kind = self._kind_of(part)
+                kind = self._kind_of(part) or ("directory" if self._is_in_directory(part, own) else None)
                 if kind:
                     found.setdefault(attribute, kind)
         return found
@@ -136,6 +140,15 @@ class _Search:
             return False
         return value[0] == os.fsencode(self._arguments)
 
+    def _is_in_directory(self, value, own):
+        """Is it the path of the directory, or of something in it that is no part of the package itself? own: where
+        that lies."""
+        if self._directory in (None, "/"):
+            return False
+        path = _path_of(value)
+        is_own = own.startswith(self._directory + "/") and (path + "/").startswith(own + "/")
+        return path == self._directory or path.startswith(self._directory + "/") and not is_own
+
     def _is_pid(self, value, kind):
         if kind is int:
             return value == self._pid
@@ -171,6 +184,24 @@ class _Search:
         if kind.__name__ == "UUID" and kind.__module__ == "uuid":
             return _without_version(value.int) in self._drawn
         return kind in (int, str, bytes, bytearray) and (bytes(value) if kind is bytearray else value) in self._drawn
+
+
+def _path_of(value):
+    """Of a text or of an object of pathlib's; "" of others."""
+    kind = type(value)
+    if kind is bytes:
+        return os.fsdecode(value)
+    if kind is str:
+        return value
+    paths = attributes_of(sys.modules.get("pathlib")).get("PurePath")
+    return str(value) if paths is not None and isinstance(value, paths) else ""
+
+
+def _current_directory():
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed: nobody keeps what nobody gets
+        return None
 
 
 def _without_version(number):

@@ -11,7 +11,7 @@ from . import _native
 from ._listings import Listings
 
 # What is counted; all but the last as _native.observe has them.
-KINDS = ("process id", "thread id", "time", "random bytes", "program", "output", "arguments")
+KINDS = ("process id", "thread id", "time", "random bytes", "directory", "program", "output", "arguments")
 _PROGRAM, _OUTPUT = KINDS.index("program"), KINDS.index("output")
 # What starts programs of which it is known what they read: {module: (attribute that has the function, or "", its
 # name)}. `uname -p` says nothing that changes while the machine runs; `ldconfig -p` shows ld.so.cache, which belongs

@@ -369,7 +369,8 @@ class Template:
     backend: the default for popen and run. allow: exceptions from the fork-safety gate,
     "thread:NAME", "descriptor:PREFIX" or "mapping:PREFIX"; and "identity:MODULE", "output:MODULE" or
     "program:MODULE", of a module that keeps what it took from the process that imports it (its id, the time, the
-    arguments, random bytes), that writes something when it is imported, or for which a program is started.
+    arguments, random bytes), that writes something when it is imported, or for which a program is started;
+    "directory:MODULE" or "directory:./NAME", of what is not the same in a child's directory.
 
     on_stale: what a spawn does after a file that the image came from has changed: "cold" (until a new
     image is ready), "wait" for it, or "serve" the old image meanwhile.

@@ -273,6 +273,11 @@ def _describe(start, path, missed, described=()):
     )
 
 
+def _kept_directories(findings):
+    """Where the modules are whose children have something else in another directory: see ImageFacts."""
+    return [os.fsencode(f".{name}={os.getcwd()}") for name in findings.in_directory]
+
+
 def _lies_where_its_name_says(name, file):
     """Else a finder of somebody's own has found it, which no file on the search path comes before: distutils
     from within setuptools."""
@@ -575,7 +580,7 @@ def _preload(start):
         _child,
         before_fork,
         _report(times, refusals.failed, learned, findings),
-        (list(variables.names), variables.all, *description),
+        (list(variables.names), variables.all, *description[:-1], description[-1] + _kept_directories(findings)),
         os.fsencode(learned.log) if learned else b"",
         obstacle,
         [(os.fsencode(name), text.encode(errors="replace")) for name, text in findings.found],
