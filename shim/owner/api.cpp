@@ -124,6 +124,7 @@ Outcome define_images(const warmfork_template_options& options, ImageSet::Defini
                                 "installed?");
         images.python_path =
             options.python_path ? copy_strings(options.python_path) : std::vector<std::string>{"."};
+        images.names_search_path = options.python_path != nullptr;
         images.preload = copy_strings(options.preload);
         images.options = copy_strings(options.python_options);
         if (options.before_fork) images.before_fork = options.before_fork;

@@ -101,10 +101,12 @@ Selection ImageSet::plain_selection() {
 }
 
 /// Where the modules are looked for first: as the owner does it, but where the image's PYTHONPATH
-/// is another one that comes in place of the owner's. Nothing where an option keeps the interpreter
-/// from the user's paths.
+/// is another one that comes in place of the owner's. Nothing where an option of a request keeps
+/// the interpreter from the user's paths; one of the definition's keeps nobody from the path that
+/// it names itself.
 std::vector<std::string> ImageSet::search_path_for(const Image& image) const {
-    if (image.is_isolated) return {};
+    const bool is_defined_so = images_.front()->is_isolated && definition_.names_search_path;
+    if (image.is_isolated && !is_defined_so) return {};
     std::vector<std::string> path = python_path_in(image.environment);
     if (path == owners_path_) return definition_.python_path;
     for (const std::string& entry : definition_.python_path)

@@ -44,6 +44,7 @@ class ImageSet {
         std::vector<std::string> arguments;  ///< native: behind the program
         std::string package;                 ///< Python: where the package warmfork lies
         std::vector<std::string> python_path, preload;
+        bool names_search_path = false;     ///< `python_path` is not just the directory
         std::vector<std::string> options;   ///< Python: of the first image
         std::string before_fork, in_child;  ///< hooks, "module:function"; empty: none
         bool nested = false;                ///< each child keeps a twin of the template

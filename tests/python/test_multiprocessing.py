@@ -311,6 +311,9 @@ class Rehearsals(TestCase):
                 os.listdir("/proc/self/fd"),
             )
 
+        main = sys.modules["__main__"]
+        self.addCleanup(sys.modules.__setitem__, "__main__", main)
+        sys.modules["__main__"] = type(sys)("__main__")  # a template's comes from no file
         warmfork.multiprocessing.prepare_rehearsal()
         current, key = process.current_process(), process.current_process().authkey
         self.addCleanup(setattr, current, "authkey", key)

@@ -12,7 +12,7 @@ PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(warmfork.__file__)))
 
 PROGRAM = f"""
 import os, sys
-sys.path.insert(0, {PACKAGES!r})
+sys.path[:0] = {PACKAGES!r}, os.path.dirname(os.path.abspath(__file__))
 import multiprocessing, warmfork, warmfork.multiprocessing
 def leave(expected):
     sys.exit(3 if sys.path[0] == expected else 1)
@@ -22,7 +22,7 @@ def start_another(name):
     child.join()
     sys.exit(child.exitcode + 1)
 if __name__ == "__main__":
-    context = warmfork.get_context(["json"])
+    context = warmfork.get_context(["beside"])
     def started(target, *args):
         child = context.Process(target=target, args=args)
         child.start()
@@ -39,7 +39,7 @@ if __name__ == "__main__":
 
 class OwnPath(TestCase):
     def outcome(self, backend, *options):
-        folder = self.folder({"program.py": PROGRAM})
+        folder = self.folder({"program.py": PROGRAM, "beside.py": ""})
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         done = subprocess.run(
             [PYTHON, *options, os.path.join(folder, "program.py")], cwd="/", capture_output=True, text=True,
@@ -48,10 +48,10 @@ class OwnPath(TestCase):
         return done.stdout.splitlines(), done.stderr
 
     def test_warm_and_cold_children_find_it_too(self):
-        cases = [("warm", ()), ("warm", ("-I",)), ("warm", ("-S", "-B"))]
+        cases = [("warm", ()), ("warm", ("-I",)), ("warm", ("-S", "-B")), ("warm", ("-E",))]
         cases += [("cold", options) for options in ((), ("-I",), ("-E",), ("-S",))]
         if sys.version_info >= (3, 11):
-            cases.append(("cold", ("-P",)))
+            cases += [("warm", ("-P",)), ("cold", ("-P",))]
         for kind, options in cases:
             with self.subTest(kind, options=options):
                 lines, errors = self.outcome("cold" if kind == "cold" else "auto", *options)
