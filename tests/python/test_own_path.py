@@ -14,10 +14,10 @@ PROGRAM = f"""
 import os, sys
 sys.path[:0] = {PACKAGES!r}, os.path.dirname(os.path.abspath(__file__))
 import multiprocessing, warmfork, warmfork.multiprocessing
-def leave(expected):
-    sys.exit(3 if sys.path[0] == expected else 1)
+def leave(*expected):
+    sys.exit(3 if (sys.path[0], tuple(sys.flags)) == expected else 1)
 def start_another(name):
-    child = multiprocessing.get_context(name).Process(target=leave, args=({PACKAGES!r},))
+    child = multiprocessing.get_context(name).Process(target=leave, args=({PACKAGES!r}, tuple(sys.flags)))
     child.start()
     child.join()
     sys.exit(child.exitcode + 1)
@@ -28,7 +28,7 @@ if __name__ == "__main__":
         child.start()
         child.join()
         return child.backend, child.exitcode, *([child.reason] if os.environ["WARMFORK_BACKEND"] == "auto" else [])
-    print(started(leave, {PACKAGES!r}), started(start_another, "warmfork"), started(start_another, "spawn"))
+    print(started(leave, {PACKAGES!r}, tuple(sys.flags)), started(start_another, "warmfork"), started(start_another, "spawn"))
     with context.Pool(1) as pool:
         print(pool.map(abs, [-1]))
     with warmfork.Template(["json"]) as template:
