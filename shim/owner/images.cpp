@@ -186,6 +186,8 @@ void ImageSet::adopt(Image& image, Process process) {
 Outcome ImageSet::restart(Image& image) {
     Process process;
     if (Outcome failure = start_process(image, process)) return failure;
+    // It opens at once: no child need be cold meanwhile.
+    if (process->was_twin()) image.restarting = {};
     adopt(image, std::move(process));
     return {};
 }

@@ -85,7 +85,8 @@ Outcome TemplateProcess::launch(const LaunchPlan& plan) {
         return Failure{Stage::launch, ENOTSUP, 0,
                        "no template can serve this process: " + obstacle};
     stopping_point("owner.before-launch");
-    if (!take_over_twin(plan, memfd))
+    was_twin_ = take_over_twin(plan, memfd);
+    if (!was_twin_)
         if (Outcome failure = start_program(plan, memfd)) return failure;
     stopping_point("owner.launched");
     could_look_ = can_look_at(process_.pid);

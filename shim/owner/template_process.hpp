@@ -90,6 +90,8 @@ class TemplateProcess {
     const OwnerState& state_at_start() const { return state_at_start_; }
     /// Could its owner look at it when it was started? See can_look_at.
     bool could_look() const { return could_look_; }
+    /// Had it nothing to import, as it was a nested template's twin?
+    bool was_twin() const { return was_twin_; }
     const std::vector<std::string>& environment_at_start() const { return environment_; }
 
     /// The directory that it was started in.
@@ -270,6 +272,7 @@ class TemplateProcess {
     KeptDescriptor shown_segment_;
     OwnerState state_at_start_;
     bool could_look_ = false;
+    bool was_twin_ = false;
     Born extended_;       ///< of a layer: the child that it was, until it has ended
     Descriptor started_;  ///< likewise: where that says that it has its command
     Outcome not_started_;

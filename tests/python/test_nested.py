@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import unittest
+import unittest.mock
 from concurrent.futures import ProcessPoolExecutor
 
 import warmfork
@@ -150,6 +151,16 @@ class Nested(TestCase):
             self.assertEqual((seen_parent, maker), (parent, template.pid))
             parent = pid
         self.assertEqual(len(done.stdout.splitlines()), 4)
+
+    def test_one_that_learns_is_open_at_once_at_every_depth(self):
+        learns = 'nested=True, learn=True, name="a chain"'
+        program = os.path.join(self.folder({"program.py": PROGRAM.replace("nested=True", learns)}), "program.py")
+        with unittest.mock.patch.dict(os.environ, XDG_STATE_HOME=self.folder({})):
+            template = self.template(["nested_module"], nested=True, learn=True, name="a chain")
+            template.wait_ready()
+            done = template.run([PYTHON, program, "2"], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual({line.split()[2] for line in done.stdout.splitlines()}, {str(template.pid)})
 
     def test_what_hangs_on_the_image_ends_at_every_depth(self):
         template = self.nested()
