@@ -2,6 +2,7 @@
 #define Py_LIMITED_API 0x03090000
 #include "departure.hpp"
 
+#include <dlfcn.h>
 #include <signal.h>
 
 #include <array>
@@ -43,13 +44,7 @@ struct Ending {
 // What `finalize_and_exit` was asked for.
 std::optional<Ending> wanted;
 
-struct Plan {
-    bool is_last;
-    Ends of_image, of_program;
-
-    bool ends_objects() const { return of_image != Ends::none || of_program != Ends::none; }
-};
-Plan plan;
+DeparturePlan plan;
 
 PyObject *builtin_names, *first_builtins, *collect_function;
 /// Of a dictionary, behind what each object begins with; 0: what we know of it is wrong.
@@ -231,15 +226,30 @@ bool end_what_hangs() {
     return false;
 }
 
+/// Outside of the stable ABI.
+using CallFinalizer = void (*)(PyObject*);
+
+/// Of objects of the image, of which nothing is freed. In CPython the collection that follows calls
+/// them, before those of younger objects.
+bool call_finalizers(const std::vector<Reference>& objects) {
+    const auto call =
+        reinterpret_cast<CallFinalizer>(::dlsym(RTLD_DEFAULT, "PyObject_CallFinalizer"));
+    if (!call) return objects.empty();
+    for (const Reference& object : objects) call(object.get());
+    return true;
+}
+
 /// What the program has of its own comes to its end, in the order in which it does in CPython. Is
 /// that all?
-bool end_own_objects(Modules& modules) try {
+bool end_own_objects(Modules& modules, const std::vector<Reference>& finalizers_of_image) try {
     take_out_of_sys();
     modules.take_out();
     swap_contents(builtin_names, first_builtins);
+    if (!call_finalizers(finalizers_of_image)) return false;
     Reference(PyObject_CallObject(collect_function, nullptr));
     PyErr_Clear();
-    if (plan.of_image != Ends::none || plan.of_program == Ends::of_any_kind)
+    if (plan.of_image != Ends::none || plan.of_program == Ends::of_any_kind ||
+        plan.image_has_finalizers)
         return end_what_hangs();
     return !ImageSearch().finds_kept_end();
 } catch (const std::bad_alloc&) {
@@ -247,11 +257,19 @@ bool end_own_objects(Modules& modules) try {
 }
 
 /// Code of the program has run since it was planned. False: it has hung on the image what was not
-/// there, or the image has not ended what it has itself.
-bool plan_again() try {
+/// there, or the image is held by what nobody knows, so that its finalizers are called at another
+/// time.
+bool plan_again(std::vector<Reference>& finalizers_of_image) try {
     ImageSearch search;
     if (search.of_image(true) > plan.of_image) return false;
     plan.of_program = search.of_program();
+    plan.image_has_finalizers = !search.finalizers_of_image().empty();
+    if (!plan.image_has_finalizers) return true;
+    if (search.is_held_elsewhere()) return false;
+    for (PyObject* object : search.finalizers_of_image()) {
+        Py_INCREF(object);
+        finalizers_of_image.emplace_back(object);
+    }
     return true;
 } catch (const std::bad_alloc&) {
     return false;
@@ -261,10 +279,13 @@ bool plan_again() try {
 void depart() {
     if (has_exit_functions()) return unfreeze();
     if (!plan.is_last && !flush_streams()) wanted->status = kFlushFailedStatus;
-    if ((!plan.is_last || plan.of_program == Ends::of_any_kind) && !plan_again()) return unfreeze();
+    std::vector<Reference> finalizers_of_image;
+    if ((!plan.is_last || plan.of_program == Ends::of_any_kind || plan.image_has_finalizers) &&
+        !plan_again(finalizers_of_image))
+        return unfreeze();
     if (plan.ends_objects()) {
         Modules modules;
-        if (!end_own_objects(modules)) {
+        if (!end_own_objects(modules, finalizers_of_image)) {
             modules.put_back();
             return unfreeze();
         }
@@ -296,10 +317,11 @@ bool prepare_departures(PyObject* builtins_at_start, PyObject* collect) {
     return try_swap();
 }
 
-bool plan_departure(bool is_last, Ends of_image, Ends of_program) {
-    plan = {is_last, of_image, of_program};
+bool plan_departure(const DeparturePlan& found) {
+    plan = found;
     if (!wanted || PySys_GetObject(kPlace) ||
-        ((!is_last || plan.ends_objects()) && !can_end_objects()) || (is_last && !flush_streams()))
+        ((!plan.is_last || plan.ends_objects()) && !can_end_objects()) ||
+        (plan.is_last && !flush_streams()))
         return false;
     // Its destructor is what it is for.
     const Reference word(PyCapsule_New(&plan, nullptr, begin));

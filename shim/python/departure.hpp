@@ -25,9 +25,21 @@ constexpr int kFlushFailedStatus = 120;
 /// out: a copy from its start. `collect`: gc.collect. False with an exception set.
 bool prepare_departures(PyObject* first_builtins, PyObject* collect);
 
-/// In a child, called by atexit. `is_last`: nothing of the program's runs between this call and the
-/// flush of the streams by Py_FinalizeEx. `of_image`, `of_program`: what ImageSearch has found.
-/// False: CPython has to do it all.
-bool plan_departure(bool is_last, Ends of_image, Ends of_program);
+/// What a child has to end before it leaves.
+struct DeparturePlan {
+    /// Nothing of the program's runs between `plan_departure` and the flush of the streams by
+    /// Py_FinalizeEx.
+    bool is_last = true;
+    /// What ImageSearch has found.
+    Ends of_image = Ends::none, of_program = Ends::none;
+    bool image_has_finalizers = false;
+
+    bool ends_objects() const {
+        return of_image != Ends::none || of_program != Ends::none || image_has_finalizers;
+    }
+};
+
+/// In a child, called by atexit. False: CPython has to do it all.
+bool plan_departure(const DeparturePlan& plan);
 
 }  // namespace warmfork::python

@@ -88,16 +88,17 @@ bool has_onlookers() {
 /// Does the image stay frozen?
 bool leave_image() try {
     if (!can_search_image() || has_onlookers()) return false;
-    Ends of_image, of_program;
+    DeparturePlan plan{.is_last = is_called_last};
     {
         ImageSearch search;
         // The program has called gc.freeze(): its own objects are to be left, as in a cold child.
         if (!search.is_own(first_own_object)) return true;
-        of_image = search.of_image(is_called_last);
-        if (of_image == Ends::of_any_kind) return false;
-        of_program = search.of_program();
+        plan.of_image = search.of_image(is_called_last);
+        if (plan.of_image == Ends::of_any_kind) return false;
+        plan.image_has_finalizers = !search.finalizers_of_image().empty();
+        plan.of_program = search.of_program();
     }
-    return plan_departure(is_called_last, of_image, of_program);
+    return plan_departure(plan);
 } catch (const std::bad_alloc&) {
     return false;
 }

@@ -244,6 +244,11 @@ bool freeze(PyObject* types, PyObject* of_python, PyObject* generator_type,
     const Reference code(Py_CompileString("0", "", Py_eval_input));
     if (!code) return false;
     image.code_type = Py_TYPE(code.get());
+    const Reference contexts(PyImport_ImportModule("_contextvars"));
+    const Reference context(contexts ? PyObject_GetAttrString(contexts.get(), "Context") : nullptr);
+    if (!context) return false;
+    keep_until_finalized(context.get());
+    image.context_type = reinterpret_cast<PyTypeObject*>(context.get());
     const bool is_layer = image.frozen != nullptr;
     if (is_layer || !can_read_slots()) {
         if (!call_collector("freeze")) return false;

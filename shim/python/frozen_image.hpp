@@ -58,15 +58,23 @@ class ImageSearch {
 
     /// Is it tracked by the collector, and not frozen?
     bool is_own(PyObject* object) const;
-    /// Of what hangs on the image; and of the image itself, of any kind. `is_last`: no exit handler
-    /// is left that may end what the image has.
+    /// Of what hangs on the image. Also of any kind where the image itself has an end that nobody
+    /// but CPython can bring about. `is_last`: no exit handler is left that may end what the image
+    /// has, so that its finalizers count.
     Ends of_image(bool is_last);
-    /// After that: of the program's other objects. A function that is known to somebody whom we do
-    /// not know, as an audit hook, counts as well.
+    /// After `of_image` or `find_holders`: objects of the image whose finalizers have not been
+    /// called, from the oldest on; borrowed. Not all of them where ends of any kind have been
+    /// found.
+    const std::vector<PyObject*>& finalizers_of_image() const { return finalizers_of_image_; }
+    /// After that: of the program's other objects.
     Ends of_program();
+    /// After `of_image`: is something of the program held by somebody whom we do not know, as an
+    /// audit hook or the value of a context variable is? That one keeps all that it refers to,
+    /// which may be all modules.
+    bool is_held_elsewhere() const;
 
     /// When the program's modules are gone: which objects of the image have one with an end hanging
-    /// on them, of whatever kind? False: the image has one itself.
+    /// on them, of whatever kind? False: it cannot be told.
     bool find_holders();
     const std::vector<PyObject*>& holders() const { return holders_; }
     /// Does the program have an object left that has not come to its end?
@@ -93,6 +101,7 @@ class ImageSearch {
     int visit_values(PyObject* dictionary);
     int find(bool is_file);
     void count(const PyObject* object);
+    bool has_function_known_elsewhere() const;
     bool has_end(PyObject* object) const;
     void note_reused();
     bool finds_end_in_image();
@@ -100,18 +109,21 @@ class ImageSearch {
     bool finds_end_in_chosen();
     bool finds_end_around(std::size_t& next);
     bool has_end_below(PyObject* object, const std::uint64_t* referents);
+    bool notes_finalizer(PyObject* object);
     bool finds_end_below();
 
     Marks marks_;
     std::vector<const PyObject*> streams_;
     std::unordered_set<const PyObject*> reached_;
     std::vector<PyObject*> to_visit_;
-    std::unordered_map<const PyObject*, Py_ssize_t> known_references_;  ///< to own functions
+    std::unordered_map<const PyObject*, Py_ssize_t>
+        known_references_;  ///< of the image, to own functions
     bool has_reused_ = false;
     bool ends_of_image_count_ = true;
     bool goes_on_ = false;        ///< whatever it finds
     PyObject* holder_ = nullptr;  ///< what of the image is being looked at
     std::vector<PyObject*> holders_;
+    std::vector<PyObject*> finalizers_of_image_;
 };
 
 }  // namespace warmfork::python

@@ -186,7 +186,7 @@ struct Image {
     const Generation* collected = nullptr;  ///< kGenerations of them, from the youngest on
     const CollectorHead* frozen = nullptr;  ///< null: objects cannot be read
     bool has_untracked_finalizers = false;  ///< of objects that the collector does not know
-    PyTypeObject *code_type = nullptr, *generator_type = nullptr;
+    PyTypeObject *code_type = nullptr, *generator_type = nullptr, *context_type = nullptr;
     std::unordered_set<PyTypeObject*> file_types;  ///< of the module io, which keeps them
     void* class_callback = nullptr;  ///< the function by which the module abc forgets a class
     const PyObject *of_system = nullptr, *of_builtins = nullptr;  ///< dictionaries of the modules

@@ -140,13 +140,27 @@ Ends ImageSearch::of_program() {
         }
         return type_of(object).traverse(object, visit_from_own, this);
     });
-    const auto is_known_elsewhere = [](const auto& entry) {
-        return Py_REFCNT(const_cast<PyObject*>(entry.first)) != entry.second;
-    };
-    if (finds_other || finds_end_below() ||
-        std::any_of(known_references_.begin(), known_references_.end(), is_known_elsewhere))
+    if (finds_other || finds_end_below() || has_function_known_elsewhere())
         return Ends::of_any_kind;
     return found;
+}
+
+bool ImageSearch::is_held_elsewhere() const {
+    return has_function_known_elsewhere() ||
+           any_own([](PyObject* object) { return int{Py_TYPE(object) == image.context_type}; });
+}
+
+bool ImageSearch::has_function_known_elsewhere() const {
+    auto references = known_references_;
+    const auto count = [](PyObject* object, void* argument) {
+        auto& counted = *static_cast<decltype(references)*>(argument);
+        if (const auto found = counted.find(object); found != counted.end()) ++found->second;
+        return 0;
+    };
+    any_own([&](PyObject* object) { return type_of(object).traverse(object, count, &references); });
+    return std::any_of(references.begin(), references.end(), [](const auto& entry) {
+        return Py_REFCNT(const_cast<PyObject*>(entry.first)) != entry.second;
+    });
 }
 
 bool ImageSearch::find_holders() {
@@ -190,14 +204,22 @@ void ImageSearch::note_reused() {
     });
 }
 
+/// Of an object of the image with a type that has one. False: it is of another kind than those that
+/// can be called by themselves.
+bool ImageSearch::notes_finalizer(PyObject* object) {
+    if (!has_finalizer(object, streams_) || PyObject_GC_IsFinalized(object)) return true;
+    if (!PyType_GetSlot(Py_TYPE(object), Py_tp_finalize)) return false;
+    finalizers_of_image_.push_back(object);
+    return true;
+}
+
 /// Of an object of the image; null: it is none. Looks closely only at one that does not refer to
 /// the same as it did in the template. Objects that have taken the place of something that was
 /// freed are looked for so far as they are of the collector's. That others, which end by
 /// themselves, take just such a place is left to chance.
 bool ImageSearch::has_end_below(PyObject* object, const std::uint64_t* referents) {
     const Type& type = type_of(object);
-    if (type.end == End::finalizer && ends_of_image_count_ && has_finalizer(object, streams_))
-        return true;
+    if (type.end == End::finalizer && ends_of_image_count_ && !notes_finalizer(object)) return true;
     const Glance glance(object, type, has_reused_ ? &image.reused : nullptr);
     const bool is_same = referents && *referents == glance.hash;
     const PyObject* modules = PyImport_GetModuleDict();  // does not count: it is emptied first
@@ -325,7 +347,6 @@ int ImageSearch::visit_from_image(PyObject* object, void* self) {
 
 int ImageSearch::visit_from_own(PyObject* object, void* argument) {
     auto& self = *static_cast<ImageSearch*>(argument);
-    self.count(object);
     // Others of its own are visited by themselves.
     return PyObject_GC_IsTracked(object) ? 0 : self.visit_untracked(object);
 }

@@ -231,6 +231,44 @@ PROGRAMS = {
 }
 
 
+# What a preloaded module may have: objects with an end of their own, of several kinds.
+ENDING = STORE + """\
+import os
+
+class Ending:
+    def __init__(self, name):
+        self.name = name
+    def __del__(self):
+        os.write(1, b"end of %s\\n" % self.name.encode())
+
+class Hanging(Ending):
+    def __del__(self):
+        kept["hung by the image"] = Ending("what the image has hung")
+
+class Importing(Ending):
+    def __del__(self):
+        import json
+        os.write(1, json.dumps(self.name).encode() + b"\\n")
+
+class Raising(Ending):
+    def __del__(self):
+        raise ValueError(self.name)
+
+class Resurrecting(Ending):
+    def __del__(self):
+        kept["again"] = self
+        os.write(1, b"resurrected\\n")
+
+kept["ending"] = Ending("held by the image")
+in_cycle = Ending("in a cycle")
+in_cycle.itself = in_cycle
+hanging, importing = Hanging("hanging"), Importing("importing")
+raising, resurrecting = Raising("raised by the image"), Resurrecting("again")
+suspended = generate()
+next(suspended)
+source = open(__file__)
+"""
+
 # Makes an object that only C code ends, and that the collector does not know: its end is an abort.
 CAPSULES = """\
 import ctypes
@@ -324,6 +362,12 @@ def in_any_order(result):
     return status, sorted(output.split()), sorted(errors.split(b"\n")), files
 
 
+def byte_by_byte(result):
+    """The same where some programs end no line, so that what they tell runs into what the image tells."""
+    status, output, errors, files = result
+    return status, sorted(output), sorted(errors), files
+
+
 class Finalization(TestCase):
     def begin(self, store, preload=("store", "json"), **options):
         """A template with such a module, and the environment that it is found in."""
@@ -366,6 +410,13 @@ class Finalization(TestCase):
             self.assertIn(b"end of preloaded", expected[1])
             for _ in range(2):
                 self.assertEqual(self.run_program(template.run, ""), expected)
+
+    def test_an_image_with_ends_of_its_own_ends_as_in_a_cold_child(self):
+        with self.begin(ENDING) as template:
+            for name, program in PROGRAMS.items():
+                with self.subTest(name):
+                    expected = self.run_program(subprocess.run, program)
+                    self.assertEqual(byte_by_byte(self.run_program(template.run, program)), byte_by_byte(expected))
 
     def test_a_hook_of_the_template_does_not_keep_what_the_program_unfreezes(self):
         with self.begin(STORE + "def before(): pass\n", before_fork="store:before") as template:
@@ -429,10 +480,14 @@ class Finalization(TestCase):
             self.run_program(template.run, program)
             return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
 
-        with self.begin(STORE + "many = [[] for _ in range(100_000)]\n") as template:
-            for name in ("nothing", "finalizer", "buffered_output", "objects", "file_in_main", "loud_in_main", "file_in_dictionary"):
-                with self.subTest(name):
-                    self.assertLess(faults(PROGRAMS[name]) * 2, faults(PROGRAMS["loud_in_dictionary"]))
+        many = "many = [[] for _ in range(100_000)]\n"
+        with self.begin(STORE + many) as template:
+            taken_apart = faults(PROGRAMS["loud_in_dictionary"])
+        for store in STORE, ENDING:
+            with self.begin(store + many) as template:
+                for name in ("nothing", "finalizer", "buffered_output", "objects", "file_in_main", "loud_in_main", "file_in_dictionary"):
+                    with self.subTest(name, has_ends=store is ENDING):
+                        self.assertLess(faults(PROGRAMS[name]) * 2, taken_apart)
 
 
 if __name__ == "__main__":
