@@ -59,10 +59,18 @@ bool has_other_threads() {
     return !head || !next || next(head(PyInterpreterState_Get()));
 }
 
-/// Has the program put another in its place? That may hold output that nothing else flushes.
+/// Would a second flush of it do nothing? Some stand for a file, and have what it has.
+bool flushes_as_file(PyObject* stream) {
+    const Reference flush(PyObject_GetAttrString(stream, "flush"));
+    PyErr_Clear();
+    return flush && PyCFunction_Check(flush.get()) && is_file(PyCFunction_GetSelf(flush.get()));
+}
+
+/// Has something been put in its place that would notice how often it is flushed?
 bool is_other_stream(const char* name, std::size_t descriptor) {
     PyObject* stream = PySys_GetObject(name);  // borrowed
-    return stream && stream != Py_None && stream != stream_of_image(descriptor);
+    return stream && stream != Py_None && stream != stream_of_image(descriptor) &&
+           !flushes_as_file(stream);
 }
 
 bool has_other_streams() {
@@ -115,13 +123,19 @@ void unfreeze() {
     }
 }
 
-PyObject* freeze_image(PyObject*, PyObject* arguments) {
-    PyObject *types, *of_python, *generator_type, *class_callback, *file_types;
-    PyObject *fixed, *in_one_piece, *first_builtins, *namespaces;
+PyObject* freeze_image(PyObject*, PyObject* arguments, PyObject* names) {
+    static const char* const keywords[] = {
+        "without_end", "of_python", "generator", "context",      "quiet_callbacks",
+        "visited",     "files",     "fixed",     "in_one_piece", "first_builtins",
+        "namespaces",  "is_last",   nullptr};
+    Kinds kinds;
+    PyObject *first_builtins, *namespaces;
     int is_last;
-    if (!PyArg_ParseTuple(arguments, "OOOOOOOOOp", &types, &of_python, &generator_type,
-                          &class_callback, &file_types, &fixed, &in_one_piece, &first_builtins,
-                          &namespaces, &is_last))
+    if (!PyArg_ParseTupleAndKeywords(
+            arguments, names, "$OOOOOOOOOOOp", const_cast<char**>(keywords), &kinds.without_end,
+            &kinds.of_python, &kinds.generator, &kinds.context, &kinds.quiet_callbacks,
+            &kinds.visited, &kinds.files, &kinds.fixed, &kinds.in_one_piece, &first_builtins,
+            &namespaces, &is_last))
         return nullptr;
     if (!unfreeze_function) {
         is_called_last = is_last;
@@ -133,8 +147,7 @@ PyObject* freeze_image(PyObject*, PyObject* arguments) {
         own_namespaces.push_back(PyList_GetItem(namespaces, i));
         Py_INCREF(own_namespaces.back());
     }
-    if (!freeze(types, of_python, generator_type, class_callback, file_types, fixed, in_one_piece))
-        return nullptr;
+    if (!freeze(kinds)) return nullptr;
     Py_RETURN_NONE;
 }
 

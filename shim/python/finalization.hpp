@@ -13,11 +13,11 @@
 
 namespace warmfork::python {
 
-/// freeze_image(types, class, generator, callback, files, builtins, namespaces, is_last):
-/// `freeze`, in the template. `builtins`: see `prepare_departures`. `namespaces`: our own, which no
-/// code needs when a child is finalized; they are cleared where the image is unfrozen. `is_last`:
-/// is `finalize_image` called after all else of atexit? In a layer that does not count.
-PyObject* freeze_image(PyObject* module, PyObject* arguments);
+/// freeze_image(*, first_builtins, namespaces, is_last, and the members of `Kinds`): `freeze`, in
+/// the template. `first_builtins`: see `prepare_departures`. `namespaces`: our own, which no code
+/// needs when a child is finalized; they are cleared where the image is unfrozen. `is_last`: is
+/// `finalize_image` called after all else of atexit? In a layer that does not count.
+PyObject* freeze_image(PyObject* module, PyObject* arguments, PyObject* names);
 
 /// In a child, before its first own object. False with an exception set.
 bool begin_own_objects();

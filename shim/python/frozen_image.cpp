@@ -229,26 +229,25 @@ void let_go() {
     for (PyObject* object : std::exchange(image.kept, {})) Py_DECREF(object);
 }
 
-bool freeze(PyObject* types, PyObject* of_python, PyObject* generator_type,
-            PyObject* class_callback, PyObject* file_types, PyObject* fixed,
-            PyObject* in_one_piece) {
-    for (Py_ssize_t i = 0; i < PyList_Size(file_types); ++i)
-        image.file_types.insert(reinterpret_cast<PyTypeObject*>(PyList_GetItem(file_types, i)));
-    image.class_callback = reinterpret_cast<void*>(PyCFunction_GetFunction(class_callback));
-    PyErr_Clear();  // it is another kind of function
+bool freeze(const Kinds& kinds) {
+    for (Py_ssize_t i = 0; i < PyList_Size(kinds.files); ++i)
+        image.file_types.insert(reinterpret_cast<PyTypeObject*>(PyList_GetItem(kinds.files, i)));
+    for (Py_ssize_t i = 0; i < PyList_Size(kinds.quiet_callbacks); ++i)
+        if (PyObject* call = PyList_GetItem(kinds.quiet_callbacks, i); PyCFunction_Check(call))
+            image.quiet_functions.insert(function_of(call));
+    image.visited.clear();
+    for (Py_ssize_t i = 0; i < PyList_Size(kinds.visited); ++i) {
+        PyObject *type, *name;
+        if (!PyArg_ParseTuple(PyList_GetItem(kinds.visited, i), "OU", &type, &name)) return false;
+        keep_until_finalized(name);
+        image.visited.emplace(reinterpret_cast<PyTypeObject*>(type), name);
+    }
     image.of_system = PyModule_GetDict(PyImport_AddModule("sys"));
     image.of_builtins = PyModule_GetDict(PyImport_AddModule("builtins"));
-    image.generator_type = reinterpret_cast<PyTypeObject*>(generator_type);
-    image.types.know(types, of_python);
-    image.layouts.know(fixed, in_one_piece, of_python);
-    const Reference code(Py_CompileString("0", "", Py_eval_input));
-    if (!code) return false;
-    image.code_type = Py_TYPE(code.get());
-    const Reference contexts(PyImport_ImportModule("_contextvars"));
-    const Reference context(contexts ? PyObject_GetAttrString(contexts.get(), "Context") : nullptr);
-    if (!context) return false;
-    keep_until_finalized(context.get());
-    image.context_type = reinterpret_cast<PyTypeObject*>(context.get());
+    image.generator_type = reinterpret_cast<PyTypeObject*>(kinds.generator);
+    image.context_type = reinterpret_cast<PyTypeObject*>(kinds.context);
+    image.types.know(kinds.without_end, kinds.of_python);
+    image.layouts.know(kinds.fixed, kinds.in_one_piece, kinds.of_python);
     const bool is_layer = image.frozen != nullptr;
     if (is_layer || !can_read_slots()) {
         if (!call_collector("freeze")) return false;

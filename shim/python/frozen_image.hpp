@@ -12,16 +12,23 @@
 
 namespace warmfork::python {
 
+/// What the search has to know of objects by their types. All borrowed; the types live as long as
+/// the interpreter.
+struct Kinds {
+    PyObject* without_end;      ///< types whose objects end as what they hold, and nobody sees it
+    PyObject* of_python;        ///< any class that Python code has defined
+    PyObject* generator;        ///< the type
+    PyObject* context;          ///< the type, of the module contextvars
+    PyObject* quiet_callbacks;  ///< of weak references: those that only forget what is no more
+    PyObject* visited;          ///< (type, attribute): what an object that is not tracked refers to
+    PyObject* files;            ///< types of the module io
+    PyObject *fixed, *in_one_piece;  ///< see ObjectLayouts
+};
+
 /// gc.freeze() of all there is, in the template. A collection has been done, and nothing is frozen
-/// yet, except in a layer, which is forked from a template and calls it again. `types`: whose
-/// objects end as what they hold does, without anything to be seen. `of_python`: any class that
-/// Python code has defined.
-/// `class_callback`: of the weak references by which the module abc remembers classes.
-/// `file_types`: of the module io. `fixed`, `in_one_piece`: see ObjectLayouts. False with an
+/// yet, except in a layer, which is forked from a template and calls it again. False with an
 /// exception set.
-bool freeze(PyObject* types, PyObject* of_python, PyObject* generator_type,
-            PyObject* class_callback, PyObject* file_types, PyObject* fixed,
-            PyObject* in_one_piece);
+bool freeze(const Kinds& kinds);
 
 /// In the template, before it serves: notes what is frozen, for `ImageSearch`.
 void take_census();
@@ -39,6 +46,10 @@ bool is_unfrozen();
 
 /// sys.__stdin__, __stdout__ or __stderr__ of the image, by its descriptor; borrowed. Null: none.
 PyObject* stream_of_image(std::size_t descriptor);
+
+/// A file of the module io, which is flushed, and ends, without running code of the program. Null:
+/// it is none.
+bool is_file(PyObject* object);
 
 /// What ends that somebody could see.
 enum class Ends : char {

@@ -186,9 +186,11 @@ struct Image {
     const Generation* collected = nullptr;  ///< kGenerations of them, from the youngest on
     const CollectorHead* frozen = nullptr;  ///< null: objects cannot be read
     bool has_untracked_finalizers = false;  ///< of objects that the collector does not know
-    PyTypeObject *code_type = nullptr, *generator_type = nullptr, *context_type = nullptr;
+    PyTypeObject *generator_type = nullptr, *context_type = nullptr;
+    /// Objects that the collector does not know may refer to anything by these attributes.
+    std::unordered_map<PyTypeObject*, PyObject*> visited;
     std::unordered_set<PyTypeObject*> file_types;  ///< of the module io, which keeps them
-    void* class_callback = nullptr;  ///< the function by which the module abc forgets a class
+    std::unordered_set<void*> quiet_functions;  ///< callbacks in C that forget something, no more
     const PyObject *of_system = nullptr, *of_builtins = nullptr;  ///< dictionaries of the modules
     std::array<PyObject*, kStreamNames.size()> streams{};
     std::vector<Frozen> objects;  ///< in the order of their ring
@@ -206,6 +208,11 @@ extern Image image;
 
 inline const Type& type_of(PyObject* object) {
     return image.types.of(object);
+}
+
+/// In C, of a function of C.
+inline void* function_of(PyObject* function) {
+    return reinterpret_cast<void*>(PyCFunction_GetFunction(function));
 }
 
 /// The collector leaves out those of them that hold nothing that it would track. Others that it

@@ -67,27 +67,22 @@ bool tells_somebody(PyObject* reference) {
     const Reference callback = attribute(reference, "__callback__");
     if (!callback || callback.get() == Py_None) return !callback;
     if (PyCFunction_Check(callback.get()))
-        return reinterpret_cast<void*>(PyCFunction_GetFunction(callback.get())) !=
-               image.class_callback;
+        return !image.quiet_functions.contains(function_of(callback.get()));
     return !is_of_module(callback.get(), kQuietModules);
-}
-
-/// A file of the module io, which ends without running code of the program: a text stream can be
-/// over anything, and be encoded by anything.
-bool is_file(PyObject* object) {
-    const auto is_foreign = [](PyObject* part, void*) {
-        const bool is_of_python = PyType_GetFlags(Py_TYPE(part)) & Py_TPFLAGS_HEAPTYPE;
-        return int{is_of_python && !image.file_types.contains(Py_TYPE(part)) &&
-                   !is_of_module(part, kCodecModules)};
-    };
-    return image.file_types.contains(Py_TYPE(object)) &&
-           type_of(object).traverse(object, is_foreign, nullptr) == 0;
 }
 
 /// Would a call of it run code of the program?
 bool is_function(PyObject* object) {
     return PyCallable_Check(object) && !PyType_Check(object) && !PyCFunction_Check(object) &&
            !PyWeakref_Check(object);
+}
+
+/// One that only tells where something lies.
+bool is_plain_capsule(PyObject* object) {
+    if (!PyCapsule_CheckExact(object)) return false;
+    const bool has_destructor = PyCapsule_GetDestructor(object) != nullptr;
+    PyErr_Clear();  // of one without a pointer
+    return !has_destructor;
 }
 
 bool is_taken_first(PyObject* name) {
@@ -98,6 +93,17 @@ bool is_taken_first(PyObject* name) {
 }
 
 }  // namespace
+
+bool is_file(PyObject* object) {
+    // A text stream can be over anything, and be encoded by anything.
+    const auto is_foreign = [](PyObject* part, void*) {
+        const bool is_of_python = PyType_GetFlags(Py_TYPE(part)) & Py_TPFLAGS_HEAPTYPE;
+        return int{is_of_python && !image.file_types.contains(Py_TYPE(part)) &&
+                   !is_of_module(part, kCodecModules)};
+    };
+    return object && image.file_types.contains(Py_TYPE(object)) &&
+           type_of(object).traverse(object, is_foreign, nullptr) == 0;
+}
 
 ImageSearch::Marks::Marks() {
     image.types.forget_own();  // since the last search some may have been freed
@@ -189,6 +195,7 @@ bool ImageSearch::clear(PyObject* holder) {
 /// Of the program's own, that the collector tracks.
 bool ImageSearch::has_end(PyObject* object) const {
     const End end = type_of(object).end;
+    if (end == End::unknown && is_plain_capsule(object)) return false;
     if (end == End::finalizer || end == End::unknown) return !contains(streams_, object);
     return PyWeakref_Check(object) && tells_somebody(object);
 }
@@ -370,15 +377,16 @@ int ImageSearch::visit(PyObject* object, void* argument) {
 /// Of something that the collector does not know: it is the program's if it is not known as the
 /// image's.
 int ImageSearch::visit_untracked(PyObject* object) {
-    if (Py_TYPE(object) == image.code_type) {
-        // Where code has been put together by hand, its constants may be anything.
-        const Reference constants(PyObject_GetAttrString(object, "co_consts"));
-        if (constants && reached_.insert(constants.get()).second)
-            to_visit_.push_back(constants.get());
-        return 0;
+    if (const auto found = image.visited.find(Py_TYPE(object)); found != image.visited.end()) {
+        // It holds what it returns.
+        const Reference value(PyObject_GetAttr(object, found->second));
+        PyErr_Clear();
+        return value ? visit(value.get(), this) : 0;
     }
+    // A type that C code has laid out is never freed.
+    if (PyType_Check(object)) return 0;
     const End end = type_of(object).end;
-    if (end == End::unknown || end == End::finalizer)
+    if ((end == End::unknown && !is_plain_capsule(object)) || end == End::finalizer)
         return !image.unknown.contains(object) && find(false);
     if (is_untracked_container(object) && reached_.insert(object).second)
         to_visit_.push_back(object);

@@ -116,7 +116,8 @@ bool optional_text(PyObject* object, const char*& ret_text) {
 }
 
 /// open(python, preload, path, environment or None, directory or None, spares, backend, allow,
-/// on_stale, variants, before_fork or None, in_child or None, options, learn, nested, name) -> template
+/// on_stale, variants, before_fork or None, in_child or None, options, learn, nested, name) ->
+/// template
 PyObject* open(PyObject*, PyObject* arguments) {
     const char* python;
     PyObject *preload_list, *path_list, *environment_list, *allow_list;
@@ -549,42 +550,44 @@ PyObject* counts(PyObject*, PyObject* capsule) {
                          reasons.get());
 }
 
-PyMethodDef methods[] = {{"open", open, METH_VARARGS, nullptr},
-                         {"close", close, METH_O, nullptr},
-                         {"connect", connect, METH_VARARGS, nullptr},
-                         {"keep", keep, METH_O, nullptr},
-                         {"make_pipes", make_pipes, METH_VARARGS, nullptr},
-                         {"spawn", spawn, METH_VARARGS, nullptr},
-                         {"leave_unchecked", leave_unchecked, METH_O, nullptr},
-                         {"wait", wait, METH_VARARGS, nullptr},
-                         {"wait_served", wait_served, METH_VARARGS, nullptr},
-                         {"signal_served", signal_served, METH_VARARGS, nullptr},
-                         {"pidfd", pidfd, METH_O, nullptr},
-                         {"poll_now", poll_now, METH_VARARGS, nullptr},
-                         {"wait_ready", wait_ready, METH_VARARGS, nullptr},
-                         {"wait_parked", wait_parked, METH_VARARGS, nullptr},
-                         {"set_spares", set_spares, METH_VARARGS, nullptr},
-                         {"pid", pid, METH_O, nullptr},
-                         {"parked", parked, METH_O, nullptr},
-                         {"report", report, METH_O, nullptr},
-                         {"counts", counts, METH_O, nullptr},
-                         {"announce", announce, METH_NOARGS, nullptr},
-                         {"serve", serve, METH_O, nullptr},
-                         {"freeze_image", freeze_image, METH_VARARGS, nullptr},
-                         {"finalize_image", finalize_image, METH_NOARGS, nullptr},
-                         {"observe", observe, METH_NOARGS, nullptr},
-                         {"drawn", drawn, METH_NOARGS, nullptr},
-                         {"resume_recording", resume_recording, METH_NOARGS, nullptr},
-                         {"list_for", list_for, METH_O, nullptr},
-                         {"forget_listing", forget_listing, METH_O, nullptr},
-                         {"askers", askers, METH_NOARGS, nullptr},
-                         {"start_environment", start_environment, METH_NOARGS, nullptr},
-                         {"extended_image", extended_image, METH_NOARGS, nullptr},
-                         {"current_environment", current_environment, METH_NOARGS, nullptr},
-                         {"keep_twister", keep_twister, METH_VARARGS, nullptr},
-                         {"prepare_to_become_child", prepare_to_become_child, METH_O, nullptr},
-                         {"become_child", become_child, METH_VARARGS, nullptr},
-                         {nullptr, nullptr, 0, nullptr}};
+PyMethodDef methods[] = {
+    {"open", open, METH_VARARGS, nullptr},
+    {"close", close, METH_O, nullptr},
+    {"connect", connect, METH_VARARGS, nullptr},
+    {"keep", keep, METH_O, nullptr},
+    {"make_pipes", make_pipes, METH_VARARGS, nullptr},
+    {"spawn", spawn, METH_VARARGS, nullptr},
+    {"leave_unchecked", leave_unchecked, METH_O, nullptr},
+    {"wait", wait, METH_VARARGS, nullptr},
+    {"wait_served", wait_served, METH_VARARGS, nullptr},
+    {"signal_served", signal_served, METH_VARARGS, nullptr},
+    {"pidfd", pidfd, METH_O, nullptr},
+    {"poll_now", poll_now, METH_VARARGS, nullptr},
+    {"wait_ready", wait_ready, METH_VARARGS, nullptr},
+    {"wait_parked", wait_parked, METH_VARARGS, nullptr},
+    {"set_spares", set_spares, METH_VARARGS, nullptr},
+    {"pid", pid, METH_O, nullptr},
+    {"parked", parked, METH_O, nullptr},
+    {"report", report, METH_O, nullptr},
+    {"counts", counts, METH_O, nullptr},
+    {"announce", announce, METH_NOARGS, nullptr},
+    {"serve", serve, METH_O, nullptr},
+    {"freeze_image", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(freeze_image)),
+     METH_VARARGS | METH_KEYWORDS, nullptr},
+    {"finalize_image", finalize_image, METH_NOARGS, nullptr},
+    {"observe", observe, METH_NOARGS, nullptr},
+    {"drawn", drawn, METH_NOARGS, nullptr},
+    {"resume_recording", resume_recording, METH_NOARGS, nullptr},
+    {"list_for", list_for, METH_O, nullptr},
+    {"forget_listing", forget_listing, METH_O, nullptr},
+    {"askers", askers, METH_NOARGS, nullptr},
+    {"start_environment", start_environment, METH_NOARGS, nullptr},
+    {"extended_image", extended_image, METH_NOARGS, nullptr},
+    {"current_environment", current_environment, METH_NOARGS, nullptr},
+    {"keep_twister", keep_twister, METH_VARARGS, nullptr},
+    {"prepare_to_become_child", prepare_to_become_child, METH_O, nullptr},
+    {"become_child", become_child, METH_VARARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
 
 int add_version(PyObject* module) {
     return PyModule_AddStringConstant(module, "__version__", WARMFORK_VERSION);

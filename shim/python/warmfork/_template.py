@@ -1,7 +1,6 @@
 """What runs in a template: import the modules, then serve. Started by warmfork_template_open."""
 
 import _thread
-import _weakref
 import atexit
 import gc
 import os
@@ -11,20 +10,12 @@ import signal
 import sys
 import time
 import types
-from abc import ABCMeta
 
 from ._findings import Findings, leave_to_children
 from ._generators import Generators
 from ._kept import Moment, attributes_of
 from ._observer import Observer
-
-# Where they are loaded: all of their types.
-_MODULES_WITHOUT_END = (
-    "builtins", "types", "_collections_abc", "_collections", "_functools", "itertools", "_operator", "_weakref",
-    "_thread", "_contextvars", "_queue", "_sre", "re", "_typing", "typing", "_decimal", "array", "_random", "_struct",
-    "_json", "_multiprocessing",
-)
-from . import _lazy
+from . import _ends, _lazy
 from ._errors import Unsuitable
 
 # In front of the modules: what becomes of those that cannot be imported.
@@ -199,7 +190,8 @@ def _report_learned(learned):
 
 # What no child has a use for.
 _OF_THE_TEMPLATE = (
-    "_template", "_child", "_learning", "_lazy", "_listings", "_observer", "_kept", "_findings", "_generators",
+    "_template", "_child", "_ends", "_learning", "_lazy", "_listings", "_observer", "_kept", "_findings",
+    "_generators",
 )
 
 
@@ -373,84 +365,6 @@ def _find_hook(name):
     return found
 
 
-def _types_of_thread_locals():
-    local = _thread._local()
-    local.value = None
-    return [
-        type(reference()) for part in gc.get_referents(local) if type(part) is dict for reference in part
-        if isinstance(reference, _weakref.ref)
-    ]
-
-
-def _types_without_end():
-    """Types whose objects end as what they hold does, and otherwise as the end of the process would have it."""
-    found = {type(sys.modules["_collections_abc"].Hashable._abc_impl)}
-    for name in _MODULES_WITHOUT_END:
-        values = attributes_of(sys.modules.get(name)).values()
-        found.update(value for value in values if issubclass(type(value), type))
-    if "functools" in sys.modules:
-        cached = sys.modules["functools"].lru_cache(1)(int)
-        cached()
-        found.update(
-            type(link) for part in gc.get_referents(cached) if type(part) is dict for link in part.values()
-        )
-    found.update(_types_of_thread_locals())
-    io = sys.modules["_io"]
-    found.update((io.IncrementalNewlineDecoder, io.BytesIO, io.StringIO))
-    found = [kind for kind in found if kind.__name__ != "PyCapsule" and not hasattr(kind, "__del__")]
-    array = attributes_of(sys.modules.get("numpy")).get("ndarray")
-    if isinstance(array, type):
-        found.append(array)  # children seed numpy's generators, which have some
-    if "multiprocessing.connection" in sys.modules:
-        found.append(sys.modules["multiprocessing.connection"].Connection)  # it closes its descriptor
-    return found
-
-
-def _file_types():
-    io = sys.modules["_io"]
-    return [
-        io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper
-    ]
-
-
-def _fixed_types():
-    """Types whose objects refer to the same as long as they live."""
-    return [
-        tuple, frozenset, _weakref.ref, types.MethodType, types.WrapperDescriptorType, types.MethodDescriptorType,
-        types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
-    ]
-
-
-def _types_in_one_piece():
-    """Types whose objects keep all that they refer to in the memory that the sizes of their type tell of."""
-    return [
-        staticmethod, classmethod, property, types.FunctionType, types.CellType, types.BuiltinFunctionType,
-    ]
-
-
-def _callback_of_a_class():
-    """Of the weak references by which the module abc remembers classes; it does nothing but forget one."""
-
-    class Remembering(metaclass=ABCMeta):
-        pass
-
-    class Remembered:
-        pass
-
-    issubclass(Remembered, Remembering)
-    return _weakref.getweakrefs(Remembered)[0].__callback__
-
-
-def _first_builtins():
-    """What the interpreter makes of builtins at its end: a copy from its start, which it alone knows."""
-    current = vars(sys.modules["builtins"])
-    for found in gc.get_objects():
-        # There is another one, without exceptions.
-        if type(found) is dict and found is not current and "__build_class__" in found and "KeyError" in found:
-            return dict(found)
-    return None
-
-
 class _Image:
     """What a layer has to know of the image that it is preloaded on top of."""
 
@@ -523,7 +437,7 @@ def _preload(start):
     obstacle, start_environment = "", _native.start_environment()
     if base is None:
         base = image = _Image()
-        image.first_builtins = _first_builtins()
+        image.first_builtins = _ends.first_builtins()
         described = ()
         start_environment = _started_with(start_environment)
         if _output_at_start():
@@ -573,8 +487,8 @@ def _preload(start):
     image.locals = [local for local, _ in thread_state.locals]
     namespaces = [globals(), vars(_child), vars(sys.modules["__main__"])]
     _native.freeze_image(
-        _types_without_end(), _Image, types.GeneratorType, _callback_of_a_class(), _file_types(),
-        _fixed_types(), _types_in_one_piece(), base.first_builtins, namespaces, is_called_last,
+        **_ends.kinds(), of_python=_Image, first_builtins=base.first_builtins, namespaces=namespaces,
+        is_last=is_called_last,
     )
     return [
         _child,

@@ -1,0 +1,132 @@
+"""In a template: how objects end, as the search in a child has to know that looks for what has an end to be seen."""
+
+import _contextvars
+import _thread
+import _weakref
+import gc
+import sys
+import types
+from abc import ABCMeta
+
+from ._kept import attributes_of
+
+# Where they are loaded: all of their types.
+_MODULES_WITHOUT_END = (
+    "builtins", "types", "_collections_abc", "_collections", "_functools", "itertools", "_operator", "_weakref",
+    "_thread", "_contextvars", "_queue", "_sre", "re", "_typing", "typing", "_decimal", "array", "_random", "_struct",
+    "_json", "_multiprocessing", "_ctypes", "_csv", "_pickle", "_elementtree", "pyexpat", "_zoneinfo", "zlib", "_bz2",
+    "_lzma", "_hashlib", "_md5", "_sha1", "_sha2", "_sha256", "_sha512", "_sha3", "_blake2", "select", "mmap",
+)
+# Of the module datetime: those that refer to nothing else that a program can give them.
+_TIMES_WITHOUT_END = ("timedelta", "date", "timezone", "tzinfo")
+
+
+def kinds():
+    """As `freeze_image` takes them."""
+    return {
+        "without_end": _types_without_end(), "generator": types.GeneratorType, "context": _contextvars.Context,
+        "quiet_callbacks": _callbacks_that_forget(), "visited": _visited_attributes(), "files": _file_types(),
+        "fixed": _fixed_types(), "in_one_piece": _types_in_one_piece(),
+    }
+
+
+def _types_without_end():
+    """Types whose objects end as what they hold does, and otherwise as the end of the process would have it."""
+    found = {type(sys.modules["_collections_abc"].Hashable._abc_impl)}
+    for name in _MODULES_WITHOUT_END:
+        values = attributes_of(sys.modules.get(name)).values()
+        found.update(value for value in values if issubclass(type(value), type))
+    times = attributes_of(sys.modules.get("datetime"))
+    found.update(times[name] for name in _TIMES_WITHOUT_END if name in times)
+    found.update(_types_of_ctypes())
+    if "functools" in sys.modules:
+        cached = sys.modules["functools"].lru_cache(1)(int)
+        cached()
+        found.update(
+            type(link) for part in gc.get_referents(cached) if type(part) is dict for link in part.values()
+        )
+    found.update(kind for kind, _ in _known_to_a_thread_local())
+    io = sys.modules["_io"]
+    found.add(io.IncrementalNewlineDecoder)
+    if "re" in sys.modules:
+        found.add(type(sys.modules["re"].compile("").match))  # of methods that know the class that has them
+    found = [kind for kind in found if kind.__name__ != "PyCapsule" and not hasattr(kind, "__del__")]
+    found += [io.BytesIO, io.StringIO]  # these are closed at their end, which writes nowhere
+    array = attributes_of(sys.modules.get("numpy")).get("ndarray")
+    if isinstance(array, type):
+        found.append(array)  # children seed numpy's generators, which have some
+    if "multiprocessing.connection" in sys.modules:
+        found.append(sys.modules["multiprocessing.connection"].Connection)  # it closes its descriptor
+    return found
+
+
+def _types_of_ctypes():
+    """The types of its types."""
+    values = attributes_of(sys.modules.get("_ctypes")).values()
+    return {type(value) for value in values if isinstance(value, type)} - {type}
+
+
+def _visited_attributes():
+    """[(type, name)]: what objects that the collector does not know refer to, where a program may have chosen it."""
+    times = attributes_of(sys.modules.get("datetime"))
+    found = [(times[name], "tzinfo") for name in ("datetime", "time") if name in times]
+    return [*found, (types.CodeType, "co_consts")]
+
+
+def _file_types():
+    io = sys.modules["_io"]
+    return [
+        io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper
+    ]
+
+
+def _fixed_types():
+    """Types whose objects refer to the same as long as they live."""
+    return [
+        tuple, frozenset, _weakref.ref, types.MethodType, types.WrapperDescriptorType, types.MethodDescriptorType,
+        types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
+    ]
+
+
+def _types_in_one_piece():
+    """Types whose objects keep all that they refer to in the memory that the sizes of their type tell of."""
+    return [
+        staticmethod, classmethod, property, types.FunctionType, types.CellType, types.BuiltinFunctionType,
+    ]
+
+
+def _callbacks_that_forget():
+    """Of weak references: those by which the module abc remembers classes, and a thread's values their owner. They
+    do nothing but forget what is no more."""
+
+    class Remembering(metaclass=ABCMeta):
+        pass
+
+    class Remembered:
+        pass
+
+    issubclass(Remembered, Remembering)
+    callbacks = [reference.__callback__ for reference in _weakref.getweakrefs(Remembered)]
+    callbacks += [callback for _, callback in _known_to_a_thread_local()]
+    return list(filter(None, callbacks))  # the class that Remembered is derived from knows it by one without
+
+
+def _known_to_a_thread_local():
+    """(type, callback) of the weak references by which a threading.local knows what each thread has there."""
+    local = _thread._local()
+    local.value = None
+    return [
+        (type(reference()), reference.__callback__)
+        for part in gc.get_referents(local) if type(part) in (dict, set) for reference in part
+        if isinstance(reference, _weakref.ref)
+    ]
+
+
+def first_builtins():
+    """What the interpreter makes of builtins at its end: a copy from its start, which it alone knows."""
+    current = vars(sys.modules["builtins"])
+    for found in gc.get_objects():
+        # There is another one, without exceptions.
+        if type(found) is dict and found is not current and "__build_class__" in found and "KeyError" in found:
+            return dict(found)
+    return None
