@@ -127,8 +127,13 @@ class Modules {
   public:
     Modules() {
         const ImageSearch search;
-        for_each([&](PyObject*, PyObject* module) {
-            if (!search.is_own(module)) of_image_.insert(module);
+        for_each([&](PyObject* name, PyObject* module) {
+            if (!search.is_own(module)) {
+                of_image_.insert(module);
+            } else if (!PyModule_Check(module)) {
+                Py_INCREF(name);
+                no_modules_.push_back(name);
+            }
         });
     }
 
@@ -137,6 +142,7 @@ class Modules {
     void take_out() {
         std::vector<Entry> seen;
         for_each([&](PyObject* name, PyObject* module) {
+            if (!PyModule_Check(module)) return;
             if (of_image_.contains(module)) {
                 seen.emplace_back(name, module);
                 return;
@@ -149,6 +155,8 @@ class Modules {
         });
         all_ = PyDict_New();
         if (all_) swap_contents(modules_, all_);
+        for (PyObject* name : no_modules_)
+            if (all_) PyDict_DelItem(all_, name);
         PyErr_Clear();
     }
 
@@ -173,7 +181,7 @@ class Modules {
     void for_each(Visit visit) {
         PyObject *name, *module;
         for (Py_ssize_t position = 0; PyDict_Next(modules_, &position, &name, &module);)
-            if (PyModule_Check(module)) visit(name, module);
+            visit(name, module);
     }
 
     void hide(PyObject* name, PyObject* module) {
@@ -193,6 +201,8 @@ class Modules {
     // References that nobody gives back: soon there is no interpreter.
     std::vector<Entry> hidden_;
     std::vector<Entry> own_;  ///< to modules weak ones
+    /// Of objects of the program that are none: CPython leaves them to the end.
+    std::vector<PyObject*> no_modules_;
 };
 
 /// What finalize_modules of CPython takes out of sys behind `kPlace`.
@@ -206,9 +216,15 @@ void take_out_of_sys() {
     PyErr_Clear();
 }
 
+void collect() {
+    Reference(PyObject_CallObject(collect_function, nullptr));
+    PyErr_Clear();
+}
+
 /// Also what hangs on the image, in as many rounds as it takes. Is that all?
 bool end_what_hangs() {
     for (int round = 0; round < kMostRounds; ++round) {
+        if (round > 0) collect();  // what has been let go of may refer to itself
         std::vector<Reference> holders;
         {
             ImageSearch search;
@@ -246,8 +262,7 @@ bool end_own_objects(Modules& modules, const std::vector<Reference>& finalizers_
     modules.take_out();
     swap_contents(builtin_names, first_builtins);
     if (!call_finalizers(finalizers_of_image)) return false;
-    Reference(PyObject_CallObject(collect_function, nullptr));
-    PyErr_Clear();
+    collect();
     if (plan.of_image != Ends::none || plan.of_program == Ends::of_any_kind ||
         plan.image_has_finalizers)
         return end_what_hangs();

@@ -125,17 +125,17 @@ void unfreeze() {
 
 PyObject* freeze_image(PyObject*, PyObject* arguments, PyObject* names) {
     static const char* const keywords[] = {
-        "without_end", "of_python", "generator", "context",      "quiet_callbacks",
-        "visited",     "files",     "fixed",     "in_one_piece", "first_builtins",
-        "namespaces",  "is_last",   nullptr};
+        "without_end",     "quiet",      "of_python", "generator", "context",
+        "quiet_callbacks", "visited",    "files",     "fixed",     "in_one_piece",
+        "first_builtins",  "namespaces", "is_last",   nullptr};
     Kinds kinds;
     PyObject *first_builtins, *namespaces;
     int is_last;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, names, "$OOOOOOOOOOOp", const_cast<char**>(keywords), &kinds.without_end,
-            &kinds.of_python, &kinds.generator, &kinds.context, &kinds.quiet_callbacks,
-            &kinds.visited, &kinds.files, &kinds.fixed, &kinds.in_one_piece, &first_builtins,
-            &namespaces, &is_last))
+            arguments, names, "$OOOOOOOOOOOOp", const_cast<char**>(keywords), &kinds.without_end,
+            &kinds.quiet, &kinds.of_python, &kinds.generator, &kinds.context,
+            &kinds.quiet_callbacks, &kinds.visited, &kinds.files, &kinds.fixed, &kinds.in_one_piece,
+            &first_builtins, &namespaces, &is_last))
         return nullptr;
     if (!unfreeze_function) {
         is_called_last = is_last;

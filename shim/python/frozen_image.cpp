@@ -246,7 +246,7 @@ bool freeze(const Kinds& kinds) {
     image.of_builtins = PyModule_GetDict(PyImport_AddModule("builtins"));
     image.generator_type = reinterpret_cast<PyTypeObject*>(kinds.generator);
     image.context_type = reinterpret_cast<PyTypeObject*>(kinds.context);
-    image.types.know(kinds.without_end, kinds.of_python);
+    image.types.know(kinds.without_end, kinds.quiet, kinds.of_python);
     image.layouts.know(kinds.fixed, kinds.in_one_piece, kinds.of_python);
     const bool is_layer = image.frozen != nullptr;
     if (is_layer || !can_read_slots()) {

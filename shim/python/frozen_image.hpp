@@ -15,7 +15,9 @@ namespace warmfork::python {
 /// What the search has to know of objects by their types. All borrowed; the types live as long as
 /// the interpreter.
 struct Kinds {
-    PyObject* without_end;      ///< types whose objects end as what they hold, and nobody sees it
+    PyObject* without_end;  ///< types whose objects end as what they hold, and nobody sees it
+    PyObject* quiet;  ///< names of modules, and of types with their modules: those in C end like
+                      ///< that
     PyObject* of_python;        ///< any class that Python code has defined
     PyObject* generator;        ///< the type
     PyObject* context;          ///< the type, of the module contextvars
@@ -111,6 +113,8 @@ class ImageSearch {
     int visit_untracked(PyObject* object);
     int visit_values(PyObject* dictionary);
     int find(bool is_file);
+    void note_holder();
+    void reach(PyObject* object);
     void count(const PyObject* object);
     bool has_function_known_elsewhere() const;
     bool has_end(PyObject* object) const;
@@ -125,7 +129,7 @@ class ImageSearch {
 
     Marks marks_;
     std::vector<const PyObject*> streams_;
-    std::unordered_set<const PyObject*> reached_;
+    std::unordered_map<const PyObject*, PyObject*> reached_;  ///< and what of the image led to it
     std::vector<PyObject*> to_visit_;
     std::unordered_map<const PyObject*, Py_ssize_t>
         known_references_;  ///< of the image, to own functions
@@ -134,6 +138,7 @@ class ImageSearch {
     bool goes_on_ = false;        ///< whatever it finds
     PyObject* holder_ = nullptr;  ///< what of the image is being looked at
     std::vector<PyObject*> holders_;
+    std::unordered_set<const PyObject*> is_holder_;  ///< the same
     std::vector<PyObject*> finalizers_of_image_;
 };
 

@@ -73,12 +73,14 @@ struct Type {
 
 class Types {
   public:
-    void know(PyObject* known, PyObject* of_python) {
+    void know(PyObject* known, PyObject* quiet, PyObject* of_python) {
         for (Py_ssize_t i = 0; i < PyList_Size(known); ++i) {
             PyObject* type = PyList_GetItem(known, i);  // borrowed
             keep_until_finalized(type);
             known_.insert(reinterpret_cast<PyTypeObject*>(type));
         }
+        quiet_ = quiet;
+        keep_until_finalized(quiet_);
         python_dealloc_ = PyType_GetSlot(reinterpret_cast<PyTypeObject*>(of_python), Py_tp_dealloc);
         forget();
     }
@@ -109,6 +111,12 @@ class Types {
         return recent.found;
     }
 
+    /// Is it the name of a module, or of a type with that of its module, of which we know that what
+    /// is defined there ends without being seen?
+    bool is_quiet_name(const Reference& name) const {
+        return name && PyUnicode_CheckExact(name.get()) && PySet_Contains(quiet_, name.get()) == 1;
+    }
+
     /// Has a class got a __del__ since it was asked about?
     bool have_new_finalizer() const {
         return std::any_of(found_.begin(), found_.end(), [this](const auto& entry) {
@@ -131,12 +139,22 @@ class Types {
                !known_.contains(type);
     }
 
+    /// Of those that C code has defined: others may say of themselves that they are of any module.
+    bool is_quiet(PyTypeObject* type) const {
+        if (PyType_GetSlot(type, Py_tp_dealloc) == python_dealloc_) return false;
+        const Reference module = plain_attribute(reinterpret_cast<PyObject*>(type), "__module__");
+        if (is_quiet_name(module)) return true;
+        const Reference name = plain_attribute(reinterpret_cast<PyObject*>(type), "__name__");
+        return module && name &&
+               is_quiet_name(Reference(PyUnicode_FromFormat("%S.%S", module.get(), name.get())));
+    }
+
     End end_of(PyTypeObject* type) const {
         if (has_finalizer(type)) return End::finalizer;
         const bool is_collected = PyType_GetFlags(type) & Py_TPFLAGS_HAVE_GC;
         // What Python code has defined ends as the type of C that it is derived from. Its objects
         // refer to their class, at least: that must show.
-        for (; !known_.contains(type);
+        for (; !known_.contains(type) && !is_quiet(type);
              type = static_cast<PyTypeObject*>(PyType_GetSlot(type, Py_tp_base)))
             if (!is_collected || PyType_GetSlot(type, Py_tp_dealloc) != python_dealloc_)
                 return End::unknown;
@@ -144,6 +162,7 @@ class Types {
     }
 
     std::unordered_set<PyTypeObject*> known_;
+    PyObject* quiet_ = nullptr;  ///< a set of names
     void* python_dealloc_ = nullptr;
     std::size_t count_of_image_ = 0;
     std::unordered_map<PyTypeObject*, Type> found_;

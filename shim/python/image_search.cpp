@@ -3,6 +3,7 @@
 #include "frozen_image.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "image_data.hpp"
 
@@ -44,17 +45,9 @@ bool any_own(Visit visit) {
     return false;
 }
 
-/// As its type and its instance have it, without asking code of Python.
-Reference attribute(PyObject* object, const char* name) {
-    const Reference key(PyUnicode_FromString(name));
-    Reference value(key ? PyObject_GenericGetAttr(object, key.get()) : nullptr);
-    PyErr_Clear();
-    return value;
-}
-
 template <std::size_t count>
 bool is_of_module(PyObject* object, const std::array<const char*, count>& names) {
-    const Reference module = attribute(object, "__module__");
+    const Reference module = plain_attribute(object, "__module__");
     return module && PyUnicode_Check(module.get()) &&
            std::any_of(names.begin(), names.end(), [&](const char* name) {
                return PyUnicode_CompareWithASCIIString(module.get(), name) == 0;
@@ -64,7 +57,7 @@ bool is_of_module(PyObject* object, const std::array<const char*, count>& names)
 /// Has the weak reference a callback that somebody could notice? Those that the standard library
 /// makes for its own use only forget it.
 bool tells_somebody(PyObject* reference) {
-    const Reference callback = attribute(reference, "__callback__");
+    const Reference callback = plain_attribute(reference, "__callback__");
     if (!callback || callback.get() == Py_None) return !callback;
     if (PyCFunction_Check(callback.get()))
         return !image.quiet_functions.contains(function_of(callback.get()));
@@ -77,12 +70,17 @@ bool is_function(PyObject* object) {
            !PyWeakref_Check(object);
 }
 
-/// One that only tells where something lies.
-bool is_plain_capsule(PyObject* object) {
+/// One that only tells where something lies, or that a module of the interpreter's own has filled
+/// in, which frees that at its end, no more.
+bool is_quiet_capsule(PyObject* object) {
     if (!PyCapsule_CheckExact(object)) return false;
+    const char* name = PyCapsule_GetName(object);  // begins with that of its module
     const bool has_destructor = PyCapsule_GetDestructor(object) != nullptr;
     PyErr_Clear();  // of one without a pointer
-    return !has_destructor;
+    const char* dot = name ? std::strchr(name, '.') : nullptr;
+    return !has_destructor ||
+           (dot &&
+            image.types.is_quiet_name(Reference(PyUnicode_FromStringAndSize(name, dot - name))));
 }
 
 bool is_taken_first(PyObject* name) {
@@ -121,7 +119,7 @@ ImageSearch::ImageSearch() : streams_(parts_of_streams()) {
     });
     for (const PyObject* object : image.kept)
         if (known_references_.contains(object)) {
-            reached_.insert(object);
+            reached_.emplace(object, nullptr);
             count(object);
         }
 }
@@ -195,7 +193,7 @@ bool ImageSearch::clear(PyObject* holder) {
 /// Of the program's own, that the collector tracks.
 bool ImageSearch::has_end(PyObject* object) const {
     const End end = type_of(object).end;
-    if (end == End::unknown && is_plain_capsule(object)) return false;
+    if (end == End::unknown && is_quiet_capsule(object)) return false;
     if (end == End::finalizer || end == End::unknown) return !contains(streams_, object);
     return PyWeakref_Check(object) && tells_somebody(object);
 }
@@ -271,10 +269,13 @@ CollectorHead& head_at(std::size_t index) {
     return head_of(const_cast<PyObject*>(image.objects[index].object));
 }
 
-/// Does it still lie between the same two? Nothing of that is left of one that has been freed.
+/// Does it still lie between the same two? Nothing of that is left of one that has been freed; but
+/// where its neighbours have been as well, the program's own may have taken their places in the
+/// same order.
 bool is_in_place(std::size_t index) {
     if (image.pages.is_head_gone(index)) return false;
     const CollectorHead& head = head_at(index);
+    if (head.previous & kCollecting) return false;  // marked as the program's own
     const std::size_t next = index + 1;
     return head_in(head.previous) == (index > 0 ? &head_at(index - 1) : image.frozen) &&
            head_in(head.next) == (next < image.objects.size() ? &head_at(next) : image.frozen);
@@ -361,8 +362,22 @@ int ImageSearch::visit_from_own(PyObject* object, void* argument) {
 /// What the search has found ends by itself: 1 if it need not go on.
 int ImageSearch::find(bool is_file) {
     if (!goes_on_ && !is_file) return 1;
-    if (holders_.empty() || holders_.back() != holder_) holders_.push_back(holder_);
+    note_holder();
     return 0;
+}
+
+void ImageSearch::note_holder() {
+    if (is_holder_.insert(holder_).second) holders_.push_back(holder_);
+}
+
+/// An own object, or one that is not tracked. Where another object of the image has led to it, and
+/// to some end, this one may as well.
+void ImageSearch::reach(PyObject* object) {
+    const auto [known, is_new] = reached_.emplace(object, holder_);
+    if (is_new)
+        to_visit_.push_back(object);
+    else if (is_holder_.contains(known->second))
+        note_holder();
 }
 
 int ImageSearch::visit(PyObject* object, void* argument) {
@@ -370,7 +385,7 @@ int ImageSearch::visit(PyObject* object, void* argument) {
     if (!PyObject_GC_IsTracked(object)) return self.visit_untracked(object);
     if (!self.is_own(object)) return 0;
     if (self.has_end(object) && self.find(is_file(object))) return 1;
-    if (self.reached_.insert(object).second) self.to_visit_.push_back(object);
+    self.reach(object);
     return 0;
 }
 
@@ -386,10 +401,9 @@ int ImageSearch::visit_untracked(PyObject* object) {
     // A type that C code has laid out is never freed.
     if (PyType_Check(object)) return 0;
     const End end = type_of(object).end;
-    if ((end == End::unknown && !is_plain_capsule(object)) || end == End::finalizer)
+    if ((end == End::unknown && !is_quiet_capsule(object)) || end == End::finalizer)
         return !image.unknown.contains(object) && find(false);
-    if (is_untracked_container(object) && reached_.insert(object).second)
-        to_visit_.push_back(object);
+    if (is_untracked_container(object)) reach(object);
     return 0;
 }
 

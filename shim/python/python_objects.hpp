@@ -111,6 +111,15 @@ class EncodedStrings {
     std::vector<const char*> pointers_;
 };
 
+/// As its type and it itself have it, without asking code of Python, except for that of a property.
+/// Null: there is none; no exception is set.
+inline Reference plain_attribute(PyObject* object, const char* name) {
+    const Reference key(PyUnicode_FromString(name));
+    Reference value(key ? PyObject_GenericGetAttr(object, key.get()) : nullptr);
+    PyErr_Clear();
+    return value;
+}
+
 inline bool read_integer(PyObject* sequence, Py_ssize_t index, long& ret_value) {
     Reference item(PySequence_GetItem(sequence, index));
     if (!item) return false;

@@ -109,7 +109,28 @@ class Look:
         os.write(1, repr((found, have, sys.path, sys.meta_path, sys.is_finalizing())).encode())
 """
 
+# Objects of the image go, but for one in their midst, and the program's own take their places in the same order.
+TAKING = """
+for index in (1_006, 1_005, 1_004, 1_002, 1_001, 1_000):
+    store.parts[index] = None
+own = [[] for _ in range(5)]
+"""
+
+# What ends in them nobody can see, though it is by code in C, or of the standard library's.
+QUIET_PROGRAMS = {
+    "quiet_abstract_class": "import collections.abc\nclass New: pass\nisinstance(New(), collections.abc.Sized); isinstance([], collections.abc.Sized)",
+    "quiet_thread_local": "store.local.value = 1",
+    "quiet_text_in_memory": "import io; store.kept[1] = io.StringIO('text'); text = io.BytesIO(b'bytes')",
+    "quiet_times": "store.kept[1] = datetime = __import__('datetime'); store.kept[2] = datetime.timedelta(1), datetime.datetime.now(datetime.timezone.utc)",
+    "quiet_context": "store.variable.set([1])",
+    "quiet_ctypes": "import ctypes\nclass Pair(ctypes.Structure): _fields_ = [('one', ctypes.c_int), ('two', ctypes.c_void_p)]\nstore.kept[1] = Pair, Pair(1), ctypes.POINTER(Pair)",
+    "quiet_modules": "import unicodedata, zlib, csv, pickle, decimal; store.kept[1] = [unicodedata, zlib.compressobj(), csv.reader([]), decimal.getcontext()]",
+    "quiet_method": "import re; store.kept[1] = re.compile('a').match",
+    "quiet_stream": "class Wrapper:\n    def __init__(self, stream): self.stream = stream\n    def __getattr__(self, name): return getattr(self.stream, name)\nsys.stdout = Wrapper(sys.stdout); print('wrapped')",
+}
+
 PROGRAMS = {
+    **QUIET_PROGRAMS,
     "nothing": "",
     "objects": "class A(store.Class): pass\na = A(); store.kept[1] = [a, {2: A.method}]; store.values.append(A); store.weak['a'] = a",
     "file_in_dictionary": "store.kept['file'] = written('a')",
@@ -137,6 +158,7 @@ PROGRAMS = {
     "loud_in_builtins": "import builtins; builtins.loud = Loud('builtins')",
     "loud_in_sys": "sys.loud = Loud('sys')",
     "loud_as_module": "sys.modules['loud'] = Loud('module')",
+    "opens_a_file_where_it_stands_for_a_module": "class L:\n    def __del__(self):\n        with open('a', 'w') as file: file.write('late')\nsys.modules['l'] = L()",
     "loud_on_import_path": "sys.meta_path.append(Loud('finder'))",
     "loud_as_signal_handler": "import signal; loud = Loud('handler'); signal.signal(signal.SIGUSR1, lambda *_: loud)",
     "loud_as_exit_handler": "import atexit; atexit.register(Loud('handler').__init__, 'called')",
@@ -216,6 +238,8 @@ PROGRAMS = {
     "text_over_an_own_class": "import io\nclass Sink:\n    closed = False\n    def readable(self): return False\n    def writable(self): return True\n    def seekable(self): return False\n    def write(self, data): os.write(1, data); return len(data)\n    def flush(self): pass\n    def close(self): os.write(1, b'closed')\nfile = io.TextIOWrapper(Sink()); file.write('text'); store.kept[1] = file",
     "encoded_by_own_code": "import codecs, io\nclass Encoder(codecs.IncrementalEncoder):\n    def encode(self, text, final=False): os.write(1, b'encoded'); return text.encode()\ncodecs.register(lambda name: codecs.CodecInfo(None, None, incrementalencoder=Encoder, name='own') if name == 'own' else None)\nfile = open('a', 'w', encoding='own'); file.write('x'); store.kept[1] = file",
     "several_on_one_descriptor": "one = open('a', 'w'); two = open(one.fileno(), 'w', closefd=False); one.write('1'); two.write('2')",
+    "file_in_a_cycle_that_hangs": "cycle = [written('a')]; cycle.append(cycle); store.kept['cycle'] = cycle; del cycle",
+    "file_known_to_many": "file = written('a')\nfor part in store.parts[:100]: part.append([file])",
     "loud_as_attribute": "store.holding.value = Loud('value')",
     "loud_as_another_attribute": "store.holding.other = Loud('other')",
     "loud_in_set": "store.members.add(Loud('member'))",
@@ -223,6 +247,8 @@ PROGRAMS = {
     "loud_behind_long_list": "store.long.append(Loud('long'))",
     "loud_in_wide_dictionary": "store.wide[40_000] = Loud('wide')",
     "loud_beside_freed": "del store.parts[::3]; store.parts[7].append(Loud('parts'))",
+    "places_taken_in_order": TAKING,
+    "file_between_places_taken_in_order": "store.parts[1_003].append(written('a'))\n" + TAKING,
     "loud_when_much_memory_is_no_more": "del store.large, store.parts; store.kept[1] = Loud('less')",
     "loud_without_descriptors": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); store.kept[1] = Loud('limited')",
     "loud_where_no_file_may_be_opened": FORBIDDING % "libc.prctl(22, 2, filter, 0, 0)" + "store.kept[1] = Loud('filtered')",
@@ -483,9 +509,13 @@ class Finalization(TestCase):
         many = "many = [[] for _ in range(100_000)]\n"
         with self.begin(STORE + many) as template:
             taken_apart = faults(PROGRAMS["loud_in_dictionary"])
-        for store in STORE, ENDING:
+        names = (
+            "nothing", "finalizer", "buffered_output", "objects", "file_in_main", "loud_in_main", "file_in_dictionary",
+            "file_known_to_many", "file_in_a_cycle_that_hangs", "places_taken_in_order",
+        )
+        for store, names in (STORE, (*names, *QUIET_PROGRAMS)), (ENDING, names):
             with self.begin(store + many) as template:
-                for name in ("nothing", "finalizer", "buffered_output", "objects", "file_in_main", "loud_in_main", "file_in_dictionary"):
+                for name in names:
                     with self.subTest(name, has_ends=store is ENDING):
                         self.assertLess(faults(PROGRAMS[name]) * 2, taken_apart)
 

@@ -10,13 +10,21 @@ from abc import ABCMeta
 
 from ._kept import attributes_of
 
-# Where they are loaded: all of their types.
+# All of their types, where they are loaded. Others say that they are of the module builtins as well.
 _MODULES_WITHOUT_END = (
     "builtins", "types", "_collections_abc", "_collections", "_functools", "itertools", "_operator", "_weakref",
     "_thread", "_contextvars", "_queue", "_sre", "re", "_typing", "typing", "_decimal", "array", "_random", "_struct",
-    "_json", "_multiprocessing", "_ctypes", "_csv", "_pickle", "_elementtree", "pyexpat", "_zoneinfo", "zlib", "_bz2",
-    "_lzma", "_hashlib", "_md5", "_sha1", "_sha2", "_sha256", "_sha512", "_sha3", "_blake2", "select", "mmap",
+    "_json", "_multiprocessing",
 )
+# Types that C code has defined and that say that they are of these, or called that; also where a child loads them.
+_QUIET = frozenset((
+    "_ctypes", "_csv", "_pickle", "_elementtree", "pyexpat", "_zoneinfo", "zoneinfo", "zlib", "_bz2", "_lzma",
+    "_hashlib", "_md5", "_sha1", "_sha2", "_sha256", "_sha512", "_sha3", "_blake2", "select", "mmap", "unicodedata",
+    "_decimal", "decimal", "array", "_random", "_struct", "_json", "itertools", "_operator", "operator", "_queue",
+    # What ctypes has in the place of a class's dictionary, and contextvars in that of a context's.
+    "builtins.StgDict", "builtins.hamt", "builtins.hamt_bitmap_node", "builtins.hamt_array_node",
+    "builtins.hamt_collision_node",
+))
 # Of the module datetime: those that refer to nothing else that a program can give them.
 _TIMES_WITHOUT_END = ("timedelta", "date", "timezone", "tzinfo")
 
@@ -24,7 +32,8 @@ _TIMES_WITHOUT_END = ("timedelta", "date", "timezone", "tzinfo")
 def kinds():
     """As `freeze_image` takes them."""
     return {
-        "without_end": _types_without_end(), "generator": types.GeneratorType, "context": _contextvars.Context,
+        "without_end": _types_without_end(), "quiet": _QUIET,
+        "generator": types.GeneratorType, "context": _contextvars.Context,
         "quiet_callbacks": _callbacks_that_forget(), "visited": _visited_attributes(), "files": _file_types(),
         "fixed": _fixed_types(), "in_one_piece": _types_in_one_piece(),
     }
@@ -38,7 +47,6 @@ def _types_without_end():
         found.update(value for value in values if issubclass(type(value), type))
     times = attributes_of(sys.modules.get("datetime"))
     found.update(times[name] for name in _TIMES_WITHOUT_END if name in times)
-    found.update(_types_of_ctypes())
     if "functools" in sys.modules:
         cached = sys.modules["functools"].lru_cache(1)(int)
         cached()
@@ -58,12 +66,6 @@ def _types_without_end():
     if "multiprocessing.connection" in sys.modules:
         found.append(sys.modules["multiprocessing.connection"].Connection)  # it closes its descriptor
     return found
-
-
-def _types_of_ctypes():
-    """The types of its types."""
-    values = attributes_of(sys.modules.get("_ctypes")).values()
-    return {type(value) for value in values if isinstance(value, type)} - {type}
 
 
 def _visited_attributes():
