@@ -139,8 +139,9 @@ def print_report(result, faults):
         notes.append(f"{party}: {report['spawns']:,} spawns, {rate:.1f} a second; of each kind, and the slowest turn: "
                      + ", ".join(f"{name} {count:,} ({report['slowest'].get(name, 0):.2f} s)"
                                  for name, count in report["actions"].items()))
-        notes.append(f"  of those that say how they were served {report['warm']:,} were warm, {report['cold']:,} cold: "
-                     + ", ".join(f"{name} {count:,}" for name, count in report["reasons"].items()))
+        notes.append(f"  of those that say how they were served {report['warm']:,} were warm, {report['cold']:,} cold:")
+        notes += [f"    {name} {count:,}, the latest: {report['sentences'][name]}"
+                  for name, count in report["reasons"].items()]
     machine = result["machine"]
     notes.append(f"{result['seconds']:.0f} s on {machine['processors']} × {machine['processor']}, Linux "
                  f"{machine['kernel']}, Python {machine['python']}")

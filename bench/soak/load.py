@@ -3,7 +3,8 @@
     load.py owner|client FOLDER
 
 FOLDER/PARTY has modules/, the directory of its modules that change; counts, which the soak reads (see Counts); and at
-the end report: why children were cold, and how many seconds the slowest turn of each action took, as JSON.
+the end report: why children were cold, by reason with the latest sentence, and how many seconds the slowest turn of
+each action took, as JSON.
 """
 
 import asyncio
@@ -53,6 +54,8 @@ _WAITING = "import sys; print('up', flush=True); sys.stdin.read()"
 _SHOWING = "import own; print(own.VALUE, own.SETTING)"
 _OWN = "import os\nVALUE = {}\nSETTING = os.environ.get('SETTING')\n"
 _MOST_SHOWN = 20
+# Seconds of one turn that are worth a word: the library waits so long only for what does not come.
+_SLOW = 5
 
 
 class Counts:
@@ -99,7 +102,7 @@ class Party:
         self.folder = os.path.join(folder, self.name)
         self.modules = os.path.join(self.folder, "modules")
         self.counts = Counts(os.path.join(self.folder, "counts"), self.name)
-        self.reasons, self.slowest = collections.Counter(), {}
+        self.reasons, self.sentences, self.slowest = collections.Counter(), {}, {}
         self.random = random.Random(self.name)
         self.version = 1
         write_module(self.modules, "own", _OWN.format(self.version))
@@ -119,10 +122,13 @@ class Party:
             action, = self.random.choices(list(weights), weights.values())
             began = time.monotonic()
             self.counts[action] += getattr(self, action.replace(" ", "_"))()
-            self.slowest[action] = max(self.slowest.get(action, 0), time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self.slowest[action] = max(self.slowest.get(action, 0), seconds)
+            if seconds > _SLOW:
+                print(f"soak: {self.name}: {action} took {seconds:.1f} s", file=sys.stderr, flush=True)
         self.close()
         with open(os.path.join(self.folder, "report"), "w") as file:
-            json.dump({"reasons": self.reasons, "slowest": self.slowest}, file)
+            json.dump({"reasons": self.reasons, "sentences": self.sentences, "slowest": self.slowest}, file)
 
     def expect(self, what, seen, expected):
         if seen == expected:
@@ -137,6 +143,7 @@ class Party:
         reason = getattr(process, "reason_code", process.reason and "other")
         if process.backend == "cold":
             self.reasons[reason] += 1
+            self.sentences[reason] = process.reason
 
     def _pass(self, template, **options):
         with template.popen([PYTHON, "-c", "pass"], stdin=subprocess.DEVNULL, **options) as process:
@@ -320,10 +327,10 @@ class Client(Party):
         return 1
 
     def changed_base(self):
-        """The layer is to be made anew with it."""
+        """The layer is to be made anew with it, at once or, as often as it changes here, later."""
         self.changed_file()
         self.expect("a changed base", self._show(self.layer), [str(self.version), "None"])
-        return 2 + self._pass(self.layer, backend="warm")
+        return 2 + self._pass(self.layer)
 
     def reloaded(self):
         name = self.random.choice(("own", "layer"))

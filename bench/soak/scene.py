@@ -56,7 +56,7 @@ class Party(Started):
 
     def report(self):
         """Of a party that has ended."""
-        report = {"reasons": {}, "slowest": {}}
+        report = {"reasons": {}, "sentences": {}, "slowest": {}}
         if os.path.exists(self._report):
             with open(self._report) as file:
                 report = json.load(file)
