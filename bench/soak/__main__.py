@@ -8,7 +8,7 @@ Two programs spawn at once, one child after the other: an owner of embedded temp
 They mix parked spares, forks on command, cold children, processes and pools of multiprocessing, whole commands
 (warmfork run -t), variants, changed files, killed children, templates and clients, failing spawns and more, and look at
 each result. What a series is in the second quarter of the time and in the last, by the median, has to be the same but
-for the tolerance; in the first quarter pools and caches fill.
+for the tolerance, or for what it goes up and down within one of them; in the first quarter pools and caches fill.
 
 Interrupted (Ctrl-C, SIGTERM) it reports what there is.
 

@@ -20,11 +20,11 @@ class Series:
     def __init__(self, party, metric, values):
         self.party, self.metric, self.values = party, metric, values
 
-    def _quarter(self, number):
-        """The median of a quarter, 1 to 4; None: there is too little to tell."""
+    def _quartiles(self, number):
+        """The quartiles of the values in a quarter of the time, 1 to 4; None: there is too little to tell."""
         count = len(self.values)
         known = [value for value in self.values[count * (number - 1) // 4:count * number // 4] if value is not None]
-        return statistics.median(known) if len(known) >= _FEWEST else None
+        return statistics.quantiles(known) if len(known) >= _FEWEST else None
 
     def marks(self):
         """The first, a middle and the last value."""
@@ -33,15 +33,18 @@ class Series:
 
     def medians(self):
         """Of the second and of the last quarter: in the first, pools and caches fill."""
-        return self._quarter(2), self._quarter(4)
+        return tuple(quartiles and quartiles[1] for quartiles in (self._quartiles(2), self._quartiles(4)))
 
     def verdict(self, tolerance):
         """"grows", "level", or "-": there is too little to tell, or it may grow. tolerance: a share of the earlier
-        median."""
-        before, after = self.medians()
+        median. What goes up and down within a quarter by as much as from one to the other does not grow; what grows
+        evenly does so by a fourth of that."""
+        before, after = self._quartiles(2), self._quartiles(4)
         if before is None or after is None or self.metric == _RATE:
             return "-"
-        return "grows" if after - before > max(_slack(self.metric), tolerance * before) else "level"
+        spread = max(upper - lower for lower, _, upper in (before, after))
+        most = max(_slack(self.metric), tolerance * before[1], spread)
+        return "grows" if after[1] - before[1] > most else "level"
 
 
 def from_samples(samples):

@@ -3,13 +3,15 @@
 import os
 import time
 
-# Each is of a party's processes: how many there are, and of the rest the mean of one process.
+# Each is of a party's processes: how many there are, and of the rest the mean of one process. Of what is private, or
+# proportional, part comes and goes with other processes that have the same files mapped; anonymous memory does not.
 METRICS = {
     "processes": "processes",
-    "private_kb": "private memory, KB",
+    "anonymous_kb": "anonymous, KB",
+    "shared_kb": "segments, KB",
+    "private_kb": "private, KB",
     "pss_kb": "proportional (PSS), KB",
     "rss_kb": "resident (RSS), KB",
-    "shared_kb": "of it shared, KB",
     "descriptors": "descriptors",
     "watches": "inotify watches",
     "threads": "threads",
@@ -121,6 +123,7 @@ def look_at(pid, segments):
             "private_kb": int(memory["Private_Clean"]) + int(memory["Private_Dirty"]),
             "pss_kb": int(memory["Pss"]),
             "rss_kb": int(memory["Rss"]),
+            "anonymous_kb": int(status["RssAnon"]),
             "shared_kb": int(status["RssShmem"]),
             "descriptors": descriptors,
             "watches": watches,

@@ -27,7 +27,7 @@ class Growth(unittest.TestCase):
 
     def test_what_leaks_slowly_grows(self):
         noise = random.Random(1)
-        self.assertEqual(self.verdict("descriptors", [40 + i // 200 + noise.randrange(4) for i in range(720)]), "grows")
+        self.assertEqual(self.verdict("descriptors", [40 + i // 100 + noise.randrange(4) for i in range(720)]), "grows")
         self.assertEqual(self.verdict("private_kb", [9000 + i + noise.randrange(500) for i in range(720)]), "grows")
 
     def test_what_fills_at_first_is_level(self):
@@ -35,6 +35,10 @@ class Growth(unittest.TestCase):
 
     def test_peaks_are_level(self):
         self.assertEqual(self.verdict("processes", [50 if i % 7 == 0 else 2 for i in range(720)]), "level")
+
+    def test_what_goes_up_and_down_as_much_is_level(self):
+        values = [60 + i % 40 + i // 90 for i in range(720)]
+        self.assertEqual(self.verdict("descriptors", values), "level")
 
     def test_of_what_is_hardly_ever_there_nothing_is_said(self):
         self.assertEqual(self.verdict("descriptors", [None] * 700 + [30] * 20), "-")
