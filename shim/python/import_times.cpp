@@ -37,11 +37,11 @@ void note(PyObject* name, std::chrono::microseconds own) {
 
 /// In place of importlib's own function, which loads a module that is not there yet. In C, so that
 /// no frame of it shows.
-PyObject* find_and_load(PyObject* original, PyObject* arguments) {
-    if (reporter == 0) return PyObject_CallObject(original, arguments);
+PyObject* find_and_load(PyObject* original, PyObject* arguments, PyObject* keywords) {
+    if (reporter == 0) return PyObject_Call(original, arguments, keywords);
     const Clock::duration outer = std::exchange(nested, Clock::duration{});
     const auto began = Clock::now();
-    Reference module(PyObject_CallObject(original, arguments));
+    Reference module(PyObject_Call(original, arguments, keywords));
     const auto taken = Clock::now() - began;
     const auto own = std::chrono::duration_cast<std::chrono::microseconds>(taken - nested);
     nested = outer + taken;
@@ -49,7 +49,13 @@ PyObject* find_and_load(PyObject* original, PyObject* arguments) {
     return module.release();
 }
 
-PyMethodDef definition{"_find_and_load_unlocked", find_and_load, METH_VARARGS, nullptr};
+PyCFunction as_function(PyCFunctionWithKeywords function) {
+    return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+// With keywords, which 3.15 gives.
+PyMethodDef definition{"_find_and_load_unlocked", as_function(find_and_load),
+                       METH_VARARGS | METH_KEYWORDS, nullptr};
 
 void report() {
     if (reporter != ::getpid()) return;

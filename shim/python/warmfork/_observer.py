@@ -84,6 +84,8 @@ class Observer:
         # An object that no other list has, whatever copies it: see _kept.py.
         self.argument = "".join(("-", "c"))
         self.arguments = sys.argv = _Arguments([self.argument])
+        # Ahead of the loader, which has it look at each module: where imports are lazy its own comes with the call.
+        self._listings = Listings()
         # Where there is none all is noted under the name that was asked for.
         self._load = getattr(_bootstrap, "_load_unlocked", None)
         if self._load is not None:
@@ -92,7 +94,6 @@ class Observer:
         self._put_back = []  # (object, name, function)
         for name in _HARMLESS:
             self._look_at(name)
-        self._listings = Listings()
 
     def stop(self):
         self._listings.stop()
