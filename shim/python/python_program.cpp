@@ -149,7 +149,8 @@ ProgramEnd run_file(PyObject* child, FILE* file, const char* name, bool is_input
         end_of(Reference(run(file, name, Py_file_input, globals, globals, !is_input, nullptr)));
     if (PyObject_IsTrue(named.get())) {
         PyDict_DelItemString(globals, "__file__");
-        PyDict_DelItemString(globals, "__cached__");
+        PyErr_Clear();
+        PyDict_DelItemString(globals, "__cached__");  // up to 3.14
         PyErr_Clear();
     }
     return end;

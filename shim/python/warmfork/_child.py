@@ -321,7 +321,8 @@ def name_program(names, path, is_input):
     is_new = "__file__" not in names
     if is_new:
         names["__file__"] = path
-        names["__cached__"] = None
+        if sys.version_info < (3, 15):
+            names["__cached__"] = None
     if not is_input:
         names["__loader__"] = _bootstrap_external.SourceFileLoader("__main__", path)
     return is_new
@@ -377,8 +378,8 @@ def _absolute(path):
 
 
 def show_source(code, source):
-    """Since 3.13 tracebacks show the lines of -c. The import of linecache looks into the directory."""
-    if not has_safe_path():
+    """Since 3.13 tracebacks show the lines of -c. The import of linecache looks into the directory, up to 3.14."""
+    if not has_safe_path() and sys.version_info < (3, 15):
         _bootstrap_external.PathFinder._path_importer_cache("")
     # 3.13.0 knows the text by the file's name, later ones by the code.
     key = code if hasattr(linecache, "_interactive_cache") else "<string>"

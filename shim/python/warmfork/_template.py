@@ -224,7 +224,7 @@ def _sources_of(attributes):
     """The file, and the cache, that a module comes from."""
     archive = getattr(attributes.get("__loader__"), "archive", None)
     file = archive if isinstance(archive, str) else attributes.get("__file__")
-    cache = attributes.get("__cached__")
+    cache = attributes.get("__cached__") or getattr(attributes.get("__spec__"), "cached", None)  # from 3.15 on
     # Some modules name a file that never was.
     has_file = isinstance(file, str) and os.path.exists(file)
     return os.path.abspath(file) if has_file else "", os.path.abspath(cache) if isinstance(cache, str) else ""
