@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "cli/child_cost.hpp"
 #include "cli/commands.hpp"
 #include "warmfork.hpp"
 
@@ -82,6 +83,41 @@ void print_asked(const Json& host) {
     }
 }
 
+void print_cost(const char* kind, const Json& cost) {
+    fmt::print("  {}  {:>6.1f} ms of the processors, {} page faults\n", kind,
+               cost["seconds"].get<double>() * 1000, cost["page_faults"].get<long>());
+}
+
+void print_costs(const Json& report) {
+    if (!report.contains("child")) return;
+    const Json& child = report["child"];
+    fmt::print(heading(), "\na child that does nothing\n");
+    if (child.contains("error"))
+        return fmt::print("  not measured: {}\n", child["error"].get<std::string>());
+    print_cost("warm", child["warm"]);
+    print_cost("cold", child["cold"]);
+    const double warm = child["warm"]["seconds"], fork = report["fork_us"].get<double>() * 1e-6;
+    if (warm + fork > child["cold"]["seconds"].get<double>())
+        fmt::print(
+            "  With its fork the warm one is the dearer one: a program that uses little of what "
+            "is\n"
+            "  preloaded had better be cold, or have a template that preloads less.\n");
+}
+
+Json in_json(const ChildCost& cost) {
+    return {{"seconds", cost.seconds}, {"page_faults", cost.page_faults}};
+}
+
+/// Where something stands in the way, that is what it says.
+Json costs_of_children(Template& of, const TemplateOptions& options) try {
+    std::vector<std::string> interpreter{options.python};
+    interpreter.insert(interpreter.end(), options.options.begin(), options.options.end());
+    const ChildCosts costs = measure_children(of, interpreter);
+    return {{"warm", in_json(costs.warm)}, {"cold", in_json(costs.cold)}};
+} catch (const Error& error) {
+    return {{"error", error.what()}};
+}
+
 void print_report(const Json& report) {
     fmt::print(heading(), "template {}: safe to fork\n", report["pid"].get<int>());
     fmt::print(
@@ -100,6 +136,7 @@ void print_report(const Json& report) {
             fmt::print(
                 "  not prepared     child {}, after {:.1f} s: a fork handler takes its time\n",
                 spare["pid"].get<int>(), spare["seconds"].get<double>());
+    print_costs(report);
     fmt::print(heading(), "\nthreads\n");
     for (const Json& thread : report["threads"])
         fmt::print("  {:>8}  {}\n", thread["id"].get<int>(), thread["name"].get<std::string>());
@@ -134,8 +171,10 @@ int examine(const DoctorOptions& options) {
         char* text = nullptr;
         if (warmfork_template_report(python_template.handle(), &text, &failure))
             throw Error(failure);
-        const Json report = Json::parse(text);
+        Json report = Json::parse(text);
         std::free(text);
+        // A template that learns would take them for runs of the program.
+        if (!of.learn) report["child"] = costs_of_children(python_template, of);
         if (options.json)
             fmt::print("{}\n", report.dump(1));
         else

@@ -111,12 +111,14 @@ class Doctor(TestCase):
     def test_report(self):
         done = run("doctor", "--python", PYTHON, "--preload", "json,csv")
         self.assertEqual(done.returncode, 0, done.stderr)
-        for word in ("safe to fork", "mappings", "csv"):
+        for word in ("safe to fork", "mappings", "csv", "a child that does nothing"):
             self.assertIn(word, done.stdout)
 
     def test_json(self):
         report = json.loads(run("doctor", "--python", PYTHON, "--preload", "json", "--json").stdout)
         self.assertGreater(report["resident_kb"], 1000)
+        for kind in ("warm", "cold"):
+            self.assertGreater(report["child"][kind]["page_faults"], 0)
         failed = run("doctor", "--python", PYTHON, "--preload", "nope", "--json")
         self.assertEqual((failed.returncode, json.loads(failed.stdout)["stage"]), (1, "launch"))
 
