@@ -292,7 +292,6 @@ hanging, importing = Hanging("hanging"), Importing("importing")
 raising, resurrecting = Raising("raised by the image"), Resurrecting("again")
 suspended = generate()
 next(suspended)
-source = open(__file__)
 """
 
 # Makes an object that only C code ends, and that the collector does not know: its end is an abort.

@@ -38,6 +38,10 @@ KEPT = {
     "program without a wait": ("import os\nos.posix_spawn('/bin/true', ['true'], {})", "program:", "still runs"),
     "file": ("F = open('kept.log', 'w')", "descriptor:/", "kept.log"),
 }
+if os.getpid() >= 1000:  # shorter ones are too often a part of other numbers
+    KEPT["process id in front of other digits"] = (
+        "import os\nPATH = f'/tmp/log-{os.getpid()}{7}'", "identity:kept", "kept.PATH",
+    )
 
 # They ask, and keep nothing of it.
 HARMLESS = {

@@ -23,6 +23,8 @@ _SEEN_TO = (
 _MOST_OBJECTS = 500_000
 _LONGEST_TEXT = 200
 _SHORTEST_DRAW = 4
+# From so many on a number in a text is hardly there by chance.
+_DIGITS_THAT_TELL = 4
 _SECOND = 1_000_000_000
 _ROUNDING = 1000  # nanoseconds
 _SHIFTS = (0, -time.timezone, -time.altzone)  # of UTC taken for local time
@@ -155,7 +157,10 @@ class _Search:
         if kind in (str, bytes) and len(value) <= _LONGEST_TEXT:
             text = value if kind is str else value.decode("latin-1")
             before, digits, behind = text.partition(str(self._pid))
-            return bool(digits) and not before[-1:].isdigit() and not behind[:1].isdigit()
+            # Behind it may be anything, as the random part of a temporary name; a short number would often be a part
+            # of another one.
+            is_apart = not behind[:1].isdigit() or len(digits) >= _DIGITS_THAT_TELL
+            return bool(digits) and not before[-1:].isdigit() and is_apart
         return False
 
     def _is_time(self, value, kind):
