@@ -115,6 +115,14 @@ std::vector<std::string> ImageSet::search_path_for(const Image& image) const {
     return path;
 }
 
+std::string ImageSet::learning() const {
+    if (!definition_.learns) return "";
+    std::string text = "learn=" + definition_.name;
+    for (const std::string& entry : definition_.allowed)
+        if (entry.starts_with("directory:")) text += '\n' + entry;
+    return text;
+}
+
 LaunchPlan ImageSet::plan_for(const Image& image) const {
     LaunchPlan plan;
     plan.arguments = {definition_.program};
@@ -124,8 +132,7 @@ LaunchPlan ImageSet::plan_for(const Image& image) const {
         for (const auto& part :
              {image.options,
               std::vector<std::string>{"-c", kPythonBoot, definition_.package,
-                                       definition_.before_fork, definition_.in_child,
-                                       definition_.learns ? "learn=" + definition_.name : ""},
+                                       definition_.before_fork, definition_.in_child, learning()},
               std::vector<std::string>{fmt::format("{}", path.size())}, path, definition_.preload})
             plan.arguments.insert(plan.arguments.end(), part.begin(), part.end());
         plan.is_python = true;

@@ -166,6 +166,24 @@ class Learning(TestCase):
             self.assertIn("arguments in keeps.GIVEN", reasons[name])
         self.children(program)
 
+    def learn_in_the_root(self, **options):
+        """What a template in a directory of no child's has learned from one, and what a child prints whose image has."""
+        self.on_the_path({"bound.py": "import os\nPLACE = os.getcwd()", "free.py": ""})
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir("/")
+        command = [PYTHON, "-c", "import bound, free, os; print(bound.PLACE == os.getcwd())"]
+        for _ in range(2):
+            with self.template(["json"], learn=True, backend="warm", name="tests", **options) as template:
+                learned = template.report()["host"]["learned"]
+                done = template.run(command, cwd=self.folder({}), capture_output=True, text=True)
+        return sorted(self.names(learned)), done.stdout
+
+    def test_what_depends_on_the_directory_is_left_to_children_that_are_started_elsewhere(self):
+        self.assertEqual(self.learn_in_the_root(), (["free"], "True\n"))
+
+    def test_what_may_depend_on_the_directory_is_learned(self):
+        self.assertEqual(self.learn_in_the_root(allow=["directory:bound"]), (["bound", "free"], "False\n"))
+
     def test_a_module_that_has_changed_is_tried_again(self):
         folder = self.on_the_path({"subject.py": "VALUE = 1"})
         self.children("import subject")

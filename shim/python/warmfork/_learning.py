@@ -36,8 +36,9 @@ _NOT_ALONE = "no", "it was imported by a module that cannot be preloaded"
 _PATIENCE = 60
 
 
-def folder_of(program, preload):
-    """Where the template of this program with these modules remembers. To be asked before reads are recorded."""
+def folder_of(program, preload, allowed):
+    """Where the template of this program with these modules remembers. allowed: see `learn`. To be asked before reads are
+    recorded."""
     from _imp import source_hash
 
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
@@ -46,7 +47,7 @@ def folder_of(program, preload):
     options = "".join(str(getattr(sys.flags, name)) for name in names)
     # The main module is the program's, with the arguments of one start.
     modules = [name for name in preload if "=" not in name]
-    key = "\0".join((program, sys.executable, sys.version, options, *modules))
+    key = "\0".join((program, sys.executable, sys.version, options, *modules, *allowed))
     return os.path.join(state, "warmfork", "learned", source_hash(0, key.encode(errors="surrogateescape")).hex())
 
 
@@ -71,15 +72,16 @@ class Learned:
             self.error = str(error)
 
 
-def learn(folder, observer):
-    """In the template, after its own modules: what is to be preloaded beyond them. observer: looks on."""
+def learn(folder, observer, allowed):
+    """In the template, after its own modules: what is to be preloaded beyond them. observer: looks on. allowed:
+    "directory:MODULE" of those that may depend on the template's directory."""
     learned = Learned(folder)
     sys.stdout.flush()
     sys.stderr.flush()
     read_end, write_end = os.pipe()
     helper = os.fork()
     if helper == 0:
-        _help(folder, write_end, observer)
+        _help(folder, write_end, observer, allowed)
     os.close(write_end)
     trying = ""
     with open(read_end, encoding="utf-8", errors="surrogateescape") as lines:
@@ -106,7 +108,7 @@ def learn(folder, observer):
     return learned
 
 
-def _help(folder, write_end, observer):
+def _help(folder, write_end, observer, allowed):
     """Does the work, and says what comes of it."""
     status = 1
     try:
@@ -119,7 +121,7 @@ def _help(folder, write_end, observer):
         _native.resume_recording()
         with open(write_end, "w", buffering=1, encoding="utf-8", errors="surrogateescape") as channel:
             try:
-                _decide(folder, lambda *words: print(*words, file=channel, flush=True), observer)
+                _decide(folder, lambda *words: print(*words, file=channel, flush=True), observer, allowed)
                 status = 0
             except OSError as error:
                 print("error", error, file=channel, flush=True)
@@ -128,7 +130,7 @@ def _help(folder, write_end, observer):
         os._exit(status)
 
 
-def _decide(folder, say, observer):
+def _decide(folder, say, observer, allowed):
     """What is known goes into the image also where nothing can be written any more."""
     os.makedirs(folder, 0o700, exist_ok=True)
     children = _read_children(os.path.join(folder, "children"), say)
@@ -154,7 +156,7 @@ def _decide(folder, say, observer):
         if not _is_known(known.get(name)):
             say("try", name)
             before = set(sys.modules)
-            known[name] = _NOT_ALONE if name in left else _try(name, cost, observer)
+            known[name] = _NOT_ALONE if name in left else _try(name, cost, observer, allowed)
             if known[name][0] == "no":
                 left |= _forget(sys.modules.keys() - before)
             remember(_line(name, known[name]))
@@ -283,7 +285,7 @@ def _threads_after_fork():
     return _threads()
 
 
-def _try(name, microseconds, observer):
+def _try(name, microseconds, observer, allowed):
     """Imports it here, where it does no harm. microseconds: what it takes a child."""
     from importlib import import_module
 
@@ -298,9 +300,13 @@ def _try(name, microseconds, observer):
     kilobytes = max(0, _resident_kilobytes() - resident)
     draws = _native.drawn()
     ours = Generators((), draws, Moment(moment[0])).found
-    found = Findings(observer, draws, ours, moment[1]).found
-    if found:
-        return "no", found[0][1].replace("\n", " ")
+    findings = Findings(observer, draws, ours, moment[1])
+    if findings.found:
+        return "no", findings.found[0][1].replace("\n", " ")
+    # A template of an application is in the directory that most of its children are started in.
+    bound = [module for module in findings.in_directory if f"directory:{module}" not in allowed]
+    if bound and os.getcwd() == "/":
+        return "no", f"{bound[0]} depends on the directory that it is imported in"
     if len(_threads_after_fork()) > threads:
         return "no", "it starts threads"
     if _descriptors() - descriptors:

@@ -123,17 +123,17 @@ class _Refusals:
         self.failed.append((name, str(error) if isinstance(error, Unsuitable) else f"{type(error).__name__}: {error}"))
 
 
-def _learning_folder(program, names):
+def _learning_folder(program, names, allowed):
     from . import _learning
 
-    return _learning.folder_of(program, names)
+    return _learning.folder_of(program, names, allowed)
 
 
-def _learn(folder, times, observer):
+def _learn(folder, times, observer, allowed):
     """Preloads what children were seen to import, and adds it to the times."""
     from . import _learning
 
-    learned = _learning.learn(folder, observer)
+    learned = _learning.learn(folder, observer, allowed)
 
     def refuse(name, error):
         learned.refuse(name, f"it could be imported once, and not again: {error!r}")
@@ -449,13 +449,14 @@ def _preload(start):
         _seed_again(base.generators)
     path_at_start, sys.path[:] = base.path_for(path)
     image.names, image.search_path = (*base.names, *names), path
-    folder = _learning_folder(learns.partition("=")[2], image.names) if learns else ""
+    program, *allowed = learns.partition("=")[2].split("\n")
+    folder = _learning_folder(program, image.names, allowed) if learns else ""
     variables, missed = _ReadVariables(), _MissedModules()
     began, began_monotonic = time.time_ns(), time.monotonic()
     observer = Observer(_flush)
     sys.meta_path.append(missed)
     times = base.times + _import_all(names, observer, refusals)
-    learned = _learn(folder, times, observer) if learns else None
+    learned = _learn(folder, times, observer, allowed) if learns else None
     _lazy.resolve(refusals.leave_out)
     before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
     sys.meta_path.remove(missed)
