@@ -82,7 +82,7 @@ class Names(TestCase):
             "import os\nimport warmfork.multiprocessing\nimport dask, dask.distributed as distributed\n"
             "if __name__ == '__main__':\n"
             "    dask.config.set({'distributed.worker.multiprocessing-method': 'warmfork'})\n"
-            "    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:\n"
+            "    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=':0') as cluster:\n"
             "        with distributed.Client(cluster) as client:\n"
             "            parents = client.run(os.getppid).values()\n"
             "            total = client.submit(sum, [1, 2, 3]).result(60)\n"
