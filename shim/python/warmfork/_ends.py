@@ -21,9 +21,10 @@ _QUIET = frozenset((
     "_ctypes", "_csv", "_pickle", "_elementtree", "pyexpat", "_zoneinfo", "zoneinfo", "zlib", "_bz2", "_lzma",
     "_hashlib", "_md5", "_sha1", "_sha2", "_sha256", "_sha512", "_sha3", "_blake2", "select", "mmap", "unicodedata",
     "_decimal", "decimal", "array", "_random", "_struct", "_json", "itertools", "_operator", "operator", "_queue",
-    # What ctypes has in the place of a class's dictionary, and contextvars in that of a context's.
+    # What ctypes has in the place of a class's dictionary, and contextvars in that of a context's; what a module in C is
+    # made from; a field of a structure, which says that it is of ctypes itself.
     "builtins.StgDict", "builtins.hamt", "builtins.hamt_bitmap_node", "builtins.hamt_array_node",
-    "builtins.hamt_collision_node",
+    "builtins.hamt_collision_node", "builtins.moduledef", "ctypes.CField",
 ))
 # Of the module datetime: those that refer to nothing else that a program can give them.
 _TIMES_WITHOUT_END = ("timedelta", "date", "timezone", "tzinfo")
