@@ -39,6 +39,13 @@ bool was_there(const ProcessIdentity& process) {
     return {buffer.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
 }
 
+/// The fields of /proc/PID/stat from the third on, with the space before it: behind the name, which
+/// may hold anything.
+std::string_view read_statistics(pid_t pid, std::span<char> buffer) {
+    const std::string_view text = read_start("/proc/%d/stat", pid, buffer);
+    return text.substr(std::min(text.size(), text.rfind(')') + 1));
+}
+
 int as_wait_status(const siginfo_t& info) {
     if (info.si_code == CLD_EXITED) return (info.si_status & 0xff) << 8;
     return info.si_status | (info.si_code == CLD_DUMPED ? WCOREFLAG : 0);
@@ -116,14 +123,18 @@ int reap(int pidfd, int options, int* ret_status, rusage* ret_usage) {
 
 std::uint64_t process_statistic(pid_t pid, int field) {
     std::array<char, 1024> buffer;
-    std::string_view rest = read_start("/proc/%d/stat", pid, buffer);
-    // Behind the name, which may hold anything, stands the third field.
-    rest = rest.substr(std::min(rest.size(), rest.rfind(')') + 1));
+    std::string_view rest = read_statistics(pid, buffer);
     for (int number = 3; number <= field; ++number)
         rest.remove_prefix(std::min(rest.size(), rest.find(' ') + 1));
     std::uint64_t value = 0;
     std::from_chars(rest.data(), rest.data() + rest.size(), value);
     return value;
+}
+
+char process_state(pid_t pid) {
+    std::array<char, 1024> buffer;
+    const std::string_view fields = read_statistics(pid, buffer);
+    return fields.size() > 1 ? fields[1] : '\0';
 }
 
 }  // namespace warmfork

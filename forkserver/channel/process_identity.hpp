@@ -48,7 +48,12 @@ struct ProcessIdentity {
 
 /// A field of /proc/PID/stat, by its number in proc(5), from the third on; 0: it cannot be read.
 [[nodiscard]] std::uint64_t process_statistic(pid_t pid, int field);
+inline constexpr int kUserTimeField = 14;    ///< in clock ticks, as the next one
+inline constexpr int kSystemTimeField = 15;  ///< in the kernel
 inline constexpr int kStartTimeField = 22;   ///< in clock ticks since boot
 inline constexpr int kStackStartField = 28;  ///< an address: another one after exec
+/// The third field, a letter: 'S' waits for something to happen, 'R' runs or waits for a processor,
+/// 'D' for a disk. 0: it cannot be read.
+[[nodiscard]] char process_state(pid_t pid);
 
 }  // namespace warmfork

@@ -19,9 +19,6 @@
 namespace warmfork {
 namespace {
 
-// For an interpreter, from its start to the first line of ours.
-constexpr std::chrono::seconds kHelloPatience{10};
-
 bool is_main_thread() {
     return ::gettid() == ::getpid();
 }

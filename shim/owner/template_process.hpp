@@ -215,6 +215,8 @@ class TemplateProcess {
         bool was_fresh = false;  ///< of a look
     };
     using Lock = std::unique_lock<std::mutex>;
+    /// Of an interpreter, from its start to the first line of ours.
+    static constexpr std::chrono::seconds kHelloPatience{10};
 
     TemplateProcess();
     [[nodiscard]] Outcome launch(const LaunchPlan& plan);
@@ -253,6 +255,7 @@ class TemplateProcess {
     void kill_stuck(Lock& lock);
     void end_unproven();
     void give_up_silent();
+    [[nodiscard]] bool put_off_hello();
     [[nodiscard]] Deadline earlier_of_hello(Deadline deadline) const;
     void poll_channel(Lock& lock, Deadline deadline);
     void reap_ended_spares();

@@ -2,6 +2,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -11,6 +12,9 @@
 
 namespace warmfork {
 namespace {
+
+// How often one that is late is looked at.
+constexpr std::chrono::milliseconds kHelloLook{100};
 
 Failure timed_out(const char* what) {
     return make_failure(Stage::launch, ETIMEDOUT, what);
@@ -29,7 +33,7 @@ bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::funct
         if (hello_by_ && !said_hello_ && Clock::now() >= *hello_by_) {
             // It may have said it in time, with nobody listening since.
             receive_mailboxes();
-            if (!said_hello_) give_up_silent();
+            if (!said_hello_ && !put_off_hello()) give_up_silent();
             continue;
         }
         if (deadline && Clock::now() >= *deadline) {
@@ -183,6 +187,20 @@ void TemplateProcess::end_silent() {
 Deadline TemplateProcess::earlier_of_hello(Deadline deadline) const {
     if (!hello_by_ || said_hello_) return deadline;
     return deadline ? std::min(deadline, hello_by_) : hello_by_;
+}
+
+/// An interpreter on its way to the hello computes and reads files. Where it is late because it
+/// gets no processor, or no disk answers, it is no other program. False: it waits for something
+/// else, or has computed long enough.
+bool TemplateProcess::put_off_hello() {
+    const char state = process_state(process_.pid);
+    if (has_hung_up_ || (state != 'R' && state != 'D')) return false;
+    const std::uint64_t ticks = process_statistic(process_.pid, kUserTimeField) +
+                                process_statistic(process_.pid, kSystemTimeField);
+    const auto per_second = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
+    if (std::chrono::seconds(ticks / per_second) >= kHelloPatience) return false;
+    hello_by_ = Clock::now() + kHelloLook;
+    return true;
 }
 
 /// Of a program that has not proved to be a template: with all that it has started and that has not

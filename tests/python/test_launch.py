@@ -1,5 +1,7 @@
 """What is started as a template's interpreter and is none: a frozen program, a wrapper, an embedding."""
 
+import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -54,6 +56,27 @@ class Launches(TestCase):
                 self.assertEqual(file.read().rpartition(")")[2].split()[0], "Z")
         except FileNotFoundError:
             pass
+
+    @unittest.skipUnless(hasattr(os, "SCHED_IDLE"), "every process gets its share")
+    def test_an_interpreter_that_gets_no_processor_is_no_other_program(self):
+        """Others have the processor until it is later than such a program would be given up."""
+        processor = {min(os.sched_getaffinity(0))}
+        with contextlib.ExitStack() as others:
+            for _ in range(4):
+                other = others.enter_context(subprocess.Popen([PYTHON, "-c", "while True: pass"]))
+                others.callback(other.kill)
+                os.sched_setaffinity(other.pid, processor)
+            template = self.template()
+            pid = template.pid
+            os.sched_setaffinity(pid, processor)
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+            try:
+                template.wait_ready(timeout=12)
+            except warmfork.TemplateError as error:
+                self.assertEqual(error.errno, errno.ETIMEDOUT, error)
+        os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+        template.wait_ready()
+        self.assertEqual(template.pid, pid)
 
     def start_itself(self, start):
         """Runs a program that is its own interpreter: how often it has been started, and what it says."""
