@@ -50,6 +50,24 @@ if depth:
         template.run([sys.executable, __file__, str(depth - 1)], check=True, backend="warm")
 """
 
+# Starts a chain of processes, each of which says what its main module has found at its import.
+PROGRAM_OF_PROCESSES = """
+import multiprocessing, os, nested_module, warmfork
+METHOD = {method}
+def report(depth):
+    print(os.getppid(), -nested_module.MAKER, METHOD, os.getpid(), flush=True)
+    if depth:
+        context = warmfork.get_context(["nested_module"], nested=True)
+        process = context.Process(target=report, args=(depth - 1,))
+        process.start()
+        process.join()
+if __name__ == "__main__":
+    context = warmfork.get_context(["nested_module"], nested=True)
+    context.template.wait_ready()
+    print(context.template.pid)
+    report(3)
+"""
+
 # Runs a line of input, opens a template, runs a program from it, and goes on with the next line.
 STEPWISE = """
 import os, sys, nested_module, warmfork
@@ -279,6 +297,28 @@ class Nested(TestCase):
                 pid, seen_parent, maker = near.recv()
                 self.assertEqual((seen_parent, maker), (parent, context.template.pid))
                 parent = pid
+
+    def reports(self, method):
+        """Of the processes below a program whose main module evaluates `method`, the makers of their images and what
+        their main modules have seen; and the first template."""
+        source = PROGRAM_OF_PROCESSES.format(method=method)
+        program = os.path.join(self.folder({"program.py": source}), "program.py")
+        done = subprocess.run([PYTHON, program], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        first, *lines = (line.split(" ") for line in done.stdout.splitlines())
+        self.assertEqual([line[0] for line in lines[1:]], [line[3] for line in lines[:-1]])
+        return [line[1] for line in lines[1:]], [line[2] for line in lines[1:]], first[0]
+
+    def test_a_program_whose_main_module_is_a_file_has_the_twin_at_every_depth(self):
+        makers, _, first = self.reports("None")
+        self.assertEqual(makers, [first] * 3)
+
+    def test_a_main_module_that_asks_for_the_start_method_finds_that_of_its_parent(self):
+        makers, methods, first = self.reports("multiprocessing.get_start_method()")
+        self.assertEqual(methods, [multiprocessing.get_all_start_methods()[0], "warmfork", "warmfork"])
+        self.assertEqual(makers[0], first)
+        self.assertNotEqual(makers[1], first)
+        self.assertEqual(makers[2], makers[1])
 
     def test_the_method_itself_and_equal_contexts_share_the_twin(self):
         context = self.context()

@@ -2,7 +2,8 @@
 
 It is imported there once, in what a child of the method "spawn" would find itself in, less its name and its key
 for authentication. A child has it from the template where it would find itself in the same; else, and where the
-import has looked at the name or has changed what is prepared, the child imports it itself, as by "spawn".
+import has looked at the name or has changed what is prepared, the child imports it itself, as by "spawn". What a
+child opens for its own children is described as the image that it came from, where that is as good for them.
 """
 
 import marshal
@@ -17,12 +18,24 @@ _LONGEST = 100_000
 # Of the preparation: what children have of their own, and what a main module sees nothing of.
 _OF_ONE_CHILD = ("name", "authkey", "log_to_stderr", "log_level")
 
-_main = None
+# Of the image, where it was made for a main module.
+_main = None  # it is not there where it could not be imported, or is not suitable
 _made_with = None
+_description = ""
+_asks_for_method = False
 
 
 def _common_to_children(preparation):
     return {key: value for key, value in preparation.items() if key not in _OF_ONE_CHILD}
+
+
+def _is_made_for(preparation):
+    """Would the main module of the image find itself in the same by this? In the first process the start method is
+    another one than in its children, which matters where it has been asked for."""
+    common, made_with = _common_to_children(preparation), dict(_made_with)
+    if not _asks_for_method:
+        del common["start_method"], made_with["start_method"]
+    return common == made_with
 
 
 def described():
@@ -32,6 +45,8 @@ def described():
     # That of a package is left alone by multiprocessing too.
     if not names or names[0].endswith(".__main__"):
         return []
+    if _made_with is not None and _is_made_for(preparation):  # in a child, for its own children
+        return [f"{__name__}={_description}"]
     preparation["start_method"] = str(preparation["start_method"])
     try:
         text = marshal.dumps(preparation, 2).hex()
@@ -61,11 +76,32 @@ class _Named:
         return Named
 
 
+class _AskedMethod:
+    """Takes the place of the class of multiprocessing's default context, and notes whether its method is asked for."""
+
+    @staticmethod
+    def of(default):
+        class AskedMethod(type(default)):
+            is_asked = False
+
+            @property
+            def _actual_context(self):
+                AskedMethod.is_asked = True
+                return self.__dict__["_actual_context"]
+
+            @_actual_context.setter
+            def _actual_context(self, method):
+                self.__dict__["_actual_context"] = method
+
+        return AskedMethod
+
+
 def _state():
     current = process.current_process()
     return {
         "path": sys.path[:], "arguments": sys.argv[:], "directory": os.getcwd(), "key": bytes(current.authkey),
-        "start method": context._default_context._actual_context, "log": (util._log_to_stderr, util._logger),
+        "start method": context._default_context.__dict__["_actual_context"],
+        "log": (util._log_to_stderr, util._logger),
     }
 
 
@@ -78,26 +114,27 @@ def _restore(state, arguments):
 
 def preload(description):
     """In the template. Raises what the import raises, and Unsuitable."""
-    global _main, _made_with
+    global _main, _made_with, _description, _asks_for_method
     preparation = _common_to_children(marshal.loads(bytes.fromhex(description)))
+    _made_with, _description = preparation, description
     if (preparation["dir"], preparation["orig_dir"]) != (os.getcwd(), process.ORIGINAL_DIR):
         raise Unsuitable("its directory is another one")
     before, arguments = _state(), sys.argv
     current, own = process.current_process(), sys.modules["__main__"]
-    kind = type(current)
-    named = _Named.of(current)
+    default, kinds = context._default_context, (type(current), type(context._default_context))
+    named, method = _Named.of(current), _AskedMethod.of(default)
     try:
         current._inheriting = True
         _prepare(preparation)
         prepared = _state()
-        current.__class__ = named
+        current.__class__, default.__class__ = named, method
         _import(preparation)
         changed = [name for name, value in _state().items() if value != prepared[name]]
     except BaseException:
         sys.modules.pop("__mp_main__", None)
         raise
     finally:
-        current.__class__ = kind
+        current.__class__, default.__class__ = kinds
         del current._inheriting
         del spawn.old_main_modules[:]
         sys.modules["__main__"] = own
@@ -108,7 +145,7 @@ def preload(description):
         sys.modules.pop("__mp_main__", None)
         raise Unsuitable(f"it changes the {changed[0]}")
     # None: one that multiprocessing leaves alone, ipython's for one.
-    _main, _made_with = sys.modules.get("__mp_main__"), preparation
+    _main, _asks_for_method = sys.modules.get("__mp_main__"), method.is_asked
 
 
 def _prepare(preparation):
@@ -130,7 +167,7 @@ def take(preparation):
     forgotten if not."""
     if _main is None or sys.modules.get("__mp_main__") is not _main:
         return
-    if _common_to_children(preparation) == _made_with:
+    if _is_made_for(preparation):
         sys.modules["__main__"] = _main
     else:
         del sys.modules["__mp_main__"]
