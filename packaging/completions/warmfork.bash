@@ -24,6 +24,7 @@ _warmfork_options() {
         log) echo '--follow --template --help' ;;
         status) echo '--user --json --metrics --help' ;;
         top) echo '--user --help' ;;
+        install-links) echo '--dir --help' ;;
         profile) echo '--python --preload --json --svg --least --help' ;;
         'bench serial') echo '--preload --count --json --unchecked --help' ;;
         'bench life') echo '--preload --count --rounds --json --help' ;;
@@ -43,7 +44,7 @@ _warmfork() {
 
     local command=${words[1]:-} start
     if ((cword == 1)); then
-        COMPREPLY=($(compgen -W 'run explain doctor profile template log status top bench --help --version' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run explain doctor profile template log status top install-links bench --help --version' -- "$cur"))
         return
     fi
     if [[ $command == run || $command == explain ]]; then
@@ -67,9 +68,16 @@ _warmfork() {
         --svg)
             _filedir svg
             return ;;
+        --dir)
+            _filedir -d
+            return ;;
         --preload | --count | --width | --small | --large | --least)
             return ;;
     esac
+    if [[ $command == install-links && $cur != -* ]]; then
+        COMPREPLY=($(compgen -c -- "$cur"))
+        return
+    fi
     if [[ $command == template ]]; then
         if ((cword == 2)); then
             COMPREPLY=($(compgen -W 'list show start stop reload edit --help' -- "$cur"))

@@ -61,6 +61,11 @@ struct LogOptions {
     std::vector<std::string> rest;  ///< more options of journalctl
 };
 
+struct LinkOptions {
+    std::string directory;  ///< empty: the user's own
+    std::vector<std::string> names;
+};
+
 /// What this program itself has to say. text: what was attempted, on what; the system's text for the
 /// error number is put behind it.
 [[nodiscard]] Error own_error(warmfork_stage stage, int error_number, const std::string& text);
@@ -97,6 +102,10 @@ int manage_templates(const ManageOptions& options);
 
 /// Replaces this process by journalctl; returns only if that fails.
 int show_log(const LogOptions& options);
+
+/// Makes links to warmfork-exec, by which commands are found in place of the real ones. 0, or 1 with
+/// a message.
+int install_links(const LinkOptions& options);
 
 /// Replaces this process by a Python program; returns only if that fails. `program`: what stands
 /// behind the interpreter; with a slash in front, a file below the directory of the package. Its

@@ -206,12 +206,32 @@ void add_top(CLI::App& app, int& ret_status) {
     command->callback([top, &ret_status] { ret_status = show_top(*top); });
 }
 
+void add_install_links(CLI::App& app, int& ret_status) {
+    const auto links = std::make_shared<LinkOptions>();
+    CLI::App* command = app.add_subcommand(
+        "install-links", "Make links that stand in front of commands, and start them warm");
+    command
+        ->add_option("--dir", links->directory,
+                     "Where (default: $XDG_DATA_HOME/warmfork/links, or the same in "
+                     "~/.local/share)")
+        ->type_name("DIRECTORY");
+    command->add_option("names", links->names, "The commands, by their names: python3 pytest ...")
+        ->required();
+    command->footer(
+        "With the directory first in PATH the commands are found there. Each is the real one,\n"
+        "further on in PATH: see warmfork-links(7). A link is removed as a file is.\n"
+        "Exit status: 0, or 1 with a message.");
+    command->callback([links, &ret_status] { ret_status = install_links(*links); });
+}
+
 constexpr struct {
     std::string_view name;
     void (*add)(CLI::App& app, int& ret_status);
-} kCommands[] = {{"run", add_run},     {"explain", add_explain}, {"doctor", add_doctor},
-                 {"bench", add_bench}, {"profile", add_profile}, {"template", add_template},
-                 {"log", add_log},     {"status", add_status},   {"top", add_top}};
+} kCommands[] = {{"run", add_run},         {"explain", add_explain},
+                 {"doctor", add_doctor},   {"bench", add_bench},
+                 {"profile", add_profile}, {"template", add_template},
+                 {"log", add_log},         {"status", add_status},
+                 {"top", add_top},         {"install-links", add_install_links}};
 
 }  // namespace
 
