@@ -106,9 +106,10 @@ const PreloadInterface* find_preload() {
     return preload && preload->version == kPreloadVersion ? preload : nullptr;
 }
 
-AtforkRun::AtforkRun(const PreloadInterface& preload) {
+void AtforkRun::take(const PreloadInterface& preload) {
     std::size_t count;
     const AtforkHandlers* all = preload.handlers(&count);
+    handlers_.clear();
     handlers_.reserve(count);
     for (std::size_t i = 0; i < count; ++i)
         if (is_mapped(all[i].prepare) && is_mapped(all[i].parent) && is_mapped(all[i].child))

@@ -12,11 +12,13 @@ namespace warmfork {
 /// honoured).
 [[nodiscard]] const PreloadInterface* find_preload();
 
-/// The handlers of one fork, in order of registration. A handler whose code is no longer mapped is
-/// left out: its library was unloaded without running its finalizers.
+/// The handlers of one fork, in order of registration. It lies where no child destroys it, as that
+/// would free memory.
 class AtforkRun {
   public:
-    explicit AtforkRun(const PreloadInterface& preload);
+    /// Takes what is registered now. A handler whose code is no longer mapped is left out: its
+    /// library was unloaded without running its finalizers.
+    void take(const PreloadInterface& preload);
 
     void prepare() const;  ///< last registered first, as glibc does
     void parent() const;

@@ -51,15 +51,15 @@ bool say(int reply, ReplyKind kind, const ChildFailure& failure) {
 }
 
 /// Whatever the template had open and is not for its children.
-void close_template_descriptors(const ChildPlan& plan, int mailbox) {
+void close_template_descriptors(const ChildPlan& plan) {
     std::array<int, kMostKept> kept;
     std::size_t count = 0;
-    for (int own : {0, 1, 2, mailbox, plan.owner_pidfd, plan.parking_token.get()})
+    for (int own : {0, 1, 2, plan.mailbox, plan.inherited->owner_pidfd, plan.parking_token})
         kept[count++] = own;
-    for (int number : plan.image_descriptors) kept[count++] = number;
+    for (int number : plan.inherited->image_descriptors) kept[count++] = number;
     for (int number : plan.descriptors) kept[count++] = number;
     if (int error = close_all_but(std::span(kept).first(count)))
-        fail(mailbox, {Stage::descriptors, error, -1});
+        fail(plan.mailbox, {Stage::descriptors, error, -1});
 }
 
 /// A regular file gets an open file of its own under the same number: siblings would share its
@@ -89,14 +89,14 @@ void leave_before_image_handlers() {
         nullptr);
 }
 
-void leave_template_state(const ChildPlan& plan, int mailbox) {
-    for (int number : plan.image_descriptors)
+void leave_template_state(const InheritedState& inherited, int mailbox) {
+    for (int number : inherited.image_descriptors)
         if (!open_anew(number)) fail(mailbox, {Stage::descriptors, errno, number});
     stack_t none{};
     none.ss_flags = SS_DISABLE;
     if (!reset_dispositions() || ::sigaltstack(&none, nullptr) < 0)
         fail(mailbox, {Stage::signals, errno, 0});
-    const rlimit limit{plan.soft_descriptor_limit, plan.hard_descriptor_limit};
+    const rlimit limit{inherited.soft_descriptor_limit, inherited.hard_descriptor_limit};
     if (::setrlimit(RLIMIT_NOFILE, &limit) < 0)
         fail(mailbox, {Stage::limits, errno, RLIMIT_NOFILE});
     leave_before_image_handlers();
@@ -104,10 +104,10 @@ void leave_template_state(const ChildPlan& plan, int mailbox) {
 
 /// Waits for a message in the mailbox. Signals are taken only while asleep here: one that kills a
 /// parked child does so before it has a record, and one that comes later meets the record's mask.
-void wait_for_message(const ChildPlan& plan, int mailbox) {
+void wait_for_message(int mailbox, int owner_pidfd) {
     sigset_t none;
     ::sigemptyset(&none);
-    pollfd polled[2] = {{mailbox, POLLIN, 0}, {plan.owner_pidfd, POLLIN, 0}};
+    pollfd polled[2] = {{mailbox, POLLIN, 0}, {owner_pidfd, POLLIN, 0}};
     for (;;) {
         if (::ppoll(polled, 2, nullptr, &none) < 0) continue;  // EINTR
         if (polled[0].revents & POLLIN) return;
@@ -198,7 +198,8 @@ char** make_pointers(std::span<char> strings, std::size_t count, std::span<char*
 }
 
 /// `reply` may get another number. `has_threads`: fork handlers have started some.
-ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, bool has_threads, int& reply) {
+ChildCommand apply_record(const InheritedState& inherited, Delivery& delivery, bool has_threads,
+                          int& reply) {
     RecordView record;
     const char* invalid = decode_record(delivery.record, record);
     if (!invalid && (record.header.flags & kRecordLayer)) {
@@ -214,7 +215,7 @@ ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, bool has_th
     descriptors.sources = delivery.descriptors.first(record.descriptor_targets.size());
     if (has_directory) descriptors.directory = delivery.descriptors.back();
     descriptors.reply = reply;
-    descriptors.image = plan.image_descriptors;
+    descriptors.image = inherited.image_descriptors;
     std::array<int, kMostKept> kept;
     descriptors.kept = kept;
     ChildFailure failure;
@@ -226,7 +227,7 @@ ChildCommand apply_record(const ChildPlan& plan, Delivery& delivery, bool has_th
     std::span<char*> pointers(pointer_buffer);
     char** arguments = make_pointers(record.arguments, record.header.argument_count, pointers);
     environ = make_pointers(record.environment, record.header.environment_count, pointers);
-    show_title(plan.image, record.executable, record.arguments, record.environment);
+    show_title(inherited.image, record.executable, record.arguments, record.environment);
     return {{arguments, record.header.argument_count},
             record.payload,
             record.executable,
@@ -267,35 +268,36 @@ void touch_buffers() {
 
 }  // namespace
 
-ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox_descriptor) {
-    int mailbox = mailbox_descriptor.release();  // of a spare: later its pipe for the reply
-    close_template_descriptors(plan, mailbox);
-    leave_template_state(plan, mailbox);
+ChildCommand live_until_user_code(const ChildPlan& plan) {
+    const InheritedState& inherited = *plan.inherited;
+    int mailbox = plan.mailbox;  // of a spare: later its pipe for the reply
+    close_template_descriptors(plan);
+    leave_template_state(inherited, mailbox);
     // One that is stopped while it is parked goes on when its owner ends, and then ends too.
     if (plan.record.empty() && ::prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0) < 0)
         fail(mailbox, {Stage::signals, errno, SIGCONT});
     Delivery delivery;
-    plan.host->part_from_siblings();
+    inherited.host->part_from_siblings();
     // One thread starts no other on the way from here to user code.
     const bool has_threads = !is_single_threaded();
     if (plan.record.empty()) {
         put_pipes_on_standard_streams();
-        plan.host->rehearse();
+        inherited.host->rehearse();
         touch_buffers();
         ::prctl(PR_SET_NAME, kSpareName, 0, 0, 0);
         stopping_point("child.before-parking");
         if (!say(mailbox, ReplyKind::parked, {})) ::_exit(0);
         stopping_point("child.parked");
-        wait_for_message(plan, mailbox);
+        wait_for_message(mailbox, inherited.owner_pidfd);
         // Given up meanwhile: the owner finds the mailbox closed, and takes another one.
-        if (!take_parking_token(plan.parking_token.get())) ::_exit(0);
+        if (!take_parking_token(plan.parking_token)) ::_exit(0);
         receive_record(mailbox, delivery);
     } else {
         take_record_of_plan(plan, delivery);
     }
     stopping_point("child.record-taken");
-    const ChildCommand command = apply_record(plan, delivery, has_threads, mailbox);
-    plan.host->install_signals(command.signals_ignored);
+    const ChildCommand command = apply_record(inherited, delivery, has_threads, mailbox);
+    inherited.host->install_signals(command.signals_ignored);
     stopping_point("child.before-start");
     tell_started(mailbox);
     stopping_point("child.before-user-code");

@@ -1,10 +1,10 @@
 // The life of a child from the clone until user code.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
-#include "channel/descriptor.hpp"
 #include "child/title.hpp"
 #include "protocol/record.hpp"
 #include "template/host.hpp"
@@ -14,19 +14,25 @@ namespace warmfork {
 /// Numbers that a child may keep open at any step: those of a record, of the image, and a few.
 inline constexpr std::size_t kMostKept = 600;
 
-/// Everything a child needs, put down before the fork; after it the child looks at nothing else.
-struct ChildPlan {
+/// What all children of a template begin with.
+struct InheritedState {
     Host* host = nullptr;
     ImageAddresses image;
     std::vector<int> image_descriptors;  ///< opened by preloading; every child keeps them
     int owner_pidfd = -1;
-    std::uint64_t soft_descriptor_limit =
-        0;  ///< RLIMIT_NOFILE as it was; the template raised its own
-    std::uint64_t hard_descriptor_limit = 0;
+    /// RLIMIT_NOFILE as it was; the template raised its own
+    std::uint64_t soft_descriptor_limit = 0, hard_descriptor_limit = 0;
+};
+
+/// Everything one child needs, put down before the fork; after it the child looks at nothing else.
+/// Owns nothing: each number is that of the child's own copy of a descriptor.
+struct ChildPlan {
+    const InheritedState* inherited = nullptr;
+    int mailbox = -1;
+    int parking_token = -1;  ///< of a spare
     /// A child that is forked on command: its record and descriptors. Empty: a spare, which waits.
-    std::span<std::byte> record;
-    std::vector<int> descriptors;
-    Descriptor parking_token{};  ///< of a spare
+    std::span<std::byte> record{};
+    std::span<const int> descriptors{};
 };
 
 /// What user code is to be started with. The views lie in memory of the child's own that stays.
@@ -43,6 +49,6 @@ struct ChildCommand {
 /// process into the state that the record describes and tells the owner. Returns with all signals
 /// blocked still and user code next. Does not return when something failed (the owner knows; status
 /// 127) or when there is nobody left to wait for (status 0).
-[[nodiscard]] ChildCommand live_until_user_code(const ChildPlan& plan, Descriptor mailbox);
+[[nodiscard]] ChildCommand live_until_user_code(const ChildPlan& plan);
 
 }  // namespace warmfork

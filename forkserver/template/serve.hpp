@@ -2,28 +2,20 @@
 // or its owner is gone. One thread, one poll loop.
 #pragma once
 
+#include <optional>
 #include <string>
 
+#include "channel/descriptor.hpp"
 #include "template/child.hpp"
 #include "template/host.hpp"
 
 namespace warmfork {
 
-struct ServeResult {
-    enum class End {
-        child,      ///< this is a child: run `command`
-        shut_down,  ///< this is the template, and it is done
-        failed,     ///< this is the template, and `error` says why it cannot serve
-    };
-    End end;
-    ChildCommand command{};
-    std::string error;
-    int error_number = 0;  ///< ENOTCONN: not started as a template
+/// Why this process cannot serve. The owner knows it too, where there is one.
+struct ServeFailure {
+    int error_number = 0;  ///< ENOTCONN: not started as a template; EBUSY: the gate
+    std::string text;
 };
-
-/// Serves the channel that the preload library found in the environment. Blocks. In the template
-/// all signals are blocked meanwhile, except while it sleeps. `host` must outlive the call.
-[[nodiscard]] ServeResult serve(Host& host);
 
 /// Tells the owner, before the preloading, that this is the program which it wanted to start, and
 /// not another one that came in its place. `channel`: of a layer; -1: of a program that was started
@@ -33,9 +25,19 @@ struct ServeResult {
 /// Was this program started as a template, and does not serve yet? False in children of templates.
 [[nodiscard]] bool is_launched_as_template();
 
+/// Opens the channel that the preload library found in the environment, and passes the gate. From
+/// then on all signals are blocked, except while the template sleeps. `host` must stay. Blocks
+/// until the owner has said hello.
+[[nodiscard]] std::optional<ServeFailure> open_channel(Host& host);
+
 /// In a child that is to become a template, and has preloaded on top of the image that it came
 /// from: the same by the channel that came with its command. What that image depends on, this one
 /// does too.
-[[nodiscard]] ServeResult serve_layer(Host& host, Descriptor channel);
+[[nodiscard]] std::optional<ServeFailure> open_layer(Host& host, Descriptor channel);
+
+/// Serves what has been opened. Blocks. Returns false in the template, when it has ended, with the
+/// signal mask as it was before; and true in each child, with all signals blocked still, unless the
+/// host's `run` takes the child. Nothing of the template lies in the frames between.
+[[nodiscard]] bool serve(ChildCommand& ret_command);
 
 }  // namespace warmfork

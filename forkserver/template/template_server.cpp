@@ -3,9 +3,6 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
@@ -13,11 +10,6 @@
 
 #include "channel/message_socket.hpp"
 #include "channel/stopping_point.hpp"
-#include "child/setup.hpp"
-#include "keeper/keeper.hpp"
-#include "template/parking_token.hpp"
-#include "template/report.hpp"
-#include "template/twin.hpp"
 
 namespace warmfork {
 namespace {
@@ -52,21 +44,25 @@ TemplateServer::TemplateServer(Connection connection, const PreloadInterface& pr
       preload_(preload),
       host_(host),
       origin_(origin),
-      check_(AllowList(connection_.allowed)),
+      forker_(preload, host, AllowList(connection_.allowed), connection_.owner_pidfd.get(),
+              connection_.hello.flags & kHelloNested, facts_),
       freshness_(connection_.inotify.get(), connection_.segment.layout().freshness) {
     policy_.set_range(connection_.hello.spares_least, connection_.hello.spares_most);
     payload_.reserve(kMaximumFramePayload);
-    plan_.host = &host;
-    plan_.image = read_image_addresses();
-    plan_.owner_pidfd = connection_.owner_pidfd.get();
     owner_stack_ = owner_stack();
-    // Each child costs the template a pidfd; children get the owner's limit back.
-    rlimit limit{};
-    ::getrlimit(RLIMIT_NOFILE, &limit);
-    plan_.soft_descriptor_limit = limit.rlim_cur;
-    plan_.hard_descriptor_limit = limit.rlim_max;
-    limit.rlim_cur = limit.rlim_max;
-    ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+std::string TemplateServer::open_gate() {
+    std::string obstacle = forker_.find_obstacle(own_descriptors(), &connection_.segment.layout());
+    describe_image();
+    // Before the owner may send anything; from here on this side watches it.
+    stop_ending_by_signal(connection_.control.get());
+    if (obstacle.empty())
+        outbox_.add(make_frame(FrameKind::ready, 0, ::getpid()),
+                    std::as_bytes(std::span(forker_.inherited().image_descriptors)));
+    else
+        outbox_.add(make_frame(FrameKind::refused), obstacle);
+    return obstacle;
 }
 
 /// Tells the owner what the image depends on, ahead of `ready`, and begins to watch it.
@@ -94,7 +90,8 @@ void TemplateServer::describe_image() {
         send();
     };
     add_strings(FrameKind::variables, facts_.variables, facts_.reads_all_variables);
-    add_strings(FrameKind::shadowable, without_allowed(facts_.shadowable, check_.allowed()), false);
+    add_strings(FrameKind::shadowable, without_allowed(facts_.shadowable, forker_.allowed()),
+                false);
     freshness_.watch(facts_, origin_.base ? &origin_.base->freshness_ : nullptr);
     static_cast<void>(is_fresh());
 }
@@ -107,62 +104,76 @@ bool TemplateServer::is_fresh(bool is_asked) {
     return fresh;
 }
 
-std::optional<ChildCommand> TemplateServer::run() {
-    while (true) {
-        outbox_.flush();
-        if (outbox_.broken() || owner_is_gone_) {
-            end_with_owner();
-            return {};
-        }
-        if (outbox_.empty()) {
-            if (auto command = take_commands()) return command;
-            if (shut_down_) {
-                end_spares();
-                leave_children_to_keeper();
-                return {};
-            }
-            bury_ended_children();
-            policy_.tick(Clock::now());
-            give_up_surplus();
-            look_at_expected_spares();
-            if (auto command = refill()) return command;
-        }
-        wait();
+Decision TemplateServer::decide() {
+    if (spawn_) return fork_for_command();
+    outbox_.flush();
+    if (outbox_.broken() || owner_is_gone_) return end();
+    if (!outbox_.empty() || std::exchange(must_look_, false)) return {Decision::Action::sleep};
+    take_commands();
+    if (spawn_) return fork_for_command();
+    if (owner_is_gone_ || shut_down_) return end();
+    bury_ended_children();
+    policy_.tick(Clock::now());
+    give_up_surplus();
+    look_at_expected_spares();
+    if (refill_is_due() && prepare_spare()) return fork_spare();
+    return {Decision::Action::sleep};
+}
+
+/// Until one asks for children.
+void TemplateServer::take_commands() {
+    FrameHeader header;
+    while (outbox_.empty() && !shut_down_ && !owner_is_gone_ && !spawn_) {
+        const Pop popped = commands_.pop(header, payload_);
+        if (popped == Pop::broken) owner_is_gone_ = true;
+        if (popped != Pop::frame) return;
+        take_command(header);
+        if (!spawn_) outbox_.ring_if_peer_waits_for_room();
     }
 }
 
-std::optional<ChildCommand> TemplateServer::take_commands() {
-    FrameHeader header;
-    while (outbox_.empty() && !shut_down_) {
-        const Pop popped = commands_.pop(header, payload_);
-        if (popped == Pop::broken) owner_is_gone_ = true;
-        if (popped != Pop::frame) break;
-        switch (header.kind) {
-            case FrameKind::spawn:
-                if (auto command = spawn(header)) return command;
-                break;
-            case FrameKind::handed_off:
-                hand_off(header);
-                break;
-            case FrameKind::park:
-                set_range(header);
-                break;
-            case FrameKind::report:
-                report(header);
-                break;
-            case FrameKind::shut_down:
-                shut_down_ = true;
-                break;
-            case FrameKind::look:
-                outbox_.add(make_frame(FrameKind::looked, header.id, is_fresh()));
-                break;
-            default:
-                owner_is_gone_ = true;
-                return {};
-        }
-        outbox_.ring_if_peer_waits_for_room();
+void TemplateServer::take_command(const FrameHeader& header) {
+    switch (header.kind) {
+        case FrameKind::spawn:
+            return begin_spawn(header);
+        case FrameKind::handed_off:
+            return hand_off(header);
+        case FrameKind::park:
+            return set_range(header);
+        case FrameKind::report:
+            return report(header);
+        case FrameKind::shut_down:
+            shut_down_ = true;
+            return;
+        case FrameKind::look:
+            outbox_.add(make_frame(FrameKind::looked, header.id, is_fresh()));
+            return;
+        default:
+            owner_is_gone_ = true;
     }
-    return {};
+}
+
+void TemplateServer::begin_spawn(const FrameHeader& header) {
+    spawn_.emplace(header, payload_);
+    const std::string error = spawn_->receive(connection_.control.get());
+    stopping_point("template.command-taken");
+    // Also for who takes a stale image: the owner wants to know, and preload another.
+    const bool fresh = is_fresh();
+    if (!error.empty())
+        finish_spawn({Stage::record, EBADMSG, "the spawn record is not valid: " + error});
+    else if (!fresh && !spawn_->takes_stale_image())
+        finish_spawn({Stage::stale, ESTALE, freshness_.change()});
+}
+
+void TemplateServer::finish_spawn(const ForkFailure& failure) {
+    // Said before the mailboxes are closed, which is what the owner waits for.
+    if (failure.stage != Stage::none)
+        outbox_.add(make_frame(FrameKind::not_born, spawn_->id(),
+                               static_cast<std::int64_t>(failure.stage), failure.error_number),
+                    failure.text);
+    spawn_.reset();
+    policy_.none_was_parked(Clock::now());
+    outbox_.ring_if_peer_waits_for_room();
 }
 
 void TemplateServer::hand_off(const FrameHeader& header) {
@@ -186,142 +197,64 @@ void TemplateServer::set_range(const FrameHeader& header) {
 }
 
 void TemplateServer::report(const FrameHeader& header) {
-    const std::string json = make_report(own_descriptors(), fork_microseconds_, freshness_,
+    const std::string json = make_report(own_descriptors(), forker_.last_microseconds(), freshness_,
                                          spare_facts(), dependences_of(facts_.shadowable), host_);
     outbox_.add(make_frame(FrameKind::reported, header.id), std::as_bytes(std::span(json)));
 }
 
-/// One message of descriptors that was sent ahead of a spawn frame. Returns what is wrong.
-std::string TemplateServer::receive_descriptors(const FrameHeader& header,
-                                                std::vector<Descriptor>& ret_descriptors) {
-    DescriptorMessage message{};
-    ReceivedMessage received;
-    do {
-        // What belongs to an older command: the owner could not send all of it, and gave it up.
-        ret_descriptors.clear();
-        std::array<int, kMaximumMessageDescriptors> numbers;
-        const int error = receive_message(connection_.control.get(),
-                                          std::as_writable_bytes(std::span(&message, 1)), numbers,
-                                          MSG_DONTWAIT, received);
-        if (error) return fmt::format("its descriptors did not come: {}", std::strerror(error));
-        for (std::size_t i = 0; i < received.descriptor_count; ++i)
-            ret_descriptors.emplace_back(numbers[i]);
-    } while (received.size == sizeof message && message.spawn_id < header.id);
-    if (received.descriptors_truncated)
-        return "descriptors got lost: the template is at its limit of open files";
-    if (message.spawn_id != header.id) return "its descriptors are those of another command";
-    return {};
+// Forks, one at a time.
+
+Newborn& TemplateServer::newborn(std::uint64_t id) const {
+    return connection_.segment.layout().newborns[id % kNewborns];
 }
 
-/// Takes the mailboxes and descriptors of a spawn command and its record, and checks all of them.
-/// Returns what is wrong.
-std::string TemplateServer::receive_spawn(const FrameHeader& header, std::uint32_t count,
-                                          RecordView& ret_record) {
-    std::string mailbox_error = receive_descriptors(header, spawn_mailboxes_);
-    std::string error = receive_descriptors(header, spawn_descriptors_);
-    if (!mailbox_error.empty()) return mailbox_error;
-    if (!error.empty()) return error;
-    if (spawn_mailboxes_.size() != count || spawn_descriptors_.size() != header.descriptor_count)
-        return "it has a wrong number of descriptors";
-    if (header.values[1] & kSpawnRecordInMemfd) {
-        if (spawn_descriptors_.empty()) return "its memfd is missing";
-        void* memory = ::mmap(nullptr, kMaximumRecordSize, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED)
-            return fmt::format("there is no memory for it: {}", std::strerror(errno));
-        large_record_ = {static_cast<std::byte*>(memory), kMaximumRecordSize};
-        std::size_t size = 0;
-        if (int read_error = read_sealed_memfd(spawn_descriptors_[0].get(), large_record_, size))
-            return fmt::format("its memfd cannot be read: {}", std::strerror(read_error));
-        plan_.record = large_record_.first(size);
-        spawn_descriptors_.erase(spawn_descriptors_.begin());
-    } else {
-        plan_.record = payload_;
-    }
-    const char* invalid = decode_record(plan_.record, ret_record);
-    return invalid ? invalid : "";
+/// `spawn_id`: 0 for a spare.
+Decision TemplateServer::decide_fork(const ChildPlan& plan, std::uint64_t spawn_id) {
+    stopping_point("template.before-fork");
+    const std::uint64_t id = ++last_child_id_;
+    Newborn& shown = newborn(id);
+    shown.pid = 0;
+    shown.mark = 0;
+    shown.id = id;
+    shown.spawn = spawn_id;
+    return {Decision::Action::fork, plan, &shown.pid};
 }
 
-/// So that no later child finds a sibling's environment in its memory.
-void TemplateServer::forget_record() {
-    plan_.record = {};
-    wipe(payload_);
-    if (!large_record_.empty()) ::munmap(large_record_.data(), large_record_.size());
-    large_record_ = {};
+Decision TemplateServer::fork_for_command() {
+    return decide_fork({.inherited = &forker_.inherited(),
+                        .mailbox = spawn_->mailbox(),
+                        .record = spawn_->record(),
+                        .descriptors = spawn_->descriptors()},
+                       spawn_->id());
 }
 
-void TemplateServer::refuse(const FrameHeader& header, const ForkFailure& failure) {
-    outbox_.add(make_frame(FrameKind::not_born, header.id, static_cast<std::int64_t>(failure.stage),
-                           failure.error_number),
-                failure.text);
+Decision TemplateServer::fork_spare() {
+    return decide_fork({.inherited = &forker_.inherited(),
+                        .mailbox = spare_->mailbox.get(),
+                        .parking_token = spare_->token.get()},
+                       0);
 }
 
-std::optional<ChildCommand> TemplateServer::spawn(const FrameHeader& header) {
-    const auto count =
-        static_cast<std::uint32_t>(std::clamp<std::int64_t>(header.values[0], 1, kMaximumBatch));
-    RecordView record{};
-    const std::string error = receive_spawn(header, count, record);
-    stopping_point("template.command-taken");
-    // Also for who takes a stale image: the owner wants to know, and preload another.
-    const bool fresh = is_fresh();
-    ForkFailure failure{};
-    if (!error.empty())
-        failure = {Stage::record, EBADMSG, "the spawn record is not valid: " + error};
-    else if (!fresh && !(header.values[1] & kSpawnFromStaleImage))
-        failure = {Stage::stale, ESTALE, freshness_.change()};
-    for (const Descriptor& descriptor : spawn_descriptors_)
-        plan_.descriptors.push_back(descriptor.get());
-
-    for (std::uint32_t born = 0; failure.stage == Stage::none && born < count; ++born)
-        if (auto command = give_birth(State::running, header.id, record.header.lifetime,
-                                      std::move(spawn_mailboxes_[born]), failure))
-            return command;
-    // Said before the mailboxes are closed, which is what the owner waits for.
-    if (failure.stage != Stage::none) refuse(header, failure);
-    forget_record();
-    plan_.descriptors.clear();
-    spawn_descriptors_.clear();
-    spawn_mailboxes_.clear();
-    policy_.none_was_parked(Clock::now());
-    return {};
+void TemplateServer::note_fork(ForkResult fork) {
+    const ForkFailure failure = std::move(fork.failure);
+    if (failure.stage == Stage::none) tell_birth(std::move(fork));
+    if (spare_)
+        note_spare(failure);
+    else if (failure.stage != Stage::none || !spawn_->go_on())
+        finish_spawn(failure);
 }
 
-std::uint32_t TemplateServer::parked() const {
-    return static_cast<std::uint32_t>(std::count_if(
-        children_.begin(), children_.end(),
-        [](const Child& child) { return child.state == State::parked && !child.ended; }));
-}
-
-bool TemplateServer::refill_is_due() const {
-    return !socket_is_full_ && parked() < policy_.wanted() && policy_.may_fork(Clock::now());
-}
-
-/// Ends a parked child, unless its record has arrived already: then it is the owner's. False: it
-/// is.
-bool TemplateServer::give_up(Child& child) {
-    if (!child.token || !take_parking_token(child.token.get())) return false;
-    signal_pidfd(child.pidfd.get(), SIGKILL);
-    child.state = State::given_up;
-    return true;
-}
-
-void TemplateServer::give_up_surplus() {
-    std::uint32_t surplus = parked();
-    for (Child& child : children_) {
-        if (surplus <= policy_.wanted()) return;
-        if (child.state == State::parked && !child.ended && give_up(child)) --surplus;
-    }
-}
-
-void TemplateServer::bury_ended_children() {
-    for (const Child& child : children_) {
-        if (!child.ended) continue;
-        stopping_point("template.child-ended");
-        if (child.state == State::running) continue;
-        if (child.state == State::parked) policy_.spare_failed(Clock::now());
-        outbox_.add(make_frame(FrameKind::gone, child.id, child.pid));
-    }
-    std::erase_if(children_, [](const Child& child) { return child.ended; });
+void TemplateServer::tell_birth(ForkResult fork) {
+    const std::uint64_t id = last_child_id_, mark = mark_of(fork.pidfd.get());
+    newborn(id).mark = mark;
+    children_.push_back({id, fork.pid, std::move(fork.pidfd),
+                         spare_ ? State::parked : State::running,
+                         spare_ ? Lifetime::owner : spawn_->lifetime(), Clock::now()});
+    children_.back().is_expected = spare_.has_value();
+    const std::uint64_t spawn_id = spare_ ? 0 : spawn_->id();
+    outbox_.add(make_frame(FrameKind::born, id, fork.pid, static_cast<std::int64_t>(spawn_id)),
+                bytes_of(mark));
+    stopping_point("template.birth-told");
 }
 
 int TemplateServer::sleep_milliseconds() const {
@@ -337,7 +270,7 @@ int TemplateServer::sleep_milliseconds() const {
     return static_cast<int>(std::max<std::int64_t>(left, 0));
 }
 
-void TemplateServer::wait() {
+void TemplateServer::sleep() {
     const bool wants_room = !outbox_.empty();
     commands_.going_to_sleep(wants_room ? WakeFor::frames_and_room : WakeFor::frames);
     if (wants_room) outbox_.flush();
@@ -375,69 +308,23 @@ void TemplateServer::wait() {
     if (polled[3].revents || polled[4].revents) static_cast<void>(is_fresh(false));
 }
 
-// How the template ends.
-
-unsigned long TemplateServer::owner_stack() const {
-    const std::string file = fmt::format("/proc/{}/stat", connection_.hello.owner_pid);
-    return read_image_addresses(file.c_str()).start_stack;
-}
-
-/// The owner's end of the channel was closed without a word: by its death, by exec, or by an
-/// application that closes descriptors it did not open. Only in the last case its children go on.
-void TemplateServer::note_channel_end() {
-    owner_is_gone_ = true;
-    pollfd polled{connection_.owner_pidfd.get(), POLLIN, 0};
-    const bool is_alive = ::poll(&polled, 1, 0) == 0;
-    if (is_alive && owner_stack_ != 0 && owner_stack() == owner_stack_) shut_down_ = true;
-}
-
-/// The owner tells of a hand-off before it sends the record, so whatever it handed off before it
-/// died stands in the ring.
-void TemplateServer::note_last_hand_offs() {
-    FrameHeader header;
-    while (commands_.pop(header, payload_) == Pop::frame) {
-        if (header.kind == FrameKind::handed_off) hand_off(header);
-        if (header.kind == FrameKind::shut_down) shut_down_ = true;
-    }
-}
-
-/// Those whose record has arrived are children by now; that they were handed off stands in the
-/// ring.
-void TemplateServer::end_spares() {
-    for (Child& child : children_)
-        if (child.state == State::parked) give_up(child);
-    note_last_hand_offs();
-}
-
-std::vector<Ward> TemplateServer::running_wards() {
-    std::vector<Ward> wards;
-    // An owner that lives on under another program (exec) sends no parent-death signal.
-    pollfd owner{connection_.owner_pidfd.get(), POLLIN, 0};
-    const bool told_by_kernel =
-        (connection_.hello.flags & kHelloFromMainThread) && ::poll(&owner, 1, 0) == 1;
-    for (Child& child : children_)
-        if (child.state == State::running && child.lifetime == Lifetime::owner && !child.ended)
-            wards.push_back({std::move(child.pidfd), told_by_kernel});
-    return wards;
-}
-
-void TemplateServer::end_with_owner() {
-    stopping_point("template.owner-gone");
-    end_spares();
-    if (shut_down_)  // it closed the channel in good order, and then went
-        leave_children_to_keeper();
-    else
-        end_processes(running_wards());
-}
-
-void TemplateServer::leave_children_to_keeper() {
-    const std::vector<Ward> wards = running_wards();
-    std::vector<int> pidfds;
-    for (const Ward& ward : wards) pidfds.push_back(ward.pidfd.get());
-    if (int error = leave_to_keepers(connection_.keeper_program, connection_.owner_pidfd.get(),
-                                     pidfds, connection_.hello.flags & kHelloFromMainThread))
-        fmt::print(stderr, "warmfork: cannot start {} to end children with their owner: {}\n",
-                   connection_.keeper_program, std::strerror(error));
+std::vector<int> TemplateServer::own_descriptors() const {
+    std::vector<int> own{0,
+                         1,
+                         2,
+                         connection_.control.get(),
+                         connection_.command_bell.get(),
+                         connection_.completion_bell.get(),
+                         connection_.owner_pidfd.get(),
+                         connection_.inotify.get(),
+                         freshness_.mounts()};
+    if (spare_)
+        for (int number : {spare_->mailbox.get(), spare_->token.get()}) own.push_back(number);
+    if (spawn_) spawn_->list_descriptors(own);
+    for (const Child& child : children_)
+        for (int number : {child.pidfd.get(), child.token.get()}) own.push_back(number);
+    std::sort(own.begin(), own.end());
+    return own;
 }
 
 }  // namespace warmfork

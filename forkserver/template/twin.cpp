@@ -13,11 +13,11 @@
 namespace warmfork {
 namespace {
 
-int close_all_but_image(const ChildPlan& plan, int channel) {
+int close_all_but_image(const InheritedState& inherited, int channel) {
     std::array<int, kMostKept> kept;
     std::size_t count = 0;
     for (int number : {0, 1, 2, channel}) kept[count++] = number;
-    for (int number : plan.image_descriptors) kept[count++] = number;
+    for (int number : inherited.image_descriptors) kept[count++] = number;
     return close_all_but(std::span(kept).first(count));
 }
 
@@ -44,7 +44,8 @@ bool put_on_standard_output(const Descriptor& log) {
 
 }  // namespace
 
-TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan, Descriptor& mailbox) {
+TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan) {
+    const InheritedState& inherited = *plan.inherited;
     TwinBirth birth;
     Descriptor far;
     if (make_message_pair(birth.channel, far)) return {};
@@ -60,9 +61,8 @@ TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan, Descripto
     // One that cannot be what it should is none: its owner starts a template of its own then.
     if (::prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || ::getppid() != child) ::_exit(0);
     wipe(plan.record);  // of the child, whose own children this is to make
-    mailbox.reset();
     birth.channel = std::move(far);
-    if (close_all_but_image(plan, birth.channel.get())) ::_exit(0);
+    if (close_all_but_image(inherited, birth.channel.get())) ::_exit(0);
     std::array<char, 16> name{};
     ::prctl(PR_GET_NAME, name.data());
     ::prctl(PR_SET_NAME, "warmfork-twin");
@@ -73,7 +73,7 @@ TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan, Descripto
     if (const int template_pid = clone.clone_child(SIGCHLD, pidfd); template_pid != 0)
         ::_exit(template_pid < 0);
     ::prctl(PR_SET_NAME, name.data());
-    const rlimit limit{plan.soft_descriptor_limit, plan.hard_descriptor_limit};
+    const rlimit limit{inherited.soft_descriptor_limit, inherited.hard_descriptor_limit};
     // A group of its own, as every template has: Ctrl-C does not reach it.
     if (!put_on_standard_output(log) || ::setpgid(0, 0) < 0 ||
         ::setrlimit(RLIMIT_NOFILE, &limit) < 0)

@@ -16,9 +16,8 @@ struct TwinBirth {
 
 /// To be called in a newborn child before any fork handler. Returns at once in the child, and in
 /// the twin when it is woken, by then a child that every wait sees. Until then none does without
-/// __WALL, and it ends with the child: at its death, or when it closes the channel. `mailbox`,
-/// which is the child's alone, is closed in the twin.
-[[nodiscard]] TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan,
-                                   Descriptor& mailbox);
+/// __WALL, and it ends with the child: at its death, or when it closes the channel. In the twin
+/// nothing is open but the standard streams, what preloading opened, and the channel.
+[[nodiscard]] TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan);
 
 }  // namespace warmfork

@@ -425,22 +425,24 @@ void warmfork_process_free(warmfork_process* self) {
 int warmfork_template_serve(struct warmfork_command* ret_command,
                             struct warmfork_failure* ret_failure) {
     static NativeHost host;  // must outlive the call in every child
-    warmfork::ServeResult result{};
+    warmfork::ChildCommand child{};
+    bool is_child = false;
     const int error = guarded(ret_failure, [&]() -> Outcome {
-        result = warmfork::serve(host);
-        if (result.end != warmfork::ServeResult::End::failed) return {};
-        return Failure{result.error_number == EBUSY ? Stage::gate : Stage::launch,
-                       result.error_number, 0, result.error};
+        if (auto failure = warmfork::open_channel(host))
+            return Failure{failure->error_number == EBUSY ? Stage::gate : Stage::launch,
+                           failure->error_number, 0, std::move(failure->text)};
+        is_child = warmfork::serve(child);
+        return {};
     });
-    if (error || result.end == warmfork::ServeResult::End::shut_down) return error;
+    if (!is_child) return error;
     warmfork_command command{};
     command.size = std::min(ret_command->size, sizeof command);
-    command.argument_count = static_cast<int>(result.command.arguments.size());
-    command.arguments = result.command.arguments.data();
-    command.payload = result.command.payload.data();
-    command.payload_size = result.command.payload.size();
+    command.argument_count = static_cast<int>(child.arguments.size());
+    command.arguments = child.arguments.data();
+    command.payload = child.payload.data();
+    command.payload_size = child.payload.size();
     std::memcpy(ret_command, &command, command.size);
-    warmfork::set_signal_mask(result.command.signal_mask);
+    warmfork::set_signal_mask(child.signal_mask);
     return 1;
 }
 

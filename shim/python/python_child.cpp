@@ -261,7 +261,8 @@ class PythonHost : public Host {
     }
     void after_fork_in_template() override { PyOS_AfterFork_Parent(); }
     void after_fork_in_child() override { PyOS_AfterFork_Child(); }
-    int keep_twin(const ProcessIdentity& twin, Descriptor channel, const ImageFacts& facts) override {
+    int keep_twin(const ProcessIdentity& twin, Descriptor channel,
+                  const ImageFacts& facts) override {
         return warmfork::keep_twin(twin, std::move(channel), facts);
     }
     void part_from_siblings() override;
@@ -288,9 +289,7 @@ class PythonHost : public Host {
         }
         if (!(signal_stack_.ss_flags & SS_DISABLE)) ::sigaltstack(&signal_stack_, nullptr);
     }
-
-    PyObject* child() const { return child_; }
-    const std::string& import_log() const { return import_log_; }
+    [[noreturn]] void run(const ChildCommand& command) override;
 
   private:
     void call_hook();
@@ -408,20 +407,20 @@ void begin_layer(int channel) {
     layer_channel = moved_up(Descriptor(channel), kLowestChannel).release();
 }
 
-[[noreturn]] void run_child(PythonHost& host, const ChildCommand& command) {
+void PythonHost::run(const ChildCommand& command) {
     const bool is_layer = command.channel >= 0;
     if (is_layer)
         begin_layer(command.channel);
-    else if (!host.import_log().empty())
-        report_imports_at_exit(host.import_log());
+    else if (!import_log_.empty())
+        report_imports_at_exit(import_log_);
     end_unless(begin_own_objects());
     // A layer's children run the hook, it itself does not, as in a rehearsal.
-    Reference prepared = prepare(host.child(), command, is_layer);
+    Reference prepared = prepare(child_, command, is_layer);
     // Not before Python knows which signals are ignored.
     set_signal_mask(command.signal_mask);
-    const ProgramEnd end =
-        prepared ? run_prepared(host.child(), std::move(prepared), readiness.known_codes)
-                 : fail_with_traceback();
+    const ProgramEnd end = prepared
+                               ? run_prepared(child_, std::move(prepared), readiness.known_codes)
+                               : fail_with_traceback();
     finalize_and_exit(end == ProgramEnd::done ? 0 : kFailedStatus, end == ProgramEnd::interrupted);
 }
 
@@ -463,8 +462,7 @@ void find_thread_functions() {
 }
 
 // The benchmark's stand-in for a template.
-PythonHost* stand_in_host = nullptr;
-ChildPlan stand_in_plan;
+InheritedState stand_in;
 
 }  // namespace
 
@@ -525,14 +523,13 @@ PyObject* keep_twister(PyObject*, PyObject* arguments) {
 
 PyObject* prepare_to_become_child(PyObject*, PyObject* child) {
     Py_INCREF(child);
-    stand_in_host = new PythonHost(child, Py_None, "", {}, "", "", {});
-    stand_in_plan.host = stand_in_host;
-    stand_in_plan.image = read_image_addresses();
-    stand_in_plan.soft_descriptor_limit = stand_in_plan.hard_descriptor_limit = RLIM_INFINITY;
+    stand_in.host = new PythonHost(child, Py_None, "", {}, "", "", {});
+    stand_in.image = read_image_addresses();
+    stand_in.soft_descriptor_limit = stand_in.hard_descriptor_limit = RLIM_INFINITY;
     rlimit limit{};
     if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        stand_in_plan.soft_descriptor_limit = limit.rlim_cur;
-        stand_in_plan.hard_descriptor_limit = limit.rlim_max;
+        stand_in.soft_descriptor_limit = limit.rlim_cur;
+        stand_in.hard_descriptor_limit = limit.rlim_max;
     }
     Py_RETURN_NONE;
 }
@@ -553,21 +550,25 @@ PyObject* become_child(PyObject*, PyObject* arguments) {
     contents.header.file_mode_mask = 022;
     contents.arguments = {argument_array.get(), static_cast<std::size_t>(PySequence_Size(strings))};
     contents.environment = environment;
+    std::vector<int> descriptors;
     for (Py_ssize_t i = 0; i + 1 < PySequence_Size(pairs); i += 2) {
         long source, target;
         if (!read_integer(pairs, i, source) || !read_integer(pairs, i + 1, target)) return nullptr;
-        stand_in_plan.descriptors.push_back(static_cast<int>(source));
+        descriptors.push_back(static_cast<int>(source));
         contents.descriptor_targets.push_back(static_cast<int>(target));
     }
-    stand_in_plan.descriptors.push_back(::open(".", O_PATH | O_CLOEXEC));
+    descriptors.push_back(::open(".", O_PATH | O_CLOEXEC));
     std::vector<std::byte> record;
-    if (encode_record(contents, record) != 0 || !stand_in_host) {
+    if (encode_record(contents, record) != 0 || !stand_in.host) {
         PyErr_SetString(PyExc_ValueError, "not a valid command for a child");
         return nullptr;
     }
-    stand_in_plan.record = record;
     set_signal_mask(kAllSignals);
-    run_child(*stand_in_host, live_until_user_code(stand_in_plan, Descriptor(mailbox)));
+    static_cast<PythonHost*>(stand_in.host)
+        ->run(live_until_user_code({.inherited = &stand_in,
+                                    .mailbox = mailbox,
+                                    .record = record,
+                                    .descriptors = descriptors}));
 }
 
 PyObject* serve(PyObject*, PyObject* list) {
@@ -599,13 +600,17 @@ PyObject* serve(PyObject*, PyObject* list) {
     share_text();
     take_census();
     const int channel = std::exchange(layer_channel, -1);
-    ServeResult result =
-        channel >= 0 ? serve_layer(*host, Descriptor(channel)) : warmfork::serve(*host);
-    if (result.end == ServeResult::End::child) run_child(*host, result.command);
-    if (result.end == ServeResult::End::failed)
+    const auto failure =
+        channel >= 0 ? open_layer(*host, Descriptor(channel)) : open_channel(*host);
+    if (failure) {
         // The owner has the reason already, by the channel or by this line.
-        PySys_FormatStderr("%s\n", result.error.c_str());
-    finalize_and_exit(result.end == ServeResult::End::failed ? kFailedStatus : 0, false);
+        PySys_FormatStderr("%s\n", failure->text.c_str());
+        finalize_and_exit(kFailedStatus, false);
+    }
+    // No child comes back to here: see PythonHost::run.
+    ChildCommand command{};
+    static_cast<void>(warmfork::serve(command));
+    finalize_and_exit(0, false);
 }
 
 }  // namespace warmfork::python
