@@ -29,6 +29,14 @@ SystemCall real_system_call() {
     return real;
 }
 
+/// The first thread's id is the process's, which a child has otherwise. That of another thread,
+/// which ends before there is a child, is no number that one could have. Its result.
+pid_t noted_thread(pid_t thread, const void* caller) {
+    if (recorder::is_recording() && thread == recorder::system_call(SYS_getpid))
+        recorder::note_asked(warmfork::kAskedThread, caller);
+    return thread;
+}
+
 /// Of the random bytes that a call has given; its result.
 ssize_t noted(const void* bytes, ssize_t size, const void* caller) {
     if (size > 0 && recorder::is_recording())
@@ -56,7 +64,6 @@ long recorder::system_call(long number) {
 extern "C" {
 
 INTERPOSE_QUESTION(pid_t, getpid, (), (), kAskedProcess)
-INTERPOSE_QUESTION(pid_t, gettid, (), (), kAskedThread)
 INTERPOSE_QUESTION(time_t, time, (time_t * ret_time), (ret_time), kAskedClock)
 INTERPOSE_QUESTION(int, gettimeofday, (timeval * ret_time, void* zone), (ret_time, zone),
                    kAskedClock)
@@ -67,6 +74,11 @@ INTERPOSE_QUESTION(char*, getcwd, (char* ret_path, size_t size), (ret_path, size
 INTERPOSE_QUESTION(char*, __getcwd_chk, (char* ret_path, size_t size, size_t room),
                    (ret_path, size, room), kAskedDirectory)
 INTERPOSE_QUESTION(char*, get_current_dir_name, (), (), kAskedDirectory)
+
+EXPORT pid_t gettid() noexcept {
+    const auto thread = static_cast<pid_t>(recorder::system_call(SYS_gettid));
+    return noted_thread(thread, __builtin_return_address(0));
+}
 
 // Only the time of day: Python asks for the other clocks whenever it takes a lock.
 EXPORT int clock_gettime(clockid_t clock, timespec* ret_time) noexcept {
@@ -100,13 +112,13 @@ EXPORT long syscall(long number, ...) noexcept {
     for (long& value : values) value = va_arg(arguments, long);
     va_end(arguments);
     const void* caller = __builtin_return_address(0);
-    if ((number == SYS_getpid || number == SYS_gettid) && recorder::is_recording())
-        recorder::note_asked(
-            number == SYS_getpid ? warmfork::kAskedProcess : warmfork::kAskedThread, caller);
+    if (number == SYS_getpid && recorder::is_recording())
+        recorder::note_asked(warmfork::kAskedProcess, caller);
     if (number == SYS_seccomp || (number == SYS_prctl && values[0] == PR_SET_SECCOMP))
         recorder::note_filter();
     const long result = real_system_call()(number, values[0], values[1], values[2], values[3],
                                            values[4], values[5]);
+    if (number == SYS_gettid) noted_thread(static_cast<pid_t>(result), caller);
     if (number == SYS_getrandom) noted(reinterpret_cast<void*>(values[0]), result, caller);
     return result;
 }

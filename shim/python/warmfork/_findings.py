@@ -28,8 +28,9 @@ class Findings:
     asked: [(module, kinds)], of what is not kept as far as can be seen. libraries:
     [(path, kinds)], of which nobody can see what they keep."""
 
-    def __init__(self, observer, draws, ours, began):
-        """ours: objects that are put right in each child. began: time.monotonic() at the first import."""
+    def __init__(self, observer, draws, ours, began, doubts):
+        """ours: objects that are put right in each child. began: time.monotonic() at the first import. doubts: of
+        Moment."""
         _kept.put_right()
         kept = _kept.find_monotonic(began)
         for name, names in _kept.find_kept(observer.seen, observer.argument, draws, ours).items():
@@ -37,6 +38,9 @@ class Findings:
         self.found, self.asked, self.libraries = [], [], []
         self.in_directory = _take_directory(kept)
         self._add_modules(observer.seen, kept)
+        if doubts:
+            text = f"{doubts[0]}, which a module keeps, has the process id as its seed, or one that happens to be the same"
+            self.found.append(("identity:random", text))
         if _has_children():
             self.found.append(("program:", "a program that was started while preloading still runs"))
         for path, bits in _native.askers():
@@ -51,7 +55,7 @@ class Findings:
         for name, names in kept.items():
             if name in _HARMLESS_MODULES:
                 continue
-            where = ", ".join(f"{kind} in {name}.{attribute}" for attribute, kind in names.items())
+            where = ", ".join(f"{_kept.described(kind)} in {name}.{attribute}" for attribute, kind in names.items())
             self.found.append((f"identity:{name}", f"{name} keeps what it took from the process: {where}"))
         for name, of_module in seen.items():
             if of_module["output"]:

@@ -22,7 +22,7 @@ class Generators:
 
     def __init__(self, inherited, draws, is_of_moment):
         """inherited: objects that are known already, and not the collector's any more. draws: random bytes that
-        were drawn; None: not all are known. is_of_moment: of a number: is it the process's id or the time?"""
+        were drawn; None: not all are known. is_of_moment: a Moment: of a number, is it the process's id or the time?"""
         kinds = _kinds()
         self.found = [
             value for objects in (inherited, gc.get_objects())
@@ -73,13 +73,18 @@ def _not_drawn(randoms, draws, is_of_moment):
     random = sys.modules["random"]
     left = {id(value): _random.Random.getstate(value)[:_WORDS] for value in randoms}
     streams = [random.Random(seed) for seed in dict.fromkeys(_seeds(draws))]
-    streams += [random.Random(number) for number in is_of_moment.numbers()]
+    streams += [random.Random(second) for second in is_of_moment.seconds()]
+    of_process = [] if is_of_moment.pid is None else [random.Random(is_of_moment.pid)]
     for _ in range(_BLOCKS):
-        states = {_random.Random.getstate(stream)[:_WORDS] for stream in streams}
-        left = {key: state for key, state in left.items() if state not in states}
+        states, states_of_process = (
+            {_random.Random.getstate(stream)[:_WORDS] for stream in some} for some in (streams, of_process)
+        )
+        if not states_of_process.isdisjoint(left.values()):
+            is_of_moment.take_pid(f"a random.Random({is_of_moment.pid})")
+        left = {key: state for key, state in left.items() if state not in states | states_of_process}
         if not left:
             break
-        for stream in streams:
+        for stream in streams + of_process:
             stream.getrandbits(_BITS_OF_BLOCK)
     return set(left)
 

@@ -54,21 +54,54 @@ def is_standard(name):
     return not file or (file.startswith(os.path.dirname(os.__file__)) and "-packages" not in file)
 
 
-class Moment:
-    """The process id and the time at which the image was made, as numbers that a program may have kept."""
+def has_asked_for_process(seen):
+    """Has any module, but for those that see to themselves?"""
+    kinds = ("process id", "thread id")
+    return any(of_module[kind] for name, of_module in seen.items() if not is_standard(name) for kind in kinds)
 
-    def __init__(self, began):
-        """began: time.time_ns() at the first import."""
-        self._pid = os.getpid()
+
+def is_small(pid):
+    """In the process ids of a container: a number that often is there by chance."""
+    return pid < 10 ** (_DIGITS_THAT_TELL - 1)
+
+
+def described(kind):
+    """For who decides whether to allow it. A small number counts all the same: nobody can tell where it is from."""
+    pid = os.getpid()
+    return f"{kind} ({pid}, which may be there by chance)" if kind == "process id" and is_small(pid) else kind
+
+
+class Moment:
+    """The process id and the time at which the image was made, as numbers that a program may have kept.
+
+    doubts: what was taken for the process id, and may be there by chance.
+    """
+
+    def __init__(self, began, seen):
+        """began: time.time_ns() at the first import. seen: as of Observer."""
+        self._pid = os.getpid() if has_asked_for_process(seen) else None
         self._began, self._ended = began, time.time_ns()
+        self.doubts = []
 
     def __call__(self, number):
+        if number == self._pid:
+            self.take_pid(f"a generator of numpy's with the seed {number}")
+            return True
         spans = ((self._began // unit, self._ended // unit) for unit in (1, 1_000_000, _SECOND))
-        return number == self._pid or any(first <= number <= last for first, last in spans)
+        return any(first <= number <= last for first, last in spans)
 
-    def numbers(self):
-        """Whole seconds, and the process id."""
-        return (self._pid, *range(self._began // _SECOND, self._ended // _SECOND + 1))
+    def take_pid(self, where):
+        """Something is what the process id would have made of it."""
+        if is_small(self._pid):
+            self.doubts.append(where)
+
+    @property
+    def pid(self):
+        """None: nobody has asked for it."""
+        return self._pid
+
+    def seconds(self):
+        return range(self._began // _SECOND, self._ended // _SECOND + 1)
 
 
 class _Search:

@@ -299,8 +299,9 @@ def _try(name, microseconds, observer, allowed):
         return "no", f"it cannot be imported in a template: {type(error).__name__}: {error}".replace("\n", " ")
     kilobytes = max(0, _resident_kilobytes() - resident)
     draws = _native.drawn()
-    ours = Generators((), draws, Moment(moment[0])).found
-    findings = Findings(observer, draws, ours, moment[1])
+    of_process = Moment(moment[0], observer.seen)
+    ours = Generators((), draws, of_process).found
+    findings = Findings(observer, draws, ours, moment[1], of_process.doubts)
     if findings.found:
         return "no", findings.found[0][1].replace("\n", " ")
     # A template of an application is in the directory that most of its children are started in.

@@ -12,11 +12,17 @@ from ._listings import Listings
 
 # What is counted; all but the last as _native.observe has them.
 KINDS = ("process id", "thread id", "time", "random bytes", "directory", "program", "output", "arguments")
-_PROGRAM, _OUTPUT = KINDS.index("program"), KINDS.index("output")
-# What starts programs of which it is known what they read: {module: (attribute that has the function, or "", its
-# name)}. `uname -p` says nothing that changes while the machine runs; `ldconfig -p` shows ld.so.cache, which belongs
-# to every image.
-_HARMLESS = {"platform": ("_Processor", "from_subprocess"), "ctypes.util": ("", "_findSoname_ldconfig")}
+_PROCESS, _THREAD, _PROGRAM, _OUTPUT = map(KINDS.index, ("process id", "thread id", "program", "output"))
+# What starts programs of which it is known what they read, or asks for what it tells nobody: {module: (attribute that
+# has the function, or "", its name, kind)}. `uname -p` says nothing that changes while the machine runs; `ldconfig -p`
+# shows ld.so.cache, which belongs to every image; temporary names are drawn anew where the process is another one; up
+# to CPython 3.11 the interpreter asks, for itself, in whoever starts a thread.
+_HARMLESS = {
+    "platform": ("_Processor", "from_subprocess", _PROGRAM),
+    "ctypes.util": ("", "_findSoname_ldconfig", _PROGRAM),
+    "threading": ("", "_start_new_thread", _THREAD),
+    "tempfile": ("_RandomNameSequence", "__next__", _PROCESS),
+}
 
 
 class Seen:
@@ -90,7 +96,7 @@ class Observer:
         self._load = getattr(_bootstrap, "_load_unlocked", None)
         if self._load is not None:
             _bootstrap._load_unlocked = self._make_loader()
-        self._harmless = 0  # of what counts as programs
+        self._harmless = [0] * len(KINDS)
         self._put_back = []  # (object, name, function)
         for name in _HARMLESS:
             self._look_at(name)
@@ -126,20 +132,20 @@ class Observer:
         return load_unlocked
 
     def _look_at(self, module):
-        """Counts what the module starts, if it is one of _HARMLESS, as such."""
-        attribute, name = _HARMLESS.get(module, ("", ""))
+        """Counts what the module starts or asks for, if it is one of _HARMLESS, as such."""
+        attribute, name, kind = _HARMLESS.get(module, ("", "", 0))
         owner = sys.modules.get(module)
         owner = getattr(owner, attribute, None) if attribute else owner
         start = getattr(owner, name, None)
         if start is None:
             return
 
-        def counted(*arguments):
-            before = _native.observe()[_PROGRAM]
+        def counted(*arguments, **keywords):
+            before = _native.observe()[kind]
             try:
-                return start(*arguments)
+                return start(*arguments, **keywords)
             finally:
-                self._harmless += _native.observe()[_PROGRAM] - before
+                self._harmless[kind] += _native.observe()[kind] - before
 
         self._put_back.append((owner, name, start))
         setattr(owner, name, counted)
@@ -163,5 +169,5 @@ class Observer:
     def _look(self):
         self._flush()
         *counts, real, monotonic = _native.observe()
-        counts[_PROGRAM] -= self._harmless
-        return (*counts, _Arguments.reads), real, monotonic
+        counts.append(_Arguments.reads)
+        return [count - harmless for count, harmless in zip(counts, self._harmless)], real, monotonic

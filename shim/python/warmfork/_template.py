@@ -463,9 +463,10 @@ def _preload(start):
     variables.stop()
     observer.stop()
     draws = _native.drawn()
-    generators = Generators(base.generators.found if base.generators else (), draws, Moment(began))
+    moment = Moment(began, observer.seen)
+    generators = Generators(base.generators.found if base.generators else (), draws, moment)
     image.generators = generators
-    findings = Findings(observer, draws, generators.found, began_monotonic)
+    findings = Findings(observer, draws, generators.found, began_monotonic, moment.doubts)
     _leave_no_trace(package, image.names)
     description = _describe(start, sys.path, missed.names, described)
     path_changes = _changes_of_path(path_at_start, sys.path)
