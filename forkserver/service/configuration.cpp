@@ -169,21 +169,6 @@ std::vector<std::string> TemplateLoader::names() const {
 
 }  // namespace
 
-std::string to_string(const Position& position) {
-    if (position.line == 0) return position.file;
-    return fmt::format("{}:{}:{}", position.file, position.line, position.column);
-}
-
-std::string to_string(const ConfigurationError& error) {
-    return to_string(error.where) + ": " + error.text;
-}
-
-ClientLimits ClientLimitOverrides::over(const ClientLimits& defaults) const {
-    return {children.value_or(defaults.children),
-            spawns_per_second.value_or(defaults.spawns_per_second),
-            record_bytes.value_or(defaults.record_bytes)};
-}
-
 std::vector<std::string> default_directories() {
     std::vector<std::string> directories{WARMFORK_VENDOR_DIRECTORY, "/etc/warmfork"};
     if (const std::string home = configuration_home(); !home.empty())

@@ -1,8 +1,8 @@
 // The keys of a template's file and of the daemon's.
 #pragma once
 
-#include "service/configuration.hpp"
 #include "service/configuration_values.hpp"
+#include "service/definitions.hpp"
 
 namespace warmfork::service {
 

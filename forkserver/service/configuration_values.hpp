@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "service/configuration.hpp"
+#include "service/definitions.hpp"
 #include "service/toml.hpp"
 
 namespace warmfork::service {

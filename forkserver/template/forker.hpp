@@ -14,7 +14,7 @@
 #include "template/clone.hpp"
 #include "template/gate.hpp"
 #include "template/handler_timer.hpp"
-#include "template/image.hpp"
+#include "template/image_facts.hpp"
 
 namespace warmfork {
 

@@ -1,9 +1,6 @@
 #include "template/image.hpp"
 
-#include <fcntl.h>
 #include <link.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,10 +17,6 @@ namespace {
 
 // Each is compared at each spawn.
 constexpr std::size_t kMostNames = 256;
-
-std::int64_t nanoseconds(const statx_timestamp& time) {
-    return warmfork::nanoseconds(timespec{time.tv_sec, time.tv_nsec});
-}
 
 void add_mapped_files(ImageFacts& facts) {
     std::ifstream maps("/proc/self/maps");
@@ -54,15 +47,6 @@ void add_names(const RecordedReads& reads, ImageFacts& facts) {
 }
 
 }  // namespace
-
-std::optional<FileStamp> stamp_of(const std::string& path) {
-    struct statx status;
-    if (::statx(AT_FDCWD, path.c_str(), AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &status) < 0)
-        return {};
-    return FileStamp{::makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_ino,
-                     static_cast<std::int64_t>(status.stx_size), nanoseconds(status.stx_mtime),
-                     nanoseconds(status.stx_ctime)};
-}
 
 std::int64_t process_start_time() {
     std::ifstream file("/proc/self/stat");

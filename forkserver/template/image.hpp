@@ -1,59 +1,16 @@
-// What an image was made from: so that its owner can tell whom it fits, and when it is out of date.
+// Finds out what an image was made from.
 #pragma once
 
 #include <cstdint>
-#include <map>
-#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "preload/interface.hpp"
+#include "template/image_facts.hpp"
 
 namespace warmfork {
-
-/// A file as it was when the image took it in. Times in nanoseconds.
-struct FileStamp {
-    std::uint64_t device = 0, inode = 0;
-    std::int64_t size = 0, modified = 0, changed = 0;
-    bool operator==(const FileStamp&) const = default;
-};
-
-/// Of the file that `path` leads to now; nothing: there is none. A network file system asks its
-/// server, whatever it remembers.
-[[nodiscard]] std::optional<FileStamp> stamp_of(const std::string& path);
-
-/// A directory whose names were read, as they were then.
-struct Listing {
-    std::uint32_t listed = 0;  ///< what for: kListedNames and the like
-    ListingDigest digest;
-};
-
-struct ImageFacts {
-    std::set<std::string> variables;  ///< of the environment, read while preloading
-    bool reads_all_variables = false;
-    /// Modules that a file beside the script would have been imported instead of: "name=its own
-    /// file". And what a child in another directory has otherwise: "./name=file", which was opened
-    /// or looked for by that relative path; ".module=directory", which the module keeps.
-    std::set<std::string> shadowable;
-    /// Files that were opened for reading or asked about, as they were then.
-    std::map<std::string, FileStamp> opened;
-    std::map<std::string, Listing> listings;
-    /// Files that were looked for and not there.
-    std::set<std::string> absent;
-    /// Mapped files, and what modules were made from.
-    std::set<std::string> sources;
-    /// Compiled from the sources by whoever comes first: perhaps by this process, perhaps not
-    /// there.
-    std::set<std::string> caches;
-    bool has_all_files = true;
-    /// When this process began to take files in, as below; 0: when it was started.
-    std::int64_t began = 0;
-    /// Where modules are looked for, and the names of those that were found there or further on: a
-    /// new file of that name would be found first.
-    std::map<std::string, std::set<std::string>> places;
-};
 
 /// When this process was started, in nanoseconds of the real-time clock, at most 10 ms too early.
 [[nodiscard]] std::int64_t process_start_time();

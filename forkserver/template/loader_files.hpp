@@ -1,7 +1,7 @@
 // What libc and the loader read by themselves, by no call that could be recorded.
 #pragma once
 
-#include "template/image.hpp"
+#include "template/image_facts.hpp"
 
 namespace warmfork {
 

@@ -13,10 +13,10 @@
 
 #include "channel/service_socket.hpp"
 #include "client/leased_image.hpp"
-#include "client/served_child.hpp"
 #include "owner/failure.hpp"
 #include "owner/owned_sockets.hpp"
 #include "owner/waiting.hpp"
+#include "protocol/service_bodies.hpp"
 
 namespace warmfork {
 

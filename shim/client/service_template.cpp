@@ -6,6 +6,7 @@
 
 #include "channel/message_socket.hpp"
 #include "channel/stopping_point.hpp"
+#include "client/served_child.hpp"
 #include "owner/cold.hpp"
 #include "owner/hand_off.hpp"
 #include "owner/interpreted_request.hpp"

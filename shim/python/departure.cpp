@@ -17,7 +17,6 @@
 #include <utility>
 #include <vector>
 
-#include "finalization.hpp"
 #include "frozen_image.hpp"
 #include "python_objects.hpp"
 
@@ -47,6 +46,10 @@ std::optional<Ending> wanted;
 DeparturePlan plan;
 
 PyObject *builtin_names, *first_builtins, *collect_function;
+
+// Called where CPython is to go on after all.
+void (*leave_to_python)();
+
 /// Of a dictionary, behind what each object begins with; 0: what we know of it is wrong.
 std::size_t size_of_dictionary = 0;
 
@@ -292,17 +295,17 @@ bool plan_again(std::vector<Reference>& finalizers_of_image) try {
 
 /// Returns where CPython has to go on.
 void depart() {
-    if (has_exit_functions()) return unfreeze();
+    if (has_exit_functions()) return leave_to_python();
     if (!plan.is_last && !flush_streams()) wanted->status = kFlushFailedStatus;
     std::vector<Reference> finalizers_of_image;
     if ((!plan.is_last || plan.of_program == Ends::of_any_kind || plan.image_has_finalizers) &&
         !plan_again(finalizers_of_image))
-        return unfreeze();
+        return leave_to_python();
     if (plan.ends_objects()) {
         Modules modules;
         if (!end_own_objects(modules, finalizers_of_image)) {
             modules.put_back();
-            return unfreeze();
+            return leave_to_python();
         }
     }
     flush_streams();
@@ -322,7 +325,8 @@ void finalize_and_exit(int status, bool interrupted) {
     end_process(*wanted);
 }
 
-bool prepare_departures(PyObject* builtins_at_start, PyObject* collect) {
+bool prepare_departures(PyObject* builtins_at_start, PyObject* collect, void (*before_python)()) {
+    leave_to_python = before_python;
     keep_until_finalized(first_builtins = builtins_at_start);
     keep_until_finalized(collect_function = collect);
     builtin_names = PyModule_GetDict(PyImport_AddModule("builtins"));

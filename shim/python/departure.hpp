@@ -22,8 +22,9 @@ constexpr int kFlushFailedStatus = 120;
 [[noreturn]] void finalize_and_exit(int status, bool interrupted);
 
 /// In the template. `first_builtins`: what CPython makes of builtins when it has taken the modules
-/// out: a copy from its start. `collect`: gc.collect. False with an exception set.
-bool prepare_departures(PyObject* first_builtins, PyObject* collect);
+/// out: a copy from its start. `collect`: gc.collect. `leave_to_python`: called where CPython is to
+/// take the interpreter apart after all. False with an exception set.
+bool prepare_departures(PyObject* first_builtins, PyObject* collect, void (*leave_to_python)());
 
 /// What a child has to end before it leaves.
 struct DeparturePlan {

@@ -111,8 +111,7 @@ bool leave_image() try {
     return false;
 }
 
-}  // namespace
-
+/// As a cold child's, everything will be taken apart.
 void unfreeze() {
     Reference(PyObject_CallObject(unfreeze_function, nullptr));
     first_own_object = nullptr;
@@ -122,6 +121,8 @@ void unfreeze() {
         Py_DECREF(dictionary);
     }
 }
+
+}  // namespace
 
 PyObject* freeze_image(PyObject*, PyObject* arguments, PyObject* names) {
     static const char* const keywords[] = {
@@ -139,7 +140,7 @@ PyObject* freeze_image(PyObject*, PyObject* arguments, PyObject* names) {
         return nullptr;
     if (!unfreeze_function) {
         is_called_last = is_last;
-        if (!find_functions() || !prepare_departures(first_builtins, collect_function))
+        if (!find_functions() || !prepare_departures(first_builtins, collect_function, unfreeze))
             return nullptr;
     }
     first_own_object = nullptr;

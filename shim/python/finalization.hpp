@@ -22,9 +22,6 @@ PyObject* freeze_image(PyObject* module, PyObject* arguments, PyObject* names);
 /// In a child, before its first own object. False with an exception set.
 bool begin_own_objects();
 
-/// As a cold child's, everything will be taken apart.
-void unfreeze();
-
 /// For atexit, before all others, so that it is called after them. Does nothing in a template.
 PyObject* finalize_image(PyObject* module, PyObject* none);
 

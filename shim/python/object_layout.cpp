@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "python_objects.hpp"
-#include "python_program.hpp"
 
 namespace warmfork::python {
 namespace {

@@ -29,6 +29,11 @@ class Reference {
     PyObject* object_;
 };
 
+/// Is this an interpreter of that version or later?
+inline bool is_version_from(long hexversion) {
+    return PyLong_AsLong(PySys_GetObject("hexversion")) >= hexversion;
+}
+
 /// A sequence of bytes objects as the null-terminated array that C wants; None is a null pointer.
 /// The sequence must outlive it.
 class StringArray {

@@ -177,10 +177,6 @@ ProgramEnd run_script(PyObject* child, PyObject* path, PyObject* program) {
 
 }  // namespace
 
-bool is_version_from(long hexversion) {
-    return PyLong_AsLong(PySys_GetObject("hexversion")) >= hexversion;
-}
-
 ProgramEnd fail_with_traceback() {
     if (PyErr_ExceptionMatches(PyExc_SystemExit)) finalize_and_exit(take_exit_status(), false);
     const bool interrupted = is_interrupt(PyErr_Occurred());

@@ -18,9 +18,6 @@ ProgramEnd run_prepared(PyObject* child, Reference prepared, PyObject* known_cod
 /// Reports the exception as python3 does; for SystemExit this ends the process, with its status.
 ProgramEnd fail_with_traceback();
 
-/// Is this an interpreter of that version or later?
-bool is_version_from(long hexversion);
-
 /// Has the interpreter what it takes? That is no part of the stable ABI.
 bool can_run_files();
 

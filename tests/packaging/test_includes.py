@@ -1,4 +1,4 @@
-"""Which folder of the sources includes which: never one that, by whatever way, includes it."""
+"""Which folder of the sources includes which, and which unit (NAME.hpp and NAME.cpp) which other one: never in a circle."""
 
 import glob
 import os
@@ -11,25 +11,24 @@ TOPS = ("forkserver", "shim")
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.M)
 
 
-def folders():
-    """{folder: what it includes}, of those of other folders."""
+def includes(name_of):
+    """{name: other names that it includes}, of what `name_of` calls each file."""
     files = {
         os.path.relpath(file, SOURCE)
         for top in TOPS for file in glob.glob(f"{SOURCE}/{top}/**/*.[hc]*", recursive=True)
     }
     included = {}
     for file in files:
-        folder = os.path.dirname(file)
         with open(os.path.join(SOURCE, file)) as text:
             names = INCLUDE.findall(text.read())
-        candidates = {os.path.dirname(os.path.join(top, name)) for top in (*TOPS, folder) for name in names
-                      if os.path.normpath(os.path.join(top, name)) in files}
-        included.setdefault(folder, set()).update(candidates - {folder})
-    return included
+        candidates = (os.path.normpath(os.path.join(top, name))
+                      for top in (os.path.dirname(file), *TOPS) for name in names)
+        included.setdefault(name_of(file), set()).update(name_of(other) for other in candidates if other in files)
+    return {name: others - {name} for name, others in included.items()}
 
 
-def reachable(included, folder):
-    found, todo = set(), [folder]
+def reachable(included, name):
+    found, todo = set(), [name]
     while todo:
         for other in included[todo.pop()] - found:
             found.add(other)
@@ -37,11 +36,20 @@ def reachable(included, folder):
     return found
 
 
+def in_circles(included):
+    return sorted(name for name in included if name in reachable(included, name))
+
+
 class Includes(unittest.TestCase):
     def test_folders_include_each_other_in_no_circle(self):
-        included = folders()
-        self.assertGreater(len(included), 8)
-        self.assertEqual([folder for folder in included if folder in reachable(included, folder)], [])
+        folders = includes(os.path.dirname)
+        self.assertGreater(len(folders), 8)
+        self.assertEqual(in_circles(folders), [])
+
+    def test_units_include_each_other_in_no_circle(self):
+        units = includes(lambda file: os.path.splitext(file)[0])
+        self.assertGreater(len(units), 100)
+        self.assertEqual(in_circles(units), [])
 
 
 if __name__ == "__main__":
