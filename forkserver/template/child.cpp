@@ -260,7 +260,7 @@ void touch_buffers() {
     // The code that will read from the mailbox, tried on nothing.
     ReceivedMessage received;
     static_cast<void>(receive_message(-1, message_buffer, {}, 0, received));
-    // What a child returns through on its way to user code.
+    // What a child of a native program returns through on its way to user code.
     const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
     const auto page_size = static_cast<std::uintptr_t>(::getpagesize());
     ::madvise(reinterpret_cast<void*>(frame / page_size * page_size), kFrames, MADV_POPULATE_WRITE);
@@ -268,7 +268,7 @@ void touch_buffers() {
 
 }  // namespace
 
-ChildCommand live_until_user_code(const ChildPlan& plan) {
+ChildCommand run_child(const ChildPlan& plan) {
     const InheritedState& inherited = *plan.inherited;
     int mailbox = plan.mailbox;  // of a spare: later its pipe for the reply
     close_template_descriptors(plan);
@@ -301,6 +301,7 @@ ChildCommand live_until_user_code(const ChildPlan& plan) {
     stopping_point("child.before-start");
     tell_started(mailbox);
     stopping_point("child.before-user-code");
+    inherited.host->run(command);
     return command;
 }
 

@@ -46,9 +46,10 @@ struct ChildCommand {
 };
 
 /// Runs in the child after the fork handlers: parks if it is a spare, takes its record, brings the
-/// process into the state that the record describes and tells the owner. Returns with all signals
-/// blocked still and user code next. Does not return when something failed (the owner knows; status
-/// 127) or when there is nobody left to wait for (status 0).
-[[nodiscard]] ChildCommand live_until_user_code(const ChildPlan& plan);
+/// process into the state that the record describes, tells the owner, and has the host run user
+/// code. Returns, with all signals blocked still, where the host leaves that to the program. Does
+/// not return when something failed (the owner knows; status 127) or when there is nobody left to
+/// wait for (status 0).
+[[nodiscard]] ChildCommand run_child(const ChildPlan& plan);
 
 }  // namespace warmfork

@@ -26,9 +26,9 @@ class Host {
     /// The host's signal dispositions, with the record's ignored signals known; all signals are
     /// blocked and have the default action, or are ignored as the record says.
     virtual void install_signals(std::uint64_t /*ignored*/) {}
-    /// In a child that is as its record says, and whose owner knows that it has started: its user
-    /// code, after which the process ends. A host that leaves that to the program comes back, and
-    /// then `serve` returns in the child.
+    /// In a child that is as its record says, and whose owner knows that it has started, with all
+    /// signals blocked still: its user code, after which the process ends. A host that leaves that
+    /// to the program comes back, and then `serve` returns in the child.
     virtual void run(const ChildCommand& /*command*/) {}
     /// In a newborn child of a nested template: the twin that is its own child now, the channel to
     /// it, and what the image depends on, which stays. Returns the number under which the channel

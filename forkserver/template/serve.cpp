@@ -101,7 +101,6 @@ bool serve(ChildCommand& ret_command) {
             served->sleep();
             continue;
         }
-        Host& host = *decision.plan.inherited->host;
         ForkResult fork =
             served->forker().fork(decision.plan, *decision.shown_pid, served->own_descriptors());
         switch (fork.self) {
@@ -109,11 +108,10 @@ bool serve(ChildCommand& ret_command) {
                 served->note_fork(std::move(fork));
                 break;
             case ForkResult::Self::twin:
-                become_template(host, std::move(fork.channel));
+                become_template(*decision.plan.inherited->host, std::move(fork.channel));
                 break;
             case ForkResult::Self::child:
-                ret_command = live_until_user_code(decision.plan);
-                host.run(ret_command);
+                ret_command = run_child(decision.plan);
                 return true;
         }
     }

@@ -37,7 +37,7 @@ struct ServeFailure {
 
 /// Serves what has been opened. Blocks. Returns false in the template, when it has ended, with the
 /// signal mask as it was before; and true in each child, with all signals blocked still, unless the
-/// host's `run` takes the child. Nothing of the template lies in the frames between.
+/// host runs user code itself. No frame between owns anything of the template.
 [[nodiscard]] bool serve(ChildCommand& ret_command);
 
 }  // namespace warmfork

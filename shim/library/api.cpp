@@ -178,19 +178,6 @@ Outcome open_template(const warmfork_template_options& given, warmfork_template*
     return {};
 }
 
-Outcome spawn(warmfork_template* self, const warmfork_request* request, std::uint32_t count,
-              std::vector<Spawned>& ret_spawned) {
-    if (self)
-        if (Outcome failure = check_usable(self)) return failure;
-    if (!request || count == 0 || count > warmfork::kMaximumBatch)
-        return make_failure(Stage::record, EINVAL, "no request, or a wrong number of children");
-    Request read;
-    if (Outcome failure = read.read(*request)) return failure;
-    if (self) return self->source->spawn(read, count, ret_spawned);
-    return spawn_without_template(
-        read, count, {WARMFORK_REASON_NO_TEMPLATE, "spawned without a template"}, ret_spawned);
-}
-
 class NativeHost : public warmfork::Host {
   public:
     int keep_twin(const warmfork::ProcessIdentity& twin, Descriptor channel,
@@ -306,9 +293,20 @@ int warmfork_spawn_many(warmfork_template* self, const struct warmfork_request* 
                         uint32_t count, warmfork_process** ret_processes,
                         struct warmfork_failure* ret_failure) {
     return guarded(ret_failure, [&]() -> Outcome {
-        std::vector<Spawned> spawned;
         warmfork::look_after_keepers();
-        if (Outcome failure = spawn(self, request, count, spawned)) return failure;
+        if (self)
+            if (Outcome failure = check_usable(self)) return failure;
+        if (!request || count == 0 || count > warmfork::kMaximumBatch)
+            return make_failure(Stage::record, EINVAL, "no request, or a wrong number of children");
+        Request read;
+        if (Outcome failure = read.read(*request)) return failure;
+        std::vector<Spawned> spawned;
+        Outcome failure =
+            self ? self->source->spawn(read, count, spawned)
+                 : spawn_without_template(
+                       read, count, {WARMFORK_REASON_NO_TEMPLATE, "spawned without a template"},
+                       spawned);
+        if (failure) return failure;
         for (std::uint32_t i = 0; i < count; ++i)
             ret_processes[i] = new warmfork_process{::getpid(), spawned[i]};
         return {};

@@ -313,7 +313,7 @@ PyObject* spawn(PyObject*, PyObject* tuple) {
     int error;
     {
         const Wait wait;
-        error = warmfork_spawn(self ? self->get() : nullptr, &request, &process, &failure);
+        error = warmfork_spawn_many(self ? self->get() : nullptr, &request, 1, &process, &failure);
     }
     if (error) return raise(failure);
     // Of a handler that has raised in the moment of success.

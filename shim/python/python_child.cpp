@@ -564,11 +564,12 @@ PyObject* become_child(PyObject*, PyObject* arguments) {
         return nullptr;
     }
     set_signal_mask(kAllSignals);
-    static_cast<PythonHost*>(stand_in.host)
-        ->run(live_until_user_code({.inherited = &stand_in,
-                                    .mailbox = mailbox,
-                                    .record = record,
-                                    .descriptors = descriptors}));
+    // It does not come back: see PythonHost::run.
+    static_cast<void>(run_child({.inherited = &stand_in,
+                                 .mailbox = mailbox,
+                                 .record = record,
+                                 .descriptors = descriptors}));
+    ::_exit(kFailedStatus);
 }
 
 PyObject* serve(PyObject*, PyObject* list) {
