@@ -18,8 +18,8 @@ namespace warmfork::python {
 namespace {
 
 // The interpreter's own, before a program can put others in their place.
-PyObject *unfreeze_function, *collect_function, *collector_callbacks, *debug_function,
-    *trace_function, *profile_function;
+PyObject *unfreeze_function, *count_function, *collect_function, *collector_callbacks,
+    *debug_function, *trace_function, *profile_function;
 
 std::vector<PyObject*> own_namespaces;
 
@@ -40,6 +40,7 @@ PyObject* keep_attribute(PyObject* module, const char* name) {
 bool find_functions() {
     const Reference gc(PyImport_ImportModule("gc")), sys(PyImport_ImportModule("sys"));
     return gc && sys && (unfreeze_function = keep_attribute(gc.get(), "unfreeze")) &&
+           (count_function = keep_attribute(gc.get(), "get_freeze_count")) &&
            (collect_function = keep_attribute(gc.get(), "collect")) &&
            (collector_callbacks = keep_attribute(gc.get(), "callbacks")) &&
            (debug_function = keep_attribute(gc.get(), "get_debug")) &&
@@ -93,9 +94,24 @@ bool has_onlookers() {
            tells_something(profile_function);
 }
 
+/// How many objects are frozen; -1: it cannot be told.
+long count_frozen() {
+    const Reference count(PyObject_CallObject(count_function, nullptr));
+    return count ? PyLong_AsLong(count.get()) : -1;
+}
+
+/// Has the program called gc.freeze()? Where the image cannot be looked at, the collector counts
+/// one less without an object that is frozen. Asked once: the object is not tracked any more.
+bool has_frozen_its_own() {
+    if (can_search_image()) return !ImageSearch().is_own(first_own_object);
+    const long count = count_frozen();
+    PyObject_GC_UnTrack(first_own_object);
+    return count > 0 && count_frozen() == count - 1;
+}
+
 /// Does the image stay frozen?
 bool leave_image() try {
-    if (!can_search_image() || has_onlookers()) return false;
+    if (!can_search_image() || has_onlookers()) return has_frozen_its_own();
     DeparturePlan plan{.is_last = is_called_last};
     {
         ImageSearch search;

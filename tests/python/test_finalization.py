@@ -200,6 +200,8 @@ PROGRAMS = {
     "loud_generator_of_the_image": "next(store.idle)",
     "loud_that_imports": "class L:\n    def __del__(self):\n        import json; os.write(1, b'%d' % len(json.dumps([])))\nl = L()",
     "loud_in_frozen": "import gc; loud = Loud('frozen'); store.kept[1] = loud; gc.freeze()",
+    "loud_in_frozen_beside_a_daemon_thread": "import gc, threading; store.kept[1] = Loud('frozen')\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\ngc.freeze()",
+    "loud_in_frozen_when_much_is_no_more": "import gc; del store.large, store.parts; gc.collect(); store.kept[1] = loud = Loud('frozen'); gc.freeze()",
     "loud_in_unfrozen": "import gc; store.kept[1] = Loud('unfrozen'); gc.unfreeze()",
     "loud_in_frozen_anew": "import gc; gc.unfreeze(); store.kept[1] = Loud('anew'); gc.freeze(); gc.unfreeze()",
     "loud_at_early_exit": "store.kept[1] = Loud('exit'); sys.exit(3)",
@@ -437,8 +439,13 @@ class Finalization(TestCase):
                 self.assertEqual(self.run_program(template.run, ""), expected)
 
     def test_an_image_with_ends_of_its_own_ends_as_in_a_cold_child(self):
+        programs = dict(PROGRAMS)
+        if sys.version_info < (3, 10):
+            # Of what is written to standard error without an end of line only that is seen which something follows,
+            # and the order is another one, as bytes are compared without it.
+            del programs["printed_at_the_end_to_stderr"]
         with self.begin(ENDING) as template:
-            for name, program in PROGRAMS.items():
+            for name, program in programs.items():
                 with self.subTest(name):
                     expected = self.run_program(subprocess.run, program)
                     self.assertEqual(byte_by_byte(self.run_program(template.run, program)), byte_by_byte(expected))
