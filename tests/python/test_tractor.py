@@ -2,10 +2,13 @@
 
 import importlib.util
 import os
+import signal
+import statistics
 import sys
 import time
 import unittest
 import unittest.mock
+from functools import partial
 
 from support import PYTHON, TestCase
 
@@ -52,18 +55,82 @@ async def nest(depth):
     return [(backend, pid == process.pid, parent == os.getpid()), *below]
 
 
-async def end_of(nursery_of, count):
-    """Starts actors and cancels them, in the way of an error. Returns how they have ended, and the seconds of it."""
-    processes, began = [], 0
-    with trio.CancelScope() as scope:
-        async with nursery_of() as nursery:
-            for number in range(count):
-                await nursery.start_actor(f"actor{number}", enable_modules=[__name__])
-            processes = [process for _, process, _ in nursery._children.values()]
-            began = time.monotonic()
-            scope.cancel()
-            await trio.lowlevel.checkpoint()
-    return [process.returncode for process in processes], time.monotonic() - began
+async def fail():
+    raise LookupError("of an actor")
+
+
+async def hold(depth, path):
+    """Opens a chain of actors, each of which waits for its end; each adds its process id to a file."""
+    import tractor
+
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    async with tractor.open_nursery() as nursery:
+        if depth:
+            portal = await nursery.start_actor("below", enable_modules=[__name__])
+            await portal.run(hold, depth=depth - 1, path=path)
+        await trio.sleep_forever()
+
+
+# How the nursery of some actors comes to its end; with a portal of one of them.
+
+
+async def told_to_end(portal, scope):
+    scope.cancel()
+    await trio.lowlevel.checkpoint()
+
+
+async def error_of_an_actor(portal, scope):
+    await portal.run(fail)
+
+
+async def error_of_the_parent(portal, scope):
+    raise LookupError("here")
+
+
+async def interrupt_of_the_parent(portal, scope):
+    os.kill(os.getpid(), signal.SIGINT)
+    await trio.sleep_forever()
+
+
+def errors_of(error):
+    """The types of those that a group holds, however deep."""
+    parts = getattr(error, "exceptions", None)
+    return [type(error)] if parts is None else [kind for part in parts for kind in errors_of(part)]
+
+
+def end_of(tractor, method, count, way=told_to_end):
+    """Starts actors and ends their nursery. Returns their statuses, what was raised, and the seconds of their end."""
+    processes, began, raised = [], 0, []
+
+    async def main():
+        nonlocal processes, began
+        with trio.CancelScope() as scope:
+            async with tractor.open_nursery(method) as nursery:
+                for number in range(count):
+                    portal = await nursery.start_actor(f"actor{number}", enable_modules=[__name__])
+                processes = [process for _, process, _ in nursery._children.values()]
+                began = time.monotonic()
+                await way(portal, scope)
+
+    try:
+        trio.run(main)
+    except BaseException as error:
+        raised = errors_of(error)
+    return [process.returncode for process in processes], raised, time.monotonic() - began
+
+
+def pids_in(path):
+    with open(path) as file:
+        return [int(line) for line in file if line.endswith("\n")]
+
+
+def is_there(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @unittest.skipUnless(trio, "trio is not installed")
@@ -148,15 +215,30 @@ class Actors(TestCase):
 
         trio.run(main)
 
-    def test_what_cannot_be_started_is_raised_as_it_is(self):
+    def raised(self, method, **options):
+        """What start_actor() itself raises, which is in no group."""
         async def main():
-            async with self.tractor.open_nursery(start_method="warmfork") as nursery:
-                with self.assertRaises(FileNotFoundError):
-                    await nursery.start_actor("one", cwd="/no/such/directory")
-                with self.assertRaises(TypeError):
-                    await nursery.start_actor("two", text=True)
+            async with self.tractor.open_nursery(method) as nursery:
+                try:
+                    await nursery.start_actor("one", **options)
+                except Exception as error:
+                    return type(error)
 
-        trio.run(main)
+        return trio.run(main)
+
+    def test_what_cannot_be_started_is_raised_as_by_the_package_itself(self):
+        if is_real:
+            self.skipTest("proc_kwargs do not come to a method of the package itself")
+        self.module.register()  # another executable is never warm
+        for options, kind in (
+            ({"cwd": "/no/such/directory"}, FileNotFoundError), ({"cwd": "/dev/null"}, NotADirectoryError),
+            ({"text": True}, TypeError), ({"no_such_option": 1}, TypeError), ({"stdin": "x"}, AttributeError),
+            ({"env": {"A\0B": "x"}}, ValueError), ({"executable": "/no/such/program"}, FileNotFoundError),
+            ({"executable": "/dev/null"}, PermissionError),
+        ):
+            with self.subTest(options):
+                self.assertIs(self.raised("trio", **options), kind)
+                self.assertIs(self.raised("warmfork", **options), kind)
 
     def test_the_command_line_is_the_packages_own(self):
         if is_real:
@@ -170,16 +252,67 @@ class Actors(TestCase):
         self.assertEqual(self.one_actor(options_of_this_actor, **options), ("info", True, "trio"))
         self.assertEqual(self.one_actor(options_of_this_actor), (None, False, "trio"))
 
-    def test_cancelled_actors_end_by_themselves_in_the_time_that_cold_ones_need(self):
+    def test_actors_end_as_cold_ones_do_however_their_nursery_ends(self):
+        if is_real:
+            self.skipTest("the functions of the test are for the stand-in")
+        for way, kinds in (
+            (told_to_end, []), (error_of_an_actor, [LookupError]), (error_of_the_parent, [LookupError]),
+            (interrupt_of_the_parent, [KeyboardInterrupt]),
+        ):
+            for method in ("trio", "warmfork"):
+                with self.subTest(way.__name__, method=method):
+                    statuses, raised, _ = end_of(self.tractor, method, 2, way)
+                    self.assertEqual((statuses, raised), ([0, 0], kinds))
+
+    def test_cancelled_actors_end_in_the_time_that_cold_ones_need(self):
+        if is_real:
+            self.skipTest("the functions of the test are for the stand-in")
+        seconds = {"trio": [], "warmfork": []}
+        for _ in range(5):  # by turns, so that what else runs is beside both
+            for method, taken in seconds.items():
+                statuses, _, time_taken = end_of(self.tractor, method, 3)
+                self.assertEqual(statuses, [0, 0, 0])
+                taken.append(time_taken)
+        # The package ends what is there half a second later. A cold actor needs a small part of that.
+        self.assertLess(statistics.median(seconds["warmfork"]), 2.5 * statistics.median(seconds["trio"]), seconds)
+
+    def test_actors_of_actors_end_with_those_above_them(self):
         if is_real:
             self.skipTest("the functions of the test are for the stand-in")
         from tractor.spawn import _spawn
 
-        statuses, seconds = trio.run(end_of, lambda: self.tractor.open_nursery("trio"), 3)
-        self.assertEqual(statuses, [0, 0, 0])
-        with unittest.mock.patch.object(_spawn, "patience", max(1, seconds * 10)):
-            for _ in range(3):
-                self.assertEqual(trio.run(end_of, lambda: self.tractor.open_nursery("warmfork"), 3)[0], [0, 0, 0])
+        self.module.register(nested=True, backend="warm")
+        for method in ("trio", "warmfork"):
+            with self.subTest(method):
+                path = os.path.join(self.folder({"pids": ""}), "pids")
+
+                async def main():
+                    async with self.tractor.open_nursery(method) as nursery:
+                        portal = await nursery.start_actor("first", enable_modules=[__name__])
+                        (_, process, _), = nursery._children.values()
+                        async with trio.open_nursery() as tasks:
+                            tasks.start_soon(partial(portal.run, hold, depth=2, path=path))
+                            while len(pids_in(path)) < 3:
+                                await trio.sleep(0.01)
+                            tasks.cancel_scope.cancel()
+                        await portal.cancel_actor()
+                    return process.returncode
+
+                with unittest.mock.patch.object(_spawn, "_spawn_method", method):
+                    self.assertEqual(trio.run(main), 0)
+                self.assertEqual([pid for pid in pids_in(path) if is_there(pid)], [])
+
+    def test_a_template_that_somebody_has_killed_comes_back(self):
+        self.module.register()
+        for _ in range(2):
+            self.module._template.wait_ready()
+            os.kill(self.module._template.pid, signal.SIGKILL)
+            pid, parent, *_ = self.one_actor(where)  # warm or cold, as it happens
+            self.assertEqual(parent, os.getpid())
+        self.module._template.wait_ready()
+        before = self.module._template.counts["cold"]
+        self.one_actor(where)
+        self.assertEqual(self.module._template.counts["cold"], before)
 
     def test_nested_actors_are_warm_at_any_depth(self):
         if is_real:

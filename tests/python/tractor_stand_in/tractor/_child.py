@@ -28,11 +28,21 @@ async def _serve(actor, parent_addr):
     spec = await channel.receive()
     async with trio.open_nursery() as tasks:
         await actor.ipc_server.listen(tasks)
-        while (call := await channel.receive()) is not None:
-            module, name, arguments = call
-            assert module in spec.enable_modules
-            await channel.send(await getattr(importlib.import_module(module), name)(**arguments))
+        async with trio.open_nursery() as calls:
+            while (call := await channel.receive()) is not None:
+                calls.start_soon(_answer, channel, spec, *call)
+            calls.cancel_scope.cancel()
         actor.ipc_server.stop()
+
+
+async def _answer(channel, spec, module, name, arguments):
+    """Of one call at a time; what it raises is for the caller."""
+    assert module in spec.enable_modules
+    try:
+        answer = await getattr(importlib.import_module(module), name)(**arguments), None
+    except Exception as error:
+        answer = None, error
+    await channel.send(answer)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,10 @@ class Portal:
 
     async def run(self, function, **arguments):
         await self.channel.send((function.__module__, function.__name__, arguments))
-        return await self.channel.receive()
+        answer, error = await self.channel.receive()
+        if error is not None:
+            raise error
+        return answer
 
     async def cancel_actor(self):
         await self.channel.send(None)
