@@ -253,6 +253,9 @@ class PythonHost : public Host {
         for (int signal = 1; signal <= kSignalCount; ++signal)
             ::sigaction(signal, nullptr, &dispositions_[signal - 1]);
         ::sigaltstack(nullptr, &signal_stack_);
+        // Serving never comes back to Python, whose handler would only note the signal: a template
+        // that is interrupted ends, as one that is terminated does. It is in no terminal's group.
+        if (dispositions_[SIGINT - 1].sa_handler != SIG_IGN) ::signal(SIGINT, SIG_DFL);
     }
 
     void before_fork() override {

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -525,15 +526,19 @@ class Templates(TestCase):
             os._exit(2)
         self.assertEqual(os.waitpid(pid, 0)[1], 0)
 
-    def test_a_killed_template_comes_back(self):
+    def test_a_template_that_a_signal_has_ended_comes_back(self):
         template = self.template(backend="warm")
-        template.wait_ready()
-        first = template.pid
-        os.kill(first, signal.SIGKILL)
-        os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
-        self.assertEqual(template.run([PYTHON, "-c", "raise SystemExit(4)"]).returncode, 4)
-        self.assertNotEqual(template.pid, first)
-        self.assertEqual(template.counts["template_starts"], 2)
+        for starts, number in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGINT), 2):
+            with self.subTest(number):
+                template.wait_ready()
+                first = template.pid
+                pidfd = os.pidfd_open(first)
+                self.addCleanup(os.close, pidfd)
+                os.kill(first, number)
+                self.assertTrue(select.select([pidfd], [], [], 10)[0], "it runs on")
+                self.assertEqual(template.run([PYTHON, "-c", "raise SystemExit(4)"]).returncode, 4)
+                self.assertNotEqual(template.pid, first)
+                self.assertEqual(template.counts["template_starts"], starts)
 
     def test_ctrl_c_at_a_terminal_reaches_owner_and_child_but_not_the_template(self):
         import pty
