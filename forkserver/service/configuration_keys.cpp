@@ -53,6 +53,10 @@ bool is_full_path(std::string_view text) {
 }
 
 /// Dotted names as Python's: letters of any alphabet are taken for such.
+bool is_command_name(std::string_view text) {
+    return !text.empty() && text.find('/') == std::string_view::npos;
+}
+
 bool is_module(std::string_view text) {
     bool is_first = true;  // of a part
     for (const char c : text) {
@@ -268,6 +272,8 @@ std::vector<TemplateKey> make_template_keys() {
         make_key("before_fork", FIELD(before_fork), hook, inherited, true),
         make_key("in_child", FIELD(in_child), hook, inherited, true),
         make_allow_key(),
+        make_key("links", FIELD(links),
+                 TextList{{"the name of a command", is_command_name}, "[\"pytest\"]"}, own),
         make_key("command", FIELD(command),
                  TextList{argument, "[\"python3\", \"/srv/report.py\"]", false}, own),
     };

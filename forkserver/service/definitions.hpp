@@ -129,6 +129,9 @@ struct TemplateDefinition {
     std::string before_fork, in_child;
     /// Exceptions from the fork-safety gate: "thread:COMM", "descriptor:PREFIX", ... [added]
     std::vector<std::string> allow;
+    /// Commands that are served from this template where a link stands in their place, by their
+    /// names; one of the template's own name is so in any case. [own]
+    std::vector<std::string> links;
     /// The whole command line that a uid of `allowed_users` starts; it can start no other, and none
     /// where this is empty. [own]
     std::vector<std::string> command;

@@ -138,6 +138,7 @@ class Service {
 
     // Templates.
     ServedTemplate* find_template(const std::string& name);
+    [[nodiscard]] const std::string* find_template_for(const std::string& command) const;
     void attend(const std::string& name);
     void attend_soon(const std::string& name);
     void retry(const std::string& name);

@@ -340,6 +340,15 @@ std::string Service::name_of(ServedTemplate& served) {
     return served.named.failure() ? "failing" : template_state_name(state_of(served));
 }
 
+/// The name of the template that serves a linked command; null: none does.
+const std::string* Service::find_template_for(const std::string& command) const {
+    for (const auto& [name, loaded] : configuration_.templates)
+        if (std::ranges::find(loaded.definition.links, command) != loaded.definition.links.end())
+            return &name;
+    const auto named = configuration_.templates.find(command);
+    return named == configuration_.templates.end() ? nullptr : &named->first;
+}
+
 void Service::manage(Client& client, const ServiceMessage& message) {
     FieldReader reader(message.body);
     const std::string verb = reader.text(), name = reader.text();
@@ -372,6 +381,11 @@ void Service::manage(Client& client, const ServiceMessage& message) {
         for (const ConfigurationError& error : configuration_.errors)
             errors.push_back(to_string(error));
         return answer({{"templates", list}, {"errors", errors}});
+    }
+    if (verb == "link") {
+        const std::string* const found = find_template_for(name);
+        if (found) return answer({{"template", *found}});
+        return refuse(client, message.id, Stage::launch, ENOENT, "no template is for " + name);
     }
     if (verb == "reload") load_configuration();
     ServedTemplate* served = find_template(name);

@@ -6,7 +6,7 @@ _warmfork_command_start() {
     for ((index = 2; index < cword; index++)); do
         case ${words[index]} in
             --) echo $((index + 1)); return ;;
-            --preload | --python | --name | --backend | --template | -t) ((index++)) ;;
+            --preload | --python | --name | --in-place-of | --backend | --template | -t) ((index++)) ;;
             -*) ;;
             *) echo "$index"; return ;;
         esac
@@ -15,7 +15,7 @@ _warmfork_command_start() {
 
 _warmfork_options() {
     case $1 in
-        run) echo '--template --preload --python --learn --name --backend --explain --help' ;;
+        run) echo '--template --in-place-of --preload --python --learn --name --backend --explain --help' ;;
         explain) echo '--template --preload --python --learn --name --json --help' ;;
         doctor) echo '--preload --python --learn --name --json --help' ;;
         'template list') echo '--json --help' ;;
@@ -58,7 +58,7 @@ _warmfork() {
         --backend)
             COMPREPLY=($(compgen -W 'auto warm cold' -- "$cur"))
             return ;;
-        --python | --cli)
+        --python | --in-place-of | --cli)
             COMPREPLY=($(compgen -c -- "$cur"))
             [[ $cur == */* ]] && _filedir
             return ;;

@@ -31,6 +31,7 @@ complete -c warmfork -n '__warmfork_command run explain doctor profile' -l prelo
 complete -c warmfork -n '__warmfork_command run explain doctor profile' -l python -r -d 'The interpreter'
 complete -c warmfork -n '__warmfork_command run explain doctor' -l learn -d 'Preload what most children import'
 complete -c warmfork -n '__warmfork_command run explain doctor' -l name -rF -d 'The program that is learned from'
+complete -c warmfork -n '__warmfork_command run' -l in-place-of -r -d 'What to become where it is not warm'
 complete -c warmfork -n '__warmfork_command run' -l backend -x -a 'auto warm cold' -d 'Which way to start'
 complete -c warmfork -n '__warmfork_command run' -l explain -d 'Say which backend served, and why'
 complete -c warmfork -n '__warmfork_command explain doctor profile status' -l json -d 'Print JSON'

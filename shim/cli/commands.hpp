@@ -22,6 +22,8 @@ struct RunOptions {
     TemplateOptions from;
     std::string backend;  ///< empty: the default
     bool explain = false;
+    std::string in_place_of;  ///< the command's program, which this process becomes rather than
+                              ///< have a cold child; empty: a child in any case
     std::vector<std::string> command;
 };
 

@@ -55,6 +55,12 @@ void add_run(CLI::App& app, int& ret_status) {
         ->check(CLI::IsMember({"auto", "warm", "cold"}));
     command->add_flag("--explain", run->explain,
                       "Say on standard error which backend served, and why");
+    command
+        ->add_option("--in-place-of", run->in_place_of,
+                     "The command's program; what cannot be warm at once is not spawned, but this "
+                     "process becomes it")
+        ->type_name("FILE")
+        ->needs(command->get_option("--template"));
     command->add_option("command", run->command, "The command: -- python3 script.py ...")
         ->required();
     command->footer(

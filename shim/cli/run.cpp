@@ -7,10 +7,13 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstring>
+#include <optional>
 
 #include "cli/commands.hpp"
 #include "cli/inherited.hpp"
 #include "cli/screen.hpp"
+#include "link/execute.hpp"
 #include "owner/template_handle.hpp"
 
 namespace warmfork::cli {
@@ -52,6 +55,9 @@ class SignalQueue {
         ::sigaddset(&stop, SIGTSTP);
         if (::sigismember(&before_, SIGTSTP) == 0) ::sigprocmask(SIG_UNBLOCK, &stop, nullptr);
     }
+
+    /// Signals are as they were, and what has come meanwhile takes effect.
+    void give_back() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
 
     int descriptor() const { return descriptor_; }
     std::uint64_t mask_before() const {
@@ -137,11 +143,19 @@ void say_how_served(const char* backend, std::string_view reason) {
 
 Process spawn(Template& from, const RunOptions& options, const SignalQueue& signals,
               InheritedDescriptors& inherited) {
-    const auto arguments = detail::pointers(options.command);
+    auto arguments = detail::pointers(options.command);
     warmfork_request request;
     warmfork_request_init(&request);
-    request.arguments = arguments.data();
     request.flags = WARMFORK_SIGNAL_MASK;
+    if (const std::string& program = options.in_place_of; !program.empty()) {
+        request.executable = program.c_str();
+        request.flags |= WARMFORK_NOT_COLD;
+        // A name is looked up past links, a path is not.
+        if (std::strchr(arguments[0], '/') &&
+            link::misleads(program.c_str(), arguments[0], nullptr))
+            arguments[0] = program.c_str();
+    }
+    request.arguments = arguments.data();
     request.signal_mask = signals.mask_before();
     request.descriptors = inherited.pairs().data();
     request.descriptor_count = inherited.pairs().size();
@@ -217,6 +231,31 @@ int run_from_service(const RunOptions& options, warmfork_backend backend,
     throw own_error(WARMFORK_STAGE_EXEC, errno, "cannot execute " + options.command.front());
 }
 
+/// Becomes the command that a link stands in place of. Returns the status of a failure.
+int become_real(const RunOptions& options, std::string_view reason) {
+    if (options.explain) say_how_served("cold", reason);
+    const auto arguments = detail::pointers(options.command);
+    const char* const program = options.in_place_of.c_str();
+    const int error = link::execute(program, const_cast<char* const*>(arguments.data()), environ);
+    return link::report_failure(program, true, error);
+}
+
+/// A warm child, or the command itself.
+int run_in_place(const RunOptions& options, InheritedDescriptors& inherited) {
+    std::optional<Template> served;
+    std::optional<SignalQueue> signals;
+    std::optional<Process> child;
+    try {
+        served = Template::connect(options.from.name, WARMFORK_BACKEND_AUTO);
+        signals.emplace(true);
+        child = spawn(*served, options, *signals, inherited);
+    } catch (const Error& error) {
+        if (signals) signals->give_back();
+        return become_real(options, error.what());
+    }
+    return end_as(wait_and_forward(*child, *signals));
+}
+
 }  // namespace
 
 int run_one(const RunOptions& options) {
@@ -224,8 +263,11 @@ int run_one(const RunOptions& options) {
         InheritedDescriptors inherited;  // before there are others
         const warmfork_backend backend =
             options.backend.empty() ? default_backend() : backend_of(options.backend);
-        if (const std::string variable = variable_with_own_pid(); !variable.empty())
+        if (const std::string variable = variable_with_own_pid(); !variable.empty()) {
+            if (!options.in_place_of.empty()) return become_real(options, variable);
             become(options, backend, variable);
+        }
+        if (!options.in_place_of.empty()) return run_in_place(options, inherited);
         return end_as(options.from.name.empty() ? run_from_own(options, backend, inherited)
                                                 : run_from_service(options, backend, inherited));
     } catch (const Error& error) {

@@ -341,7 +341,7 @@ Outcome ServiceTemplate::spawn_one(const Request& request, warmfork_backend back
             spawn_warm(request, backend == WARMFORK_BACKEND_WARM, reason, ret_spawned);
         if (!failure && !reason) ++handed_off_;
         if (!reason) return failure;
-        if (backend == WARMFORK_BACKEND_WARM)
+        if (backend == WARMFORK_BACKEND_WARM || request.may_not_be_cold())
             return failure ? failure
                            : Outcome(Failure{Stage::eligibility, ENOTSUP, 0,
                                              "cannot be served warm: " + reason.text});

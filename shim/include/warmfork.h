@@ -212,6 +212,7 @@ struct warmfork_limit {
 #define WARMFORK_NICE (1u << 6)             /* an absolute nice value */
 #define WARMFORK_DETACHED (1u << 7)         /* the child outlives this process */
 #define WARMFORK_NONBLOCK (1u << 8)         /* -EAGAIN rather than wait for room in the ring */
+#define WARMFORK_NOT_COLD (1u << 9)         /* with backend auto: what would be cold fails (ENOTSUP) */
 
 struct warmfork_request {
     size_t size; /* sizeof(struct warmfork_request) */

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <iterator>
 
+#include "link/python_program.hpp"
 #include "link/real_program.hpp"
 
 namespace warmfork::link {
@@ -30,19 +31,10 @@ std::size_t count(char* const* arguments) {
     return size;
 }
 
-bool is_python(const char* name) {
-    for (const char* known : {"python", "pypy"}) {
-        const std::size_t size = std::strlen(known);
-        if (std::strncmp(name, known, size) != 0) continue;
-        return name[size + std::strspn(name + size, "0123456789.t")] == '\0';
-    }
-    return false;
-}
-
 }  // namespace
 
 bool misleads(const char* path, const char* first_argument, const char* search_path) {
-    if (!is_python(base_name(path))) return false;
+    if (!is_python_name(base_name(path))) return false;
     if (std::strchr(first_argument, '/')) return is_link_program(first_argument);
     // As the interpreter does: the first file of this name.
     for (const char* rest = search_path; rest && *first_argument;) {

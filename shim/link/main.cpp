@@ -1,6 +1,8 @@
 // warmfork-exec: what links stand for. Called by a link's name it becomes the real program of this
-// name, further on in PATH. It is started in front of every such command: a static program that
-// allocates nothing and opens little.
+// name, further on in PATH; or, where the user's service has a template for it, `warmfork run`,
+// which does the same by a warm child. It is started in front of every such command: a static
+// program that allocates nothing and opens little.
+#include <alloca.h>
 #include <sys/auxv.h>
 #include <unistd.h>
 
@@ -8,7 +10,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <utility>
 
+#include "link/ask_service.hpp"
 #include "link/execute.hpp"
 #include "link/mark.hpp"
 #include "link/real_program.hpp"
@@ -38,12 +43,51 @@ const char* called_name(char* const* arguments) {
     return base_name(is_own ? file : arguments[0] ? arguments[0] : "");
 }
 
+/// The command line's own program, which lies beside this one. False: it is not there.
+bool find_command_line(char (&ret_path)[PATH_MAX]) {
+    const ssize_t size = ::readlink("/proc/self/exe", ret_path, sizeof ret_path);
+    if (size <= 0 || static_cast<std::size_t>(size) >= sizeof ret_path) return false;
+    ret_path[size] = '\0';
+    const auto folder = static_cast<std::size_t>(base_name(ret_path) - ret_path);
+    // Installed or built, and in a wheel.
+    for (const char* place : {WARMFORK_PROGRAMS_FROM_LIBEXEC "/warmfork", "../_command"}) {
+        if (folder + std::strlen(place) >= sizeof ret_path) return false;
+        std::strcpy(ret_path + folder, place);
+        if (::access(ret_path, X_OK) == 0) return true;
+    }
+    return false;
+}
+
+bool is_cold_asked_for() {
+    const char* backend = std::getenv("WARMFORK_BACKEND");
+    return backend && std::strcmp(backend, "cold") == 0;
+}
+
+/// Where there is a template for the command `name`, whose program is the file `path`: becomes what
+/// gets a warm child from it. Returns where it is to be cold.
+void become_warm(const char* name, const char* path, char* const* arguments) {
+    char found[kTemplateNameSize], command_line[PATH_MAX];
+    if (is_cold_asked_for() || !arguments[0] || !find_template(name, found) ||
+        !find_command_line(command_line))
+        return;
+    const char* const front[] = {"warmfork",      "run", "--template", found,
+                                 "--in-place-of", path,  "--"};
+    std::size_t count = 0;
+    while (arguments[count]) ++count;
+    auto** const given = static_cast<char**>(::alloca(sizeof front + (count + 1) * sizeof(char*)));
+    std::memcpy(given, front, sizeof front);
+    std::memcpy(given + std::size(front), arguments, (count + 1) * sizeof(char*));
+    ::execve(command_line, given, environ);
+}
+
 /// Returns the status to end with.
 int become_real(const char* name, char* const* arguments) {
     ProgramSearch search(name, std::getenv("PATH"));
     char failed[PATH_MAX];
     int error = 0;
+    bool is_first = true;
     while (search.next()) {
+        if (std::exchange(is_first, false)) become_warm(name, search.path(), arguments);
         // As execvp goes on: it may have been deleted meanwhile, or its interpreter is missing.
         const int now = execute(search.path(), arguments, environ);
         if (error == 0 || error == ENOENT) {

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <string_view>
 
+#include "link/real_program.hpp"
 #include "owner/cold.hpp"
 
 namespace warmfork {
@@ -73,7 +74,11 @@ bool is_executable(const std::string& path) {
 std::string find_executable(const std::string& program, std::span<char* const> environment,
                             const std::string& directory) {
     for (const std::string& candidate : executable_candidates(program, environment)) {
-        if (is_executable(fs::path(directory) / candidate)) return candidate;
+        const std::string path = fs::path(directory) / candidate;
+        if (is_executable(path)) {
+            if (!link::is_link_program(path.c_str())) return candidate;
+            continue;
+        }
         // Where exec goes on to the next, as cold.cpp has it.
         if (errno != EACCES && errno != ENOENT && errno != ENOTDIR) break;
     }

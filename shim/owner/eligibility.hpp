@@ -46,7 +46,7 @@ struct ColdReason {
 [[nodiscard]] bool is_executable(const std::string& path);
 
 /// The file that execvp would run, started in `directory`, by the name that exec gets then; empty
-/// if there is none.
+/// if there is none. Links in place of commands are looked past: their real one is what counts.
 [[nodiscard]] std::string find_executable(const std::string& program,
                                           std::span<char* const> environment,
                                           const std::string& directory);

@@ -204,7 +204,7 @@ Outcome TemplateHandle::spawn(const Request& request, std::uint32_t count,
         if ((failure || reason) && was_interrupted())
             return make_failure(Stage::hand_off, EINTR, "the spawn was broken off");
         if (!reason) return failure;
-        if (backend == WARMFORK_BACKEND_WARM)
+        if (backend == WARMFORK_BACKEND_WARM || request.may_not_be_cold())
             return failure ? failure
                            : Outcome(Failure{Stage::eligibility, ENOTSUP, 0,
                                              "cannot be served warm: " + reason.text});

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "finalization.hpp"
+#include "link/real_program.hpp"
 #include "observation.hpp"
 #include "owner/benchmark.hpp"
 #include "owner/waiting.hpp"
@@ -550,6 +551,11 @@ PyObject* counts(PyObject*, PyObject* capsule) {
                          reasons.get());
 }
 
+PyObject* is_link_program(PyObject*, PyObject* path) {
+    const char* text = PyBytes_AsString(path);
+    return text ? PyBool_FromLong(warmfork::link::is_link_program(text)) : nullptr;
+}
+
 PyMethodDef methods[] = {
     {"open", open, METH_VARARGS, nullptr},
     {"close", close, METH_O, nullptr},
@@ -578,6 +584,7 @@ PyMethodDef methods[] = {
     {"observe", observe, METH_NOARGS, nullptr},
     {"drawn", drawn, METH_NOARGS, nullptr},
     {"resume_recording", resume_recording, METH_NOARGS, nullptr},
+    {"is_link_program", is_link_program, METH_O, nullptr},
     {"list_for", list_for, METH_O, nullptr},
     {"forget_listing", forget_listing, METH_O, nullptr},
     {"askers", askers, METH_NOARGS, nullptr},

@@ -147,6 +147,7 @@ cgroup = { memory_max = "2G", tasks_max = 100, cpu_weight = 50 }
 before_fork = "app.hooks:before"
 in_child = "app.hooks:inside"
 allow = ["thread:jemalloc_bg_thd", "descriptor:/dev/nvidia"]
+links = ["report", "python3"]
 command = ["python3", "/srv/app/report.py", ""]
 )");
     CHECK(a.python == "/opt/venv/bin/python3");
@@ -170,6 +171,7 @@ command = ["python3", "/srv/app/report.py", ""]
     CHECK(a.before_fork == "app.hooks:before");
     CHECK(a.in_child == "app.hooks:inside");
     CHECK(a.allow == Strings{"thread:jemalloc_bg_thd", "descriptor:/dev/nvidia"});
+    CHECK(a.links == Strings{"report", "python3"});
     CHECK(a.command == Strings{"python3", "/srv/app/report.py", ""});
 }
 
@@ -390,6 +392,8 @@ TEST_CASE("A text that cannot be what it is to be is refused") {
                              "in_child = 'm:f:g'",
                              "allow = ['jemalloc']",
                              "allow = ['thread:']",
+                             "links = ['bin/report']",
+                             "links = ['']",
                              "command = []",
                              "program = []",
                              "command = [\"a\\u0000b\"]",

@@ -46,6 +46,7 @@ _logging = None
 _directory_keepers = ()  # as KEEP_DIRECTORY, with the module itself
 _keeps_moment = False
 _threading = None
+_is_link_program = None  # of the template; None: there are no links to see
 _preloaded = ()
 _known_codes = {}  # programs for -c that the template has compiled; by their text
 
@@ -168,6 +169,12 @@ def remember_image(
         text = _REHEARSAL_OF_MULTIPROCESSING + "\n"
         _known_codes[text] = compile(text, "<string>", "exec", 0, True)
     _threading = sys.modules.get("threading")
+
+
+def see_links_by(is_link_program):
+    """is_link_program: of _native. Does a path lead to what stands in the place of commands?"""
+    global _is_link_program
+    _is_link_program = is_link_program
 
 
 def leave_numpy_to(keep_twister):
@@ -364,7 +371,8 @@ def _find_executable(program):
     for directory in os.environ.get("PATH", "").split(":"):
         path = os.path.join(directory, program)
         if os.path.isfile(path) and os.access(path, os.X_OK):
-            return path
+            if not (_is_link_program and _is_link_program(os.fsencode(path))):
+                return path
     return ""
 
 

@@ -480,6 +480,7 @@ def _preload(start):
         image.ignored & _ignored_signals(), path_changes, generators,
     )
     _child.leave_numpy_to(_native.keep_twister)
+    _child.see_links_by(_native.is_link_program)
     obstacle = obstacle or _onlooker()
     _flush()
     if base is image:

@@ -1,0 +1,15 @@
+// Asking the service whether a command would be warm. Nothing here allocates or takes a lock.
+#pragma once
+
+#include <cstddef>
+
+namespace warmfork::link {
+
+/// Of a template: at most 64 characters.
+inline constexpr std::size_t kTemplateNameSize = 65;
+
+/// The template that the user's service has for a command, by the command's name. False: it has
+/// none, there is no service, or it does not say so at once. Starts no service.
+[[nodiscard]] bool find_template(const char* command, char (&ret_name)[kTemplateNameSize]);
+
+}  // namespace warmfork::link

@@ -1,0 +1,215 @@
+"""Links in place of commands, with a service: warm where there is a template for the command, else the real one."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import unittest
+
+from support import PYTHON, ServiceTestCase
+
+CLI = os.environ["WARMFORK_CLI"]
+
+
+class WarmTestCase(ServiceTestCase):
+    """Links for a service with the template `tool`, which has csv imported."""
+
+    def setUp(self):
+        super().setUp()
+        for name in ("links", "bin"):
+            os.mkdir(self.path(name))
+        self.configure("tool", 'links = ["python3", "other"]\n')
+        self.environment = {**os.environ, "PATH": f"{self.path('links')}:{self.path('bin')}:/usr/bin:/bin"}
+
+    def configure(self, name, more=""):
+        self.write(f"config/templates.d/{name}.toml", f'python = "{PYTHON}"\npreload = ["csv"]\n{more}')
+
+    def install(self, *names):
+        self.cli("install-links", "--dir", self.path("links"), *names)
+
+    def script(self, name, text):
+        self.write(f"bin/{name}", f"#!{PYTHON}\n{text}")
+        os.chmod(self.path(f"bin/{name}"), 0o755)
+        self.install(name)
+
+    def cli(self, *arguments):
+        done = subprocess.run([CLI, *arguments], env=self.environment, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def start_ready(self, *templates):
+        service = self.start_service()
+        for template in templates or ("tool",):
+            self.cli("template", "start", template)
+        return service
+
+    def run_it(self, *command, env=None, **options):
+        return subprocess.run(["/usr/bin/env", *command], env={**self.environment, **(env or {})}, capture_output=True,
+                              text=True, timeout=60, **options)
+
+
+# Is it warm, and what does it see?
+SEEN = "import os, sys; print('csv' in sys.modules, os.getppid(), sys.argv, sys.orig_argv, sys.executable, sys.path[0])"
+
+
+class Warm(WarmTestCase):
+    def assert_warm(self, service, *command, warm=True, **options):
+        done = self.run_it(*command, **options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.startswith(f"True {service.pid} "), warm, done.stdout)
+        return done.stdout.split(" ", 2)[2]
+
+    def test_an_interpreter_sees_what_it_would_without_the_link(self):
+        self.install("python3")
+        cold = self.run_it("/usr/bin/env", f"PATH={self.path('bin')}:/usr/bin:/bin", "python3", "-c", SEEN, "x")
+        service = self.start_ready()
+        self.assertEqual(self.assert_warm(service, "python3", "-c", SEEN, "x"), cold.stdout.split(" ", 2)[2])
+
+    def test_the_interpreter_is_called_by_the_path_of_the_link(self):
+        self.install("python3")
+        service = self.start_ready()
+        shown = self.assert_warm(service, self.path("links/python3"), "-c", SEEN)
+        self.assertEqual(shown.split()[-1], PYTHON)
+
+    def test_a_script_is_served_by_the_template_of_its_name(self):
+        self.script("tool", SEEN)
+        service = self.start_ready()
+        real = self.path("bin/tool")
+        shown = self.assert_warm(service, "tool", "a b", "")
+        self.assertEqual(shown, f"{[real, 'a b', '']} {[PYTHON, real, 'a b', '']} {PYTHON} {self.path('bin')}\n")
+
+    def test_a_script_is_served_by_the_template_that_names_it(self):
+        self.script("other", SEEN)
+        self.script("third", SEEN)
+        self.configure("another", 'links = ["other"]\n')  # comes first by its name
+        self.write("config/templates.d/another.toml", f'python = "{PYTHON}"\npreload = ["csv", "json"]\n'
+                                                      'links = ["other"]\n')
+        service = self.start_ready("another", "tool")
+        self.assert_warm(service, "other")
+        self.script("other", "import sys; print('json' in sys.modules)")
+        self.assertEqual(self.run_it("other").stdout, "True\n")
+        self.assert_warm(service, "third", warm=False)  # nobody's
+
+    def test_streams_status_and_descriptors_are_the_callers(self):
+        self.script("tool", "import os, sys; os.write(9, b'nine'); print(sys.stdin.read()); sys.exit(7)")
+        self.start_ready()
+        done = self.run_it("sh", "-c", "tool 9>nine", input="in", cwd=self.path("."))
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (7, "in\n", ""))
+        with open(self.path("nine")) as file:
+            self.assertEqual(file.read(), "nine")
+
+    def test_it_dies_by_a_signal(self):
+        self.script("tool", "import os; os.kill(os.getpid(), 15)")
+        self.start_ready()
+        self.assertEqual(self.run_it("tool").returncode, -15)
+
+    def test_linked_commands_start_linked_commands(self):
+        self.script("tool", "import subprocess, sys, os\nprint(os.getppid(), flush=True)\n"
+                            "n = int(sys.argv[1])\nn and subprocess.run(['tool', str(n - 1)], check=True)\n")
+        service = self.start_ready()
+        done = self.run_it("tool", "4")
+        self.assertEqual(done.stdout.split(), [str(service.pid)] * 5, done.stderr)
+
+    def test_standard_input_is_closed(self):
+        self.script("tool", "import sys; print(sys.stdin)")
+        self.start_ready()
+        self.assertEqual(self.run_it("sh", "-c", "tool <&-").stdout, "None\n")
+
+    def test_it_is_started_by_others(self):
+        self.script("tool", SEEN)
+        service = self.start_ready()
+        for command in (("nohup", "tool"), ("timeout", "20", "tool")):
+            self.assert_warm(service, *command)
+
+    def test_many_at_once(self):
+        self.script("tool", "import sys; print(sys.argv[1])")
+        self.start_ready()
+        numbers = [str(number) for number in range(24)]
+        done = self.run_it("xargs", "-P", "8", "-n", "1", "tool", input="\n".join(numbers))
+        self.assertEqual((done.returncode, sorted(done.stdout.split())), (0, sorted(numbers)), done.stderr)
+
+
+class NotWarm(WarmTestCase):
+    """With a service, and yet the real command: in the process that the link was."""
+
+    PROCESS = ("sh", "-c", 'echo $$; exec "$@"', "sh")
+
+    def assert_is_itself(self, *command, **options):
+        done = self.run_it(*self.PROCESS, *command, **options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        expected, shown = done.stdout.split()[:2]
+        self.assertEqual(expected, shown)
+        return done.stdout.split()[2:]
+
+    def setUp(self):
+        super().setUp()
+        self.script("tool", "import os, sys; print(os.getpid(), *sys.argv[1:])")
+
+    def test_cold_is_asked_for(self):
+        self.start_ready()
+        self.assert_is_itself("tool", env={"WARMFORK_BACKEND": "cold"})
+
+    def test_the_service_has_gone_or_was_never_there(self):
+        self.assert_is_itself("tool")
+        self.assertFalse(os.path.exists(self.path("socket")))  # none was started
+        self.start_ready().kill()
+        self.assertTrue(os.path.exists(self.path("socket")))
+        self.assert_is_itself("tool")
+
+    def test_the_service_is_stopped(self):
+        service = self.start_ready()
+        os.kill(service.pid, signal.SIGSTOP)
+        try:
+            self.assert_is_itself("tool")
+        finally:
+            os.kill(service.pid, signal.SIGCONT)
+
+    def test_the_template_is_not_ready(self):
+        self.start_service()
+        self.assert_is_itself("tool", "--", "-x")
+
+    def test_the_template_does_not_start(self):
+        self.write("config/templates.d/tool.toml", f'python = "{PYTHON}"\npreload = ["nonesuch"]\n')
+        self.start_service()
+        for _ in range(2):
+            self.assert_is_itself("tool")
+
+    def test_the_program_is_another_one(self):
+        self.install("cat")
+        self.configure("cat")
+        self.start_ready("cat")
+        self.assertEqual(self.run_it("cat", "/proc/self/cmdline").stdout, "cat\0/proc/self/cmdline\0")
+
+    def test_options_are_for_a_cold_interpreter_only(self):
+        self.install("python3")
+        self.start_ready()
+        done = self.run_it("python3", "-i", "-c", "import sys; print(sys.executable)", stdin=subprocess.DEVNULL)
+        self.assertEqual(done.stdout, f"{PYTHON}\n", done.stderr)
+
+    def test_the_service_answers_another_version(self):
+        """Somebody listens there who does not speak as a service does."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(self.path("socket"))
+            listening.listen()
+
+            def answer():
+                connection = listening.accept()[0]
+                connection.recv(4096)
+                connection.send(b"\xff" * 64)
+                connection.close()
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            self.assert_is_itself("tool")
+            thread.join()
+
+    def test_signals_are_as_they_were(self):
+        """Blocked for a child that there is none of, they would stay blocked in the command."""
+        self.script("tool", "import os, signal; print(os.getpid(), signal.pthread_sigmask(0, []))")
+        self.start_service()
+        self.assertEqual(self.assert_is_itself("tool"), ["set()"])
+
+
+if __name__ == "__main__":
+    unittest.main()
