@@ -37,14 +37,30 @@ std::int64_t resumed = 0;
 
 const char* variables[kMostVariables];
 OpenedFile files[kMostFiles];
-ListedDirectory listings[kMostListings];
+// Not filled in by code at the start of each process, which would write to all of it.
+constinit ListedDirectory listings[kMostListings]{};
 std::size_t variable_count = 0;
 std::size_t file_count = 0;
 std::size_t listing_count = 0;
-// Hash tables of numbers into the lists, from 1 on; twice the size, so never full.
-std::uint32_t variable_slots[2 * kMostVariables];
-std::uint32_t file_slots[2 * kMostFiles];
-std::uint32_t listing_slots[2 * kMostListings];
+
+/// A hash table of numbers into a list, from 1 on. It grows with the list, so that it lies on few
+/// pages, and is never full. All of it is zero at first.
+template <std::size_t most>
+struct Slots {
+    static constexpr std::size_t kFirst = 1024;
+    static_assert(2 * most >= kFirst);
+
+    std::uint32_t numbers[2 * most];
+    std::size_t doublings;
+
+    std::size_t size() const { return kFirst << doublings; }
+    bool is_to_grow(std::size_t count) const {
+        return 2 * (count + 1) > size() && size() < 2 * most;
+    }
+};
+Slots<kMostVariables> variable_slots;
+Slots<kMostFiles> file_slots;
+Slots<kMostListings> listing_slots;
 // Of the initial kind, so that nothing is allocated for it.
 __attribute__((tls_model("initial-exec"))) thread_local std::uint32_t lists_for = kListedNames;
 AskedForIdentity noted{{}, {}, {}, 0, true, true};
@@ -72,14 +88,39 @@ const char* keep(const char* text) {
 }
 
 /// The number of `text` in a list; 0 with `ret_slot` set: it is not there.
-template <typename PathOf>
-std::size_t find(const char* text, const std::uint32_t* slots, std::size_t slot_count,
-                 PathOf path_of, std::size_t& ret_slot) {
-    std::size_t slot = hash(text) % slot_count;
-    for (; slots[slot] != 0; slot = (slot + 1) % slot_count)
-        if (std::strcmp(path_of(slots[slot] - 1u), text) == 0) return slots[slot];
+template <std::size_t most, typename TextOf>
+std::size_t find(const char* text, const Slots<most>& slots, TextOf text_of,
+                 std::size_t& ret_slot) {
+    std::size_t slot = hash(text) % slots.size();
+    for (; slots.numbers[slot] != 0; slot = (slot + 1) % slots.size())
+        if (std::strcmp(text_of(slots.numbers[slot] - 1u), text) == 0) return slots.numbers[slot];
     ret_slot = slot;
     return 0;
+}
+
+/// The last one of a list of `count`, in the place that `find` has given.
+template <std::size_t most, typename TextOf>
+void add_number(Slots<most>& slots, std::size_t slot, std::size_t count, TextOf text_of) {
+    slots.numbers[slot] = static_cast<std::uint32_t>(count);
+    if (!slots.is_to_grow(count)) return;
+    std::memset(slots.numbers, 0, slots.size() * sizeof slots.numbers[0]);
+    ++slots.doublings;
+    for (std::size_t i = 0; i < count; ++i) {
+        static_cast<void>(find(text_of(i), slots, text_of, slot));
+        slots.numbers[slot] = static_cast<std::uint32_t>(i + 1);
+    }
+}
+
+const char* text_of_variable(std::size_t i) {
+    return variables[i];
+}
+
+const char* path_of_file(std::size_t i) {
+    return files[i].path;
+}
+
+const char* path_of_listing(std::size_t i) {
+    return listings[i].path;
 }
 
 /// A path that goes through an open descriptor, or the working directory, by a link of the kernel's
@@ -144,8 +185,7 @@ void add_name(const char*& kept, const char* name) {
 /// `name`: in the working directory, or null.
 void add_file(const char* path, const char* name, const struct stat& status) {
     std::size_t slot;
-    if (const std::size_t known = find(
-            path, file_slots, 2 * kMostFiles, [](std::size_t i) { return files[i].path; }, slot)) {
+    if (const std::size_t known = find(path, file_slots, path_of_file, slot)) {
         add_name(files[known - 1].name, name);
         return;
     }
@@ -161,15 +201,13 @@ void add_file(const char* path, const char* name, const struct stat& status) {
                            nanoseconds(status.st_mtim),
                            nanoseconds(status.st_ctim),
                            nullptr};
-    file_slots[slot] = static_cast<std::uint32_t>(file_count);
+    add_number(file_slots, slot, file_count, path_of_file);
     add_name(files[file_count - 1].name, name);
 }
 
 void add_listing(const char* path, const char* name, const ListingDigest& digest) {
     std::size_t slot;
-    if (const std::size_t known = find(
-            path, listing_slots, 2 * kMostListings, [](std::size_t i) { return listings[i].path; },
-            slot)) {
+    if (const std::size_t known = find(path, listing_slots, path_of_listing, slot)) {
         // What for the first time did not count is as it is now.
         ListedDirectory& listing = listings[known - 1];
         if (listing.listed == 0) listing.digest = digest;
@@ -183,7 +221,7 @@ void add_listing(const char* path, const char* name, const ListingDigest& digest
         return;
     }
     listings[listing_count++] = {kept, lists_for, digest, nullptr};
-    listing_slots[slot] = static_cast<std::uint32_t>(listing_count);
+    add_number(listing_slots, slot, listing_count, path_of_listing);
     add_name(listings[listing_count - 1].name, name);
 }
 
@@ -220,13 +258,11 @@ bool is_recording() {
 void note_variable(const char* name) {
     ::pthread_mutex_lock(&lock);
     std::size_t slot;
-    if (find(
-            name, variable_slots, 2 * kMostVariables, [](std::size_t i) { return variables[i]; },
-            slot) == 0) {
+    if (find(name, variable_slots, text_of_variable, slot) == 0) {
         const char* kept = variable_count < kMostVariables ? keep(name) : nullptr;
         if (kept) {
             variables[variable_count++] = kept;
-            variable_slots[slot] = static_cast<std::uint32_t>(variable_count);
+            add_number(variable_slots, slot, variable_count, text_of_variable);
         } else {
             has_all_variables = false;
         }
@@ -274,9 +310,7 @@ std::uint32_t list_for(std::uint32_t listed) {
 void forget_listing(const char* path) {
     ::pthread_mutex_lock(&lock);
     std::size_t slot;
-    if (const std::size_t known = find(
-            path, listing_slots, 2 * kMostListings, [](std::size_t i) { return listings[i].path; },
-            slot))
+    if (const std::size_t known = find(path, listing_slots, path_of_listing, slot))
         listings[known - 1].listed = 0;
     ::pthread_mutex_unlock(&lock);
 }
