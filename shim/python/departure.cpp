@@ -258,6 +258,19 @@ bool call_finalizers(const std::vector<Reference>& objects) {
     return true;
 }
 
+/// The image's objects that have a finalizer. False: it has another end as well.
+bool find_finalizers_of_image(std::vector<Reference>& ret_objects) try {
+    ImageSearch search;
+    if (search.of_image(true) == Ends::of_any_kind) return false;
+    for (PyObject* object : search.finalizers_of_image()) {
+        Py_INCREF(object);
+        ret_objects.emplace_back(object);
+    }
+    return true;
+} catch (const std::bad_alloc&) {
+    return false;
+}
+
 /// What the program has of its own comes to its end, in the order in which it does in CPython. Is
 /// that all?
 bool end_own_objects(Modules& modules, const std::vector<Reference>& finalizers_of_image) try {
@@ -323,6 +336,17 @@ void finalize_and_exit(int status, bool interrupted) {
     wanted = Ending{status, interrupted};
     if (Py_FinalizeEx() < 0) wanted->status = kFlushFailedStatus;
     end_process(*wanted);
+}
+
+void finalize_template_and_exit(int status) {
+    Reference(PyObject_CallMethod(PyImport_AddModule("atexit"), "_run_exitfuncs", nullptr));
+    PyErr_Clear();  // it has told of them
+    std::vector<Reference> finalizers_of_image;
+    if (!can_search_image() || !find_finalizers_of_image(finalizers_of_image) ||
+        !call_finalizers(finalizers_of_image))
+        finalize_and_exit(status, false);
+    flush_streams();
+    end_process({status, false});
 }
 
 bool prepare_departures(PyObject* builtins_at_start, PyObject* collect, void (*before_python)()) {

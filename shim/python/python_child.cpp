@@ -609,12 +609,12 @@ PyObject* serve(PyObject*, PyObject* list) {
     if (failure) {
         // The owner has the reason already, by the channel or by this line.
         PySys_FormatStderr("%s\n", failure->text.c_str());
-        finalize_and_exit(kFailedStatus, false);
+        finalize_template_and_exit(kFailedStatus);
     }
     // No child comes back to here: see PythonHost::run.
     ChildCommand command{};
     static_cast<void>(warmfork::serve(command));
-    finalize_and_exit(0, false);
+    finalize_template_and_exit(0);
 }
 
 }  // namespace warmfork::python
