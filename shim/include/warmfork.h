@@ -129,8 +129,9 @@ struct warmfork_template_options {
 /* The defaults, with `size` filled in. */
 WARMFORK_EXPORT void warmfork_template_options_init(struct warmfork_template_options *options);
 
-/* Starts a template and returns at once; the first spawn waits until it is ready, up to 15 seconds, and
- * goes cold then, or waits up to five minutes if its backend is warm. The template ends with this process.
+/* Starts a template and returns at once. Of the spawns that come before it is ready, and may be cold, the
+ * first are, one or two, as a cold child is the sooner; later ones wait, up to 15 seconds after its start,
+ * and go cold then. One whose backend is warm waits up to five minutes. The template ends with this process.
  * Opened from the main thread, its children have a parent-death signal, which the end of that thread raises
  * too: where that ends before the process (pthread_exit in main), open it, and spawn what may be cold, from
  * another thread. Errors: -EINVAL (neither or both of program and python), -ENOENT (no such program), -EMFILE,

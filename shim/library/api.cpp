@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <thread>
 
 #include "child/setup.hpp"
 #include "client/served_child.hpp"
@@ -106,6 +107,14 @@ std::vector<std::string> copy_strings(const char* const* strings) {
     return copied;
 }
 
+/// See ImageSet::is_worth_waiting. A template that learns opens in the background.
+std::uint32_t most_cold_at_first(bool learns) {
+    if (learns) return UINT32_MAX;
+    // One processor is the template's.
+    constexpr std::uint32_t kMost = 2;
+    return std::clamp(std::thread::hardware_concurrency(), 2u, kMost + 1) - 1;
+}
+
 Outcome define_images(const warmfork_template_options& options, ImageSet::Definition& images) {
     std::vector<char*> environment;
     const char* const* variables = options.environment ? options.environment : environ;
@@ -130,13 +139,13 @@ Outcome define_images(const warmfork_template_options& options, ImageSet::Defini
         if (options.before_fork) images.before_fork = options.before_fork;
         if (options.in_child) images.in_child = options.in_child;
         images.learns = options.learn != 0;
-        images.waits_at_first = !images.learns;
         if (options.name) images.name = options.name;
     } else {
         images.arguments = copy_strings(options.program + 1);
     }
     if (options.environment) images.environment = copy_strings(options.environment);
     if (options.directory) images.directory = options.directory;
+    images.most_cold_at_first = most_cold_at_first(images.learns);
     images.allowed = copy_strings(options.allow);
     images.variants_most = options.variants;
     images.nested = options.nested != 0;

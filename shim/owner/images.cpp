@@ -76,7 +76,6 @@ ImageSet::ImageSet(Definition definition)
     : owner_(::getpid()), owners_path_(python_path_in({})), definition_(std::move(definition)) {
     images_.push_back(std::make_shared<Image>());
     images_.front()->environment = definition_.environment;
-    images_.front()->restarting = reason_not_to_wait();
     std::vector<char*> command{definition_.program.data()};
     for (std::string& option : definition_.options) command.push_back(option.data());
     const PythonCommand parsed = parse_python_command(command);
@@ -193,8 +192,6 @@ void ImageSet::adopt(Image& image, Process process) {
 Outcome ImageSet::restart(Image& image) {
     Process process;
     if (Outcome failure = start_process(image, process)) return failure;
-    // It opens at once: no child need be cold meanwhile.
-    if (process->was_twin()) image.restarting = {};
     adopt(image, std::move(process));
     return {};
 }
@@ -213,17 +210,27 @@ void ImageSet::bury() {
     std::erase_if(ending_, [](const Process& process) { return process->is_over(); });
 }
 
-/// NONE: the first image's start is waited for.
-ColdReason ImageSet::reason_not_to_wait() const {
-    if (definition_.waits_at_first) return {};
-    return {WARMFORK_REASON_RESTARTING, "a template that learns opens in the background"};
+/// Is the first image expected before a cold child would have imported the same? That takes about
+/// half as long as a template's start, which also looks at what it has imported, and forks. Where
+/// nobody knows how long that is a cold child is the sooner; but only a few of them at once, which
+/// would take the processors from each other, and live on without the image. To be asked once for
+/// each spawn: it counts those that do not wait.
+bool ImageSet::is_worth_waiting(Image& image, const TemplateProcess& process) {
+    const auto now = Clock::now();
+    const bool is_soon = image.start_took > Clock::duration::zero() &&
+                         now > process.started_at() + image.start_took / 2;
+    if (is_soon || process.was_twin() || now >= process.ready_by() ||
+        image.cold_meanwhile >= definition_.most_cold_at_first)
+        return true;
+    ++image.cold_meanwhile;
+    return false;
 }
 
 /// Reaps a template that has ended: it is a zombie until somebody calls.
 void ImageSet::let_go_of_lost(Image& image) {
     if (image.process && image.process->is_lost()) {
         discard(image.process);
-        image.restarting = &image == images_.front().get() ? reason_not_to_wait() : ColdReason();
+        image.restarting = {};
     }
     bury();
 }
@@ -271,6 +278,8 @@ void ImageSet::learn(Image& image, TemplateProcess& process) {
     known_reads_.all = known_reads_.all || image.read->all;
     image.has_learned = true;
     image.restarting = {};
+    image.start_took = process.start_took();
+    image.cold_meanwhile = 0;
 }
 
 bool ImageSet::is_starting(const Image& image) {
@@ -428,9 +437,18 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
         }
         lock.unlock();
         const auto ready_by = process->ready_by();
-        Deadline until = Clock::now();
-        if (waits) until = may_wait ? deadline : std::min(deadline.value_or(ready_by), ready_by);
-        Outcome failure = process->wait_ready(until);
+        Outcome failure = process->wait_ready(Clock::now());
+        if (is_not_yet(failure) && waits) {
+            lock.lock();
+            if (!may_wait && !is_worth_waiting(*image, *process)) {
+                ret_cold = {WARMFORK_REASON_RESTARTING,
+                            "the image is being preloaded, and a cold child need not wait for it"};
+                return {};
+            }
+            lock.unlock();
+            failure = process->wait_ready(
+                may_wait ? deadline : std::min(deadline.value_or(ready_by), ready_by));
+        }
         lock.lock();
         if (!failure) {
             if (image->process != process) continue;  // renewed meanwhile
@@ -450,6 +468,8 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
             ret_cold = reason_to_wait(*image, selection);
             return failure;
         }
+        // Who asks next is to be told as well.
+        if (!is_late) image->cold_meanwhile = UINT32_MAX;
         if (!is_late && is_first && !image->restarting) {
             lock.unlock();
             if (failure->stage == Stage::gate)

@@ -50,7 +50,8 @@ class ImageSet {
         bool nested = false;                ///< each child keeps a twin of the template
         bool learns = false;                ///< preloads what children were seen to import
         std::string name;                   ///< of the program whose children these are, for that
-        bool waits_at_first = true;         ///< whoever spawns, for the first image
+        /// So many spawns that may be cold do not wait for the first image's first start.
+        std::uint32_t most_cold_at_first = 0;
         std::optional<std::vector<std::string>>
             environment;  ///< nothing: the owner's at each start
         std::string directory;
@@ -76,9 +77,9 @@ class ImageSet {
 
     /// Finds an image that fits and is ready, and starts what is missing. `may_wait`: until there
     /// is one, or the deadline has passed (ETIMEDOUT); otherwise `ret_cold` is set where there is
-    /// none yet. The first image's first start is waited for, unless it takes too long or the
-    /// definition says otherwise. A failure comes with `ret_cold` where a cold child can be had in
-    /// spite of it.
+    /// none yet. The first image's first start is waited for, unless it takes too long or a cold
+    /// child is the sooner: see is_worth_waiting. A failure comes with `ret_cold` where a cold
+    /// child can be had in spite of it.
     [[nodiscard]] Outcome choose(const Selection& selection, bool may_wait, Deadline deadline,
                                  Process& ret_process, ColdReason& ret_cold);
     /// What `choose` would find, nothing started or waited for. Reason NONE: an image that fits.
@@ -129,6 +130,10 @@ class ImageSet {
         bool is_put_off = false;  ///< `next` is to start at `not_before`
         Clock::duration delay{};
         std::uint64_t last_use = 0;
+        Clock::duration start_took{};  ///< of the last process that was ready; 0: none was
+        /// Children that did not wait since it was last ready; UINT32_MAX: all wait, as it has
+        /// failed.
+        std::uint32_t cold_meanwhile = 0;
     };
     using ImagePointer = std::shared_ptr<Image>;
 
@@ -147,7 +152,7 @@ class ImageSet {
     [[nodiscard]] bool fits(Image& image, const Selection& selection);
     [[nodiscard]] ImagePointer find(const Selection& selection);
     [[nodiscard]] ImagePointer add_variant(const Selection& selection, bool insists);
-    [[nodiscard]] ColdReason reason_not_to_wait() const;
+    [[nodiscard]] bool is_worth_waiting(Image& image, const TemplateProcess& process);
     [[nodiscard]] ColdReason difference(const Selection& selection);
     [[nodiscard]] ColdReason reason_to_wait(const Image& image, const Selection& selection);
     [[nodiscard]] ColdReason reason_without_base(Image& image, const Selection& selection);

@@ -92,6 +92,7 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
                 std::memcpy(image_descriptors_.data(), payload_.data(),
                             image_descriptors_.size() * sizeof(int));
             state_ = State::ready;
+            start_took_ = Clock::now() - started_at_;
             extended_ = {};
             started_.reset();
             break;

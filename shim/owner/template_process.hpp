@@ -104,6 +104,10 @@ class TemplateProcess {
     /// When a spawn that need not come from it ceases to wait for it.
     [[nodiscard]] Clock::time_point ready_by() const { return started_at_ + kReadyPatience; }
 
+    [[nodiscard]] Clock::time_point started_at() const { return started_at_; }
+    /// From its start until it was ready, as far as this side has seen. Known once ready.
+    [[nodiscard]] Clock::duration start_took();
+
     /// Has it ended, or its channel been lost (closed by somebody, broken)?
     [[nodiscard]] bool is_lost();
     /// Waits until it serves. ETIMEDOUT, or why it never will.
@@ -310,6 +314,7 @@ class TemplateProcess {
     bool lacks_descriptors_ = false;
     std::uint64_t late_at_ = 0;  ///< the youngest child's id when one was late; 0: none was
     const Clock::time_point started_at_ = Clock::now();
+    Clock::duration start_took_{};
     std::atomic<bool> is_stuck_ = false;
     std::map<std::uint64_t, Pending> pending_;
     std::map<std::uint64_t, Born> mailboxes_;  ///< of spares that are not yet `born`

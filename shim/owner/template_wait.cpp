@@ -113,6 +113,11 @@ Outcome TemplateProcess::wait_ready(Deadline deadline) {
     return timed_out("the template is not ready yet");
 }
 
+TemplateProcess::Clock::duration TemplateProcess::start_took() {
+    const Lock lock(mutex_);
+    return start_took_;
+}
+
 Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
     if (Outcome failure = wait_ready(deadline)) return failure;
     Lock lock(mutex_);

@@ -1,5 +1,6 @@
 """What the Python tests share: a leak guard around every test, and cold reference runs."""
 
+import contextlib
 import os
 import resource
 import select
@@ -81,10 +82,13 @@ class TestCase(unittest.TestCase):
                 file.write(text)
         return folder.name
 
-    def template(self, preload=("json",), **options):
-        """A template that is closed before the leak check."""
+    def template(self, preload=("json",), waits=True, **options):
+        """A template that is closed before the leak check. waits: until it is ready, or cannot be."""
         template = warmfork.Template(preload, **options)
         self.addCleanup(template.close)
+        if waits and template.backend != "cold":
+            with contextlib.suppress(warmfork.TemplateError):
+                template.wait_ready(timeout=60)
         return template
 
 

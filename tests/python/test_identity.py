@@ -57,10 +57,12 @@ HARMLESS = {
 
 
 class Importing(TestCase):
+    files = {}
+
     def importing(self, source, **options):
-        """A template of the module kept, and the environment for its children."""
+        """A template of the module kept, in a directory with `files`, and the environment for its children."""
         folder = self.folder({"kept.py": source + "\n"})
-        self.work = self.folder({})
+        self.work = self.folder(self.files)
         env = {**os.environ, "PYTHONPATH": folder}
         return self.template(["kept"], env=env, cwd=self.work, **options), env
 
@@ -129,6 +131,7 @@ class Kept(Importing):
             "def target(pipe): pipe.send((ID == os.getpid(), warmfork.multiprocessing is not None))\n"
             "if __name__ == '__main__':\n"
             "    context = warmfork.get_context()\n"
+            "    context.template.wait_ready()\n"
             "    ours, theirs = context.Pipe()\n"
             "    process = context.Process(target=target, args=(theirs,))\n"
             "    process.start()\n"
@@ -155,15 +158,11 @@ IN_DIRECTORY = {
 
 
 class Directory(Importing):
+    files = {"file": "of the template"}
+
     def setUp(self):
         super().setUp()
         self.other = self.folder({"file": "of another", "only": ""})
-
-    def importing(self, source, **options):
-        template, env = super().importing(source, **options)
-        with open(os.path.join(self.work, "file"), "w") as file:
-            file.write("of the template")
-        return template, env
 
     def served(self, template, env, directory):
         """How the spawn was served, and what the child has."""
@@ -343,6 +342,7 @@ class Path(TestCase):
             "import sys, warmfork\n"
             f"sys.path.insert(0, {os.path.join(folder, 'a')!r})\n"
             "with warmfork.Template(['dep']) as template:\n"
+            "    template.wait_ready()\n"
             "    with template.popen([sys.executable, '-c', 'import dep; print(dep.NAME)'], stdout=-1) as process:\n"
             "        print(process.communicate()[0], process.reason_code)\n"
         )

@@ -118,7 +118,7 @@ class Learning(TestCase):
         self.on_the_path({"held.py": "import os\nwith open(os.environ['GATE']) as gate: gate.read()"})
         os.environ["GATE"] = gate = os.path.join(self.state, "gate")
         os.mkfifo(gate)
-        with self.template(["held"], learn=True) as template:
+        with self.template(["held"], learn=True, waits=False) as template:
             early = template.popen([PYTHON, "-c", ""])
             early.wait()
             open(gate, "w").close()
@@ -126,7 +126,7 @@ class Learning(TestCase):
             late = template.popen([PYTHON, "-c", ""])
             late.wait()
         self.assertEqual((early.backend, early.reason_code), ("cold", "restarting"))
-        self.assertIn("opens in the background", early.reason)
+        self.assertIn("is being preloaded", early.reason)
         self.assertEqual(late.backend, "warm")
 
     def test_a_running_image_learns_nothing(self):

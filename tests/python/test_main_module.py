@@ -30,6 +30,7 @@ def ask(context, number):
 if __name__ == "__main__":
     import multiprocessing, warmfork.multiprocessing
     context = warmfork.multiprocessing.WarmforkContext(**OPTIONS)
+    context.template.wait_ready()
     spawn = multiprocessing.get_context("spawn")
     for number, change in enumerate(("pass", CHANGE)):
         exec(change)
@@ -166,9 +167,9 @@ class ModulesThatFail(TestCase):
         self.assertEqual(done.returncode, 1)
 
     def test_warned_of_they_are_named_once_on_the_first_use(self):
-        template = self.template(["raising", "json"], on_error="warn")
+        template = self.template(["raising", "json"], waits=False, on_error="warn")
         with self.assertWarnsRegex(RuntimeWarning, "raising could not be preloaded: ValueError: on purpose"):
-            template.run([PYTHON, "-c", ""])
+            template.run([PYTHON, "-c", ""], backend="warm")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             self.assertEqual(template.run([PYTHON, "-c", ""]).returncode, 0)

@@ -61,6 +61,7 @@ class ManyTasks(TestCase):
     def test_executors(self):
         context = warmfork.multiprocessing.WarmforkContext([__name__])  # where the tasks are
         self.addCleanup(context.template.close)
+        context.template.wait_ready()
         with concurrent.futures.ProcessPoolExecutor(WIDTH, mp_context=context, max_tasks_per_child=1) as executor:
             answers = list(executor.map(answer, range(TASKS)))
         self.assertEqual([number for number, _ in answers], list(range(TASKS)))
@@ -135,6 +136,7 @@ class ManyTasks(TestCase):
     def test_a_pool_that_is_terminated_leaves_no_process(self):
         context = warmfork.multiprocessing.WarmforkContext([__name__])  # where the tasks are
         self.addCleanup(context.template.close)
+        context.template.wait_ready()
         with context.Pool(WIDTH) as pool:
             pids = {process.pid for process in pool._pool}
             pool.apply_async(wait_for_ever)

@@ -178,6 +178,8 @@ class Context(TestCase):
         self.assertEqual((process.exitcode, process.backend), (1, "warm"))
         other = warmfork.multiprocessing.WarmforkContext(["only_here"])
         with self.assertRaisesRegex(warmfork.TemplateError, "only_here"):
+            other.template.wait_ready()
+        with self.assertRaisesRegex(warmfork.TemplateError, "only_here"):
             other.Process(target=square, args=(1,)).start()
         other.template.close()
 
@@ -188,6 +190,8 @@ class Context(TestCase):
     @warm_only
     def test_a_module_that_cannot_be_imported_is_named(self):
         other = warmfork.multiprocessing.WarmforkContext(["no_such_module_anywhere"])
+        with self.assertRaisesRegex(warmfork.TemplateError, "no_such_module_anywhere"):
+            other.template.wait_ready()
         with self.assertRaisesRegex(warmfork.TemplateError, "no_such_module_anywhere"):
             other.Process(target=square, args=(1,)).start()
         other.template.close()
@@ -223,6 +227,7 @@ class Own(multiprocessing.Process):
         print("own", os.getppid() == int(sys.argv[1]) if len(sys.argv) > 1 else "", multiprocessing.get_start_method(), flush=True)
 if __name__ == "__main__":
     multiprocessing.set_start_method("warmfork")
+    warmfork.multiprocessing._default.template.wait_ready()
     for _ in range(2):
         child = Own(); child.start(); child.join(); print(child.exitcode, flush=True)
     child = multiprocessing.get_context("spawn").Process(target=print, args=("spawned",)); child.start(); child.join()

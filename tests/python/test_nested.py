@@ -58,6 +58,7 @@ def report(depth):
     print(os.getppid(), -nested_module.MAKER, METHOD, os.getpid(), flush=True)
     if depth:
         context = warmfork.get_context(["nested_module"], nested=True)
+        context.template.wait_ready()
         process = context.Process(target=report, args=(depth - 1,))
         process.start()
         process.join()

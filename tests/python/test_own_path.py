@@ -23,6 +23,8 @@ def start_another(name):
     sys.exit(child.exitcode + 1)
 if __name__ == "__main__":
     context = warmfork.get_context(["beside"])
+    if os.environ["WARMFORK_BACKEND"] == "auto":
+        context.template.wait_ready()
     def started(target, *args):
         child = context.Process(target=target, args=args)
         child.start()

@@ -1,5 +1,6 @@
 """warmfork.Popen against subprocess.Popen: the same parameters, the same results."""
 
+import concurrent.futures
 import gc
 import os
 import select
@@ -393,8 +394,35 @@ class Programs(TestCase):
 
 
 class Templates(TestCase):
+    @warm_only
+    def test_the_first_child_does_not_wait_for_an_image_that_takes_longer(self):
+        folder = self.folder({"slow.py": "import sys\nopen(sys.path[0] + '/wait').read()\n"})
+        os.mkfifo(os.path.join(folder, "wait"))
+        sys.path.insert(0, folder)
+        self.addCleanup(sys.path.remove, folder)
+        template = self.template(["slow"], waits=False)
+        process = template.popen([PYTHON, "-c", "pass"])
+        self.assertEqual((process.wait(), process.backend, process.reason_code), (0, "cold", "restarting"))
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            insisting = executor.submit(template.popen, [PYTHON, "-c", "pass"], backend="warm")
+            with open(os.path.join(folder, "wait"), "w"):
+                pass
+            self.assertEqual(insisting.result().wait(), 0)
+        process = template.popen([PYTHON, "-c", "pass"])
+        self.assertEqual((process.wait(), process.backend), (0, "warm"))
+        self.assertEqual(template.counts["template_starts"], 1)
+
+    @warm_only
+    def test_more_than_a_few_wait_for_the_image(self):
+        """A few children, which come first, are cold."""
+        template = self.template(["json", "decimal", "asyncio"], waits=False)
+        processes = [template.popen([PYTHON, "-c", "pass"]) for _ in range(4)]
+        backends = [process.backend for process in processes if process.wait() == 0]
+        self.assertEqual(backends, sorted(backends))
+        self.assertEqual(backends[2:], ["warm", "warm"])
+
     def test_an_unknown_module_fails_the_spawn_with_the_traceback(self):
-        template = self.template(["json", "no_such_module_anywhere"])
+        template = self.template(["json", "no_such_module_anywhere"])  # has failed by now
         for backend in ("auto", "warm"):
             with self.assertRaises(warmfork.TemplateError) as caught:
                 template.popen([PYTHON, "-c", "pass"], backend=backend)
@@ -486,7 +514,7 @@ class Templates(TestCase):
         folder = self.folder({"slow.py": "import time; time.sleep(60)"})
         sys.path.insert(0, folder)
         self.addCleanup(sys.path.remove, folder)
-        template = self.template(["slow"])
+        template = self.template(["slow"], waits=False, backend="warm")
 
         def interrupt(*_):
             raise InterruptedError

@@ -60,6 +60,7 @@ class Names(TestCase):
             "import os, sys, warmfork, warmfork.multiprocessing\nimport joblib\n"
             "def work(number): return number * 2, 'warmfork.multiprocessing' in sys.modules, os.getppid()\n"
             "if __name__ == '__main__':\n"
+            "    {context}.template.wait_ready()\n"
             "    with joblib.parallel_backend({backend}):\n"
             "        done = joblib.Parallel(2)(joblib.delayed(work)(number) for number in range(4))\n"
             "    assert done == [(number * 2, True, os.getpid()) for number in range(4)], done\n"
@@ -88,7 +89,7 @@ class Names(TestCase):
             "            total = client.submit(sum, [1, 2, 3]).result(60)\n"
             "    print(set(parents) == {os.getpid()}, total, warmfork.multiprocessing._default.counts['cold'])\n"
         )
-        self.assertEqual(self.run_text(text, DASK_LOGGING__DISTRIBUTED="error"), "True 6 0")
+        self.assertEqual(self.run_text(text, DASK_LOGGING__DISTRIBUTED="error", WARMFORK_BACKEND="warm"), "True 6 0")
 
     def test_a_data_loader_of_pytorch_takes_it_by_name(self):
         self.need("torch")

@@ -56,7 +56,7 @@ class Replaced(TestCase):
     def spawned(self, preparation, before_spawn="", options=""):
         return self.run_program(
             f"{preparation}\nimport warmfork, subprocess\n{SPAWN}\n"
-            f"with warmfork.Template(['json']) as template:\n    {before_spawn}\n    spawn(template{options})\n"
+            f"with warmfork.Template(['json']) as template:\n    template.wait_ready()\n    {before_spawn}\n    spawn(template{options})\n"
         )
 
     def test_another_class(self):
@@ -89,7 +89,7 @@ class Replaced(TestCase):
     def test_a_child_that_was_started_early_is_never_started_again(self):
         """Whatever the private call is given."""
         program = (
-            "import warmfork, subprocess\n" + SPAWN + "with warmfork.Template(['json']) as template:\n"
+            "import warmfork, subprocess\n" + SPAWN + "with warmfork.Template(['json']) as template:\n    template.wait_ready()\n"
             "    class Own(warmfork.Popen):\n"
             "        def __init__(self, *given, **options):\n"
             "            inner = self._execute_child\n"
@@ -115,7 +115,7 @@ class Replaced(TestCase):
                     if "executable, args" in new else "self._execute_child(args, executable,"
                 )
                 self.assertNotEqual(changed, source)
-                program = f"import warmfork, subprocess\n{SPAWN}\nwith warmfork.Template(['json']) as template:\n"
+                program = f"import warmfork, subprocess\n{SPAWN}\nwith warmfork.Template(['json']) as template:\n    template.wait_ready()\n"
                 self.assertEqual(
                     self.run_program(program + "    spawn(template)\n", **{"subprocess.py": changed}),
                     ["0 cold command-line True", "['ran']"],

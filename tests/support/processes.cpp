@@ -95,6 +95,13 @@ std::string Pipe::read_all() {
     return text;
 }
 
+void wait_for_image(warmfork::Template& opened) {
+    try {
+        opened.wait_ready();
+    } catch (const warmfork::Error&) {
+    }
+}
+
 warmfork::Template probe_template(int spares, std::vector<std::string> options,
                                   warmfork_backend backend, bool nested) {
     std::vector<std::string> program{WARMFORK_PROBE, "serve"};
@@ -106,7 +113,9 @@ warmfork::Template probe_template(int spares, std::vector<std::string> options,
     template_options.spares = spares;
     template_options.backend = backend;
     template_options.nested = nested;
-    return warmfork::Template(template_options);
+    warmfork::Template opened(template_options);
+    if (backend == WARMFORK_BACKEND_AUTO) wait_for_image(opened);
+    return opened;
 }
 
 ProbeRequest::ProbeRequest(std::vector<std::string> given) : arguments{WARMFORK_PROBE} {

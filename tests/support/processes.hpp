@@ -38,7 +38,10 @@ struct Pipe {
     std::string read_all();
 };
 
-/// A template of warmfork-probe.
+/// Until it is ready, or cannot be.
+void wait_for_image(warmfork::Template& opened);
+
+/// A template of warmfork-probe; under auto it is ready, if it can be.
 warmfork::Template probe_template(int spares = WARMFORK_SPARES_ADAPTIVE,
                                   std::vector<std::string> options = {},
                                   warmfork_backend backend = WARMFORK_BACKEND_WARM,

@@ -364,6 +364,8 @@ class Template:
     """A process that imports modules once, and children that begin with them imported.
 
     preload: names of modules, imported in this order. They are looked for as this process would.
+    The first one or two spawns do not wait for them: they are cold (reason "restarting"), as that is the sooner.
+    wait_ready() and backend="warm" wait.
     python: the interpreter. spares: parked children to keep, -1 for as many as are used (1 to 8).
     env: the template's environment; None: this process's, at each start. cwd: its directory.
     backend: the default for popen and run. allow: exceptions from the fork-safety gate,
