@@ -7,6 +7,7 @@
 
 #include "protocol/limits.hpp"
 #include "template/gate.hpp"
+#include "template/huge_pages.hpp"
 
 namespace warmfork {
 namespace {
@@ -56,6 +57,7 @@ std::string make_report(std::span<const int> own, double fork_microseconds,
                 {"directory", directory},
                 {"mappings", count_mappings()},
                 {"resident_kb", resident_kilobytes()},
+                {"huge_kb", huge_kilobytes()},
                 {"fork_us", fork_microseconds},
                 {"freshness",
                  {{"files", freshness.file_count()},

@@ -11,6 +11,7 @@
 
 #include "channel/message_socket.hpp"
 #include "child/setup.hpp"
+#include "template/huge_pages.hpp"
 #include "template/template_server.hpp"
 
 namespace warmfork {
@@ -80,6 +81,7 @@ std::optional<ServeFailure> open_channel(Host& host) {
         return ServeFailure{ENOTCONN, "this program was not started as a warmfork template"};
     // It has shown what it is.
     ::unsetenv(kLaunchVariable);
+    use_huge_pages();
     return open(Descriptor(preload->take_channel()), *preload, host, {});
 }
 
