@@ -29,6 +29,7 @@ int look_up(const std::vector<unsigned>& table, const char* number) {
 
 int own_children(const std::string& program) {
     warmfork::Template table_template = warmfork::Template::native({program, "serve"});
+    table_template.wait_ready();  // or let the first child be cold
     for (const char* number : {"1", "1000", "1000000"}) {
         warmfork::Process child = table_template.spawn({program, number});
         const int status = child.wait();
