@@ -12,15 +12,12 @@ from . import _green, _native, _request, _subprocess
 from ._children import Child
 from ._errors import Error, TemplateError
 
-_BACKENDS = {"auto": 1, "warm": 2, "cold": 3}
-_ON_STALE = {"cold": 0, "wait": 1, "serve": 2}
 _ON_ERROR = ("ignore", "warn", "fail")
-_BACKEND_NAMES = {number: name for name, number in _BACKENDS.items()}
 
 # What subprocess does first in each Popen: it reaps children that had not ended when their object was dropped.
 _reap_abandoned = getattr(_subprocess.module, "_cleanup", lambda: None)
 
-_LIFETIMES = {"owner": 0, "detached": _request.DETACHED}
+_LIFETIMES = {"owner": 0, "detached": _native.DETACHED}
 
 # Parameters with which subprocess raises nothing once it has the pipes, whatever their values.
 _UNFAILING = {"executable", "stdin", "stdout", "stderr", "cwd", "env", "start_new_session", "text"}
@@ -32,9 +29,9 @@ def _backend_number(backend):
     if backend is None:
         return 0
     try:
-        return _BACKENDS[backend]
+        return _native.BACKENDS[backend]
     except KeyError:
-        raise ValueError(f"backend must be one of {', '.join(_BACKENDS)}, not {backend!r}") from None
+        raise ValueError(f"backend must be one of {', '.join(_native.BACKENDS)}, not {backend!r}") from None
 
 
 def _environment_block(environment):
@@ -115,10 +112,10 @@ class Popen(*_subprocess.BASES):
     ):
         _reap_abandoned()
         self._template = template
-        self._backend_number = _backend_number(backend)
+        self._backend_number, self._wanted_backend = _backend_number(backend), backend
         if lifetime not in _LIFETIMES:
             raise ValueError(f"lifetime must be owner or detached, not {lifetime!r}")
-        self._flags = _LIFETIMES[lifetime] | (0 if nice is None else _request.NICE)
+        self._flags = _LIFETIMES[lifetime] | (0 if nice is None else _native.NICE)
         self._nice = nice or 0
         self._affinity = _request.affinity_mask(affinity)
         self._limits = _request.flat_limits(limits)
@@ -222,8 +219,7 @@ class Popen(*_subprocess.BASES):
                     args, executable, cwd, env, handles, pass_fds, restore_signals, umask,
                     start_new_session, *process_group,
                 )
-            self.pid, backend, self.reason_code, self.reason, served = self._spawned[0]
-            self.backend = _BACKEND_NAMES[backend]
+            self.pid, self.backend, self.reason_code, self.reason, served = self._spawned[0]
             self._child = Child(self.pid, served)
             self._child_created = True
         finally:
@@ -233,7 +229,7 @@ class Popen(*_subprocess.BASES):
         """Of a child that subprocess has started."""
         self.backend, self.reason, self.reason_code = "cold", obstacle, "command-line"
         self._awaited()
-        if self._flags & _request.DETACHED:
+        if self._flags & _native.DETACHED:
             return
         try:
             _native.keep(self.pid)
@@ -259,22 +255,11 @@ class Popen(*_subprocess.BASES):
         self._spawned = []
         try:
             _native.spawn(
-                self._template._handle if self._template else None,
-                args,
-                executable,
-                env,
-                cwd,
-                descriptors,
-                flags,
-                self._backend_number,
-                max(process_group, 0),
-                max(umask, 0) & 0o777,
-                _request.PYTHON_IGNORES,
-                self._nice,
-                self._affinity,
-                self._limits,
-                None,
-                self._spawned,
+                self._template._handle if self._template else None, args, self._spawned,
+                executable=executable, environment=env, directory=cwd, descriptors=descriptors, flags=flags,
+                backend=self._backend_number, process_group=max(process_group, 0), umask=max(umask, 0) & 0o777,
+                signals_default=_request.PYTHON_IGNORES, nice=self._nice, affinity=self._affinity,
+                limits=self._limits,
             )
             if self._template:
                 self._template._warn_after(self._spawned)
@@ -288,12 +273,12 @@ class Popen(*_subprocess.BASES):
         """What subprocess alone can do is cold, and has none of warmfork's own parameters."""
         if self._chosen_backend() == "warm":
             raise OSError(errno.ENOTSUP, f"cannot be served warm: {obstacle}")
-        if self._flags & _request.NICE or self._affinity or self._limits:
+        if self._flags & _native.NICE or self._affinity or self._limits:
             raise ValueError(f"nice, affinity and limits cannot be given here: {obstacle}")
 
     def _chosen_backend(self):
-        if self._backend_number:
-            return _BACKEND_NAMES[self._backend_number]
+        if self._wanted_backend:
+            return self._wanted_backend
         if self._template and self._template.backend:
             return self._template.backend
         return os.environ.get("WARMFORK_BACKEND", "auto")
@@ -415,8 +400,8 @@ class Template:
         if isinstance(preload, str):
             self._connect(preload, locals())
             return
-        if on_stale not in _ON_STALE:
-            raise ValueError(f"on_stale must be one of {', '.join(_ON_STALE)}, not {on_stale!r}")
+        if on_stale not in _native.ON_STALE:
+            raise ValueError(f"on_stale must be one of {', '.join(_native.ON_STALE)}, not {on_stale!r}")
         if on_error not in (None, *_ON_ERROR):
             raise ValueError(f"on_error must be one of {', '.join(_ON_ERROR)}, not {on_error!r}")
         self.backend = backend
@@ -426,21 +411,21 @@ class Template:
         self._python = python or sys.executable
         self._handle = _native.open(
             os.fsencode(self._python),
-            [os.fsencode(name) for name in ([f"on_error={on_error}"] if on_error else []) + self.preload],
-            [os.fsencode(entry) for entry in self._search_path],
-            _environment_block(env),
-            None if cwd is None else os.fsencode(cwd),
-            spares,
-            _backend_number(backend),
-            [os.fsencode(entry) for entry in allow],
-            _ON_STALE[on_stale],
-            variants,
-            None if before_fork is None else os.fsencode(before_fork),
-            None if in_child is None else os.fsencode(in_child),
-            [os.fsencode(option) for option in options],
-            learn,
-            nested,
-            os.fsencode(_main_file() if name is None else name),
+            preload=[os.fsencode(name) for name in ([f"on_error={on_error}"] if on_error else []) + self.preload],
+            path=[os.fsencode(entry) for entry in self._search_path],
+            environment=_environment_block(env),
+            directory=None if cwd is None else os.fsencode(cwd),
+            spares=spares,
+            backend=_backend_number(backend),
+            allow=[os.fsencode(entry) for entry in allow],
+            on_stale=_native.ON_STALE[on_stale],
+            variants=variants,
+            before_fork=None if before_fork is None else os.fsencode(before_fork),
+            in_child=None if in_child is None else os.fsencode(in_child),
+            options=[os.fsencode(option) for option in options],
+            learn=learn,
+            nested=nested,
+            name=os.fsencode(_main_file() if name is None else name),
         )
 
     def _connect(self, name, arguments):
@@ -529,7 +514,7 @@ class Template:
 
     def _warn_after(self, spawned):
         """spawned: _native.spawn's list. Only a warm child tells that the template is ready."""
-        if self._warns and _BACKEND_NAMES[spawned[0][1]] == "warm":
+        if self._warns and spawned[0][1] == "warm":
             self._warn_of_failed()
 
     def wait_parked(self, count=1, timeout=None):

@@ -7,13 +7,7 @@ import os
 import signal
 import sys
 
-# Flags of warmfork.h.
-NEW_SESSION = 1 << 0
-PROCESS_GROUP = 1 << 1
-SIGNALS_DEFAULT = 1 << 3
-UMASK = 1 << 5
-NICE = 1 << 6
-DETACHED = 1 << 7
+from . import _native
 
 # What subprocess restores in a child with restore_signals=True: the signals that Python ignores.
 PYTHON_IGNORES = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGXFSZ))
@@ -63,13 +57,13 @@ def flag_bits(flags, restore_signals, umask, start_new_session, process_group):
     if _truth(start_new_session):
         if process_group >= 0:  # the leader of a session cannot go
             raise system_error(errno.EPERM)
-        flags |= NEW_SESSION
+        flags |= _native.NEW_SESSION
     if process_group >= 0:
-        flags |= PROCESS_GROUP
+        flags |= _native.PROCESS_GROUP
     if umask >= 0:
-        flags |= UMASK
+        flags |= _native.UMASK
     if _truth(restore_signals):
-        flags |= SIGNALS_DEFAULT
+        flags |= _native.SIGNALS_DEFAULT
     return flags
 
 

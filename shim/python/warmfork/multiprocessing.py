@@ -117,9 +117,9 @@ class _Popen(popen_fork.Popen):
                 template._handle,
                 [executable, *options, "-c", CHILD, "--multiprocessing-fork", str(data), str(parent),
                  str(tracker)],
-                None, None, None,
-                [number for number in kept for number in (number, number)],
-                0, 0, 0, 0, 0, 0, None, [], _path_unlike(template._search_path), spawned,
+                spawned,
+                descriptors=[number for number in kept for number in (number, number)],
+                python_path=_path_unlike(template._search_path),
             )
             template._warn_after(spawned)
         except BaseException:
@@ -128,9 +128,8 @@ class _Popen(popen_fork.Popen):
             raise
         finally:
             util.close_fds(*childs)
-        self.pid, backend, _, self.reason, _ = spawned[0]
+        self.pid, self.backend, _, self.reason, _ = spawned[0]
         self._child = Child(self.pid)
-        self.backend = "warm" if backend == 2 else "cold"
         warm_context.counts[self.backend] += 1
         self.sentinel = sentinel
         self.finalizer = util.Finalize(self, util.close_fds, (sentinel, own))

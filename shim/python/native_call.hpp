@@ -1,0 +1,45 @@
+// What the functions of the module have in common: how they fail, and how they wait.
+#pragma once
+
+#include <Python.h>
+
+#include "owner/waiting.hpp"
+#include "python_objects.hpp"
+#include "warmfork.h"
+
+namespace warmfork::python {
+
+/// Raises warmfork's error type with (errno, text, stage, stage name, detail).
+inline PyObject* raise(const warmfork_failure& failure) {
+    if (PyErr_Occurred()) return nullptr;  // a signal's handler, which has broken the call off
+    Reference package(PyImport_ImportModule("warmfork._errors"));
+    Reference make(package ? PyObject_GetAttrString(package.get(), "make_error") : nullptr);
+    if (!make) return nullptr;
+    Reference error(PyObject_CallFunction(make.get(), "isisi", failure.error_number, failure.text,
+                                          static_cast<int>(failure.stage),
+                                          warmfork_stage_name(failure.stage), failure.detail));
+    if (error) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.get())), error.get());
+    return nullptr;
+}
+
+/// Lets go of the GIL for a wait, in which handlers of signals run nevertheless: where one raises,
+/// the wait is broken off.
+class Wait {
+  public:
+    Wait()
+        : state_(PyEval_SaveThread()), interruption_([this] {
+              PyEval_RestoreThread(state_);
+              const bool has_raised = PyErr_CheckSignals() != 0;
+              state_ = PyEval_SaveThread();
+              return has_raised;
+          }) {}
+    Wait(const Wait&) = delete;
+    Wait& operator=(const Wait&) = delete;
+    ~Wait() { PyEval_RestoreThread(state_); }
+
+  private:
+    PyThreadState* state_;
+    Interruption interruption_;
+};
+
+}  // namespace warmfork::python
