@@ -5,6 +5,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -58,6 +59,12 @@ int connect_to(const std::string& path, OwnedSocket& ret_socket) {
 
 Failure lost_failure() {
     return {Stage::hand_off, EPIPE, 0, "the service has ended"};
+}
+
+/// Of sending: it is this process that cannot, and not the connection that is lost.
+bool is_refused_here(int error) {
+    constexpr std::array kErrors{E2BIG, EFBIG, EMFILE, ENFILE, ENOMEM, ETOOMANYREFS};
+    return std::find(kErrors.begin(), kErrors.end(), error) != kErrors.end();
 }
 
 Failure hanging_failure() {
@@ -188,6 +195,13 @@ std::uint64_t ServiceConnection::request(ServiceKind kind, std::span<const std::
     while (int error =
                send_service_message(socket_.get(), kind, id, body, descriptors, MSG_DONTWAIT)) {
         Lock lock(mutex_);
+        if (is_refused_here(error)) {
+            const bool is_too_large = error == EFBIG || error == E2BIG;
+            refuse(id, is_too_large ? Stage::record : Stage::descriptors, error,
+                   is_too_large ? "the request is too large for the service"
+                                : "no descriptor is free to send a request to the service");
+            return id;
+        }
         if (error != EAGAIN || is_lost_ || was_interrupted() || !is_answering(since)) {
             answers_.erase(id);
             return 0;
@@ -274,7 +288,8 @@ void ServiceConnection::drain() {
         asked_at_.reset();
         hangs_ = false;
         if (error == EMFILE && message.kind == ServiceKind::leased) {
-            refuse(message.id, "no descriptor is free for the child that the service has given");
+            refuse(message.id, Stage::descriptors, EMFILE,
+                   "no descriptor is free for the child that the service has given");
             continue;  // with its mailbox it ends
         }
         if (error == EMFILE) continue;  // an image: the first lease of it says so
@@ -290,12 +305,18 @@ void ServiceConnection::drain() {
     }
 }
 
-/// Says to whoever waits that what came could not be taken in.
-void ServiceConnection::refuse(std::uint64_t request, const char* text) {
+/// Says to whoever waits what this process could not do for its request.
+void ServiceConnection::refuse(std::uint64_t request, Stage stage, int error_number,
+                               const char* text) {
     const auto answers = answers_.find(request);
-    if (answers != answers_.end())
-        answers->second.push_back(
-            {{}, {}, Refusal{static_cast<std::uint64_t>(Stage::descriptors), EMFILE, 0, text}, {}});
+    if (answers == answers_.end()) return;
+    Failure failure = make_failure(stage, error_number, text);
+    answers->second.push_back(
+        {{},
+         {},
+         Refusal{static_cast<std::uint64_t>(stage), static_cast<std::uint64_t>(error_number), 0,
+                 std::move(failure.text)},
+         {}});
 }
 
 void ServiceConnection::take_in(ServiceMessage& message) {
@@ -345,7 +366,8 @@ void ServiceConnection::take_in(ServiceMessage& message) {
                 lease.image = image->second;
             } else if (leased->image != 0) {
                 tell(ServiceKind::missed, leased->image, {});
-                return refuse(message.id, "no descriptor is free for the image of a child");
+                return refuse(message.id, Stage::descriptors, EMFILE,
+                              "no descriptor is free for the image of a child");
             }
             children_.insert(lease.child);
             Answer answer;
@@ -386,7 +408,12 @@ std::optional<ServiceConnection::Answer> ServiceConnection::take_answer(std::uin
 
 void ServiceConnection::forget(std::uint64_t request) {
     const std::lock_guard lock(mutex_);
-    answers_.erase(request);
+    const auto answers = answers_.find(request);
+    if (answers == answers_.end()) return;
+    // Nobody has taken these children: with their mailboxes they end, and nobody asks how.
+    for (const Answer& answer : answers->second)
+        if (answer.lease) forget_lease(answer.lease->child);
+    answers_.erase(answers);
 }
 
 std::optional<ExitReport> ServiceConnection::exit_of(std::uint64_t child, Deadline deadline) {
@@ -399,6 +426,10 @@ std::optional<ExitReport> ServiceConnection::exit_of(std::uint64_t child, Deadli
 void ServiceConnection::forget_child(std::uint64_t child) {
     if (owner_ != ::getpid()) return;  // in a forked copy the mutex may be held for ever
     const std::lock_guard lock(mutex_);
+    forget_lease(child);
+}
+
+void ServiceConnection::forget_lease(std::uint64_t child) {
     children_.erase(child);
     exits_.erase(child);
 }

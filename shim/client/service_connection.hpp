@@ -57,7 +57,8 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     [[nodiscard]] bool hangs();
 
     /// Sends a request and returns its number, for `answer`, which says why where it is 0. Waits
-    /// for room, seconds at the most.
+    /// for room, seconds at the most. What this process has no descriptor to send, or may not make
+    /// a file of (RLIMIT_FSIZE), is answered by a refusal that says so.
     [[nodiscard]] std::uint64_t request(ServiceKind kind, std::span<const std::byte> body,
                                         std::span<const int> descriptors = {});
     /// Something that has no answer. `id`: what it is about.
@@ -88,7 +89,8 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     // With the mutex held:
     void drain();
     void take_in(ServiceMessage& message);
-    void refuse(std::uint64_t request, const char* text);
+    void refuse(std::uint64_t request, Stage stage, int error_number, const char* text);
+    void forget_lease(std::uint64_t child);
     [[nodiscard]] bool is_answering(Clock::time_point since);
     [[nodiscard]] Failure failure_of_wait() const;
     /// Until `done`, the deadline, the loss of the connection, or an interruption. `is_asked`: or

@@ -332,6 +332,23 @@ Outcome ServiceTemplate::spawn_fixed(const Request& request, Spawned& ret_spawne
                    static_cast<int>(answer.refusal->error_number), 0, answer.refusal->text};
 }
 
+/// A limit of this process's, or the service's, that a cold child does not meet: a reason to be
+/// cold. Who may only run the template's own command has no cold child.
+ColdReason ServiceTemplate::find_limit(const Outcome& failure) {
+    if (!failure || facts_.has_fixed_command) return {};
+    const int error = failure->error_number;
+    const bool is_too_large = failure->stage == Stage::record && (error == E2BIG || error == EFBIG);
+    if (!is_too_large && !is_lack_of_descriptors(*failure)) return {};
+    if (!is_too_large) {
+        // What is leased ahead takes numbers that the cold child, and the wait for it, have to
+        // have.
+        const std::lock_guard lock(mutex_);
+        drop_ahead();
+        wanted_ahead_ = 0;
+    }
+    return {WARMFORK_REASON_LIMITS, failure->text};
+}
+
 Outcome ServiceTemplate::spawn_one(const Request& request, warmfork_backend backend,
                                    Spawned& ret_spawned) {
     ColdReason reason{WARMFORK_REASON_ASKED, "the cold backend was asked for"};
@@ -340,6 +357,7 @@ Outcome ServiceTemplate::spawn_one(const Request& request, warmfork_backend back
         Outcome failure =
             spawn_warm(request, backend == WARMFORK_BACKEND_WARM, reason, ret_spawned);
         if (!failure && !reason) ++handed_off_;
+        if (!reason) reason = find_limit(failure);
         if (!reason) return failure;
         if (backend == WARMFORK_BACKEND_WARM || request.may_not_be_cold())
             return failure ? failure
@@ -381,7 +399,10 @@ Outcome ServiceTemplate::explain(const Request& given, ColdReason& ret_reason) {
         return {};
     }
     std::shared_ptr<ServiceConnection> connection;
-    if (Outcome failure = connect(connection)) return failure;
+    if (Outcome failure = connect(connection)) {
+        ret_reason = find_limit(failure);
+        return ret_reason ? Outcome() : failure;
+    }
     const InterpretedRequest interpreted(given, facts_.is_python, facts_.program);
     const Request& request = interpreted.get();
     if (const Outcome failure = check_size(request)) {
@@ -394,8 +415,9 @@ Outcome ServiceTemplate::explain(const Request& given, ColdReason& ret_reason) {
     // Leased and given back: so the service says what it would say to a spawn.
     Lease lease;
     Outcome failure = this->lease(connection, wanted, false, true, false, lease, ret_reason);
-    if (failure && !ret_reason) return failure;
+    if (!ret_reason) ret_reason = find_limit(failure);
     if (ret_reason) return {};
+    if (failure) return failure;
     connection->forget_child(lease.child);
     if ((ret_reason = find_reason(request, command, *lease.image))) return {};
     ret_reason = find_state_reason(*lease.image, read_owner_state());

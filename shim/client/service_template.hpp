@@ -69,6 +69,7 @@ class ServiceTemplate : public SpawnSource {
                                     Wanted& ret_wanted) const;
     [[nodiscard]] ColdReason find_reason(const Request& request, const PythonCommand& command,
                                          LeasedImage& image);
+    [[nodiscard]] ColdReason find_limit(const Outcome& failure);
     [[nodiscard]] ColdReason find_state_reason(const LeasedImage& image, const OwnerState& now);
     [[nodiscard]] Wanted plain() const;
 

@@ -1,6 +1,7 @@
 // Why a spawn failed, on its way through the shim.
 #pragma once
 
+#include <cerrno>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -18,6 +19,13 @@ struct Failure {
 
 /// Nothing on success.
 using Outcome = std::optional<Failure>;
+
+/// Of this process, or in flight. A cold child takes fewer of them, and none by a socket, where the
+/// kernel counts those of all processes of the user.
+inline bool is_lack_of_descriptors(const Failure& failure) {
+    const int error = failure.error_number;
+    return error == EMFILE || error == ENFILE || error == ETOOMANYREFS;
+}
 
 /// "text: what errno means".
 inline Failure make_failure(Stage stage, int error_number, const std::string& text,

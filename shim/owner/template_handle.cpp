@@ -75,13 +75,6 @@ bool is_in_the_way_of_templates(const Failure& failure) {
            std::find(kErrors.begin(), kErrors.end(), failure.error_number) != kErrors.end();
 }
 
-/// A cold child takes fewer of them, and none by a socket, where the kernel counts those of all
-/// processes of the user.
-bool is_lack_of_descriptors(const Failure& failure) {
-    constexpr std::array kErrors{EMFILE, ENFILE, ETOOMANYREFS};
-    return std::find(kErrors.begin(), kErrors.end(), failure.error_number) != kErrors.end();
-}
-
 }  // namespace
 
 Outcome spawn_without_template(const Request& request, std::uint32_t count, ColdReason reason,

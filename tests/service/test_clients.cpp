@@ -1,0 +1,127 @@
+// What a client of the service keeps, and what becomes of it where it may have little.
+#include <fcntl.h>
+#include <malloc.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "support/catch.hpp"
+#include "support/service.hpp"
+
+using namespace warmfork;
+
+namespace {
+
+/// Spawns a probe with one variable, whose value is `value`, and returns its exit code.
+int spawn_with(Template& table, const char* value) {
+    const std::string variable = std::string("SETTING=") + value;
+    const char* const environment[] = {variable.c_str(), nullptr};
+    ProbeRequest request({"exit", "7"});
+    request.request.environment = environment;
+    return WEXITSTATUS(table.spawn(request.get()).wait());
+}
+
+void set_limit(__rlimit_resource resource, rlim_t most) {
+    const rlimit limit{most, most};
+    if (::setrlimit(resource, &limit) < 0) throw std::runtime_error("setrlimit");
+}
+
+/// How one more child is served: 'w'arm, cold for a 'l'imit, or for 'a'nother reason. '!': it
+/// fails.
+char served(Template& table, const warmfork_request& request, std::string* ret_error = nullptr) {
+    try {
+        Process child = table.spawn(request);
+        if (WEXITSTATUS(child.wait()) != 7) return '!';
+        if (child.reason() == WARMFORK_REASON_NONE) return 'w';
+        return child.reason() == WARMFORK_REASON_LIMITS ? 'l' : 'a';
+    } catch (const Error& error) {
+        if (ret_error) *ret_error = error.what();
+        return '!';
+    }
+}
+
+}  // namespace
+
+TEST_CASE("A client whose spawns differ each time keeps nothing of what it had leased ahead") {
+    // By far less than one of them would take each time.
+    constexpr std::size_t kMostGrowth = 8 * 1024;
+    TestService service;
+    CHECK(as_client(service, [] {
+              Template table = Template::connect("probe", WARMFORK_BACKEND_WARM);
+              const auto spawn_many = [&](int count) {
+                  bool are_well = true;
+                  for (int i = 0; i < count; ++i)
+                      are_well = spawn_with(table, i % 2 == 0 ? "a" : "b") == 7 && are_well;
+                  return are_well;
+              };
+              if (!spawn_many(40)) return 1;
+              const std::size_t before = ::mallinfo2().uordblks;
+              if (!spawn_many(160)) return 1;
+              const std::size_t after = ::mallinfo2().uordblks;
+              return after < before + kMostGrowth ? 0 : 2;
+          }) == 0);
+}
+
+TEST_CASE("A client with few numbers free has cold children, and no error") {
+    TestService service;
+    ClientProcess client(service, [] {
+        set_limit(RLIMIT_NOFILE, 128);
+        Template table = Template::connect("probe", WARMFORK_BACKEND_AUTO);
+        ProbeRequest request({"exit", "7"});
+        // From then on there is a keeper.
+        request.request.backend = WARMFORK_BACKEND_COLD;
+        if (served(table, request.get()) == '!') return 1;
+        request.request.backend = WARMFORK_BACKEND_AUTO;
+        std::string seen, failed;
+        // What is leased ahead takes numbers, and gives them back.
+        for (int i = 0; i < 8; ++i) seen += served(table, request.get());
+        std::vector<Descriptor> taken;
+        while (Descriptor one{::open("/dev/null", O_RDWR | O_CLOEXEC)})
+            taken.push_back(std::move(one));
+        taken.pop_back();  // for the wait
+        for (int i = 0; i < 24; ++i) seen += served(table, request.get(), &failed);
+        for (int free = 1; free <= 24 && !taken.empty(); ++free) {
+            taken.pop_back();
+            for (int i = 0; i < 2; ++i) seen += served(table, request.get(), &failed);
+        }
+        say(seen + failed);
+        return 0;
+    });
+    const std::string seen = client.next_line();
+    CAPTURE(seen);
+    CHECK(seen.find('!') == std::string::npos);
+    CHECK(seen.find('l') != std::string::npos);
+    CHECK(seen.ends_with('w'));
+}
+
+TEST_CASE("A client that may make no large files has cold children for large requests") {
+    TestService service;
+    CHECK(as_client(service, [] {
+              set_limit(RLIMIT_FSIZE, 100u << 10);
+              Template table = Template::connect("probe", WARMFORK_BACKEND_AUTO);
+              const std::string variable = "LARGE=" + std::string(120u << 10, 'x');
+              const char* const environment[] = {variable.c_str(), variable.c_str(), nullptr};
+              ProbeRequest request({"exit", "7"});
+              request.request.environment = environment;
+              if (served(table, request.get()) != 'l') return 1;
+              request.request.environment = environment + 2;
+              return served(table, request.get()) == '!' ? 2 : 0;
+          }) == 0);
+}
+
+TEST_CASE("A service without free numbers makes a client's children cold, and no error") {
+    TestService service;
+    ClientProcess client(service, [] {
+        Template table = Template::connect("probe", WARMFORK_BACKEND_AUTO);
+        ProbeRequest request({"exit", "7"});
+        say("connected");
+        await_cue();
+        say(std::string(1, served(table, request.get())));
+        return 0;
+    });
+    REQUIRE(client.next_line() == "connected");
+    // Fewer than it has: none is free.
+    const rlimit limit{16, 16};
+    REQUIRE(::prlimit(service.pid(), RLIMIT_NOFILE, &limit, nullptr) == 0);
+    client.give_cue();
+    CHECK(client.next_line() == "l");
+}
