@@ -266,7 +266,6 @@ void Service::stop() {
             if (!child.is_detached) signal_pidfd(child.pidfd.get(), SIGKILL);
         return leave_when_empty();
     }
-    ::sd_notify(0, "STOPPING=1");
     log(LOG_INFO, {}, fmt::format("stopping: {} children still run", children_.size()));
     // Its place is free at once: whoever connects finds the next service, and whoever has connected
     // and was not accepted is told to try again.
@@ -274,6 +273,8 @@ void Service::stop() {
     reconnect_.reset();
     if (!listener_.path.empty()) ::unlink(listener_.path.c_str());
     listener_ = {};
+    // Only now: at that word the next one may be started.
+    ::sd_notify(0, "STOPPING=1");
     idle_.reset();
     drain_ = loop_.after(kDrainPeriod, [this] {
         log(LOG_WARNING, {},
