@@ -17,8 +17,9 @@ namespace interprocess = boost::interprocess;
 namespace warmfork {
 namespace {
 
-/// A change takes well under a microsecond, unless its writer is not running: then the processor is
-/// given away each time.
+/// Of a whole board. A change takes well under a microsecond, unless its writer is not running:
+/// then the processor is given away each time, which takes milliseconds on a busy machine. Whoever
+/// made the board may have left each entry in the middle of a change.
 constexpr int kMostTries = 1000;
 
 /// A board is read, never mapped: its owner may cut it short, and access to a mapping would raise
@@ -36,11 +37,12 @@ class BoardFile {
 
     /// A published value as it was at one moment. The fences keep the kernel's reads in the order
     /// of the calls: a word of a change that is newer than the first look at the number shows in
-    /// the second. EAGAIN: it was changed during each of the tries; EPROTO: it is not there.
+    /// the second. EAGAIN: it was changed during each of the tries that were left, and of one at
+    /// least; EPROTO: it is not there.
     template <typename Value>
-    int copy(std::size_t offset, Value& ret_value) const {
+    int copy(std::size_t offset, Value& ret_value) {
         static_assert(offsetof(Published<Value>, value) == sizeof(std::uint64_t));
-        for (int tries = 0; tries < kMostTries; ++tries) {
+        while (true) {
             std::uint64_t before, after;
             if (!read(offset, before)) return EPROTO;
             std::atomic_thread_fence(std::memory_order_acquire);
@@ -50,13 +52,15 @@ class BoardFile {
                 if (!read(offset, after)) return EPROTO;
                 if (before == after) return 0;
             }
+            if (tries_left_ == 0) return EAGAIN;
+            --tries_left_;
             std::this_thread::yield();
         }
-        return EAGAIN;
     }
 
   private:
     int file_;
+    int tries_left_ = kMostTries;
 };
 
 /// BoardIdentity, whose first word is written last: it is read first.
@@ -134,7 +138,7 @@ ClientSnapshot describe(const BoardClient& client) {
             client.cpu_us};
 }
 
-int read_templates(const BoardFile& board, std::uint64_t slots, std::uint64_t now_ns,
+int read_templates(BoardFile& board, std::uint64_t slots, std::uint64_t now_ns,
                    BoardSnapshot& snapshot) {
     for (std::uint64_t slot = 0; slot < std::min<std::uint64_t>(slots, kBoardTemplates); ++slot) {
         BoardTemplate entry;
@@ -151,7 +155,7 @@ int read_templates(const BoardFile& board, std::uint64_t slots, std::uint64_t no
     return 0;
 }
 
-int read_clients(const BoardFile& board, std::uint64_t slots, BoardSnapshot& snapshot) {
+int read_clients(BoardFile& board, std::uint64_t slots, BoardSnapshot& snapshot) {
     for (std::uint64_t slot = 0; slot < std::min<std::uint64_t>(slots, kBoardClients); ++slot) {
         BoardClient client;
         const int error = board.copy(
@@ -167,7 +171,7 @@ int read_clients(const BoardFile& board, std::uint64_t slots, BoardSnapshot& sna
     return 0;
 }
 
-int read_entries(const BoardFile& board, const Identity& identity, BoardSnapshot& snapshot) {
+int read_entries(BoardFile& board, const Identity& identity, BoardSnapshot& snapshot) {
     const std::uint64_t now_ns = nanoseconds_since_boot();
     BoardDaemon daemon;
     if (int error = board.copy(offsetof(BoardLayout, daemon), daemon)) return error;
@@ -206,7 +210,7 @@ int read_board(uid_t uid, std::string_view instance, BoardSnapshot& ret_snapshot
     std::uint64_t size = 0;
     if (int error = open_board(name, uid, interprocess::read_only, object, size)) return error;
     if (size < sizeof(BoardIdentity)) return size ? EPROTO : ENOENT;
-    const BoardFile board(object.get_mapping_handle().handle);
+    BoardFile board(object.get_mapping_handle().handle);
     Identity identity;
     std::uint64_t magic;
     if (!board.read(offsetof(BoardLayout, identity), magic)) return EPROTO;

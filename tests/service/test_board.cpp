@@ -374,6 +374,31 @@ TEST_CASE("A daemon that stopped in the middle of a change holds no reader up") 
     }
 }
 
+TEST_CASE(
+    "A board of which nothing is readable takes no longer to read than one unreadable entry") {
+    const auto processor_time = [] {
+        timespec now{};
+        ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+        return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+    };
+    const auto time_to_read = [&] {
+        const auto began = processor_time();
+        static_cast<void>(snapshot());
+        return processor_time() - began;
+    };
+    Board board = make_board();
+    RawBoard raw;
+    raw.layout().daemon.value.template_slots = kBoardTemplates;
+    raw.layout().daemon.value.client_slots = kBoardClients;
+    raw.layout().templates[0].sequence.fetch_add(1);
+    const auto of_one = time_to_read();
+    for (std::size_t i = 1; i < kBoardTemplates; ++i)
+        raw.layout().templates[i].sequence.fetch_add(1);
+    for (auto& client : raw.layout().clients) client.sequence.fetch_add(1);
+    CHECK(snapshot().unreadable == kBoardTemplates + kBoardClients);
+    CHECK(time_to_read() < 10 * of_one);
+}
+
 TEST_CASE("A board that is cut short again and again while it is read ends no reader") {
     Board board = make_board();
     const TemplateEntry entry = board.template_entry("one");
