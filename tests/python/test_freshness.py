@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import zipfile
 
@@ -388,7 +389,7 @@ class Freshness(TestCase):
         try:
             value, process = self.project.value(template)
         finally:
-            subprocess.run(["umount", os.path.realpath(self.project.path)], check=True)
+            subprocess.run(["umount", "--lazy", os.path.realpath(self.project.path)], check=True)
         self.assertEqual((value, process.reason_code), ("mounted", "stale"))
 
     def test_without_an_inotify_instance_files_are_compared(self):
@@ -480,12 +481,29 @@ class FreshnessOnFuse(Freshness):
         self.beneath, mount = self.folder({}), self.folder({})
         if not shutil.which("bindfs"):
             self.skipTest("bindfs is not installed")
-        done = subprocess.run(["bindfs", self.beneath, mount], capture_output=True)
-        if done.returncode:
-            self.skipTest(f"FUSE cannot be mounted here: {done.stderr.decode()}")
-        unmount = shutil.which("fusermount3") or "fusermount"  # bindfs comes with the one or the other
-        self.addCleanup(subprocess.run, [unmount, "-u", mount], check=True)
+        # It ends with this process, however that ends, and the mount with it.
+        server = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", "bindfs", "-f", "-o", "auto_unmount", self.beneath, mount],
+            stderr=subprocess.PIPE,
+        )
+        self.addCleanup(self.end_server, server, mount)
+        deadline = time.monotonic() + 30
+        while not os.path.ismount(mount) and server.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not os.path.ismount(mount):
+            server.kill()
+            self.skipTest(f"FUSE cannot be mounted here: {server.stderr.read().decode()}")
         return mount
+
+    @staticmethod
+    def end_server(server, mount):
+        """Also where a template that a failed test has left still has files open there."""
+        if os.path.ismount(mount):
+            unmount = shutil.which("fusermount3") or "fusermount"  # bindfs comes with the one or the other
+            subprocess.run([unmount, "-uz", mount])
+        server.terminate()
+        server.wait()
+        server.stderr.close()
 
     def test_what_changes_behind_the_file_system(self):
         module = os.path.join(self.beneath, "releases/one/code/subject.py")
