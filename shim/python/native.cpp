@@ -7,13 +7,15 @@
 #include <array>
 #include <utility>
 
-#include "finalization.hpp"
 #include "link/real_program.hpp"
-#include "observation.hpp"
 #include "owner_spawn.hpp"
 #include "owner_template.hpp"
-#include "python_child.hpp"
-#include "python_objects.hpp"
+#include "python/finalization.hpp"
+#include "python/observation.hpp"
+#include "python/python_objects.hpp"
+#include "python/python_template.hpp"
+#include "python/stand_in_child.hpp"
+#include "python/twister.hpp"
 #include "warmfork.h"
 
 namespace warmfork::python {

@@ -4,7 +4,7 @@
 #include <Python.h>
 
 #include "owner/waiting.hpp"
-#include "python_objects.hpp"
+#include "python/python_objects.hpp"
 #include "warmfork.h"
 
 namespace warmfork::python {

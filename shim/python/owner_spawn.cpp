@@ -14,7 +14,7 @@
 
 #include "native_call.hpp"
 #include "owner_template.hpp"
-#include "python_objects.hpp"
+#include "python/python_objects.hpp"
 #include "warmfork.h"
 
 namespace warmfork::python {

@@ -10,7 +10,7 @@
 
 #include "native_call.hpp"
 #include "owner/benchmark.hpp"
-#include "python_objects.hpp"
+#include "python/python_objects.hpp"
 
 namespace warmfork::python {
 

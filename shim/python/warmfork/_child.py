@@ -1,7 +1,7 @@
 """What a warm child does before user code: everything that a fresh interpreter would have done.
 
 Runs in every child, so it imports nothing then and costs little. C does the rest: see
-python_child.cpp.
+python_host.cpp.
 """
 
 import _frozen_importlib as _bootstrap

@@ -3,7 +3,7 @@
 
 #include <Python.h>
 
-#include "python_objects.hpp"
+#include "python/python_objects.hpp"
 
 namespace warmfork::python {
 

@@ -1,4 +1,4 @@
-#include "image_pages.hpp"
+#include "python/image_pages.hpp"
 
 #include <fcntl.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x03090000
-#include "import_times.hpp"
+#include "python/import_times.hpp"
 
 #include <Python.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include <cstring>
 
 #include "channel/descriptor.hpp"
-#include "python_objects.hpp"
+#include "python/python_objects.hpp"
 
 namespace warmfork::python {
 namespace {

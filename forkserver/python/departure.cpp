@@ -1,6 +1,6 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x03090000
-#include "departure.hpp"
+#include "python/departure.hpp"
 
 #include <dlfcn.h>
 #include <signal.h>
@@ -17,8 +17,8 @@
 #include <utility>
 #include <vector>
 
-#include "frozen_image.hpp"
-#include "python_objects.hpp"
+#include "python/frozen_image.hpp"
+#include "python/python_objects.hpp"
 
 namespace warmfork::python {
 namespace {

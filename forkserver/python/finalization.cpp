@@ -1,6 +1,6 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x03090000
-#include "finalization.hpp"
+#include "python/finalization.hpp"
 
 #include <dlfcn.h>
 #include <unistd.h>
@@ -9,10 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include "departure.hpp"
-#include "frozen_image.hpp"
-#include "image_pages.hpp"
-#include "python_objects.hpp"
+#include "python/departure.hpp"
+#include "python/frozen_image.hpp"
+#include "python/image_pages.hpp"
+#include "python/python_objects.hpp"
 
 namespace warmfork::python {
 namespace {

@@ -1,9 +1,9 @@
-#include "object_layout.hpp"
+#include "python/object_layout.hpp"
 
 #include <algorithm>
 #include <cstring>
 
-#include "python_objects.hpp"
+#include "python/python_objects.hpp"
 
 namespace warmfork::python {
 namespace {

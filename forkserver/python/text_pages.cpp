@@ -1,4 +1,4 @@
-#include "text_pages.hpp"
+#include "python/text_pages.hpp"
 
 #include <dlfcn.h>
 #include <fcntl.h>

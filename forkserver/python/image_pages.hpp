@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "object_layout.hpp"
+#include "python/object_layout.hpp"
 
 namespace warmfork::python {
 

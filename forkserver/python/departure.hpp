@@ -10,7 +10,7 @@
 
 #include <Python.h>
 
-#include "frozen_image.hpp"
+#include "python/frozen_image.hpp"
 
 namespace warmfork::python {
 

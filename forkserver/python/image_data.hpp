@@ -16,9 +16,9 @@
 #include <unordered_set>
 #include <vector>
 
-#include "image_pages.hpp"
-#include "object_layout.hpp"
-#include "python_objects.hpp"
+#include "python/image_pages.hpp"
+#include "python/object_layout.hpp"
+#include "python/python_objects.hpp"
 
 namespace warmfork::python {
 

@@ -1,6 +1,6 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x03090000
-#include "python_program.hpp"
+#include "python/python_program.hpp"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "departure.hpp"
+#include "python/departure.hpp"
 
 namespace warmfork::python {
 namespace {

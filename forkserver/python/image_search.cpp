@@ -1,11 +1,11 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x03090000
-#include "frozen_image.hpp"
+#include "python/frozen_image.hpp"
 
 #include <algorithm>
 #include <cstring>
 
-#include "image_data.hpp"
+#include "python/image_data.hpp"
 
 namespace warmfork::python {
 namespace {

@@ -1,6 +1,6 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x03090000
-#include "observation.hpp"
+#include "python/observation.hpp"
 
 #include <dlfcn.h>
 #include <sys/resource.h>
@@ -10,7 +10,7 @@
 #include <map>
 #include <string>
 
-#include "python_objects.hpp"
+#include "python/python_objects.hpp"
 #include "template/atfork.hpp"
 
 namespace warmfork::python {

@@ -1,6 +1,6 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x03090000
-#include "original_arguments.hpp"
+#include "python/original_arguments.hpp"
 
 #include <dlfcn.h>
 #include <link.h>
@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "python_objects.hpp"
+#include "python/python_objects.hpp"
 
 namespace warmfork::python {
 namespace {
