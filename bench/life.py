@@ -16,6 +16,7 @@ ROWS = (
     ("os-fork", "limit: bare os.fork() of the same image, and _exit"),
     ("cold-pass", "python3 -c pass"),
     ("cold-imports", "the same with the imports"),
+    ("first", "a new template, its first child, and the end of both"),
     ("warm-pass", "template: pass"),
     ("warm-numpy", "a use of numpy"),
     ("warm-file", "an open file is left"),
@@ -32,7 +33,7 @@ ROWS = (
 )
 
 # How many times fewer spawns of it there are.
-_SLOWNESS = {"cold-imports": 10, "cold-at-once": AT_ONCE, "warm-at-once": AT_ONCE}
+_SLOWNESS = {"cold-imports": 10, "first": 10, "cold-at-once": AT_ONCE, "warm-at-once": AT_ONCE}
 _AT_ONCE_ROWS = ("cold-at-once", "warm-at-once")
 _ROWS_WITH_MEMORY = ("os-fork", "cold-pass", "cold-imports")
 
@@ -114,6 +115,7 @@ def ratios(rows):
         ("CPU, warm-pass / os-fork", ratio("cpu_us", "warm-pass", "os-fork"), "2.2"),
         ("CPU, warm-pass / cold-pass", ratio("cpu_us", "warm-pass", "cold-pass"), "0.8"),
         ("wall, warm-pass / cold-pass", ratio("wall_us", "warm-pass", "cold-pass"), "0.5"),
+        ("wall, first / cold-imports", ratio("wall_us", "first", "cold-imports"), "1.1"),
         ("CPU, mp-warmfork / mp-forkserver", ratio("cpu_us", "mp-warmfork", "mp-forkserver"), "0.6"),
         ("wall, mp-warmfork / mp-forkserver", ratio("wall_us", "mp-warmfork", "mp-forkserver"), "0.4"),
     ]

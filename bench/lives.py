@@ -55,6 +55,12 @@ def spawn_and_reap(template, backend, programs):
             raise SystemExit(f"warmfork bench: a child ended with status {status}")
 
 
+def open_and_spawn(preload):
+    """A template, and at once a child that has the same imports."""
+    with warmfork.Template(preload) as template:
+        spawn_and_reap(template, "auto", [f"import {', '.join(preload)}"])
+
+
 def fork_and_reap():
     pid = os.fork()
     if pid == 0:
@@ -85,6 +91,8 @@ def spawner(row, preload):
         text = f"import {', '.join(preload)}" if program == "imports" else "pass"
         programs = [text] * (AT_ONCE if program == "at-once" else 1)
         return lambda: spawn_and_reap(None, "cold", programs)
+    if row == "first":
+        return lambda: open_and_spawn(preload)
     if kind == "warm":
         template = warm_template(preload)
         programs = ["pass"] * AT_ONCE if program == "at-once" else [PROGRAMS[program]]

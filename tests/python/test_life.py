@@ -29,6 +29,27 @@ class Life(TestCase):
             self.assertGreater(private_code(template.pid), 0)
         self.assertEqual(private_code(os.getpid()), 0)
 
+    def test_what_a_preloaded_module_has_for_its_end_comes_at_the_templates(self):
+        """In the order of CPython, and once for the template, which has forked."""
+        module = (
+            "import atexit, os, sys\n"
+            "LOG = os.path.join(os.path.dirname(__file__), 'log')\n"
+            "def say(text):\n"
+            "    with open(LOG, 'a') as log: print(os.getpid(), text, file=log)\n"
+            "class Ending:\n"
+            "    def __del__(self, say=say): say('finalizer')\n"
+            "ending = Ending()\n"
+            "atexit.register(say, 'second'); atexit.register(say, 'first')\n"
+        )
+        folder = self.folder({"ending.py": module})
+        env = {**os.environ, "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
+        with self.template(["ending"], backend="warm", env=env, spares=1) as template:
+            template.run([PYTHON, "-c", "import os; os._exit(0)"], env=env)
+            template.wait_parked(1)
+            pid = template.pid
+        with open(os.path.join(folder, "log")) as log:
+            self.assertEqual(log.read().splitlines(), [f"{pid} {text}" for text in ("first", "second", "finalizer")])
+
     @unittest.skipUnless(importlib.util.find_spec("numpy"), "there is no numpy")
     def test_children_draw_other_numbers_from_numpy_than_their_template_and_each_other(self):
         program = (
