@@ -24,6 +24,7 @@ _warmfork_options() {
         log) echo '--follow --template --help' ;;
         status) echo '--user --json --metrics --help' ;;
         top) echo '--user --help' ;;
+        links) echo '--json --help' ;;
         install-links) echo '--dir --help' ;;
         profile) echo '--python --preload --json --svg --least --help' ;;
         'bench serial') echo '--preload --count --json --unchecked --help' ;;
@@ -44,7 +45,7 @@ _warmfork() {
 
     local command=${words[1]:-} start
     if ((cword == 1)); then
-        COMPREPLY=($(compgen -W 'run explain doctor profile template log status top install-links bench --help --version' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run explain doctor profile template log status top links install-links bench --help --version' -- "$cur"))
         return
     fi
     if [[ $command == run || $command == explain ]]; then

@@ -24,6 +24,7 @@ complete -c warmfork -n __fish_use_subcommand -a template -d "The service's temp
 complete -c warmfork -n __fish_use_subcommand -a log -d 'What the service has logged'
 complete -c warmfork -n __fish_use_subcommand -a status -d 'Show the daemon, once'
 complete -c warmfork -n __fish_use_subcommand -a top -d 'Show the templates, each second'
+complete -c warmfork -n __fish_use_subcommand -a links -d 'The links, and how often they were warm'
 complete -c warmfork -n __fish_use_subcommand -a install-links -d 'Make links in front of commands'
 complete -c warmfork -n __fish_use_subcommand -a bench -d 'Measure spawns'
 
@@ -34,7 +35,7 @@ complete -c warmfork -n '__warmfork_command run explain doctor' -l name -rF -d '
 complete -c warmfork -n '__warmfork_command run' -l in-place-of -r -d 'What to become where it is not warm'
 complete -c warmfork -n '__warmfork_command run' -l backend -x -a 'auto warm cold' -d 'Which way to start'
 complete -c warmfork -n '__warmfork_command run' -l explain -d 'Say which backend served, and why'
-complete -c warmfork -n '__warmfork_command explain doctor profile status' -l json -d 'Print JSON'
+complete -c warmfork -n '__warmfork_command explain doctor profile status links' -l json -d 'Print JSON'
 complete -c warmfork -n '__warmfork_command run explain log' -s t -l template -x -d 'A template of the service'
 complete -c warmfork -n '__warmfork_command log' -s f -l follow -d 'Go on with what comes'
 complete -c warmfork -n '__warmfork_command template; and not __fish_seen_subcommand_from list show start stop reload edit' \

@@ -63,6 +63,10 @@ struct LogOptions {
     std::vector<std::string> rest;  ///< more options of journalctl
 };
 
+struct LinkListOptions {
+    bool json = false;
+};
+
 struct LinkOptions {
     std::string directory;  ///< empty: the user's own
     std::vector<std::string> names;
@@ -108,6 +112,9 @@ int show_log(const LogOptions& options);
 /// Makes links to warmfork-exec, by which commands are found in place of the real ones. 0, or 1 with
 /// a message.
 int install_links(const LinkOptions& options);
+
+/// Prints the links in PATH, what they stand in front of, and how often they were warm. Returns 0.
+int show_links(const LinkListOptions& options);
 
 /// Replaces this process by a Python program; returns only if that fails. `program`: what stands
 /// behind the interpreter; with a slash in front, a file below the directory of the package. Its

@@ -230,6 +230,19 @@ void add_install_links(CLI::App& app, int& ret_status) {
     command->callback([links, &ret_status] { ret_status = install_links(*links); });
 }
 
+void add_links(CLI::App& app, int& ret_status) {
+    const auto list = std::make_shared<LinkListOptions>();
+    CLI::App* command = app.add_subcommand(
+        "links", "Show the links in PATH: in front of what, and how often they were warm");
+    command->add_flag("--json", list->json, "Print JSON");
+    command->footer(
+        "Counted is since the service's directory exists, most often since the login. What was "
+        "cold\n"
+        "before there was a service is not counted.\n"
+        "Exit status: 0.");
+    command->callback([list, &ret_status] { ret_status = show_links(*list); });
+}
+
 constexpr struct {
     std::string_view name;
     void (*add)(CLI::App& app, int& ret_status);
@@ -237,7 +250,8 @@ constexpr struct {
                  {"doctor", add_doctor},   {"bench", add_bench},
                  {"profile", add_profile}, {"template", add_template},
                  {"log", add_log},         {"status", add_status},
-                 {"top", add_top},         {"install-links", add_install_links}};
+                 {"top", add_top},         {"install-links", add_install_links},
+                 {"links", add_links}};
 
 }  // namespace
 

@@ -14,6 +14,8 @@
 #include "cli/inherited.hpp"
 #include "cli/screen.hpp"
 #include "link/execute.hpp"
+#include "link/real_program.hpp"
+#include "link/use_count.hpp"
 #include "owner/template_handle.hpp"
 
 namespace warmfork::cli {
@@ -236,6 +238,7 @@ int become_real(const RunOptions& options, std::string_view reason) {
     if (options.explain) say_how_served("cold", reason);
     const auto arguments = detail::pointers(options.command);
     const char* const program = options.in_place_of.c_str();
+    link::count_use(link::base_name(program), false);
     const int error = link::execute(program, const_cast<char* const*>(arguments.data()), environ);
     return link::report_failure(program, true, error);
 }
@@ -253,6 +256,7 @@ int run_in_place(const RunOptions& options, InheritedDescriptors& inherited) {
         if (signals) signals->give_back();
         return become_real(options, error.what());
     }
+    link::count_use(link::base_name(options.in_place_of.c_str()), true);
     return end_as(wait_and_forward(*child, *signals));
 }
 

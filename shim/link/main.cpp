@@ -17,6 +17,7 @@
 #include "link/execute.hpp"
 #include "link/mark.hpp"
 #include "link/real_program.hpp"
+#include "link/use_count.hpp"
 
 namespace {
 
@@ -87,7 +88,10 @@ int become_real(const char* name, char* const* arguments) {
     int error = 0;
     bool is_first = true;
     while (search.next()) {
-        if (std::exchange(is_first, false)) become_warm(name, search.path(), arguments);
+        if (std::exchange(is_first, false)) {
+            become_warm(name, search.path(), arguments);
+            count_use(name, false);
+        }
         // As execvp goes on: it may have been deleted meanwhile, or its interpreter is missing.
         const int now = execute(search.path(), arguments, environ);
         if (error == 0 || error == ENOENT) {

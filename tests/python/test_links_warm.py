@@ -1,5 +1,6 @@
 """Links in place of commands, with a service: warm where there is a template for the command, else the real one."""
 
+import json
 import os
 import signal
 import socket
@@ -128,6 +129,56 @@ class Warm(WarmTestCase):
         numbers = [str(number) for number in range(24)]
         done = self.run_it("xargs", "-P", "8", "-n", "1", "tool", input="\n".join(numbers))
         self.assertEqual((done.returncode, sorted(done.stdout.split())), (0, sorted(numbers)), done.stderr)
+
+
+class Counted(WarmTestCase):
+    def counts(self):
+        return {link["name"]: (link["warm"], link["cold"]) for link in json.loads(self.cli("links", "--json"))}
+
+    def test_warm_and_cold_are_counted(self):
+        self.script("tool", "pass")
+        self.script("untouched", "pass")
+        self.assertEqual(self.counts(), {"tool": (0, 0), "untouched": (0, 0)})
+        self.start_ready()
+        self.run_it("tool", env={"WARMFORK_BACKEND": "cold"})  # the link itself
+        self.run_it("tool")
+        self.run_it("tool")
+        self.run_it("tool", env={"PYTHONINSPECT": "1"}, stdin=subprocess.DEVNULL)  # refused by what it calls
+        self.assertEqual(self.counts(), {"tool": (2, 2), "untouched": (0, 0)})
+        self.assertRegex(self.cli("links"), rf"tool +2 +2  {self.path('bin/tool')}\n")
+
+    def test_many_at_once_are_all_counted(self):
+        self.script("tool", "#!/bin/sh\n")
+        environment = {"WARMFORK_BACKEND": "cold"}
+        self.run_it("tool", env=environment)
+        self.run_it("xargs", "-P", "8", "-n", "1", "tool", input="\n".join(["x"] * 40), env=environment)
+        self.assertEqual(self.counts()["tool"], (0, 41))
+
+    def test_files_that_are_no_counts_are_left_alone(self):
+        self.script("tool", "print('real')")
+        os.mkdir(self.path("socket.links"))
+        os.symlink(self.write("elsewhere", ""), self.path("socket.links/tool"))
+        self.assertEqual(self.run_it("tool").stdout, "real\n")
+        self.assertEqual(os.path.getsize(self.path("elsewhere")), 0)
+        os.unlink(self.path("socket.links/tool"))
+        for text in ("", "short", "x" * 100):
+            self.write("socket.links/tool", text)
+            self.assertEqual(self.run_it("tool").stdout, "real\n")
+            self.cli("links")
+
+    def test_links_are_shown_as_they_are_found(self):
+        self.script("tool", "pass")
+        self.install("nothing")
+        os.mkdir(self.path("more"))
+        os.symlink(self.path("links/tool"), self.path("more/tool"))
+        self.environment["PATH"] += f":{self.path('more')}:{self.path('gone')}"
+        shown = {link["link"]: (link["command"], link["first"]) for link in json.loads(self.cli("links", "--json"))}
+        real = self.path("bin/tool")
+        self.assertEqual(shown, {self.path("links/tool"): (real, True), self.path("links/nothing"): (None, True),
+                                 self.path("more/tool"): (real, False)})
+        self.environment["PATH"] = "/usr/bin:/bin"
+        self.assertIn("install-links", self.cli("links"))
+        self.assertEqual(self.cli("links", "--json"), "[]\n")
 
 
 class NotWarm(WarmTestCase):
