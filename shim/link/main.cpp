@@ -1,7 +1,8 @@
 // warmfork-exec: what links stand for. Called by a link's name it becomes the real program of this
 // name, further on in PATH; or, where the user's service has a template for it, `warmfork run`,
 // which does the same by a warm child. It is started in front of every such command: a static
-// program that allocates nothing and opens little.
+// program that allocates nothing and opens little. libwarmfork-exec.so calls it by its own name,
+// with the file that is to be executed in front of its arguments.
 #include <alloca.h>
 #include <sys/auxv.h>
 #include <unistd.h>
@@ -104,8 +105,20 @@ int become_real(const char* name, char* const* arguments) {
     return report_failure(error ? failed : name, error != 0, error);
 }
 
+/// What libwarmfork-exec.so calls: arguments[0] is the file of the command, what follows are its
+/// own.
+int become_file(char* const* arguments) {
+    const char* const path = arguments[0];
+    become_warm(base_name(path), path, arguments + 1);
+    count_use(base_name(path), false);
+    return report_failure(path, true, execute(path, arguments + 1, environ));
+}
+
 }  // namespace
 
-int main(int, char** argv) {
-    return become_real(called_name(argv), argv);
+int main(int count, char** argv) {
+    const char* const name = called_name(argv);
+    const bool is_own_name = std::strcmp(name, "warmfork-exec") == 0;
+    if (is_own_name && count > 2 && argv[1][0] == '/') return become_file(argv + 1);
+    return become_real(name, argv);
 }

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -75,7 +76,8 @@ int try_each(const std::vector<const char*>& paths, char* const* arguments,
     // As execvp does: a candidate that may not be executed is the better error than one not there.
     int error = ENOENT;
     for (const char* path : paths) {
-        ::execve(path, arguments, environment);
+        // Past libc, where a preloaded library may have it start something else.
+        ::syscall(SYS_execve, path, arguments, environment);
         if (errno == EACCES)
             error = EACCES;
         else if (errno != ENOENT && errno != ENOTDIR)

@@ -16,7 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.path.join(ROOT, "build-wheel")
 PROGRAMS = ("_command", "_native.abi3.so", "_libexec/warmfork-keeper", "_libexec/libwarmfork-preload.so",
-            "_libexec/warmfork-exec", "_libexec/warmforkd", "bench/parked", "bench/native")
+            "_libexec/warmfork-exec", "_libexec/libwarmfork-exec.so", "_libexec/warmforkd", "bench/parked", "bench/native")
 
 
 def version():

@@ -1,0 +1,88 @@
+"""libwarmfork-exec.so in a program that starts others by their path: they are warm, or what they were."""
+
+import os
+import subprocess
+import unittest
+
+from support import PYTHON
+from test_links_warm import WarmTestCase
+
+SEEN = "import os, sys; print('csv' in sys.modules, os.getppid(), sys.argv, sys.executable)"
+
+# How programs start others, by the name of the way.
+WAYS = {
+    "vfork": "subprocess.run(command)",
+    "fork": "subprocess.run(command, preexec_fn=lambda: None)",
+    "execve": "os.execve(command[0], command, os.environ)",
+    "execv": "os.execv(command[0], command)",
+    "posix_spawn": "os.waitpid(os.posix_spawn(command[0], command, os.environ), 0)",
+    "posix_spawnp": "os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)",
+}
+
+
+class ExecLibrary(WarmTestCase):
+    def setUp(self):
+        super().setUp()
+        self.install("python3")
+        self.library = os.path.join(os.path.dirname(os.readlink(self.path("links/python3"))), "libwarmfork-exec.so")
+        self.environment["PATH"] = "/usr/bin:/bin"
+
+    def start_by(self, way, *command, **more):
+        """By a program that has the library. The children have no LD_PRELOAD, which would be another image's."""
+        program = ("import os, subprocess, sys; command = sys.argv[1:]; del os.environ['LD_PRELOAD']; " + WAYS[way])
+        environment = {**self.environment, "LD_PRELOAD": self.library, **more}
+        return subprocess.run([PYTHON, "-c", program, *command], env=environment,
+                              capture_output=True, text=True, timeout=60)
+
+    def test_an_interpreter_is_warm_by_each_way(self):
+        service = self.start_ready()
+        for way in WAYS:
+            done = self.start_by(way, PYTHON, "-c", SEEN, "a b", "")
+            self.assertEqual(done.stdout, f"True {service.pid} {['-c', 'a b', '']} {PYTHON}\n", (way, done.stderr))
+
+    def test_a_script_is_warm(self):
+        service = self.start_ready()
+        for line in (f"#!{PYTHON}", "#!/usr/bin/env python3"):
+            self.write("bin/tool", f"{line}\n{SEEN}\n")
+            os.chmod(self.path("bin/tool"), 0o755)
+            done = self.start_by("vfork", self.path("bin/tool"), "x")
+            self.assertEqual(done.stdout, f"True {service.pid} {[self.path('bin/tool'), 'x']} {PYTHON}\n", done.stderr)
+
+    def test_without_a_service_it_is_the_same_command(self):
+        for way in WAYS:
+            done = self.start_by(way, PYTHON, "-c", SEEN)
+            self.assertRegex(done.stdout, rf"^False \d+ \['-c'\] {PYTHON}\n$", (way, done.stderr))
+
+    def test_other_programs_and_failures_are_left_alone(self):
+        self.start_ready()
+        self.assertEqual(self.start_by("vfork", "/bin/echo", "x").stdout, "x\n")
+        self.assertIn("FileNotFoundError", self.start_by("vfork", "/none/python3").stderr)
+        self.assertIn("PermissionError", self.start_by("posix_spawn", self.write("python3", "#!/bin/sh\n")).stderr)
+        self.assertIn("FileNotFoundError", self.start_by("execv", "/none/python3").stderr)
+        for text in ("", "#!", "#!/bin/sh", f"#!{PYTHON}"):  # none with an end of its line
+            self.write("bin/odd", text)
+            os.chmod(self.path("bin/odd"), 0o755)
+            done, plain = (self.start_by("vfork", self.path("bin/odd"), **more) for more in ({}, {"LD_PRELOAD": ""}))
+            self.assertEqual((done.stdout, done.returncode), (plain.stdout, plain.returncode), text)
+
+    def test_set_uid_programs_are_left_alone(self):
+        self.start_ready()
+        copy = self.path("bin/python3")
+        subprocess.run(["cp", os.path.realpath(PYTHON), copy], check=True)
+        os.chmod(copy, 0o4755)
+        shown = "print(open('/proc/self/comm').read(), __import__('os').readlink('/proc/self/exe'))"
+        self.assertEqual(self.start_by("vfork", copy, "-c", shown).stdout, f"python3\n {copy}\n")
+        self.assertFalse(os.path.exists(self.path("socket.links/python3")))  # warmfork-exec has not been there
+
+    def test_a_program_of_ours_has_its_cold_children_cold(self):
+        self.start_ready()
+        program = ("import os, sys, warmfork; del os.environ['LD_PRELOAD']; "
+                   "warmfork.Popen([sys.executable, '-c', sys.argv[1]], backend='cold').wait()")
+        done = subprocess.run([PYTHON, "-c", program, "import os; print(os.getppid())"],
+                              env={**self.environment, "LD_PRELOAD": self.library}, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertFalse(os.path.exists(self.path("socket.links/python3")))
+
+
+if __name__ == "__main__":
+    unittest.main()
