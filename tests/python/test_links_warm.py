@@ -100,6 +100,22 @@ class Warm(WarmTestCase):
         with open(self.path("nine")) as file:
             self.assertEqual(file.read(), "nine")
 
+    def test_a_server_answers_over_its_streams(self):
+        """As a client of tool servers has it: the link's path and arguments, and a line for each message."""
+        self.install("python3")
+        server = self.write("server.py", "import json, os, sys\nfor line in sys.stdin:\n"
+                                         "    print(json.dumps({'id': json.loads(line)['id'], 'result': os.getppid()}),"
+                                         " flush=True)\n")
+        service = self.start_ready()
+        with subprocess.Popen([self.path("links/python3"), server], env=self.environment, stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True) as process:
+            for number in range(3):
+                process.stdin.write(json.dumps({"id": number}) + "\n")
+                process.stdin.flush()
+                self.assertEqual(json.loads(process.stdout.readline()), {"id": number, "result": service.pid})
+            process.stdin.close()
+            self.assertEqual(process.wait(60), 0)
+
     def test_it_dies_by_a_signal(self):
         self.script("tool", "import os; os.kill(os.getpid(), 15)")
         self.start_ready()
