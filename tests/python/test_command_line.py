@@ -25,6 +25,10 @@ class Progress(TestCase):
         command = [CLI, "run", "--preload", "json,slow", "--", PYTHON, "-c", "print('done')"]
         with open(theirs, "wb") as error, open(terminal, "rb", buffering=0) as screen:
             process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=error)
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            self.addCleanup(process.stdout.close)
+            error.close()  # only the command holds it now: reading is an error when that has ended
             shown = b""
             while b"preloading 2/2 slow" not in shown:
                 shown += screen.read(100)
