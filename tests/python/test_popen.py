@@ -126,18 +126,26 @@ class Failures(TestCase):
 
         before = signal.signal(signal.SIGUSR1, interrupt)
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        made = []
+
+        class Kept(warmfork.Popen):
+            def __init__(self, *args, **options):
+                made.append(self)
+                super().__init__(*args, **options)
+
         program = "import os, signal; os.kill(os.getppid(), signal.SIGUSR1); input()"
         for options in ({}, {"encoding": "utf-8"}):  # started early or late
             # The signal is there when the spawn returns, or comes soon after.
             with self.assertRaises(KeyboardInterrupt):
-                child = self.warm.popen([PYTHON, "-c", program], stdin=subprocess.PIPE, **options)
-                try:
-                    while True:  # a handler runs between two calls only: pause() could miss it
-                        time.sleep(0.001)
-                finally:
-                    child.kill()
-                    child.wait()
-                    child.stdin.close()
+                Kept([PYTHON, "-c", program], template=self.warm, stdin=subprocess.PIPE, **options)
+                while True:  # a handler runs between two calls only: pause() could miss it
+                    time.sleep(0.001)
+            # Where that was behind the Popen it is complete, and the caller's, as in subprocess.
+            child = made.pop()
+            if getattr(child, "_child_created", False):
+                child.kill()
+                child.wait()
+                child.stdin.close()
 
     def test_a_child_whose_popen_cannot_be_finished_is_ended(self):
         with unittest.mock.patch("subprocess._cleanup", lambda: 1 / 0), self.assertRaises(ZeroDivisionError):

@@ -125,13 +125,11 @@ class Popen(*_subprocess.BASES):
             self._note_cold(_UNKNOWN)
             return
         is_refused = keywords.get("stdout") is subprocess.STDOUT
-        if positional or not template or not keywords.keys() <= _UNFAILING or is_refused or self._is_altered():
-            _subprocess.initialize(self, args, *positional, **keywords)
-            return
-        # The child starts ahead of what subprocess does for this process alone.
-        self._spawn_early(args, **keywords)
+        is_late = positional or not template or not keywords.keys() <= _UNFAILING or is_refused or self._is_altered()
+        if not is_late:  # the child starts ahead of what subprocess does for this process alone
+            self._spawn_early(args, **keywords)
         try:
-            _subprocess.initialize(self, args, **keywords)
+            _subprocess.initialize(self, args, *positional, **keywords)
         except BaseException:  # no memory, Ctrl-C
             self._take_back()
             raise
@@ -167,8 +165,9 @@ class Popen(*_subprocess.BASES):
         """Ends a child whose Popen could not be finished."""
         if self._early_handles:
             self._close_early_handles()
-        end_spawned(self._spawned)
-        self._child_created = False
+        if self._spawned:
+            end_spawned(self._spawned)
+            self._child_created = False
 
     def _get_handles(self, stdin, stdout, stderr):
         handles, self._early_handles = self._early_handles, None
