@@ -16,7 +16,7 @@
 #include "link/execute.hpp"
 #include "link/real_program.hpp"
 #include "link/use_count.hpp"
-#include "owner/template_handle.hpp"
+#include "owner/backend.hpp"
 
 namespace warmfork::cli {
 namespace {

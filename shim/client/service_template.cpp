@@ -7,10 +7,12 @@
 #include "channel/message_socket.hpp"
 #include "channel/stopping_point.hpp"
 #include "client/served_child.hpp"
+#include "owner/backend.hpp"
 #include "owner/cold.hpp"
 #include "owner/hand_off.hpp"
 #include "owner/interpreted_request.hpp"
-#include "owner/template_handle.hpp"
+#include "owner/request_eligibility.hpp"
+#include "owner/spawn_cold.hpp"
 #include "protocol/messages.hpp"
 
 namespace warmfork {

@@ -15,6 +15,7 @@
 #include "owner/benchmark.hpp"
 #include "owner/companions.hpp"
 #include "owner/keeping.hpp"
+#include "owner/spawn_cold.hpp"
 #include "owner/template_handle.hpp"
 #include "owner/twin.hpp"
 #include "template/serve.hpp"

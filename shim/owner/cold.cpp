@@ -1,4 +1,5 @@
 #include "owner/cold.hpp"
+#include "owner/environment.hpp"
 
 #include <signal.h>
 #include <sys/resource.h>
@@ -170,14 +171,6 @@ void end_child(const ProcessIdentity& child) {
     if (!pidfd || reap(pidfd.get(), WNOHANG, nullptr, nullptr) != EAGAIN) return;
     signal_pidfd(pidfd.get(), SIGKILL);
     static_cast<void>(reap(pidfd.get(), 0, nullptr, nullptr));
-}
-
-const char* find_variable(std::span<char* const> environment, const char* name) {
-    const std::size_t size = std::strlen(name);
-    for (const char* variable : environment)
-        if (std::strncmp(variable, name, size) == 0 && variable[size] == '=')
-            return variable + size + 1;
-    return nullptr;
 }
 
 std::vector<std::string> executable_candidates(const std::string& program,

@@ -40,7 +40,4 @@ void end_child(const ProcessIdentity& child);
 [[nodiscard]] std::vector<std::string> executable_candidates(const std::string& program,
                                                              std::span<char* const> environment);
 
-/// The value of a variable in an environment of NAME=VALUE strings; null: not there.
-[[nodiscard]] const char* find_variable(std::span<char* const> environment, const char* name);
-
 }  // namespace warmfork

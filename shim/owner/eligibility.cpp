@@ -12,6 +12,7 @@
 
 #include "link/real_program.hpp"
 #include "owner/cold.hpp"
+#include "owner/environment.hpp"
 
 namespace warmfork {
 namespace {

@@ -1,7 +1,10 @@
 #include "owner/environment.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <map>
 
 namespace warmfork {
@@ -87,6 +90,24 @@ std::string differing_variable(std::span<const std::string> started_with,
     for (const auto& [name, value] : of_child)
         if (!of_image.count(name)) return std::string(name);
     return {};
+}
+
+const char* find_variable(std::span<char* const> environment, const char* name) {
+    const std::size_t size = std::strlen(name);
+    for (const char* variable : environment)
+        if (std::strncmp(variable, name, size) == 0 && variable[size] == '=')
+            return variable + size + 1;
+    return nullptr;
+}
+
+std::vector<char*> variables_of(std::optional<std::vector<std::string>>& environment) {
+    std::vector<char*> variables;
+    if (environment)
+        for (std::string& variable : *environment) variables.push_back(variable.data());
+    else
+        for (char** variable = environ; variable && *variable; ++variable)
+            variables.push_back(*variable);
+    return variables;
 }
 
 }  // namespace warmfork

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -35,5 +36,11 @@ struct ReadVariables {
 /// String by string?
 [[nodiscard]] bool is_same_environment(std::span<const std::string> one,
                                        std::span<char* const> other);
+
+/// The value of a variable in an environment of NAME=VALUE strings; null: not there.
+[[nodiscard]] const char* find_variable(std::span<char* const> environment, const char* name);
+
+/// Pointers into what is given; or, where that is nothing, into this process's own.
+[[nodiscard]] std::vector<char*> variables_of(std::optional<std::vector<std::string>>& environment);
 
 }  // namespace warmfork

@@ -33,4 +33,9 @@ inline Failure make_failure(Stage stage, int error_number, const std::string& te
     return {stage, error_number, detail, text + ": " + std::strerror(error_number)};
 }
 
+/// Was what was waited for not there in time? It may be later.
+[[nodiscard]] inline bool is_not_yet(const Outcome& failure) {
+    return failure && failure->error_number == ETIMEDOUT;
+}
+
 }  // namespace warmfork

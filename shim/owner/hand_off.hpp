@@ -13,20 +13,6 @@
 
 namespace warmfork {
 
-/// What of an image decides whether a request can come from it.
-struct ImageTraits {
-    pid_t pid;
-    std::vector<int> descriptors;   ///< opened by preloading
-    const ModuleFiles& shadowable;  ///< and what depends on the directory: see ImageFacts
-    const std::string& directory;   ///< that it was started in
-};
-
-/// Why a Python request cannot be served from an image that fits it otherwise.
-[[nodiscard]] ColdReason find_image_reason(const Request& request, const PythonCommand& command,
-                                           const ImageTraits& image, ShadowSearch& shadows);
-/// Likewise, for every kind of image.
-[[nodiscard]] ColdReason find_common_reason(const Request& request, const ImageTraits& image);
-
 /// How a child hangs together with who asked for it.
 struct ChildTies {
     Lifetime lifetime;  ///< as the child itself is to see to it

@@ -12,9 +12,12 @@
 
 #include "channel/stopping_point.hpp"
 #include "child/setup.hpp"
+#include "owner/backend.hpp"
 #include "owner/cold.hpp"
 #include "owner/interpreted_request.hpp"
 #include "owner/keeping.hpp"
+#include "owner/request_eligibility.hpp"
+#include "owner/spawn_cold.hpp"
 #include "protocol/layout.hpp"
 
 namespace warmfork {
@@ -76,40 +79,6 @@ bool is_in_the_way_of_templates(const Failure& failure) {
 }
 
 }  // namespace
-
-Outcome spawn_without_template(const Request& request, std::uint32_t count, ColdReason reason,
-                               std::vector<Spawned>& ret_spawned) {
-    RecordContents contents = request.contents();
-    contents.header.owner_pid = ::getpid();
-    if (::gettid() == ::getpid()) contents.header.flags |= kRecordParentDeathSignal;
-    if (contents.header.signals_ignored) contents.header.flags |= kRecordSignalsIgnored;
-    RecordView values;
-    if (int error = view_values(contents, values))
-        return make_failure(Stage::record, error, "the request has a value that is out of range");
-    std::vector<Spawned> spawned;
-    Outcome failure;
-    for (std::uint32_t i = 0; i < count && !failure; ++i) {
-        ColdPlan plan;
-        plan.record = values;
-        plan.arguments = contents.arguments;
-        plan.environment = contents.environment;
-        plan.sources = request.sources();
-        plan.candidates = executable_candidates(request.program(), request.environment());
-        plan.signals_default = request.signals_default();
-        plan.signal_mask =
-            request.has_signal_mask() ? request.contents().header.signal_mask : signal_mask();
-        ColdProcess child;
-        failure = spawn_kept(plan, child);
-        if (!failure)
-            spawned.push_back({child.identity.pid, false, reason, {}, child.identity.mark});
-    }
-    if (failure) {
-        for (const Spawned& child : spawned) end_child(child.identity());
-        return failure;
-    }
-    ret_spawned = std::move(spawned);
-    return {};
-}
 
 TemplateHandle::TemplateHandle(Definition definition)
     : owner_(::getpid()),
@@ -173,19 +142,6 @@ void TemplateHandle::counts(warmfork_counts& ret_counts) const {
         ret_counts.cold_by_reason[reason] = cold_by_reason_[reason];
 }
 
-warmfork_backend choose_backend(warmfork_backend of_request, warmfork_backend of_template) {
-    if (of_request != WARMFORK_BACKEND_DEFAULT) return of_request;
-    return of_template != WARMFORK_BACKEND_DEFAULT ? of_template : default_backend();
-}
-
-warmfork_backend default_backend() {
-    const char* chosen = std::getenv("WARMFORK_BACKEND");
-    for (warmfork_backend backend :
-         {WARMFORK_BACKEND_AUTO, WARMFORK_BACKEND_WARM, WARMFORK_BACKEND_COLD})
-        if (chosen && std::strcmp(chosen, warmfork_backend_name(backend)) == 0) return backend;
-    return WARMFORK_BACKEND_AUTO;
-}
-
 Outcome TemplateHandle::spawn(const Request& request, std::uint32_t count,
                               std::vector<Spawned>& ret_spawned) {
     const warmfork_backend backend = choose_backend(request.backend(), backend_);
@@ -214,25 +170,6 @@ Outcome TemplateHandle::spawn_cold_counted(const Request& request, std::uint32_t
         cold_by_reason_[reason.reason] += count;
     }
     return failure;
-}
-
-ColdReason find_selection(const Request& request, bool is_python, const std::string& program,
-                          PythonCommand& ret_command, Selection& ret_selection) {
-    if (request.has_exec_limits())
-        return {WARMFORK_REASON_LIMITS,
-                "a limit on stack, data or address space only takes effect at exec"};
-    if (ColdReason reason =
-            find_program_reason(is_python, program, request.program(), request.arguments(),
-                                request.environment(), request.directory()))
-        return reason;
-    ret_selection.environment = request.environment();
-    if (!is_python) return {};
-    ret_command = parse_python_command(request.arguments());
-    ret_selection.options = ret_command.options;
-    ret_selection.is_isolated = ret_command.is_isolated();
-    const std::array<int, 3> streams{request.source_of(0), request.source_of(1),
-                                     request.source_of(2)};
-    return find_python_reason(ret_command, request.environment(), streams);
 }
 
 ColdReason TemplateHandle::find_reason(const Request& request, const PythonCommand& command,

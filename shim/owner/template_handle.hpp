@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 
+#include "owner/backend.hpp"
 #include "owner/eligibility.hpp"
 #include "owner/hand_off.hpp"
 #include "owner/images.hpp"
@@ -12,21 +13,6 @@
 #include "owner/spawn_source.hpp"
 
 namespace warmfork {
-
-/// What WARMFORK_BACKEND says; auto where it says nothing.
-[[nodiscard]] warmfork_backend default_backend();
-/// The request's, else the template's, else the default.
-[[nodiscard]] warmfork_backend choose_backend(warmfork_backend of_request,
-                                              warmfork_backend of_template);
-
-/// What the request wants of an image; or why none will do.
-[[nodiscard]] ColdReason find_selection(const Request& request, bool is_python,
-                                        const std::string& program, PythonCommand& ret_command,
-                                        Selection& ret_selection);
-
-/// Serves a request cold, without any template.
-[[nodiscard]] Outcome spawn_without_template(const Request& request, std::uint32_t count,
-                                             ColdReason reason, std::vector<Spawned>& ret_spawned);
 
 class TemplateHandle : public SpawnSource {
   public:

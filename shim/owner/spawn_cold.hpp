@@ -1,0 +1,18 @@
+// A request served cold.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "owner/eligibility.hpp"
+#include "owner/failure.hpp"
+#include "owner/request.hpp"
+#include "owner/spawn_source.hpp"
+
+namespace warmfork {
+
+/// All of them or none, without any template.
+[[nodiscard]] Outcome spawn_without_template(const Request& request, std::uint32_t count,
+                                             ColdReason reason, std::vector<Spawned>& ret_spawned);
+
+}  // namespace warmfork
