@@ -19,7 +19,7 @@ if "t" in getattr(_sys, "abiflags", ""):
 
 _HOMES = {
     "Template": "_owner",
-    "Popen": "_owner",
+    "Popen": "_popen",
     "Error": "_errors",
     "TemplateError": "_errors",
     "get_context": "multiprocessing",

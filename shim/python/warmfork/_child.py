@@ -13,7 +13,8 @@ import runpy
 import signal
 import sys
 import time
-from _io import FileIO
+
+from ._streams import Stream
 
 if sys.version_info >= (3, 13):
     import linecache  # every `python3 -c` has it
@@ -49,60 +50,6 @@ _threading = None
 _is_link_program = None  # of the template; None: there are no links to see
 _preloaded = ()
 _known_codes = {}  # programs for -c that the template has compiled; by their text
-
-
-class _Stream:
-    """A standard stream of the template, put on another file in every child. Keeps nothing of it: what is
-    user code's alone must not be kept alive by us, or it would be finalized later than python3 does it
-    (output written by destructors would be lost)."""
-
-    def __init__(self, name, number, mode):
-        text = getattr(sys, f"__{name}__")
-        self.name = name
-        self.number = number
-        self.mode = mode
-        try:
-            buffer = getattr(text, "buffer", None)
-        except ValueError:
-            buffer = None
-        # A module may have detached it, and goes on with the buffer, over the descriptor of the same number.
-        self.exists = buffer is not None
-        if not self.exists:
-            return
-        self.encoding = text.encoding
-        self.errors = text.errors
-        self.write_through = getattr(text, "write_through", False)
-        # As a module wants it, or None: as a fresh interpreter does. The template's is on a file.
-        usual = number == 2 and not self.write_through
-        self.line_buffering = None if text.line_buffering == usual else text.line_buffering
-        self.is_buffered = hasattr(buffer, "raw")
-
-    def renew(self):
-        """The same objects, which modules may have kept, over a new file, as a fresh interpreter makes
-        it. Nothing is buffered in them: the template flushed, and has not written since."""
-        if not self.exists:
-            return
-        try:
-            raw = FileIO(self.number, self.mode, closefd=False)
-        except OSError:
-            # As python3 does where the descriptor is closed.
-            setattr(sys, self.name, None)
-            setattr(sys, f"__{self.name}__", None)
-            return
-        text = getattr(sys, f"__{self.name}__")
-        buffer = text.buffer
-        is_terminal = raw.isatty()
-        raw.name = f"<{self.name}>"
-        if self.is_buffered:
-            buffer.__init__(raw, max(raw._blksize, 1))
-        else:
-            buffer = raw
-        line_buffering = self.line_buffering
-        if line_buffering is None:
-            line_buffering = not self.write_through and (self.number == 2 or is_terminal)
-        text.__init__(
-            buffer, self.encoding, self.errors, "\n", line_buffering, self.write_through
-        )
 
 
 def _renew_streams(pipes):
@@ -153,9 +100,9 @@ def remember_image(
     _path_added, _path_removed = path_changes
     _image_ignored = sum(1 << (number - 1) for number in ignored)
     _streams = (
-        _Stream("stdin", 0, "rb"),
-        _Stream("stdout", 1, "wb"),
-        _Stream("stderr", 2, "wb"),
+        Stream("stdin", 0, "rb"),
+        Stream("stdout", 1, "wb"),
+        Stream("stderr", 2, "wb"),
     )
     _generators = generators
     _multiprocessing = sys.modules.get("multiprocessing.process")

@@ -18,6 +18,15 @@ _INT_MAX = 2**31 - 1
 _truth = bool if sys.version_info >= (3, 12) else operator.index
 
 
+def backend_number(backend):
+    if backend is None:
+        return 0
+    try:
+        return _native.BACKENDS[backend]
+    except KeyError:
+        raise ValueError(f"backend must be one of {', '.join(_native.BACKENDS)}, not {backend!r}") from None
+
+
 def system_error(number, path=None):
     """As subprocess raises it: with the system's text. path: what it is about."""
     return OSError(number, os.strerror(number), path)

@@ -11,61 +11,16 @@ import sys
 import time
 import types
 
+from ._description import MissedModules, ReadVariables, changes_of_path, describe, kept_directories
 from ._findings import Findings, leave_to_children
 from ._generators import Generators
-from ._kept import Moment, attributes_of
+from ._kept import Moment
 from ._observer import Observer
-from . import _ends, _lazy
+from . import _child, _ends, _lazy, _native
 from ._errors import Unsuitable
 
 # In front of the modules: what becomes of those that cannot be imported.
 _ON_ERROR = "on_error="
-
-
-class _ReadVariables:
-    """Notes which variables are read from os.environ, and is taken out of the way again."""
-
-    def __init__(self):
-        self.names = set()
-        self.all = False
-        environ_type = self._type = type(os.environ)
-        recorder = self
-
-        class Recorder(environ_type):
-            def __getitem__(self, key):
-                try:
-                    recorder.names.add(self.encodekey(key))
-                except TypeError:
-                    pass  # of a wrong type: it is told so below
-                return environ_type.__getitem__(self, key)
-
-            # What was there before is gone for who writes.
-            def __setitem__(self, key, value):
-                environ_type.__setitem__(self, key, value)
-                recorder.names.add(self.encodekey(key))
-
-            def __delitem__(self, key):
-                recorder.names.add(self.encodekey(key))
-                environ_type.__delitem__(self, key)
-
-            def __iter__(self):
-                recorder.all = True
-                return environ_type.__iter__(self)
-
-            def __len__(self):
-                recorder.all = True
-                return environ_type.__len__(self)
-
-            def __repr__(self):
-                recorder.all = True
-                return environ_type.__repr__(self)
-
-        for environ in (os.environ, os.environb):
-            environ.__class__ = Recorder
-
-    def stop(self):
-        for environ in (os.environ, os.environb):
-            environ.__class__ = self._type
 
 
 def _output_at_start():
@@ -190,8 +145,8 @@ def _report_learned(learned):
 
 # What no child has a use for.
 _OF_THE_TEMPLATE = (
-    "_template", "_child", "_ends", "_learning", "_lazy", "_listings", "_observer", "_kept", "_findings",
-    "_generators",
+    "_template", "_child", "_description", "_ends", "_learning", "_lazy", "_listings", "_observer", "_kept", "_findings",
+    "_generators", "_streams",
 )
 
 
@@ -209,99 +164,12 @@ def _leave_no_trace(package, names):
         del sys.modules[name]
 
 
-class _MissedModules:
-    """The last of the finders: notes what none of the others has found."""
-
-    def __init__(self):
-        self.names = set()
-
-    def find_spec(self, name, path=None, target=None):
-        self.names.add(name)
-        return None
-
-
-def _sources_of(attributes):
-    """The file, and the cache, that a module comes from."""
-    archive = getattr(attributes.get("__loader__"), "archive", None)
-    file = archive if isinstance(archive, str) else attributes.get("__file__")
-    cache = attributes.get("__cached__") or getattr(attributes.get("__spec__"), "cached", None)  # from 3.15 on
-    # Some modules name a file that never was.
-    has_file = isinstance(file, str) and os.path.exists(file)
-    return os.path.abspath(file) if has_file else "", os.path.abspath(cache) if isinstance(cache, str) else ""
-
-
-def _describe(start, path, missed, described=()):
-    """Of what is imported: its files, where it was looked for, and which modules a file beside a script
-    would come before. start: the modules that every interpreter has from the beginning. missed: names that
-    were looked for and not found; a file that is new might be. described: modules that need not be."""
-    sources, caches, places, shadowable = set(), set(), {}, set()
-    looked_for = {name: {} for name in (*missed, "sitecustomize", "usercustomize")}
-    looked_for.update(
-        (name, attributes_of(module)) for name, module in list(sys.modules.items()) if name not in described
-    )
-    for name, attributes in looked_for.items():
-        origin = getattr(attributes.get("__spec__"), "origin", None)
-        if name == "__main__" or origin in ("built-in", "frozen"):
-            continue
-        file, cache = _sources_of(attributes)
-        sources.add(file)
-        caches.add(cache)
-        parent, _, leaf = name.rpartition(".")
-        is_at_start = name in start or name in ("sitecustomize", "usercustomize")
-        if not parent and not is_at_start and _lies_where_its_name_says(name, file):
-            shadowable.add(f"{name}={file}")
-        try:
-            entries = list(attributes_of(sys.modules.get(parent)).get("__path__", ())) if parent else path
-        except TypeError:
-            continue  # a module that only looks like a package
-        for entry in entries:
-            if isinstance(entry, str):
-                places.setdefault(os.path.abspath(entry), set()).add(leaf)
-    return (
-        [os.fsencode(file) for file in sources if file],
-        [os.fsencode(cache) for cache in caches if cache],
-        [(os.fsencode(place), [os.fsencode(name) for name in names]) for place, names in places.items()],
-        [os.fsencode(name) for name in shadowable],
-    )
-
-
-def _kept_directories(findings):
-    """Where the modules are whose children have something else in another directory: see ImageFacts."""
-    return [os.fsencode(f".{name}={os.getcwd()}") for name in findings.in_directory]
-
-
-def _lies_where_its_name_says(name, file):
-    """Else a finder of somebody's own has found it, which no file on the search path comes before: distutils
-    from within setuptools."""
-    folder, base = os.path.split(file or "")
-    stem = base.partition(".")[0]
-    return not file or name == (os.path.basename(folder) if stem == "__init__" else stem)
-
-
 def _started_with(environment):
     """Without what the owner put in for the template."""
     environment.pop(b"WARMFORK_CHANNEL", None)
     environment.pop(b"WARMFORK_LAUNCHED_BY", None)
     preloaded = environment.pop(b"LD_PRELOAD", b"").partition(b":")[2]
     return {**environment, b"LD_PRELOAD": preloaded} if preloaded else environment
-
-
-def _changes_of_path(before, after):
-    """What preloading has added to sys.path, as pairs of an entry and the one that it came behind, and what it
-    has removed. None: at the beginning; "": behind the program's own entry; ...: at the end."""
-
-    def behind(entry, entries):
-        return [*zip((entry, *entries), entries)]
-
-    for start in range(len(after) - len(before) + 1):
-        end = start + len(before)
-        if after[start:end] == before:
-            return behind(None, after[:start]) + behind(..., after[end:]), []
-    added = [
-        ("" if entry == before[0] else entry, new)
-        for entry, new in behind(None, after) if new not in before
-    ]
-    return added, [entry for entry in before if entry not in after]
 
 
 class _ThreadState:
@@ -379,6 +247,14 @@ class _Image:
         self.first_builtins = None
         self.generators = None
 
+    def take_path(self):
+        """What preloading has made of sys.path, which is the interpreter's own again."""
+        self.whole_path = sys.path[:]
+        sys.path[:] = self.own_path
+        for entry in self.search_path:
+            if entry not in self.own_path:
+                sys.path_importer_cache.pop(entry, None)
+
     def path_for(self, search_path):
         """sys.path before the first import, and now, with these search directories in front."""
         before = search_path + [entry for entry in self.own_path if entry not in search_path]
@@ -402,18 +278,42 @@ def _forget_listings():
 
 def _seed_again(generators):
     """In a layer, so that the random bytes that are drawn for it are known. generators: of what it lies on."""
-    from . import _child
-
     _child.seed_anew(generators)
     random = sys.modules.get("random")
     if random is not None and not generators.restored:
         random._inst.seed()  # by itself it has done so when this process was forked
 
 
+def _begin(base):
+    """A new image, on top of base or None; what the interpreter was started with; and what is in the way already."""
+    image = _Image()
+    if base is None:
+        image.first_builtins = _ends.first_builtins()
+        obstacle = "the interpreter writes something whenever it starts" if _output_at_start() else ""
+        return image, _started_with(_native.start_environment()), obstacle
+    image.ignored, image.own_path, image.first_builtins = base.ignored, base.own_path, base.first_builtins
+    _forget_listings()
+    _seed_again(base.generators)
+    return image, _native.start_environment(), ""
+
+
+def _freeze(image, base, is_called_last):
+    """All that there is. Returns what the main thread has of its own."""
+    _flush()
+    if base is image:
+        gc.unfreeze()  # what modules may have frozen
+    gc.collect()
+    thread_state = _ThreadState(base.locals)
+    image.locals = [local for local, _ in thread_state.locals]
+    _native.freeze_image(
+        **_ends.kinds(), of_python=_Image, first_builtins=base.first_builtins,
+        namespaces=[globals(), vars(_child), vars(sys.modules["__main__"])], is_last=is_called_last,
+    )
+    return thread_state
+
+
 def main(start):
     """Does not return; nor do this frame's variables go, which are kept to what none can miss."""
-    from . import _native
-
     _native.serve(_preload(start))
 
 
@@ -421,8 +321,6 @@ def _preload(start):
     """Makes the image; returns what _native.serve wants. sys.argv: -c, the package's directory, the two hooks,
     "learn=PROGRAM" or "", the number of search directories, these, the modules. start: the names in sys.modules when this
     began."""
-    from . import _child, _native
-
     _native.announce()
     os.environ.pop("WARMFORK_LAUNCHED_BY", None)
     base = _native.extended_image()
@@ -434,24 +332,13 @@ def _preload(start):
     refusals = _Refusals(names.pop(0)[len(_ON_ERROR):] if names and names[0].startswith(_ON_ERROR) else "")
     del sys.argv[1:]  # not for the modules
     sys.path.remove(package)
-    obstacle, start_environment = "", _native.start_environment()
-    if base is None:
-        base = image = _Image()
-        image.first_builtins = _ends.first_builtins()
-        described = ()
-        start_environment = _started_with(start_environment)
-        if _output_at_start():
-            obstacle = "the interpreter writes something whenever it starts"
-    else:
-        image, described = _Image(), start
-        image.ignored, image.own_path, image.first_builtins = base.ignored, base.own_path, base.first_builtins
-        _forget_listings()
-        _seed_again(base.generators)
+    image, start_environment, obstacle = _begin(base)
+    base, described = base or image, start if base else ()
     path_at_start, sys.path[:] = base.path_for(path)
     image.names, image.search_path = (*base.names, *names), path
     program, *allowed = learns.partition("=")[2].split("\n")
     folder = _learning_folder(program, image.names, allowed) if learns else ""
-    variables, missed = _ReadVariables(), _MissedModules()
+    variables, missed = ReadVariables(), MissedModules()
     began, began_monotonic = time.time_ns(), time.monotonic()
     observer = Observer(_flush)
     sys.meta_path.append(missed)
@@ -464,17 +351,13 @@ def _preload(start):
     observer.stop()
     draws = _native.drawn()
     moment = Moment(began, observer.seen)
-    generators = Generators(base.generators.found if base.generators else (), draws, moment)
-    image.generators = generators
+    image.generators = generators = Generators(base.generators.found if base.generators else (), draws, moment)
     findings = Findings(observer, draws, generators.found, began_monotonic, moment.doubts)
     _leave_no_trace(package, image.names)
-    description = _describe(start, sys.path, missed.names, described)
-    path_changes = _changes_of_path(path_at_start, sys.path)
-    image.times, image.whole_path = times[:], sys.path[:]
-    sys.path[:] = image.own_path
-    for entry in path:
-        if entry not in image.own_path:
-            sys.path_importer_cache.pop(entry, None)
+    description = describe(start, sys.path, missed.names, described)
+    path_changes = changes_of_path(path_at_start, sys.path)
+    image.times = times[:]
+    image.take_path()
     _child.remember_image(
         image.names, start_environment, _native.current_environment(), in_child,
         image.ignored & _ignored_signals(), path_changes, generators,
@@ -482,22 +365,12 @@ def _preload(start):
     _child.leave_numpy_to(_native.keep_twister)
     _child.see_links_by(_native.is_link_program)
     obstacle = obstacle or _onlooker()
-    _flush()
-    if base is image:
-        gc.unfreeze()  # what modules may have frozen
-    gc.collect()
-    thread_state = _ThreadState(base.locals)
-    image.locals = [local for local, _ in thread_state.locals]
-    namespaces = [globals(), vars(_child), vars(sys.modules["__main__"])]
-    _native.freeze_image(
-        **_ends.kinds(), of_python=_Image, first_builtins=base.first_builtins, namespaces=namespaces,
-        is_last=is_called_last,
-    )
+    thread_state = _freeze(image, base, is_called_last)
     return [
         _child,
         before_fork,
         _report(times, refusals.failed, learned, findings),
-        (list(variables.names), variables.all, *description[:-1], description[-1] + _kept_directories(findings)),
+        (list(variables.names), variables.all, *description[:-1], description[-1] + kept_directories(findings)),
         os.fsencode(learned.log) if learned else b"",
         obstacle,
         [(os.fsencode(name), text.encode(errors="replace")) for name, text in findings.found],

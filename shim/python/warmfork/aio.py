@@ -12,7 +12,7 @@ import os
 from asyncio import base_subprocess
 from asyncio.subprocess import Process, SubprocessStreamProtocol
 
-from ._owner import Popen
+from ._popen import Popen
 
 __all__ = ["create_subprocess_exec"]
 

@@ -24,7 +24,8 @@ from multiprocessing import connection, context, popen_fork, process, reduction,
 
 from . import _green, _main_module, _native
 from ._children import Child
-from ._owner import Template, end_spawned, search_path
+from ._owner import Template, path_unlike, search_path
+from ._popen import end_spawned
 
 __all__ = ["get_context", "install", "set_preload", "WarmforkContext", "WarmforkProcess"]
 
@@ -119,7 +120,7 @@ class _Popen(popen_fork.Popen):
                  str(tracker)],
                 spawned,
                 descriptors=[number for number in kept for number in (number, number)],
-                python_path=_path_unlike(template._search_path),
+                python_path=path_unlike(template._search_path),
             )
             template._warn_after(spawned)
         except BaseException:
@@ -212,12 +213,6 @@ def _prepare_like(data, name):
     preparation["name"] = name
     _main_module.take(preparation)
     return preparation
-
-
-def _path_unlike(templates):
-    """sys.path, which a child takes over; None: it is the one by which the template has found its modules."""
-    path = search_path()
-    return None if path == templates else path
 
 
 def _tracker():

@@ -14,7 +14,7 @@ from functools import partial
 
 import trio
 
-from ._owner import Popen
+from ._popen import Popen
 
 __all__ = ["open_process", "run_process"]
 

@@ -1,0 +1,139 @@
+"""What an image is made from: variables, files, where they were looked for, and what that did to the search path."""
+
+import os
+import sys
+
+from ._kept import attributes_of
+
+
+class ReadVariables:
+    """Notes which variables are read from os.environ, and is taken out of the way again."""
+
+    def __init__(self):
+        self.names = set()
+        self.all = False
+        environ_type = self._type = type(os.environ)
+        recorder = self
+
+        class Recorder(environ_type):
+            def __getitem__(self, key):
+                try:
+                    recorder.names.add(self.encodekey(key))
+                except TypeError:
+                    pass  # of a wrong type: it is told so below
+                return environ_type.__getitem__(self, key)
+
+            # What was there before is gone for who writes.
+            def __setitem__(self, key, value):
+                environ_type.__setitem__(self, key, value)
+                recorder.names.add(self.encodekey(key))
+
+            def __delitem__(self, key):
+                recorder.names.add(self.encodekey(key))
+                environ_type.__delitem__(self, key)
+
+            def __iter__(self):
+                recorder.all = True
+                return environ_type.__iter__(self)
+
+            def __len__(self):
+                recorder.all = True
+                return environ_type.__len__(self)
+
+            def __repr__(self):
+                recorder.all = True
+                return environ_type.__repr__(self)
+
+        for environ in (os.environ, os.environb):
+            environ.__class__ = Recorder
+
+    def stop(self):
+        for environ in (os.environ, os.environb):
+            environ.__class__ = self._type
+
+
+class MissedModules:
+    """The last of the finders: notes what none of the others has found."""
+
+    def __init__(self):
+        self.names = set()
+
+    def find_spec(self, name, path=None, target=None):
+        self.names.add(name)
+        return None
+
+
+def _sources_of(attributes):
+    """The file, and the cache, that a module comes from."""
+    archive = getattr(attributes.get("__loader__"), "archive", None)
+    file = archive if isinstance(archive, str) else attributes.get("__file__")
+    cache = attributes.get("__cached__") or getattr(attributes.get("__spec__"), "cached", None)  # from 3.15 on
+    # Some modules name a file that never was.
+    has_file = isinstance(file, str) and os.path.exists(file)
+    return os.path.abspath(file) if has_file else "", os.path.abspath(cache) if isinstance(cache, str) else ""
+
+
+def _lies_where_its_name_says(name, file):
+    """Else a finder of somebody's own has found it, which no file on the search path comes before: distutils
+    from within setuptools."""
+    folder, base = os.path.split(file or "")
+    stem = base.partition(".")[0]
+    return not file or name == (os.path.basename(folder) if stem == "__init__" else stem)
+
+
+def describe(start, path, missed, described=()):
+    """Of what is imported: its files, where it was looked for, and which modules a file beside a script
+    would come before. start: the modules that every interpreter has from the beginning. missed: names that
+    were looked for and not found; a file that is new might be. described: modules that need not be."""
+    sources, caches, places, shadowable = set(), set(), {}, set()
+    looked_for = {name: {} for name in (*missed, "sitecustomize", "usercustomize")}
+    looked_for.update(
+        (name, attributes_of(module)) for name, module in list(sys.modules.items()) if name not in described
+    )
+    for name, attributes in looked_for.items():
+        origin = getattr(attributes.get("__spec__"), "origin", None)
+        if name == "__main__" or origin in ("built-in", "frozen"):
+            continue
+        file, cache = _sources_of(attributes)
+        sources.add(file)
+        caches.add(cache)
+        parent, _, leaf = name.rpartition(".")
+        is_at_start = name in start or name in ("sitecustomize", "usercustomize")
+        if not parent and not is_at_start and _lies_where_its_name_says(name, file):
+            shadowable.add(f"{name}={file}")
+        try:
+            entries = list(attributes_of(sys.modules.get(parent)).get("__path__", ())) if parent else path
+        except TypeError:
+            continue  # a module that only looks like a package
+        for entry in entries:
+            if isinstance(entry, str):
+                places.setdefault(os.path.abspath(entry), set()).add(leaf)
+    return (
+        [os.fsencode(file) for file in sources if file],
+        [os.fsencode(cache) for cache in caches if cache],
+        [(os.fsencode(place), [os.fsencode(name) for name in names]) for place, names in places.items()],
+        [os.fsencode(name) for name in shadowable],
+    )
+
+
+def kept_directories(findings):
+    """Where the modules are whose children have something else in another directory: see ImageFacts."""
+    return [os.fsencode(f".{name}={os.getcwd()}") for name in findings.in_directory]
+
+
+def changes_of_path(before, after):
+    """What preloading has added to sys.path, as pairs of an entry and the one that it came behind, and what it
+    has removed. None: at the beginning; "": behind the program's own entry; ...: at the end."""
+
+    def behind(entry, entries):
+        return [*zip((entry, *entries), entries)]
+
+    for start in range(len(after) - len(before) + 1):
+        end = start + len(before)
+        if after[start:end] == before:
+            return behind(None, after[:start]) + behind(..., after[end:]), []
+    added = [
+        ("" if entry == before[0] else entry, new)
+        for entry, new in behind(None, after) if new not in before
+    ]
+    return added, [entry for entry in before if entry not in after]
