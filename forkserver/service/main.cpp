@@ -111,6 +111,48 @@ int serve(Service::Options options, const std::string& socket, bool is_backgroun
     return loop.run();
 }
 
+struct Arguments {
+    std::vector<std::string> directories;
+    std::string socket;
+    double idle_exit = -1;  ///< seconds; negative: as configured
+    Service::Options options;
+    bool is_verbose = false, is_background = false, is_releasing = false;
+};
+
+void define(CLI::App& app, Arguments& arguments) {
+    app.add_option(
+           "--config", arguments.directories,
+           "Directory of the configuration, instead of the default ones; may be given again, "
+           "the most specific last")
+        ->type_name("DIRECTORY")
+        ->allow_extra_args(false);
+    app.add_option("--socket", arguments.socket,
+                   "Where to listen, unless systemd passes a socket on (default: "
+                   "$XDG_RUNTIME_DIR/warmfork/socket)")
+        ->type_name("FILE");
+    app.add_option("--instance", arguments.options.instance,
+                   "Name of this service among those of its user, for `warmfork status NAME`")
+        ->type_name("NAME");
+    app.add_option("--idle-exit", arguments.idle_exit,
+                   "Exit when nobody has needed it for so long; 0: never (default: as configured)")
+        ->type_name("SECONDS");
+    app.add_flag(
+        "--background", arguments.is_background,
+        "Return when it listens, and go on in the background, which is how clients start it");
+    app.add_flag(
+        "--delegated-cgroup", arguments.options.has_delegated_cgroup,
+        "Its cgroup was delegated to it (Delegate=yes of the unit): each client's children "
+        "get one of their own below it");
+    app.add_flag("--release-cgroup", arguments.is_releasing,
+                 "For ExecStopPost= of the unit: let systemd start the next one where children of "
+                 "this one still run");
+    app.add_flag("--verbose", arguments.is_verbose, "Log more");
+    app.footer(
+        "Signals: SIGHUP reads the configuration anew and upgrades in place: no client notices.\n"
+        "SIGTERM and SIGINT stop: children may end by themselves for ten seconds.\n"
+        "Exit status: 0, 1 with a message, 3 if another one serves already.");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -120,43 +162,11 @@ int main(int argc, char** argv) {
         "activation or by the first client.",
         "warmforkd");
     app.set_version_flag("--version", WARMFORK_VERSION);
-    std::vector<std::string> directories;
-    std::string socket;
-    double idle_exit = -1;
-    Service::Options options;
-    bool is_verbose = false, is_background = false, is_releasing = false;
-    app.add_option(
-           "--config", directories,
-           "Directory of the configuration, instead of the default ones; may be given again, "
-           "the most specific last")
-        ->type_name("DIRECTORY")
-        ->allow_extra_args(false);
-    app.add_option("--socket", socket,
-                   "Where to listen, unless systemd passes a socket on (default: "
-                   "$XDG_RUNTIME_DIR/warmfork/socket)")
-        ->type_name("FILE");
-    app.add_option("--instance", options.instance,
-                   "Name of this service among those of its user, for `warmfork status NAME`")
-        ->type_name("NAME");
-    app.add_option("--idle-exit", idle_exit,
-                   "Exit when nobody has needed it for so long; 0: never (default: as configured)")
-        ->type_name("SECONDS");
-    app.add_flag(
-        "--background", is_background,
-        "Return when it listens, and go on in the background, which is how clients start it");
-    app.add_flag(
-        "--delegated-cgroup", options.has_delegated_cgroup,
-        "Its cgroup was delegated to it (Delegate=yes of the unit): each client's children "
-        "get one of their own below it");
-    app.add_flag("--release-cgroup", is_releasing,
-                 "For ExecStopPost= of the unit: let systemd start the next one where children of "
-                 "this one still run");
-    app.add_flag("--verbose", is_verbose, "Log more");
-    app.footer(
-        "Signals: SIGHUP reads the configuration anew and upgrades in place: no client notices.\n"
-        "SIGTERM and SIGINT stop: children may end by themselves for ten seconds.\n"
-        "Exit status: 0, 1 with a message, 3 if another one serves already.");
+    Arguments arguments;
+    define(app, arguments);
     CLI11_PARSE(app, argc, argv);
+    auto& [directories, socket, idle_exit, options, is_verbose, is_background, is_releasing] =
+        arguments;
 
     if (is_releasing) {
         Cgroups::release();

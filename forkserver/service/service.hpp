@@ -200,6 +200,11 @@ class Service {
     void exec_again();
     [[nodiscard]] std::vector<std::byte> hand_over(std::vector<int>& ret_descriptors);
     void take_over(std::span<const std::byte> left);
+    void read_clients(FieldReader& reader);
+    void read_children(FieldReader& reader);
+    void read_templates(FieldReader& reader);
+    void watch_taken_over();
+    void part_with_orphans();
     [[nodiscard]] std::uint64_t image_id(const TemplateProcess& process) const {
         return generation_ << 32 | process.serial();
     }

@@ -157,4 +157,13 @@ void Service::end_children(std::uint64_t client, int signal) {
         loop_.after(kGracePeriodOfChildren, [this, client] { end_children(client, SIGKILL); });
 }
 
+/// `change`: 1 or -1. It is its user's until it has ended, also when its client has gone.
+void Service::count_child(const ServedChild& child, int change) {
+    const auto client = clients_.find(child.client);
+    if (client != clients_.end())
+        client->second.client.usage.children += static_cast<std::uint64_t>(change);
+    for (Usage* usage : {&users_[child.user], &all_})
+        usage->children += static_cast<std::uint64_t>(change);
+}
+
 }  // namespace warmfork::service

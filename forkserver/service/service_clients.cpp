@@ -360,15 +360,6 @@ void Service::count_answered(Client& client, std::uint64_t children, std::uint64
     }
 }
 
-/// `change`: 1 or -1. It is its user's until it has ended, also when its client has gone.
-void Service::count_child(const ServedChild& child, int change) {
-    const auto client = clients_.find(child.client);
-    if (client != clients_.end())
-        client->second.client.usage.children += static_cast<std::uint64_t>(change);
-    for (Usage* usage : {&users_[child.user], &all_})
-        usage->children += static_cast<std::uint64_t>(change);
-}
-
 void Service::lease(Client& client, const ServiceMessage& message) {
     stopping_point("daemon.lease-asked");
     std::optional<LeaseRequest> wanted = read_lease_request(message.body);

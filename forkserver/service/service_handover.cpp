@@ -45,6 +45,40 @@ Descriptor read_descriptor(FieldReader& reader) {
     return Descriptor(number);
 }
 
+std::vector<Descriptor> read_descriptors(FieldReader& reader) {
+    std::vector<Descriptor> descriptors;
+    for (std::uint64_t count = reader.number(); count > 0 && reader.is_whole(); --count)
+        descriptors.push_back(read_descriptor(reader));
+    return descriptors;
+}
+
+/// What a client has not been sent yet.
+void read_messages(FieldReader& reader, Client& client) {
+    for (std::uint64_t messages = reader.number(); messages > 0 && reader.is_whole(); --messages) {
+        const auto kind = static_cast<ServiceKind>(reader.number());
+        const std::uint64_t message_id = reader.number();
+        const std::string body = reader.text();
+        std::vector<Descriptor> descriptors = read_descriptors(reader);
+        client.keep({kind,
+                     message_id,
+                     {std::as_bytes(std::span(body)).begin(), std::as_bytes(std::span(body)).end()},
+                     std::move(descriptors)});
+    }
+}
+
+NamedTemplate::Ask read_ask(FieldReader& reader, std::vector<Descriptor>& ret_descriptors) {
+    NamedTemplate::Ask ask;
+    ask.client = reader.number();
+    ask.request = reader.number();
+    reader.number(ask.size);
+    ask.is_run = reader.number() != 0;
+    const std::string body = reader.text();
+    if (auto wanted = read_lease_request(std::as_bytes(std::span(body))))
+        ask.wanted = std::move(*wanted);
+    ret_descriptors = read_descriptors(reader);
+    return ask;
+}
+
 std::string_view as_text(std::span<const std::byte> bytes) {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
@@ -102,21 +136,7 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
     return writer.bytes();
 }
 
-void Service::take_over(std::span<const std::byte> left) {
-    FieldReader reader(left);
-    // Without its socket this one would serve nobody: the next does, which systemd or a client
-    // starts.
-    if (reader.number() != kHandoverVersion)
-        throw std::runtime_error(
-            "the service before this one was of another version: its clients have to connect "
-            "again, and their children end with them");
-    generation_ = reader.number() + 1;
-    last_client_ = reader.number();
-    last_child_ = reader.number();
-    listener_.socket = read_descriptor(reader);
-    listener_.lock = read_descriptor(reader);
-    listener_.path = reader.text();
-    keeper_ = read_descriptor(reader);
+void Service::read_clients(FieldReader& reader) {
     for (std::uint64_t clients = reader.number(); clients > 0 && reader.is_whole(); --clients) {
         const std::uint64_t id = reader.number();
         Descriptor socket = read_descriptor(reader);
@@ -129,21 +149,11 @@ void Service::take_over(std::span<const std::byte> left) {
         Client& client = place->second.client;
         client.has_greeted = reader.number() != 0;
         client.spawned = reader.number();
-        for (std::uint64_t messages = reader.number(); messages > 0 && reader.is_whole();
-             --messages) {
-            const auto kind = static_cast<ServiceKind>(reader.number());
-            const std::uint64_t message_id = reader.number();
-            const std::string body = reader.text();
-            std::vector<Descriptor> descriptors;
-            for (std::uint64_t count = reader.number(); count > 0 && reader.is_whole(); --count)
-                descriptors.push_back(read_descriptor(reader));
-            client.keep(
-                {kind,
-                 message_id,
-                 {std::as_bytes(std::span(body)).begin(), std::as_bytes(std::span(body)).end()},
-                 std::move(descriptors)});
-        }
+        read_messages(reader, client);
     }
+}
+
+void Service::read_children(FieldReader& reader) {
     for (std::uint64_t children = reader.number(); children > 0 && reader.is_whole(); --children) {
         const std::uint64_t id = reader.number();
         ServedChild child;
@@ -158,6 +168,9 @@ void Service::take_over(std::span<const std::byte> left) {
         child.request = reader.number();
         children_.emplace(id, std::move(child));
     }
+}
+
+void Service::read_templates(FieldReader& reader) {
     for (std::uint64_t templates = reader.number(); templates > 0 && reader.is_whole();
          --templates) {
         const std::string name = reader.text();
@@ -165,17 +178,8 @@ void Service::take_over(std::span<const std::byte> left) {
         ServedTemplate* served = find_template(name);
         if (served) static_cast<void>(served->named.start());
         for (std::uint64_t asks = reader.number(); asks > 0 && reader.is_whole(); --asks) {
-            NamedTemplate::Ask ask;
-            ask.client = reader.number();
-            ask.request = reader.number();
-            reader.number(ask.size);
-            ask.is_run = reader.number() != 0;
-            const std::string body = reader.text();
-            if (auto wanted = read_lease_request(std::as_bytes(std::span(body))))
-                ask.wanted = std::move(*wanted);
             std::vector<Descriptor> descriptors;
-            for (std::uint64_t count = reader.number(); count > 0 && reader.is_whole(); --count)
-                descriptors.push_back(read_descriptor(reader));
+            NamedTemplate::Ask ask = read_ask(reader, descriptors);
             const auto client = clients_.find(ask.client);
             const uid_t user =
                 client == clients_.end() ? ::geteuid() : client->second.client.peer().uid;
@@ -191,18 +195,10 @@ void Service::take_over(std::span<const std::byte> left) {
         }
         attend_soon(name);
     }
-    for (std::uint64_t unkept = reader.number(); unkept > 0 && reader.is_whole(); --unkept)
-        unkept_.push_back(reader.number());
-    // Under the number that clients know; what is told of it is behind all that was told before.
-    if (reader.has_more()) {
-        Descriptor file = read_descriptor(reader);
-        sight_ = Sight(std::move(file), reader.texts());
-    } else {
-        // Of a version that had none.
-        for (auto& [id, served] : clients_)
-            if (served.client.has_greeted) welcome(served.client);
-    }
-    if (!reader.is_whole()) log(LOG_ERR, {}, "what the service before this one left is cut short");
+}
+
+/// Clients and children are as if they had come to this one.
+void Service::watch_taken_over() {
     for (auto& [id, served] : clients_) {
         const Peer& peer = served.client.peer();
         served.entry = board_.client_entry(peer.pid, peer.uid, peer.name);
@@ -217,6 +213,9 @@ void Service::take_over(std::span<const std::byte> left) {
         child.user = client == clients_.end() ? ::geteuid() : client->second.client.peer().uid;
         count_child(child, 1);
     }
+}
+
+void Service::part_with_orphans() {
     // Those whose client went at the very end of the service before this one.
     std::set<std::uint64_t> orphans;
     for (const auto& [id, child] : children_)
@@ -227,6 +226,40 @@ void Service::take_over(std::span<const std::byte> left) {
     for (const auto& [id, served] : clients_)
         if (is_reading_ && !may_connect(served.client.peer().uid)) unwanted.push_back(id);
     for (std::uint64_t id : unwanted) lose_client(id, "its user may not use this service any more");
+}
+
+void Service::take_over(std::span<const std::byte> left) {
+    FieldReader reader(left);
+    // Without its socket this one would serve nobody: the next does, which systemd or a client
+    // starts.
+    if (reader.number() != kHandoverVersion)
+        throw std::runtime_error(
+            "the service before this one was of another version: its clients have to connect "
+            "again, and their children end with them");
+    generation_ = reader.number() + 1;
+    last_client_ = reader.number();
+    last_child_ = reader.number();
+    listener_.socket = read_descriptor(reader);
+    listener_.lock = read_descriptor(reader);
+    listener_.path = reader.text();
+    keeper_ = read_descriptor(reader);
+    read_clients(reader);
+    read_children(reader);
+    read_templates(reader);
+    for (std::uint64_t unkept = reader.number(); unkept > 0 && reader.is_whole(); --unkept)
+        unkept_.push_back(reader.number());
+    // Under the number that clients know; what is told of it is behind all that was told before.
+    if (reader.has_more()) {
+        Descriptor file = read_descriptor(reader);
+        sight_ = Sight(std::move(file), reader.texts());
+    } else {
+        // Of a version that had none.
+        for (auto& [id, served] : clients_)
+            if (served.client.has_greeted) welcome(served.client);
+    }
+    if (!reader.is_whole()) log(LOG_ERR, {}, "what the service before this one left is cut short");
+    watch_taken_over();
+    part_with_orphans();
     stopping_point("daemon.taken-over");
     log(LOG_INFO, {},
         fmt::format("goes on with {} clients and {} children", clients_.size(), children_.size()));

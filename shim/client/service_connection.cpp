@@ -319,6 +319,37 @@ void ServiceConnection::refuse(std::uint64_t request, Stage stage, int error_num
          {}});
 }
 
+void ServiceConnection::take_image(ServiceMessage& message) {
+    std::erase_if(images_,
+                  [&](const auto& known) { return known.first >> 32 != message.id >> 32; });
+    std::shared_ptr<LeasedImage> image;
+    if (auto facts = read_shared_image(message.body))
+        if (LeasedImage::make(std::move(*facts), std::move(message.descriptors), image) == 0)
+            images_[message.id] = std::move(image);
+}
+
+/// Nothing where it is none; what is in the way of its image is the answer then.
+std::optional<Lease> ServiceConnection::take_lease(ServiceMessage& message) {
+    const auto leased = read_leased_child(message.body);
+    if (!leased || message.descriptors.empty()) return {};
+    Lease lease;
+    lease.child = leased->child;
+    lease.pid = static_cast<pid_t>(leased->pid);
+    lease.pidfd = std::move(message.descriptors[0]);
+    if (message.descriptors.size() > 1)
+        lease.mailbox = OwnedSocket(std::move(message.descriptors[1]));
+    if (const auto image = images_.find(leased->image); image != images_.end()) {
+        lease.image = image->second;
+    } else if (leased->image != 0) {
+        tell(ServiceKind::missed, leased->image, {});
+        refuse(message.id, Stage::descriptors, EMFILE,
+               "no descriptor is free for the image of a child");
+        return {};
+    }
+    children_.insert(lease.child);
+    return lease;
+}
+
 void ServiceConnection::take_in(ServiceMessage& message) {
     const auto answers = answers_.find(message.id);
     const auto add = [&](Answer answer) {
@@ -341,37 +372,15 @@ void ServiceConnection::take_in(ServiceMessage& message) {
         case ServiceKind::gone:
             images_.erase(message.id);
             return;
-        case ServiceKind::image: {
-            std::erase_if(images_,
-                          [&](const auto& known) { return known.first >> 32 != message.id >> 32; });
-            std::shared_ptr<LeasedImage> image;
-            if (auto facts = read_shared_image(message.body))
-                if (LeasedImage::make(std::move(*facts), std::move(message.descriptors), image) ==
-                    0)
-                    images_[message.id] = std::move(image);
-            return;
-        }
+        case ServiceKind::image:
+            return take_image(message);
         case ServiceKind::leased: {
-            const auto leased = read_leased_child(message.body);
-            if (!leased || message.descriptors.empty()) return;
             // Nobody waits for it: with its mailbox it ends.
             if (answers == answers_.end()) return;
-            Lease lease;
-            lease.child = leased->child;
-            lease.pid = static_cast<pid_t>(leased->pid);
-            lease.pidfd = std::move(message.descriptors[0]);
-            if (message.descriptors.size() > 1)
-                lease.mailbox = OwnedSocket(std::move(message.descriptors[1]));
-            if (const auto image = images_.find(leased->image); image != images_.end()) {
-                lease.image = image->second;
-            } else if (leased->image != 0) {
-                tell(ServiceKind::missed, leased->image, {});
-                return refuse(message.id, Stage::descriptors, EMFILE,
-                              "no descriptor is free for the image of a child");
-            }
-            children_.insert(lease.child);
+            std::optional<Lease> lease = take_lease(message);
+            if (!lease) return;
             Answer answer;
-            answer.lease = std::move(lease);
+            answer.lease = std::move(*lease);
             return add(std::move(answer));
         }
         case ServiceKind::exited:

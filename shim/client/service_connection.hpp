@@ -88,6 +88,8 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
 
     // With the mutex held:
     void drain();
+    void take_image(ServiceMessage& message);
+    [[nodiscard]] std::optional<Lease> take_lease(ServiceMessage& message);
     void take_in(ServiceMessage& message);
     void refuse(std::uint64_t request, Stage stage, int error_number, const char* text);
     void forget_lease(std::uint64_t child);

@@ -21,8 +21,6 @@ namespace {
 // A parked child that dies in the moment of its hand-off is replaced by the next. Where that many
 // die it is the record that kills them.
 constexpr int kHandOffTries = 4;
-// Leases that are kept ahead of need at the most: as many as an adaptive template keeps parked.
-constexpr std::uint32_t kMostAhead = 8;
 
 std::vector<std::string> copy(std::span<char* const> strings) {
     return {strings.begin(), strings.end()};
@@ -88,109 +86,6 @@ ServiceTemplate::Wanted ServiceTemplate::plain() const {
     for (char** variable = environ; variable && *variable; ++variable)
         wanted.environment.emplace_back(*variable);
     return wanted;
-}
-
-/// Its mailbox is closed, and so it ends.
-void ServiceTemplate::give_back(Lease lease) {
-    if (connection_) connection_->forget_child(lease.child);
-}
-
-void ServiceTemplate::drop_ahead() {
-    for (Ahead& ahead : ahead_) give_back(std::move(ahead.lease));
-    ahead_.clear();
-    if (asked_ahead_ && connection_) connection_->forget(asked_ahead_);
-    if (awaited_ && connection_) connection_->forget(awaited_);
-    asked_ahead_ = coming_ = awaited_ = 0;
-}
-
-/// What is wanted from now on; what was leased for something else is given back.
-void ServiceTemplate::want(const Wanted& wanted) {
-    if (wanted == last_) return;
-    drop_ahead();
-    last_ = wanted;
-    wanted_ahead_ = 0;
-}
-
-void ServiceTemplate::take_in_ahead() {
-    while (asked_ahead_ && coming_ > 0) {
-        std::optional<ServiceConnection::Answer> answer = connection_->take_answer(asked_ahead_);
-        if (!answer) return;
-        if (answer->lease && answer->lease->image) {
-            ahead_.push_back({std::move(*answer->lease), false});
-            --coming_;
-        } else {
-            coming_ = 0;  // there are none to be had, which a spawn will be told if it asks
-        }
-    }
-    if (asked_ahead_) connection_->forget(std::exchange(asked_ahead_, 0));
-}
-
-/// Does not wait: what comes is taken in by a later spawn.
-void ServiceTemplate::ask_ahead() {
-    take_in_ahead();
-    if (asked_ahead_ || ahead_.size() >= wanted_ahead_) return;
-    LeaseRequest request{name_,
-                         last_.is_isolated ? kLeaseIsolated : 0,
-                         wanted_ahead_ - ahead_.size(),
-                         last_.options,
-                         last_.environment,
-                         connection_->sight()};
-    asked_ahead_ = connection_->request(ServiceKind::lease, write_body(request));
-    coming_ = asked_ahead_ ? request.count : 0;
-}
-
-Outcome ServiceTemplate::lease(const std::shared_ptr<ServiceConnection>& connection,
-                               const Wanted& wanted, bool may_wait, bool is_detached,
-                               bool may_take_ahead, Lease& ret_lease, ColdReason& ret_cold) {
-    if (!is_detached) {
-        const std::lock_guard lock(mutex_);
-        want(wanted);
-        take_in_ahead();
-        while (may_take_ahead && !ahead_.empty()) {
-            Lease lease = std::move(ahead_.front().lease);
-            ahead_.pop_front();
-            if (!lease.mailbox.is_intact() || !lease.image->is_fresh()) {
-                give_back(std::move(lease));
-                continue;
-            }
-            ret_lease = std::move(lease);
-            return {};
-        }
-        // One that comes alone, a command line, has no use for more.
-        if (spawns_ > 0)
-            wanted_ahead_ = std::clamp(wanted_ahead_ * 2, std::uint32_t{1}, kMostAhead);
-    }
-    const std::uint64_t id = ask(
-        *connection, wanted, (may_wait ? kLeaseMayWait : 0) | (is_detached ? kLeaseDetached : 0));
-    stopping_point("client.lease-asked");
-    Outcome failure = await(*connection, id, {}, ret_lease, ret_cold);
-    connection->forget(id);
-    return failure;
-}
-
-std::uint64_t ServiceTemplate::ask(ServiceConnection& connection, const Wanted& wanted,
-                                   std::uint64_t flags) const {
-    LeaseRequest request{name_, flags, 1, wanted.options, wanted.environment, connection.sight()};
-    if (wanted.is_isolated) request.flags |= kLeaseIsolated;
-    return connection.request(ServiceKind::lease, write_body(request));
-}
-
-Outcome ServiceTemplate::await(ServiceConnection& connection, std::uint64_t id, Deadline deadline,
-                               Lease& ret_lease, ColdReason& ret_cold) {
-    ServiceConnection::Answer answer;
-    if (Outcome failure = connection.answer(id, deadline, answer)) return failure;
-    if (answer.lease && answer.lease->image) {
-        ret_lease = std::move(*answer.lease);
-        return {};
-    }
-    if (!answer.refusal) return Failure{Stage::launch, EPROTO, 0, "the service answers wrongly"};
-    if (answer.refusal->reason != 0)
-        ret_cold = {static_cast<warmfork_reason>(
-                        std::min<std::uint64_t>(answer.refusal->reason, WARMFORK_REASON_COUNT - 1)),
-                    answer.refusal->text};
-    if (answer.refusal->error_number == 0) return {};
-    return Failure{static_cast<Stage>(answer.refusal->stage),
-                   static_cast<int>(answer.refusal->error_number), 0, answer.refusal->text};
 }
 
 /// What the request wants of an image; or why none will do.

@@ -7,11 +7,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <thread>
 
 #include "child/setup.hpp"
 #include "client/served_child.hpp"
 #include "client/service_template.hpp"
+#include "library/define_images.hpp"
 #include "owner/benchmark.hpp"
 #include "owner/companions.hpp"
 #include "owner/keeping.hpp"
@@ -102,68 +102,6 @@ TemplateProcess::Deadline deadline_after(int timeout_ms) {
     return TemplateProcess::Clock::now() + std::chrono::milliseconds(timeout_ms);
 }
 
-std::vector<std::string> copy_strings(const char* const* strings) {
-    std::vector<std::string> copied;
-    for (; strings && *strings; ++strings) copied.emplace_back(*strings);
-    return copied;
-}
-
-/// See ImageSet::is_worth_waiting. A template that learns opens in the background.
-std::uint32_t most_cold_at_first(bool learns) {
-    if (learns) return UINT32_MAX;
-    // One processor is the template's.
-    constexpr std::uint32_t kMost = 2;
-    return std::clamp(std::thread::hardware_concurrency(), 2u, kMost + 1) - 1;
-}
-
-Outcome define_images(const warmfork_template_options& options, ImageSet::Definition& images) {
-    std::vector<char*> environment;
-    const char* const* variables = options.environment ? options.environment : environ;
-    for (; variables && *variables; ++variables)
-        environment.push_back(const_cast<char*>(*variables));
-    const std::string program = options.python ? options.python : options.program[0];
-    images.is_python = options.python != nullptr;
-    images.program = warmfork::resolve_program(program, environment);
-    if (images.program.empty())
-        return make_failure(Stage::launch, ENOENT, "cannot find the template's program " + program);
-    if (options.python) {
-        images.package = warmfork::find_python_path();
-        if (images.package.empty())
-            return make_failure(Stage::launch, ENOENT,
-                                "cannot find the Python package of warmfork: is python3-warmfork "
-                                "installed?");
-        images.python_path =
-            options.python_path ? copy_strings(options.python_path) : std::vector<std::string>{"."};
-        images.names_search_path = options.python_path != nullptr;
-        images.preload = copy_strings(options.preload);
-        images.options = copy_strings(options.python_options);
-        if (options.before_fork) images.before_fork = options.before_fork;
-        if (options.in_child) images.in_child = options.in_child;
-        images.learns = options.learn != 0;
-        if (options.name) images.name = options.name;
-    } else {
-        images.arguments = copy_strings(options.program + 1);
-    }
-    if (options.environment) images.environment = copy_strings(options.environment);
-    if (options.directory) images.directory = options.directory;
-    images.most_cold_at_first = most_cold_at_first(images.learns);
-    images.allowed = copy_strings(options.allow);
-    images.variants_most = options.variants;
-    images.nested = options.nested != 0;
-    return {};
-}
-
-Outcome set_range(std::int32_t spares, std::uint32_t& ret_least, std::uint32_t& ret_most) {
-    if (spares < WARMFORK_SPARES_ADAPTIVE ||
-        spares > static_cast<std::int32_t>(warmfork::kMaximumSpares))
-        return make_failure(Stage::record, EINVAL,
-                            fmt::format("{} spares: -1 (adaptive) to {} are possible", spares,
-                                        warmfork::kMaximumSpares));
-    ret_least = spares < 0 ? 1 : static_cast<std::uint32_t>(spares);
-    ret_most = spares < 0 ? 8 : static_cast<std::uint32_t>(spares);
-    return {};
-}
-
 Outcome open_template(const warmfork_template_options& given, warmfork_template*& ret_template) {
     warmfork_template_options options;
     warmfork_template_options_init(&options);
@@ -175,10 +113,7 @@ Outcome open_template(const warmfork_template_options& given, warmfork_template*
     TemplateHandle::Definition definition;
     definition.backend = options.backend;
     definition.on_stale = options.on_stale;
-    if (Outcome failure = define_images(options, definition.images)) return failure;
-    if (Outcome failure = set_range(options.spares, definition.images.spares_least,
-                                    definition.images.spares_most))
-        return failure;
+    if (Outcome failure = warmfork::define_images(options, definition.images)) return failure;
 
     auto handle = std::make_unique<TemplateHandle>(std::move(definition));
     if (warmfork::choose_backend(WARMFORK_BACKEND_DEFAULT, options.backend) !=
@@ -259,7 +194,7 @@ int warmfork_template_set_spares(warmfork_template* self, int32_t spares) {
     return guarded(nullptr, [&]() -> Outcome {
         if (Outcome failure = check_usable(self)) return failure;
         std::uint32_t least, most;
-        if (Outcome failure = set_range(spares, least, most)) return failure;
+        if (Outcome failure = warmfork::set_range(spares, least, most)) return failure;
         const int error = self->source->set_spares(least, most);
         return error ? Outcome(make_failure(Stage::launch, error, "the ring is full")) : Outcome();
     });

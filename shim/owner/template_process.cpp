@@ -430,22 +430,4 @@ int TemplateProcess::set_spares(std::uint32_t least, std::uint32_t most) {
     return error;
 }
 
-Outcome TemplateProcess::report(std::string& ret_json) {
-    Lock lock(mutex_);
-    const std::uint64_t id = ++last_id_;
-    pending_[id] = {};
-    if (int error = commands_->push(make_frame(FrameKind::report, id), {})) {
-        pending_.erase(id);
-        return make_failure(Stage::launch, error, "cannot ask the template for its report");
-    }
-    ring(command_bell_.get());
-    wait_until(lock, Clock::now() + kStartPatience, [&] { return pending_[id].is_answered; });
-    ret_json = std::move(pending_[id].report);
-    pending_.erase(id);
-    if (ret_json.empty() && !ended_ && state_ != State::broken)
-        return make_failure(Stage::launch, ETIMEDOUT, "the template does not answer");
-    if (ret_json.empty()) return Failure{Stage::launch, EPIPE, 0, "the template has ended"};
-    return {};
-}
-
 }  // namespace warmfork
