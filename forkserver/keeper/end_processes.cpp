@@ -13,8 +13,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// False: it still runs. One after the other: a poll(2) of all would be bounded by RLIMIT_NOFILE.
-bool wait_for_end(const Ward& ward, std::optional<Clock::time_point> deadline) {
-    pollfd polled{ward.pidfd.get(), POLLIN, 0};
+bool wait_for_end(const KeptChild& child, std::optional<Clock::time_point> deadline) {
+    pollfd polled{child.pidfd.get(), POLLIN, 0};
     while (true) {
         int timeout = -1;
         if (deadline)
@@ -27,13 +27,13 @@ bool wait_for_end(const Ward& ward, std::optional<Clock::time_point> deadline) {
 
 }  // namespace
 
-void end_processes(std::vector<Ward> wards) {
-    for (const Ward& ward : wards)
-        if (!ward.told_by_kernel) signal_pidfd(ward.pidfd.get(), SIGTERM);
+void end_processes(std::vector<KeptChild> children) {
+    for (const KeptChild& child : children)
+        if (!child.told_by_kernel) signal_pidfd(child.pidfd.get(), SIGTERM);
     const auto deadline = Clock::now() + std::chrono::milliseconds(kGracePeriod);
-    std::erase_if(wards, [&](const Ward& ward) { return wait_for_end(ward, deadline); });
-    for (const Ward& ward : wards) signal_pidfd(ward.pidfd.get(), SIGKILL);
-    for (const Ward& ward : wards) wait_for_end(ward, {});
+    std::erase_if(children, [&](const KeptChild& child) { return wait_for_end(child, deadline); });
+    for (const KeptChild& child : children) signal_pidfd(child.pidfd.get(), SIGKILL);
+    for (const KeptChild& child : children) wait_for_end(child, {});
 }
 
 }  // namespace warmfork

@@ -11,13 +11,13 @@ namespace warmfork {
 inline constexpr int kGracePeriod = 3000;
 
 /// A process that ends with its owner.
-struct Ward {
+struct KeptChild {
     Descriptor pidfd;
     bool told_by_kernel = false;  ///< has SIGTERM already, as its parent-death signal
 };
 
-/// Ends every ward, and returns when all have ended: at once after the last one's compliance, after
-/// kGracePeriod at the latest.
-void end_processes(std::vector<Ward> wards);
+/// Ends every child, and returns when all have ended: at once after the last one's compliance,
+/// after kGracePeriod at the latest.
+void end_processes(std::vector<KeptChild> children);
 
 }  // namespace warmfork

@@ -14,13 +14,13 @@ inline constexpr int kKeeperSocketNumber = 3;
 inline constexpr int kKeeperOwnerNumber = 4;  ///< a pidfd
 
 struct KeeperMessage {
-    std::uint32_t told_by_kernel;  ///< the ward has SIGTERM as its parent-death signal
-    std::uint32_t no_more_wards;   ///< the end of file behind this is not the owner's death
+    std::uint32_t told_by_kernel;    ///< the child has SIGTERM as its parent-death signal
+    std::uint32_t no_more_children;  ///< the end of file behind this is not the owner's death
 };
 
-/// To each message with a ward, in their order; and one of its own accord, when it has begun.
+/// To each message with a child, in their order; and one of its own accord, when it has begun.
 struct KeeperAnswer {
-    std::int32_t error_number;  ///< 0: the ward is looked after. EMFILE: no more descriptors
+    std::int32_t error_number;  ///< 0: the child is looked after. EMFILE: no more descriptors
     std::int32_t pid;           ///< the keeper's
     std::uint64_t mark;         ///< likewise: of its identity
 };
@@ -33,7 +33,7 @@ struct StartedKeeper {
 /// Starts a keeper for the owner behind `owner_pidfd` and returns with it running. It is no child
 /// of the caller, and its start is seen by no wait and no SIGCHLD handler there; but where the
 /// caller adopts orphans (PID 1, a subreaper) it is adopted too, and then leaves with its last
-/// ward. Returns 0 or errno; ETIMEDOUT: it does not answer. Blocks about a millisecond.
+/// child. Returns 0 or errno; ETIMEDOUT: it does not answer. Blocks about a millisecond.
 [[nodiscard]] int start_keeper(const std::string& program, int owner_pidfd,
                                StartedKeeper& ret_keeper);
 

@@ -4,19 +4,19 @@
 //
 // Begins with a socket and a pidfd of its owner, by the numbers of keeper.hpp.
 //
-// Each message on the socket carries the pidfd of one more ward, and is answered when it is looked
+// Each message on the socket carries the pidfd of one more child, and is answered when it is looked
 // after, or cannot be. The last one may say that no more will come: then the end of file is not the
-// owner's death, and the keeper leaves with its last ward.
+// owner's death, and the keeper leaves with its last child.
 //
-// A ward may come with the pidfd of an owner of its own: the children of a service, which belong to
-// its clients. While the service lives it sees to them; when it has gone, the keeper does.
+// A child may come with the pidfd of an owner of its own: the children of a service, which belong
+// to its clients. While the service lives it sees to them; when it has gone, the keeper does.
 //
-// Deaths. The owner dies, or execs: its wards are ended, also those whose messages still wait in
+// Deaths. The owner dies, or execs: its children are ended, also those whose messages still wait in
 // the socket. The keeper dies: the owner finds the end of file at its next call (a service: at
-// once), starts another one and tells it of all wards; one for which the answer had not come yet is
-// asked for again. Both die before that: what has a parent-death signal still ends by it. The
-// keeper leaves while a message is on its way, which it does only where it has no ward: the message
-// is not answered, and the owner asks the next keeper.
+// once), starts another one and tells it of all children; one for which the answer had not come yet
+// is asked for again. Both die before that: what has a parent-death signal still ends by it. The
+// keeper leaves while a message is on its way, which it does only where it has no child: the
+// message is not answered, and the owner asks the next keeper.
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -38,7 +38,7 @@
 namespace {
 
 using warmfork::Descriptor;
-using warmfork::Ward;
+using warmfork::KeptChild;
 
 class Keeper {
   public:
@@ -61,13 +61,14 @@ class Keeper {
 
   private:
     struct Kept {
-        Ward ward;
+        KeptChild child;
         Descriptor owner;  ///< its own; empty: this keeper's
         bool owner_has_ended = false;
     };
 
-    // What an event is about: the first two, or twice the number of a ward, plus one for its owner.
-    static constexpr std::uint64_t kSocket = 0, kOwner = 1, kFirstWard = 2;
+    // What an event is about: the first two, or twice the number of a child, plus one for its
+    // owner.
+    static constexpr std::uint64_t kSocket = 0, kOwner = 1, kFirstChild = 2;
 
     [[nodiscard]] int watch(const Descriptor& descriptor, std::uint64_t what) {
         epoll_event event{};
@@ -87,9 +88,9 @@ class Keeper {
     }
 
     bool is_done() const {
-        if (!wards_.empty()) return false;
+        if (!children_.empty()) return false;
         // An owner that has adopted this process may wait until it has no children.
-        return owner_is_dead_ || !socket_ || (last_ward_ > 0 && ::getppid() == owner_pid_);
+        return owner_is_dead_ || !socket_ || (last_child_ > 0 && ::getppid() == owner_pid_);
     }
 
     void dispatch() {
@@ -103,20 +104,20 @@ class Keeper {
             else if (what == kSocket)
                 receive();
             else
-                on_ward(what);
+                on_child(what);
         }
-        if (owner_is_dead_) end_wards_without_owner();
+        if (owner_is_dead_) end_children_without_owner();
     }
 
-    void on_ward(std::uint64_t what) {
-        const auto found = wards_.find(what / 2);
-        if (found == wards_.end()) return;
+    void on_child(std::uint64_t what) {
+        const auto found = children_.find(what / 2);
+        if (found == children_.end()) return;
         Kept& kept = found->second;
         forget(kept.owner);
         kept.owner_has_ended = true;
         if (what % 2) return;
-        forget(kept.ward.pidfd);
-        wards_.erase(found);
+        forget(kept.child.pidfd);
+        children_.erase(found);
     }
 
     void note_owner_death() {
@@ -125,23 +126,23 @@ class Keeper {
     }
 
     /// The owner's own, and those whose owner has gone as well.
-    void end_wards_without_owner() {
+    void end_children_without_owner() {
         warmfork::stopping_point("keeper.owner-gone");
         while (socket_ && receive()) {
         }
         // One that lives on under another program (exec) has sent no parent-death signal.
         const bool is_alive = !warmfork::has_ended(owner_.get());
-        std::vector<Ward> ending;
-        for (auto next = wards_.begin(); next != wards_.end();) {
+        std::vector<KeptChild> ending;
+        for (auto next = children_.begin(); next != children_.end();) {
             Kept& kept = next->second;
             if (kept.owner && !kept.owner_has_ended) {
                 ++next;
                 continue;
             }
-            if (is_alive) kept.ward.told_by_kernel = false;
-            forget(kept.ward.pidfd);
-            ending.push_back(std::move(kept.ward));
-            next = wards_.erase(next);
+            if (is_alive) kept.child.told_by_kernel = false;
+            forget(kept.child.pidfd);
+            ending.push_back(std::move(kept.child));
+            next = children_.erase(next);
         }
         warmfork::end_processes(std::move(ending));
     }
@@ -159,9 +160,9 @@ class Keeper {
             note_end_of_file();
             return false;
         }
-        warmfork::stopping_point("keeper.before-ward");
-        if (message.no_more_wards)
-            no_more_wards_ = true;
+        warmfork::stopping_point("keeper.before-child");
+        if (message.no_more_children)
+            no_more_children_ = true;
         else if (received.descriptors_truncated)
             answer(EMFILE);
         else if (!pidfd)
@@ -172,14 +173,14 @@ class Keeper {
     }
 
     [[nodiscard]] int add(Kept kept) {
-        const std::uint64_t what = 2 * (kFirstWard + last_ward_++);
-        int error = watch(kept.ward.pidfd, what);
+        const std::uint64_t what = 2 * (kFirstChild + last_child_++);
+        int error = watch(kept.child.pidfd, what);
         if (!error && kept.owner) {
             error = watch(kept.owner, what + 1);
-            if (error) forget(kept.ward.pidfd);
+            if (error) forget(kept.child.pidfd);
         }
-        if (!error) wards_.emplace(what / 2, std::move(kept));
-        warmfork::stopping_point("keeper.ward-taken");
+        if (!error) children_.emplace(what / 2, std::move(kept));
+        warmfork::stopping_point("keeper.child-taken");
         return error;
     }
 
@@ -189,7 +190,7 @@ class Keeper {
         forget(socket_);
         socket_.reset();
         const bool is_same = owner_stack_ != 0 && stack_of_owner() == owner_stack_;
-        if (!no_more_wards_ && !is_same) note_owner_death();
+        if (!no_more_children_ && !is_same) note_owner_death();
     }
 
     /// Nobody hears it: the owner has gone, or does not listen. Its death is noticed anyway.
@@ -205,9 +206,9 @@ class Keeper {
     Descriptor owner_;
     const pid_t owner_pid_;
     const std::uint64_t owner_stack_;
-    std::unordered_map<std::uint64_t, Kept> wards_;
-    std::uint64_t last_ward_ = 0;
-    bool no_more_wards_ = false;
+    std::unordered_map<std::uint64_t, Kept> children_;
+    std::uint64_t last_child_ = 0;
+    bool no_more_children_ = false;
     bool owner_is_dead_ = false;
 };
 
@@ -216,7 +217,7 @@ class Keeper {
 int main() {
     ::prctl(PR_SET_NAME, "warmfork-keeper", 0, 0, 0);
     ::signal(SIGPIPE, SIG_IGN);
-    rlimit limit{};  // each ward is a descriptor
+    rlimit limit{};  // each child is a descriptor
     ::getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &limit);

@@ -88,7 +88,7 @@ bool tells_something(PyObject* function) {
 
 /// Would code of the program run, or see what happens, while the interpreter is finalized, other
 /// than what objects do at their end?
-bool has_onlookers() {
+bool is_observed() {
     return has_other_threads() || has_other_streams() || PyList_Size(collector_callbacks) > 0 ||
            tells_something(debug_function) || tells_something(trace_function) ||
            tells_something(profile_function);
@@ -111,7 +111,7 @@ bool has_frozen_its_own() {
 
 /// Does the image stay frozen?
 bool leave_image() try {
-    if (!can_search_image() || has_onlookers()) return has_frozen_its_own();
+    if (!can_search_image() || is_observed()) return has_frozen_its_own();
     DeparturePlan plan{.is_last = is_called_last};
     {
         ImageSearch search;

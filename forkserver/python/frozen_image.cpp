@@ -93,7 +93,7 @@ class Census {
             image.streams[i] = PySys_GetObject(kStreamNames[i]);
         streams_ = parts_of_streams();
         for_each_object(*image.frozen, [this](PyObject* object) {
-            image.objects.push_back({object, Glance(object, type_of(object)).hash});
+            image.objects.push_back({object, ReferentDigest(object, type_of(object)).hash});
             referents_.clear();
             type_of(object).traverse(object, note_of_image, this);
             add_to_pages(object);

@@ -248,18 +248,18 @@ bool contains(std::span<const PyObject* const> objects, const PyObject* object);
 bool has_finalizer(PyObject* object, std::span<const PyObject* const> streams);
 
 /// A look at which objects one refers to, that reads none of them.
-struct Glance {
+struct ReferentDigest {
     const Addresses* sought = nullptr;
     std::uint64_t hash = 0;
     bool may_have_found = false;  ///< one of those that are sought
 
-    explicit Glance(PyObject* object, const Type& type, const Addresses* sought = nullptr)
+    explicit ReferentDigest(PyObject* object, const Type& type, const Addresses* sought = nullptr)
         : sought(sought) {
         type.traverse(object, take_in, this);
     }
 
     static int take_in(PyObject* referent, void* argument) {
-        auto& self = *static_cast<Glance*>(argument);
+        auto& self = *static_cast<ReferentDigest*>(argument);
         self.hash = (self.hash ^ reinterpret_cast<std::uintptr_t>(referent)) * 0x9e3779b97f4a7c15;
         self.hash ^= self.hash >> 29;
         self.may_have_found |= self.sought && self.sought->may_contain(referent);

@@ -11,7 +11,7 @@ namespace warmfork::python {
 namespace {
 
 // Objects lie all over the memory, which is what the search waits for.
-constexpr std::size_t kAhead = 16;
+constexpr std::size_t kPrefetched = 16;
 
 // Their callbacks of weak references only forget them.
 constexpr std::array kQuietModules = {"weakref", "_weakrefset", "logging"};
@@ -225,10 +225,10 @@ bool ImageSearch::notes_finalizer(PyObject* object) {
 bool ImageSearch::has_end_below(PyObject* object, const std::uint64_t* referents) {
     const Type& type = type_of(object);
     if (type.end == End::finalizer && ends_of_image_count_ && !notes_finalizer(object)) return true;
-    const Glance glance(object, type, has_reused_ ? &image.reused : nullptr);
-    const bool is_same = referents && *referents == glance.hash;
+    const ReferentDigest digest(object, type, has_reused_ ? &image.reused : nullptr);
+    const bool is_same = referents && *referents == digest.hash;
     const PyObject* modules = PyImport_GetModuleDict();  // does not count: it is emptied first
-    if ((is_same && !glance.may_have_found) || object == modules) return false;
+    if ((is_same && !digest.may_have_found) || object == modules) return false;
     holder_ = object;
     const bool loses_first = object == image.of_system || object == image.of_builtins;
     const int is_found = loses_first
@@ -246,8 +246,8 @@ bool ImageSearch::finds_end_in_all() {
     auto known = image.objects.begin();
     return for_each_object(*image.frozen, [&](PyObject* object) {
         while (known != image.objects.end() && known->object != object) ++known;
-        if (image.objects.end() - known > std::ptrdiff_t{kAhead})
-            __builtin_prefetch(known[kAhead].object);
+        if (image.objects.end() - known > std::ptrdiff_t{kPrefetched})
+            __builtin_prefetch(known[kPrefetched].object);
         const bool is_known = known != image.objects.end();
         return int{has_end_below(object, is_known ? &known->referents : nullptr)};
     });
@@ -285,7 +285,7 @@ bool is_in_place(std::size_t index) {
 bool ImageSearch::finds_end_in_chosen() {
     const ImagePages& pages = image.pages;
     for (std::size_t next = pages.next_chosen(0); next < pages.size();) {
-        prefetch_from(next + kAhead, next + kAhead / 2);
+        prefetch_from(next + kPrefetched, next + kPrefetched / 2);
         if (pages.is_head_written(next) && !is_in_place(next)) {
             if (finds_end_around(next)) return true;
         } else if (has_end_below(const_cast<PyObject*>(image.objects[next].object),

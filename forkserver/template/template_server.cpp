@@ -112,7 +112,7 @@ Decision TemplateServer::decide() {
     take_commands();
     if (spawn_) return fork_for_command();
     if (owner_is_gone_ || shut_down_) return end();
-    bury_ended_children();
+    forget_ended_children();
     policy_.tick(Clock::now());
     give_up_surplus();
     look_at_expected_spares();

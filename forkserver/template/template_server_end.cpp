@@ -42,16 +42,16 @@ void TemplateServer::end_spares() {
     note_last_hand_offs();
 }
 
-std::vector<Ward> TemplateServer::running_wards() {
-    std::vector<Ward> wards;
+std::vector<KeptChild> TemplateServer::running_children() {
+    std::vector<KeptChild> children;
     // An owner that lives on under another program (exec) sends no parent-death signal.
     pollfd owner{connection_.owner_pidfd.get(), POLLIN, 0};
     const bool told_by_kernel =
         (connection_.hello.flags & kHelloFromMainThread) && ::poll(&owner, 1, 0) == 1;
     for (Child& child : children_)
         if (child.state == State::running && child.lifetime == Lifetime::owner && !child.ended)
-            wards.push_back({std::move(child.pidfd), told_by_kernel});
-    return wards;
+            children.push_back({std::move(child.pidfd), told_by_kernel});
+    return children;
 }
 
 Decision TemplateServer::end() {
@@ -62,14 +62,14 @@ Decision TemplateServer::end() {
     if (shut_down_)
         leave_children_to_keeper();
     else
-        end_processes(running_wards());
+        end_processes(running_children());
     return {Decision::Action::end};
 }
 
 void TemplateServer::leave_children_to_keeper() {
-    const std::vector<Ward> wards = running_wards();
+    const std::vector<KeptChild> children = running_children();
     std::vector<int> pidfds;
-    for (const Ward& ward : wards) pidfds.push_back(ward.pidfd.get());
+    for (const KeptChild& child : children) pidfds.push_back(child.pidfd.get());
     if (int error = leave_to_keepers(connection_.keeper_program, connection_.owner_pidfd.get(),
                                      pidfds, connection_.hello.flags & kHelloFromMainThread))
         fmt::print(stderr, "warmfork: cannot start {} to end children with their owner: {}\n",

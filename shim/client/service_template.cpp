@@ -368,7 +368,7 @@ Outcome ServiceTemplate::wait_parked(std::uint32_t count, Deadline deadline) {
     }
     // Each says so when it is prepared.
     const std::lock_guard lock(mutex_);
-    for (Ahead& ahead : ahead_) {
+    for (LeasedAhead& ahead : ahead_) {
         pollfd polled{ahead.lease.mailbox.get(), POLLIN, 0};
         MailboxReply reply{};
         ReceivedMessage received;

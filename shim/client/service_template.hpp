@@ -45,7 +45,7 @@ class ServiceTemplate : public SpawnSource {
         std::vector<std::string> environment;
         bool operator==(const Wanted&) const = default;
     };
-    struct Ahead {  ///< a lease that came before it was needed
+    struct LeasedAhead {  ///< a lease that came before it was needed
         Lease lease;
         bool has_parked = false;
     };
@@ -89,7 +89,7 @@ class ServiceTemplate : public SpawnSource {
     std::shared_ptr<ServiceConnection> connection_;
     TemplateFacts facts_;
     Wanted last_;  ///< what the leases that came ahead are good for
-    std::deque<Ahead> ahead_;
+    std::deque<LeasedAhead> ahead_;
     std::uint64_t asked_ahead_ = 0;  ///< the request that more come by; 0: none
     std::uint64_t awaited_ = 0;      ///< the request that `wait_parked` has left for its next call
     std::uint64_t coming_ = 0;       ///< so many are still to come by it

@@ -20,7 +20,7 @@ void ServiceTemplate::give_back(Lease lease) {
 }
 
 void ServiceTemplate::drop_ahead() {
-    for (Ahead& ahead : ahead_) give_back(std::move(ahead.lease));
+    for (LeasedAhead& ahead : ahead_) give_back(std::move(ahead.lease));
     ahead_.clear();
     if (asked_ahead_ && connection_) connection_->forget(asked_ahead_);
     if (awaited_ && connection_) connection_->forget(awaited_);

@@ -169,7 +169,7 @@ void ImageSet::discard(Process& process) {
 
 /// Lets go of those of the discarded that need not be waited for: of one that was killed the
 /// children are left to a keeper only now.
-void ImageSet::bury() {
+void ImageSet::release_ended() {
     std::erase_if(ending_, [](const Process& process) { return process->is_over(); });
 }
 
@@ -179,7 +179,7 @@ void ImageSet::let_go_of_lost(Image& image) {
         discard(image.process);
         image.restarting = {};
     }
-    bury();
+    release_ended();
 }
 
 /// Sees to it that the image has a process, unless it is to wait for its time.
@@ -301,7 +301,7 @@ void ImageSet::forget(const Process& process) {
 
 std::vector<ImageSet::Process> ImageSet::processes() {
     const std::lock_guard lock(mutex_);
-    bury();
+    release_ended();
     std::vector<Process> processes = ending_;
     for (const ImagePointer& image : images_)
         for (const Process& process : {image->process, image->next})

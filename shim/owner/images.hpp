@@ -161,7 +161,7 @@ class ImageSet {
     [[nodiscard]] Image* image_of(const Process& process);
     void learn(Image& image, TemplateProcess& process);
     void discard(Process& process);
-    void bury();
+    void release_ended();
     void let_go_of_lost(Image& image);
 
     const pid_t owner_;

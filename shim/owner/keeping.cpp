@@ -23,11 +23,11 @@ struct Keeper {
     ProcessIdentity process;
     bool is_full = false;
     /// It did not answer in time: it has been stopped. Its socket stays open, as the end of file
-    /// means this process's death to it, and its wards are told to another one as well.
+    /// means this process's death to it, and its children are told to another one as well.
     bool is_stuck = false;
 };
 
-struct KeptWard : ProcessIdentity {
+struct TrackedChild : ProcessIdentity {
     bool told_by_kernel = false;
     bool is_told = false;  ///< to a keeper that has not been found dead since
 };
@@ -46,7 +46,7 @@ bool has_gone(const Keeper& keeper) {
 
 /// The keepers of a process: one, started when the first cold child needs it, and more where that
 /// has no room. They may be killed at any time, and are found dead at the next call. What had been
-/// told to one is then told to another; that a ward has two keepers, as one was only stopped, or
+/// told to one is then told to another; that a child has two keepers, as one was only stopped, or
 /// the application has closed its socket, does no harm.
 class Keepers {
   public:
@@ -55,7 +55,7 @@ class Keepers {
         refresh();
         if (int error = tell(pidfd, false))
             return make_failure(Stage::fork, error, "cannot give the child to a warmfork-keeper");
-        wards_.add({child, false, true});
+        children_.add({child, false, true});
         return {};
     }
 
@@ -74,7 +74,7 @@ class Keepers {
                 continue;
             }
             const bool told_by_kernel = plan.record.header.flags & kRecordParentDeathSignal;
-            wards_.add({ret_process.identity, told_by_kernel, keeper != nullptr});
+            children_.add({ret_process.identity, told_by_kernel, keeper != nullptr});
             has_untold_ = has_untold_ || !keeper;
             return {};
         }
@@ -82,7 +82,7 @@ class Keepers {
 
     void keep_when_possible(const ProcessIdentity& child) {
         const std::lock_guard lock(mutex_);
-        wards_.add({child, false, false});
+        children_.add({child, false, false});
         has_untold_ = true;
         refresh();
     }
@@ -103,19 +103,19 @@ class Keepers {
             return true;
         });
         if (dead > 0) {
-            for (KeptWard& ward : wards_.entries()) ward.is_told = false;
-            has_untold_ = !wards_.entries().empty();
+            for (TrackedChild& child : children_.entries()) child.is_told = false;
+            has_untold_ = !children_.entries().empty();
         }
         if (has_untold_) tell_untold();
     }
 
     void tell_untold() {
-        for (KeptWard& ward : wards_.entries()) {
-            if (ward.is_told) continue;
-            const Descriptor pidfd = open_process(ward);
+        for (TrackedChild& child : children_.entries()) {
+            if (child.is_told) continue;
+            const Descriptor pidfd = open_process(child);
             if (!pidfd && errno != ESRCH) return;
-            if (pidfd && !has_ended(pidfd.get()) && tell(pidfd.get(), ward.told_by_kernel)) return;
-            ward.is_told = true;
+            if (pidfd && !has_ended(pidfd.get()) && tell(pidfd.get(), child.told_by_kernel)) return;
+            child.is_told = true;
         }
         has_untold_ = false;
     }
@@ -158,13 +158,13 @@ class Keepers {
             return;
         }
         keeper.is_stuck = true;
-        for (KeptWard& ward : wards_.entries()) ward.is_told = false;
+        for (TrackedChild& child : children_.entries()) child.is_told = false;
         has_untold_ = true;
     }
 
     std::mutex mutex_;
     std::vector<Keeper> keepers_;
-    RunningList<KeptWard> wards_;
+    RunningList<TrackedChild> children_;
     bool has_untold_ = false;
 };
 

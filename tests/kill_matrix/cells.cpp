@@ -45,8 +45,8 @@ const std::vector<Cell> table{
     {Scene::cold, "cold-child.kept", kCaller, {"k", "c", ""}},
     {Scene::cold, "cold-child.before-exec", kCaller, {"k", "c", ""}},
     {Scene::cold, "keeper.before-greeting", kCaller, {"c", "c", "c"}},
-    {Scene::cold, "keeper.before-ward", kCaller, {"c", "c", "c"}},
-    {Scene::cold, "keeper.ward-taken", kCaller, {"c", "c", "c"}},
+    {Scene::cold, "keeper.before-child", kCaller, {"c", "c", "c"}},
+    {Scene::cold, "keeper.child-taken", kCaller, {"c", "c", "c"}},
 
     {Scene::owner_ends, "template.owner-gone", kCaller, {"+", "+", ""}},
     {Scene::owner_ends, "keeper.owner-gone", kCaller, {"+", "+", ""}},
@@ -66,8 +66,8 @@ const std::vector<Cell> table{
     {Scene::served, "child.before-user-code", kService, {"k", "w", ""}},
     {Scene::served, "template.before-fork", kService, {"w", "w", "w"}},
     {Scene::served, "template.forked", kService, {"w", "w", "w"}},
-    {Scene::served, "keeper.before-ward", kService, {"w", "w", "w"}},
-    {Scene::served, "keeper.ward-taken", kService, {"w", "w", "w"}},
+    {Scene::served, "keeper.before-child", kService, {"w", "w", "w"}},
+    {Scene::served, "keeper.child-taken", kService, {"w", "w", "w"}},
 
     {Scene::served_launch, "owner.before-launch", kService, {"w", "w", "c"}},
     {Scene::served_launch, "owner.launched", kService, {"w", "w", "c"}},

@@ -123,27 +123,27 @@ TEST_CASE("More cold children than a keeper may have descriptors end with their 
     CHECK(owner.all_have_ended());
 }
 
-TEST_CASE("A keeper that a ward's descriptor does not reach says so to whoever asks") {
+TEST_CASE("A keeper that a child's descriptor does not reach says so to whoever asks") {
     const Descriptor self = warmfork::open_pidfd(::getpid());
     warmfork::StartedKeeper keeper;
     REQUIRE(warmfork::start_keeper(warmfork::find_companion("warmfork-keeper"), self.get(),
                                    keeper) == 0);
     const pid_t pid = fork_idler();
-    const Descriptor ward = warmfork::open_pidfd(pid);
+    const Descriptor child = warmfork::open_pidfd(pid);
     const int socket = keeper.socket.get();
     rlimit limit{};
     ::prlimit(keeper.process.pid, RLIMIT_NOFILE, nullptr, &limit);
     // Its own five and an epoll instance: the kernel drops what has no number.
     const rlimit none{6, limit.rlim_max};
     REQUIRE(::prlimit(keeper.process.pid, RLIMIT_NOFILE, &none, nullptr) == 0);
-    CHECK(warmfork::keep(socket, ward.get(), false) == EMFILE);
+    CHECK(warmfork::keep(socket, child.get(), false) == EMFILE);
     REQUIRE(::prlimit(keeper.process.pid, RLIMIT_NOFILE, &limit, nullptr) == 0);
-    CHECK(warmfork::keep(socket, ward.get(), false) == 0);
+    CHECK(warmfork::keep(socket, child.get(), false) == 0);
 
-    // The service asks without waiting, and with two: one alone is not a ward of its owner.
+    // The service asks without waiting, and with two: one alone is not a child of its owner.
     const rlimit one{8, limit.rlim_max};
     REQUIRE(::prlimit(keeper.process.pid, RLIMIT_NOFILE, &one, nullptr) == 0);
-    REQUIRE(warmfork::send_for(socket, ward.get(), self.get()) == 0);
+    REQUIRE(warmfork::send_for(socket, child.get(), self.get()) == 0);
     warmfork::KeeperAnswer answer{};
     pollfd polled{socket, POLLIN, 0};
     REQUIRE(::poll(&polled, 1, 10'000) == 1);
@@ -153,7 +153,7 @@ TEST_CASE("A keeper that a ward's descriptor does not reach says so to whoever a
     ::waitpid(pid, nullptr, 0);
 }
 
-TEST_CASE("A keeper that was killed is replaced, and the next one told of its wards") {
+TEST_CASE("A keeper that was killed is replaced, and the next one told of its children") {
     Actor owner([](Actor& self) {
         ::prctl(PR_SET_CHILD_SUBREAPER, 1);
         self.say(spawn_sleeper());
@@ -183,7 +183,7 @@ TEST_CASE("A warm spawn finds a keeper that was killed as well") {
     CHECK(owner.all_have_ended());
 }
 
-TEST_CASE("A keeper that is stopped holds up one spawn, and its wards are told to another") {
+TEST_CASE("A keeper that is stopped holds up one spawn, and its children are told to another") {
     Actor owner([](Actor& self) {
         ::prctl(PR_SET_CHILD_SUBREAPER, 1);
         self.say(spawn_sleeper());

@@ -97,7 +97,7 @@ def _learn(folder, times, observer, allowed):
     return learned
 
 
-def _onlooker():
+def _observer_in_the_way():
     """Who watches what the interpreter does, and could not go on in children: an obstacle, or ""."""
     if sys.gettrace() or sys.getprofile():
         return "preloading has set a trace or profile function, which a child could not go on with"
@@ -364,7 +364,7 @@ def _preload(start):
     )
     _child.leave_numpy_to(_native.keep_twister)
     _child.see_links_by(_native.is_link_program)
-    obstacle = obstacle or _onlooker()
+    obstacle = obstacle or _observer_in_the_way()
     thread_state = _freeze(image, base, is_called_last)
     return [
         _child,
