@@ -65,11 +65,16 @@ bool is_cold_asked_for() {
     return backend && std::strcmp(backend, "cold") == 0;
 }
 
+/// A child of the service has no controlling terminal, and is in no job of a shell.
+bool is_at_terminal() {
+    return ::isatty(STDIN_FILENO) || ::isatty(STDOUT_FILENO) || ::isatty(STDERR_FILENO);
+}
+
 /// Where there is a template for the command `name`, whose program is the file `path`: becomes what
 /// gets a warm child from it. Returns where it is to be cold.
 void become_warm(const char* name, const char* path, char* const* arguments) {
     char found[kTemplateNameSize], command_line[PATH_MAX];
-    if (is_cold_asked_for() || !arguments[0] || !find_template(name, found) ||
+    if (is_cold_asked_for() || is_at_terminal() || !arguments[0] || !find_template(name, found) ||
         !find_command_line(command_line))
         return;
     const char* const front[] = {"warmfork",      "run", "--template", found,
