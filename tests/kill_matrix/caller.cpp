@@ -99,7 +99,17 @@ class Caller {
             return;
         }
         const bool parks = plan_.scene == Scene::parked || plan_.scene == Scene::launched;
-        template_ = probe_template(parks ? 1 : 0, {}, WARMFORK_BACKEND_AUTO);
+        template_ = probe_template(parks ? 1 : 0);
+    }
+
+    /// A first child need not wait for the image: this one does, as long as a later one would.
+    void await_image() {
+        constexpr int kReadyPatience = 15'000;  // milliseconds
+        try {
+            template_->wait_ready(kReadyPatience);
+        } catch (const warmfork::Error& error) {
+            if (error.error_number() != ETIMEDOUT) throw;
+        }
     }
 
     /// A child that runs on.
@@ -125,12 +135,14 @@ class Caller {
     std::string call(char mark) {
         try {
             if (!template_) open();
+            if (plan_.scene == Scene::launched && mark == '1') await_image();
             if (mark == '1' && plan_.scene == Scene::served_exit) return outcome_of(child_.get());
             std::vector<std::string> words{"mark", {mark}, "exit", "7"};
             if (plan_.is_killed) words = {"mark", {mark}, "wait"};
             ProbeRequest request(std::move(words));
             request.descriptors = {{plan_.marks, 1}};
-            if (plan_.scene == Scene::cold) request.request.backend = WARMFORK_BACKEND_COLD;
+            request.request.backend =
+                plan_.scene == Scene::cold ? WARMFORK_BACKEND_COLD : WARMFORK_BACKEND_AUTO;
             return outcome_of(spawn(request).get());
         } catch (const warmfork::Error& error) {
             return fmt::format("e stage {}: {}", static_cast<int>(error.stage()), error.what());
