@@ -97,7 +97,7 @@ std::string Pipe::read_all() {
 
 void wait_for_image(warmfork::Template& opened) {
     try {
-        opened.wait_ready();
+        opened.wait_ready(60'000);
     } catch (const warmfork::Error&) {
     }
 }

@@ -38,7 +38,7 @@ struct Pipe {
     std::string read_all();
 };
 
-/// Until it is ready, or cannot be.
+/// Until it is ready, or cannot be; a minute at most.
 void wait_for_image(warmfork::Template& opened);
 
 /// A template of warmfork-probe; under auto it is ready, if it can be.
