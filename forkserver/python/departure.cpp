@@ -258,14 +258,19 @@ bool call_finalizers(const std::vector<Reference>& objects) {
     return true;
 }
 
-/// The image's objects that have a finalizer. False: it has another end as well.
-bool find_finalizers_of_image(std::vector<Reference>& ret_objects) try {
-    ImageSearch search;
-    if (search.of_image(true) == Ends::of_any_kind) return false;
+/// They are called when the search is over.
+void keep_finalizers(const ImageSearch& search, std::vector<Reference>& ret_objects) {
     for (PyObject* object : search.finalizers_of_image()) {
         Py_INCREF(object);
         ret_objects.emplace_back(object);
     }
+}
+
+/// The image's objects that have a finalizer. False: it has another end as well.
+bool find_finalizers_of_image(std::vector<Reference>& ret_objects) try {
+    ImageSearch search;
+    if (search.of_image(true) == Ends::of_any_kind) return false;
+    keep_finalizers(search, ret_objects);
     return true;
 } catch (const std::bad_alloc&) {
     return false;
@@ -297,10 +302,7 @@ bool plan_again(std::vector<Reference>& finalizers_of_image) try {
     plan.image_has_finalizers = !search.finalizers_of_image().empty();
     if (!plan.image_has_finalizers) return true;
     if (search.is_held_elsewhere()) return false;
-    for (PyObject* object : search.finalizers_of_image()) {
-        Py_INCREF(object);
-        finalizers_of_image.emplace_back(object);
-    }
+    keep_finalizers(search, finalizers_of_image);
     return true;
 } catch (const std::bad_alloc&) {
     return false;
