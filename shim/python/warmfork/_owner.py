@@ -199,7 +199,8 @@ class Template:
             green.sleep(0.01)
 
     def _wait_first(self):
-        """Ahead of the first spawn, which waits as long, but would keep all green threads waiting."""
+        """Among green threads the first spawn waits for the image, here, and they run on: later ones, which would wait
+        for it in C, would keep all of them waiting."""
         opens_in_the_background = self._learns and self.backend != "warm"
         green = None if self._has_waited or opens_in_the_background else _green.library()
         self._has_waited = True
