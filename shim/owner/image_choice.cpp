@@ -41,14 +41,15 @@ std::string progress_of(TemplateProcess& process) {
 /// nobody knows how long that is a cold child is the sooner; but only a few of them at once, which
 /// would take the processors from each other, and live on without the image. To be asked once for
 /// each spawn: it counts those that do not wait.
-bool ImageSet::is_worth_waiting(Image& image, const TemplateProcess& process) {
+bool ImageSet::is_worth_waiting(Image& image, const TemplateProcess& process,
+                                std::uint32_t children) {
     const auto now = Clock::now();
     const bool is_soon = image.start_took > Clock::duration::zero() &&
                          now > process.started_at() + image.start_took / 2;
-    if (is_soon || process.was_twin() || now >= process.ready_by() ||
-        image.cold_meanwhile >= definition_.most_cold_at_first)
-        return true;
-    ++image.cold_meanwhile;
+    const std::uint32_t left = definition_.most_cold_at_first -
+                               std::min(image.cold_meanwhile, definition_.most_cold_at_first);
+    if (is_soon || process.was_twin() || now >= process.ready_by() || children > left) return true;
+    image.cold_meanwhile += children;
     return false;
 }
 
@@ -210,7 +211,7 @@ Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline dea
         Outcome failure = process->wait_ready(Clock::now());
         if (is_not_yet(failure) && waits) {
             lock.lock();
-            if (!may_wait && !is_worth_waiting(*image, *process)) {
+            if (!may_wait && !is_worth_waiting(*image, *process, selection.children)) {
                 ret_cold = {WARMFORK_REASON_RESTARTING,
                             "the image is being preloaded, and a cold child need not wait for it"};
                 return {};

@@ -21,6 +21,7 @@ struct Selection {
     std::vector<std::string> options;  ///< of the interpreter
     bool is_isolated = false;          ///< by one of them
     std::span<char* const> environment;
+    std::uint32_t children = 1;  ///< so many at once
 };
 
 class ImageSet {
@@ -50,7 +51,7 @@ class ImageSet {
         bool nested = false;                ///< each child keeps a twin of the template
         bool learns = false;                ///< preloads what children were seen to import
         std::string name;                   ///< of the program whose children these are, for that
-        /// So many spawns that may be cold do not wait for the first image's first start.
+        /// So many children that may be cold do not wait for the first image's first start.
         std::uint32_t most_cold_at_first = 0;
         std::optional<std::vector<std::string>>
             environment;  ///< nothing: the owner's at each start
@@ -152,7 +153,8 @@ class ImageSet {
     [[nodiscard]] bool fits(Image& image, const Selection& selection);
     [[nodiscard]] ImagePointer find(const Selection& selection);
     [[nodiscard]] ImagePointer add_variant(const Selection& selection, bool insists);
-    [[nodiscard]] bool is_worth_waiting(Image& image, const TemplateProcess& process);
+    [[nodiscard]] bool is_worth_waiting(Image& image, const TemplateProcess& process,
+                                        std::uint32_t children);
     [[nodiscard]] ColdReason difference(const Selection& selection);
     [[nodiscard]] ColdReason reason_to_wait(const Image& image, const Selection& selection);
     [[nodiscard]] ColdReason reason_without_base(Image& image, const Selection& selection);

@@ -220,6 +220,7 @@ Outcome TemplateHandle::spawn_warm(const Request& request, std::uint32_t count,
     PythonCommand command;
     Selection selection;
     if ((ret_cold = find_selection(request, is_python_, program_, command, selection))) return {};
+    selection.children = count;
     int lost_templates = 0, replacements = 0, renewals = 0;
     while (true) {
         Process process;

@@ -93,6 +93,17 @@ TEST_CASE("Options that make no template are refused at once") {
     CHECK(table == nullptr);
 }
 
+TEST_CASE("Many that are spawned at once wait for the image that is not ready yet") {
+    warmfork::Template table = probe_template(0);
+    ProbeRequest request({"exit", "0"});
+    request.request.backend = WARMFORK_BACKEND_AUTO;
+    std::vector<warmfork::Process> children = table.spawn(request.get(), 8);
+    for (warmfork::Process& child : children) {
+        CHECK(child.wait() == 0);
+        CHECK(child.backend() == WARMFORK_BACKEND_WARM);
+    }
+}
+
 TEST_CASE("N children are one command, each a child of its own") {
     warmfork::Template table = probe_template(0);
     ProbeRequest request({"exit", "9"});
