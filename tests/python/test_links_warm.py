@@ -183,7 +183,8 @@ class Warm(WarmTestCase):
             self.assert_warm(service, *command)
 
     def test_many_at_once(self):
-        self.script("tool", "import sys; print(sys.argv[1])")
+        # Where the streams are unbuffered, print() writes the end of the line by itself, and other lines come between.
+        self.script("tool", "import os, sys; os.write(1, (sys.argv[1] + '\\n').encode())")
         self.start_ready()
         numbers = [str(number) for number in range(24)]
         done = self.run_it("xargs", "-P", "8", "-n", "1", "tool", input="\n".join(numbers))
