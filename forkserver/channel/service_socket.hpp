@@ -25,10 +25,11 @@ struct ServiceMessage {
                                        std::span<const int> descriptors, int flags);
 
 /// Receives one message; nothing of it is believed but its shape. The descriptors that came with it
-/// are in `ret_message` whatever is returned: their close(2) may block. `flags`: of recvmsg. Returns 0 or
-/// errno: EAGAIN, EINTR, ECONNRESET (the peer is gone), EPROTO (not such a message, cut short, or
-/// descriptors without end), EPROTONOSUPPORT (of another version), EMFILE (its descriptors did not
-/// fit into this process's limit: `ret_message` says which message it was, and has no body).
+/// are in `ret_message` whatever is returned: their close(2) may block. `flags`: of recvmsg.
+/// Returns 0 or errno: EAGAIN, EINTR, ECONNRESET (the peer is gone), EPROTO (not such a message,
+/// cut short, or descriptors without end), EPROTONOSUPPORT (of another version), EMFILE (its
+/// descriptors did not fit into this process's limit: `ret_message` says which message it was, and
+/// has no body).
 [[nodiscard]] int receive_service_message(int socket, int flags, ServiceMessage& ret_message);
 
 }  // namespace warmfork

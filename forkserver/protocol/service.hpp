@@ -17,10 +17,10 @@ inline constexpr std::uint16_t kServiceVersion = 3;
 /// The meaning of a number never changes.
 enum class ServiceKind : std::uint16_t {
     // Client to service.
-    hello = 1,   ///< first; body: number: pid
-    find = 2,    ///< id: request; body: text: template
-    lease = 3,   ///< id: request; body: LeaseRequest
-    run = 4,     ///< id: request; body: text: template, then text: as LeaseRequest::sight;
+    hello = 1,  ///< first; body: number: pid
+    find = 2,   ///< id: request; body: text: template
+    lease = 3,  ///< id: request; body: LeaseRequest
+    run = 4,    ///< id: request; body: text: template, then text: as LeaseRequest::sight;
     ///< descriptors 0 to 2: a fixed command line
     signal = 5,  ///< id: child of `run`; body: number
     used = 6,    ///< id: child, or 0; body: UseReport

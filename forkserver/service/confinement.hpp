@@ -14,9 +14,9 @@ namespace warmfork::service {
 
 /// In what the peer is not what this process is, of what a child has from the service and a process
 /// can be confined by: namespaces, root directory, ids, groups, capabilities, no_new_privs, filters
-/// of system calls. Of its first thread, as it is now. `ret_difference` empty: in nothing. What cannot
-/// be looked at is a difference. Some twenty system calls. Returns 0 or EMFILE, ENFILE: no descriptor
-/// is free to look with.
+/// of system calls. Of its first thread, as it is now. `ret_difference` empty: in nothing. What
+/// cannot be looked at is a difference. Some twenty system calls. Returns 0 or EMFILE, ENFILE: no
+/// descriptor is free to look with.
 [[nodiscard]] int find_confinement(const Peer& peer, std::string& ret_difference);
 
 /// A text that only processes can read that the kernel lets look at this one: it is the name of a

@@ -220,7 +220,7 @@ class Service {
     EventSource connections_, reconnect_, reloading_, idle_, drain_, end_, keeper_room_, status_;
     Descriptor keeper_;
     EventSource keeper_watch_;
-    bool lacks_keeper_ = false;  ///< and it was said
+    bool lacks_keeper_ = false;         ///< and it was said
     std::deque<std::uint64_t> unkept_;  ///< children that the keeper is yet to be told of
     std::map<uid_t, std::shared_ptr<Disposal>> disposals_;
     std::map<std::uint64_t, ServedClient> clients_;

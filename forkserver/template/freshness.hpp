@@ -93,7 +93,7 @@ class Freshness {
     std::map<std::string, Directory> directories_;
     std::map<std::string, Place> places_;
     std::map<std::string, Listing> listings_;
-    bool listings_changed_ = false;  ///< since they were compared last
+    bool listings_changed_ = false;                         ///< since they were compared last
     std::map<int, std::vector<const Directory*>> watched_;  ///< by watch descriptor
     std::map<int, std::string> watched_files_;              ///< their paths, likewise
 };

@@ -72,8 +72,8 @@ struct LinkOptions {
     std::vector<std::string> names;
 };
 
-/// What this program itself has to say. text: what was attempted, on what; the system's text for the
-/// error number is put behind it.
+/// What this program itself has to say. text: what was attempted, on what; the system's text for
+/// the error number is put behind it.
 [[nodiscard]] Error own_error(warmfork_stage stage, int error_number, const std::string& text);
 
 /// Takes from a command what has not been said, and the options of its interpreter.
@@ -109,8 +109,8 @@ int manage_templates(const ManageOptions& options);
 /// Replaces this process by journalctl; returns only if that fails.
 int show_log(const LogOptions& options);
 
-/// Makes links to warmfork-exec, by which commands are found in place of the real ones. 0, or 1 with
-/// a message.
+/// Makes links to warmfork-exec, by which commands are found in place of the real ones. 0, or 1
+/// with a message.
 int install_links(const LinkOptions& options);
 
 /// Prints the links in PATH, what they stand in front of, and how often they were warm. Returns 0.
