@@ -52,6 +52,9 @@ packages_of_tests=(python3-numpy python3-setproctitle python3-trio python3-panda
     libjemalloc2 libopenblas0-pthread bindfs scdoc man-db bash-completion fish zsh python3-pip python3-venv python3-setuptools
     python3-wheel python3-joblib python3-distributed python3-gevent python3-eventlet)
 
+# What looks at the sources themselves. Where the formatter is of another version its test is skipped.
+packages_of_style=(clang-format)
+
 # Clang's libFuzzer and sanitizers.
 packages_of_fuzzers=(clang libclang-rt-dev)
 
