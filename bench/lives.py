@@ -15,7 +15,6 @@ from importlib import import_module
 
 import warmfork
 
-from . import common
 from .common import now
 
 AT_ONCE = 100

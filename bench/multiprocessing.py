@@ -25,8 +25,6 @@ def report_and_wait(write_end, read_end):
     os.read(read_end.fileno(), 1)
 
 
-
-
 class Method:
     """One start method, with its children's first lines coming in over a pipe."""
 

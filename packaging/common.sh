@@ -53,7 +53,7 @@ packages_of_tests=(python3-numpy python3-setproctitle python3-trio python3-panda
     python3-wheel python3-joblib python3-distributed python3-gevent python3-eventlet)
 
 # What looks at the sources themselves. Where the formatter is of another version its test is skipped.
-packages_of_style=(clang-format)
+packages_of_style=(clang-format flake8 mypy)
 
 # Clang's libFuzzer and sanitizers.
 packages_of_fuzzers=(clang libclang-rt-dev)

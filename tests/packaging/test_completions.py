@@ -3,11 +3,10 @@
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import unittest
 
-from support import BUILD, SOURCE, commands, environment, run
+from support import SOURCE, commands, run
 
 COMPLETIONS = f"{SOURCE}/packaging/completions"
 

@@ -79,6 +79,10 @@ class InstalledTree(unittest.TestCase):
                      "--preload", "json", "--json"])
         self.assertIn("warm-spare", json.loads(shown)["rows"])
 
+    def test_type_checkers_find_what_they_read(self):
+        for name in ("py.typed", "__init__.pyi", "_native.pyi", "_types.pyi"):
+            self.assertTrue(os.path.exists(os.path.join(self.packages, name)), name)
+
     def test_python_spawns_from_where_its_package_lies(self):
         program = ("import sys, warmfork\n"
                    "with warmfork.Template(['json']) as template:\n"

@@ -50,6 +50,11 @@ class Wheel(unittest.TestCase):
     def test_it_is_for_the_stable_abi(self):
         self.assertIn("-cp39-abi3-linux_", os.path.basename(self.wheel))
 
+    def test_type_checkers_find_what_they_read(self):
+        package = os.path.dirname(find(self.environment(), "_native.abi3.so"))
+        for name in ("py.typed", "__init__.pyi", "_native.pyi", "_types.pyi"):
+            self.assertTrue(os.path.exists(os.path.join(package, name)), name)
+
     def test_children_are_warm_in_a_virtual_environment(self):
         for options in ((), ("--system-site-packages",)):
             root = self.environment(*options)

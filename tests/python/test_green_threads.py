@@ -4,7 +4,6 @@ import os
 import subprocess
 import unittest
 
-import warmfork
 from support import PYTHON, TestCase
 
 PATCHES = {

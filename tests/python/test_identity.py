@@ -304,7 +304,6 @@ class Start(TestCase):
         self.assertEqual((warm.stdout, warm.stderr), (cold.stdout, cold.stderr))
         self.assertIn(b"udcff", cold.stdout)
 
-
     def test_the_standard_library_begins_with_the_child(self):
         program = (
             "import logging, multiprocessing.process, os, time\n"

@@ -51,7 +51,6 @@ class WarmTestCase(ServiceTestCase):
         return subprocess.run(["/usr/bin/env", *command], env={**self.environment, **(env or {})}, capture_output=True,
                               text=True, timeout=60, **options)
 
-
     def until(self, expected, attempt):
         """Again and again: a link waits for the service's answer a tenth of a second, and a busy machine may take longer.
         Returns what attempt() has returned last."""

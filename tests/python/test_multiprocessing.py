@@ -123,9 +123,9 @@ class Context(TestCase):
 
     def test_locks_and_shared_values(self):
         lock, value = self.context.Lock(), self.context.Value("i", 0)
-        processes = [self.start(hold, lock, value) for _ in range(3)]
-        for process in processes:
-            process.join()
+        holders = [self.start(hold, lock, value) for _ in range(3)]
+        for holder in holders:
+            holder.join()
         self.assertEqual(value.value, 300)
 
     def test_managers(self):

@@ -15,6 +15,15 @@ class Import(TestCase):
         loaded = subprocess.run([PYTHON, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
         self.assertEqual(loaded.stdout.split(), ["warmfork"])
 
+    def test_types_cost_no_import(self):
+        program = (
+            "import sys; before = set(sys.modules); import warmfork; warmfork.Template, warmfork.Popen; "
+            "print(*sorted(set(sys.modules) - before))"
+        )
+        loaded = subprocess.run([PYTHON, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+        self.assertIn("warmfork._owner", loaded)
+        self.assertNotIn("typing", loaded)
+
     def test_names_are_loaded_on_first_use(self):
         import warmfork
 

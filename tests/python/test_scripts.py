@@ -114,7 +114,7 @@ class Scripts(TestCase):
     @warm_only
     def test_a_directory_of_the_child_is_where_relative_paths_begin(self):
         template = self.open(backend="warm")
-        here = self.script("place/tool", f"#!{PYTHON}")
+        self.script("place/tool", f"#!{PYTHON}")
         there = os.path.join(self.root, "there")
         os.mkdir(there)
         self.addCleanup(os.chdir, os.getcwd())

@@ -5,7 +5,6 @@ import os
 import subprocess
 import unittest
 
-import warmfork
 from support import PYTHON, TestCase
 
 # The command leaves a mark each time that it runs. Prints how it was served, and how often it ran.

@@ -1,10 +1,12 @@
 """python3 -m warmfork: the command line, warmfork(1)."""
 
+from __future__ import annotations
+
 import os
 import sys
 
 
-def main():
+def main() -> None:
     # A wheel has it with it; else it is a package of its own.
     own = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_command")
     program = own if os.path.exists(own) else "warmfork"

@@ -1,10 +1,20 @@
 """A child of a spawn, and how its end comes to be known."""
 
+from __future__ import annotations
+
 import errno
 import os
 import time
 
 from . import _green, _native
+
+# As in typing, whose import would cost every start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._green import Library
+    from ._types import Status
 
 # In so many turns of a loop that reaps children by itself the status of one that it has reaped has come.
 _ENOUGH_TURNS = 3
@@ -20,16 +30,16 @@ class Child:
     None. green: the library whose green threads run while this one waits, or None.
     """
 
-    def __init__(self, pid, served=None):
+    def __init__(self, pid: int, served: _native.Served | None = None) -> None:
         self.pid = pid
         self.served = served
         self.green = _green.library()
-        self._statuses = []  # (pid, status), once it has been reaped
+        self._statuses: list[Status] = []  # (pid, status), once it has been reaped
         self._is_watched = self.green is not None and served is None and self.green.watch(pid, self._statuses)
         self._turns = 0  # of the library's loop since somebody has reaped it
         self._has_ended = self._is_lost = False
 
-    def take_status(self, wait_flags):
+    def take_status(self, wait_flags: int) -> Status:
         """What os.waitpid(pid, wait_flags) returns; also when it has been asked before. Raises
         ChildProcessError where the status was lost, its errno ECHILD or EOWNERDEAD."""
         # Kept in the object before a signal's handler (Ctrl-C) can get between.
@@ -40,7 +50,7 @@ class Child:
                 raise self._lost(errno.ECHILD)
         return self._statuses[0] if self._statuses else (0, 0)
 
-    def _ask(self, wait_flags):
+    def _ask(self, wait_flags: int) -> None:
         try:
             if self.served:
                 _native.wait_served(self.served, wait_flags, self._statuses)
@@ -52,7 +62,7 @@ class Child:
             if self.served or not self._ask_interpreter(wait_flags):
                 raise self._lost(error.errno) from None
 
-    def _ask_interpreter(self, wait_flags):
+    def _ask_interpreter(self, wait_flags: int) -> bool:
         """Where a library of this process reaps all children, its own os.waitpid knows the status. Does it
         know of this child?"""
         try:
@@ -63,21 +73,21 @@ class Child:
             self._statuses.append((pid, status))
         return True
 
-    def _lost(self, error_number):
+    def _lost(self, error_number: int) -> ChildProcessError:
         self._is_lost = True
         became = "was taken by another wait"
         if error_number == errno.EOWNERDEAD:
             became = "died with the service, which was killed"
         return ChildProcessError(error_number, f"the exit status of child {self.pid} {became}")
 
-    def open_pidfd(self):
+    def open_pidfd(self) -> int:
         """Of the child; the caller's to close. It is readable when the child has ended."""
         # A child of the service may have ended and gone already.
         return _native.pidfd(self.served) if self.served else os.pidfd_open(self.pid)
 
-    def let_reap(self):
+    def let_reap(self) -> None:
         """Before a status is asked for, in a process whose green threads' library reaps by itself."""
-        if not self._is_watched or self._statuses:
+        if self.green is None or not self._is_watched or self._statuses:
             return
         self.green.let_reap()
         try:
@@ -85,29 +95,31 @@ class Child:
         except ChildProcessError:  # reaped, by the library or by another
             self._turns += 1
 
-    def wait_green(self, poll, timeout):
+    def wait_green(self, poll: Callable[[], int | None], timeout: float | None) -> int | None:
         """Calls poll() until it returns something else than None, and returns that. None after timeout, seconds
-        or None, and where the status was lost. Other green threads run meanwhile; no lock may be held."""
+        or None, and where the status was lost. Other green threads run meanwhile; no lock may be held. Only where
+        `green` is not None."""
+        assert self.green is not None
         deadline = None if timeout is None else time.monotonic() + timeout
         while (found := poll()) is None and not self._is_lost:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 break
-            self._wait_once(left)
+            self._wait_once(self.green, left)
         return found
 
-    def _wait_once(self, timeout):
+    def _wait_once(self, green: Library, timeout: float | None) -> None:
         if self._has_ended:  # but its status is not here yet
-            self.green.sleep(0.001)
+            green.sleep(0.001)
             return
         try:
             pidfd = self.open_pidfd()
         except ProcessLookupError:  # reaped by somebody
             self._has_ended = True
         except OSError:  # there is no descriptor to be had
-            self.green.sleep(_PAUSE if timeout is None else min(_PAUSE, timeout))
+            green.sleep(_PAUSE if timeout is None else min(_PAUSE, timeout))
         else:
             try:
-                self._has_ended = self.green.wait_readable(pidfd, timeout)
+                self._has_ended = green.wait_readable(pidfd, timeout)
             finally:
                 os.close(pidfd)

@@ -1,5 +1,7 @@
 """What warmfork raises."""
 
+from __future__ import annotations
+
 _TEMPLATE_STAGES = frozenset(("launch", "gate", "eligibility"))
 
 
@@ -11,19 +13,19 @@ class Error(OSError):
     detail: the descriptor or resource number, where the stage has one.
     """
 
-    stage = "none"
-    detail = 0
+    stage: str = "none"
+    detail: int = 0
 
 
 class TemplateError(Error):
     """The template itself is the reason: it did not start, is not safe to fork, or was asked, with
     backend="warm", for what only a cold start can do."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return str(self.strerror)
 
 
-def make_error(error_number, text, _stage, stage_name, detail):
+def make_error(error_number: int, text: str, _stage: int, stage_name: str, detail: int) -> Error:
     kind = TemplateError if stage_name in _TEMPLATE_STAGES else Error
     error = kind(error_number, text)
     error.stage = stage_name

@@ -3,11 +3,32 @@
 Nothing is imported here that the owner has not: a library counts once it has patched subprocess.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import time
 
 from . import _native
+
+# As in typing, whose import would cost every start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    from ._types import Status
+
+    class Library(Protocol):
+        """What both classes below have."""
+
+        close: Any
+        sleep: Any
+        open: Any
+        selector: Any
+
+        def wait_readable(self, descriptor: int, timeout: float | None) -> bool: ...
+        def watch(self, pid: int, statuses: list[Status]) -> bool: ...
+        def let_reap(self) -> None: ...
 
 _POLLIN, _POLLOUT = 1, 4
 # Between two looks where nothing tells, in seconds: eventlet's own.
@@ -90,12 +111,13 @@ class _Eventlet:
         return False
 
 
-_libraries = {}
+_libraries: dict[type, Any] = {}
 
 
-def library():
+def library() -> Library | None:
     """The library that has made this process's subprocess green, or None."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    kind: type
     if gevent is not None and gevent.is_module_patched("subprocess"):
         kind = _Gevent
     elif eventlet is not None and eventlet.is_monkey_patched("subprocess"):

@@ -70,7 +70,7 @@ def _getitem(arguments, index):
     return Rest(item) if isinstance(index, slice) else item
 
 
-_Arguments.__getitem__ = _getitem
+_Arguments.__getitem__ = _getitem  # type: ignore[assignment]
 for _name in (
     "__iter__", "__reversed__", "__len__", "__contains__", "__eq__", "__ne__", "__add__", "__mul__",
     "__repr__", "copy", "index", "count", "pop",

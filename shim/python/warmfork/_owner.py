@@ -1,5 +1,7 @@
 """The owner's side of templates."""
 
+from __future__ import annotations
+
 import errno
 import os
 import subprocess
@@ -11,40 +13,49 @@ from . import _green, _native, _request
 from ._errors import TemplateError
 from ._popen import Popen
 
+# As in typing, whose import would cost every start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from ._green import Library
+    from ._types import Backend, Command, Environment, OnError, OnStale, Path, Spawned, Text
+
 _ON_ERROR = ("ignore", "warn", "fail")
 
 # How long a spawn waits for a template, in seconds.
 _READY_PATIENCE = 15
 
 
-def _environment_block(environment):
+def _environment_block(environment: Environment | None) -> list[bytes] | None:
     if environment is None:
         return None
     block = []
-    for name, value in environment.items():
-        name = os.fsencode(name)
+    for key, value in environment.items():
+        name = os.fsencode(key)
         if b"=" in name:
             raise ValueError("illegal environment variable name")
         block.append(name + b"=" + os.fsencode(value))
     return block
 
 
-def _main_file():
+def _main_file() -> str:
     """Of this program; "": it has none."""
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     return os.path.abspath(file) if isinstance(file, str) else ""
 
 
-def _milliseconds(timeout):
+def _milliseconds(timeout: float | None) -> int:
     return -1 if timeout is None else max(0, round(timeout * 1000))
 
 
-def search_path():
+def search_path() -> list[str]:
     """sys.path, whatever the directory is."""
     return [os.path.abspath(entry) for entry in sys.path]
 
 
-def path_unlike(templates):
+def path_unlike(templates: list[str] | None) -> list[str] | None:
     """sys.path, which a child takes over; None: it is the one by which the template has found its modules."""
     path = search_path()
     return None if path == templates else path
@@ -96,12 +107,14 @@ class Template:
     """
 
     def __init__(
-        self, preload=(), *, python=None, spares=-1, env=None, cwd=None, backend=None, allow=(),
-        on_stale="cold", variants=4, before_fork=None, in_child=None, options=(), learn=False,
-        nested=False, on_error=None, name=None,
-    ):
+        self, preload: str | Iterable[str] = (), *, python: Path | None = None, spares: int = -1,
+        env: Environment | None = None, cwd: Path | None = None, backend: Backend | None = None,
+        allow: Iterable[str] = (), on_stale: OnStale = "cold", variants: int = 4, before_fork: str | None = None,
+        in_child: str | None = None, options: Iterable[str] = (), learn: bool = False, nested: bool = False,
+        on_error: OnError | None = None, name: Path | None = None,
+    ) -> None:
         self._has_waited = self._warns = self._learns = False
-        self._search_path = None  # of the service's nothing is known
+        self._search_path: list[str] | None = None  # of the service's nothing is known
         if isinstance(preload, str):
             self._connect(preload, locals())
             return
@@ -133,9 +146,9 @@ class Template:
             name=os.fsencode(_main_file() if name is None else name),
         )
 
-    def _connect(self, name, arguments):
+    def _connect(self, name: str, arguments: Mapping[str, Any]) -> None:
         """To the service's template of this name. arguments: all those of __init__."""
-        for other, default in Template.__init__.__kwdefaults__.items():
+        for other, default in (Template.__init__.__kwdefaults__ or {}).items():
             if other != "backend" and arguments[other] != default:
                 raise TypeError(
                     f"{other}= cannot be given for the service's template {name!r}: its file says what it is "
@@ -144,13 +157,14 @@ class Template:
         self.backend = arguments["backend"]
         self._handle = _native.connect(os.fsencode(name), _request.backend_number(self.backend))
 
-    def popen(self, args, *positional, **keywords):
+    def popen(self, args: Command, *positional: Any, **keywords: Any) -> Popen:
         """A warmfork.Popen from this template; parameters as there."""
         return Popen(args, *positional, template=self, **keywords)
 
     def run(
-        self, args, *positional, input=None, capture_output=False, timeout=None, check=False, **keywords
-    ):
+        self, args: Command, *positional: Any, input: Text | None = None, capture_output: bool = False,
+        timeout: float | None = None, check: bool = False, **keywords: Any,
+    ) -> subprocess.CompletedProcess[Any]:
         """As subprocess.run, from this template."""
         if input is not None:
             if keywords.get("stdin") is not None:
@@ -170,13 +184,14 @@ class Template:
             except BaseException:
                 process.kill()
                 raise
-            status = process.poll()
-        completed = subprocess.CompletedProcess(process.args, status, stdout, stderr)
+            process.poll()
+        completed: subprocess.CompletedProcess[Any]
+        completed = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
         if check:
             completed.check_returncode()
         return completed
 
-    def wait_ready(self, timeout=None):
+    def wait_ready(self, timeout: float | None = None) -> None:
         """Waits, seconds, until the modules are imported. Raises TemplateError where they cannot be.
         Signals are handled meanwhile."""
         green = _green.library()
@@ -186,7 +201,7 @@ class Template:
             _native.wait_ready(self._handle, _milliseconds(timeout))
         self._warn_of_failed()
 
-    def _wait_green(self, green, timeout):
+    def _wait_green(self, green: Library, timeout: float | None) -> None:
         """Until it is ready, with other green threads running meanwhile."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -198,7 +213,7 @@ class Template:
                     raise
             green.sleep(0.01)
 
-    def _wait_first(self):
+    def _wait_first(self) -> None:
         """Among green threads the first spawn waits for the image, here, and they run on: later ones, which would wait
         for it in C, would keep all of them waiting."""
         opens_in_the_background = self._learns and self.backend != "warm"
@@ -210,7 +225,7 @@ class Template:
             except TemplateError:
                 pass  # the spawn says it, or is cold
 
-    def _warn_of_failed(self):
+    def _warn_of_failed(self) -> None:
         """Once, of what has been left out, by a template that is ready."""
         if self._warns:
             self._warns = False
@@ -218,47 +233,48 @@ class Template:
                 text = f"{failed['module']} could not be preloaded: {failed['reason']}"
                 warnings.warn(text, RuntimeWarning, stacklevel=3)
 
-    def _warn_after(self, spawned):
+    def _warn_after(self, spawned: list[Spawned]) -> None:
         """spawned: _native.spawn's list. Only a warm child tells that the template is ready."""
         if self._warns and spawned[0][1] == "warm":
             self._warn_of_failed()
 
-    def wait_parked(self, count=1, timeout=None):
+    def wait_parked(self, count: int = 1, timeout: float | None = None) -> None:
         """Waits, seconds, until so many children are parked and the template sleeps. Signals are handled
         meanwhile."""
         _native.wait_parked(self._handle, count, _milliseconds(timeout))
 
-    def set_spares(self, spares):
+    def set_spares(self, spares: int) -> None:
         """Changes how many children are kept parked; -1: as many as are used. OSError (ENOTSUP) of a template of
         the service, whose file says how many."""
         _native.set_spares(self._handle, spares)
 
     @property
-    def pid(self):
+    def pid(self) -> int:
         """The template's process id; 0 while there is none, and of the service's while no child of it is held."""
         return _native.pid(self._handle)
 
     @property
-    def parked(self):
+    def parked(self) -> int:
         """How many children are parked now; of the service's, for this process."""
         return _native.parked(self._handle)
 
     @property
-    def counts(self):
+    def counts(self) -> dict[str, Any]:
         """Spawns by kind, and cold ones by reason."""
         return _native.counts(self._handle)
 
-    def report(self):
+    def report(self) -> dict[str, Any]:
         """What the template looks like from inside, as a dictionary."""
         import json
 
-        return json.loads(_native.report(self._handle))
+        found: dict[str, Any] = json.loads(_native.report(self._handle))
+        return found
 
-    def close(self):
+    def close(self) -> None:
         _native.close(self._handle)
 
-    def __enter__(self):
+    def __enter__(self) -> Template:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()

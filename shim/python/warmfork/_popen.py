@@ -1,5 +1,7 @@
 """Popen objects for children from templates."""
 
+from __future__ import annotations
+
 import errno
 import os
 import signal
@@ -10,8 +12,22 @@ from . import _native, _request, _subprocess
 from ._children import Child
 from ._errors import Error
 
+# As in typing, whose import would cost every start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from typing import Any
+
+    from ._owner import Template
+    from ._types import Backend, Command, Environment, Handles, Lifetime, Limits, Path, Spawned, Status, Stream
+
+    _Own = subprocess.Popen[Any]
+else:
+    _Own = _subprocess.BASES[0]
+_OTHERS = _subprocess.BASES[1:]
+
 # What subprocess does first in each Popen: it reaps children that had not ended when their object was dropped.
-_reap_abandoned = getattr(_subprocess.module, "_cleanup", lambda: None)
+_reap_abandoned: Callable[[], object] = getattr(_subprocess.module, "_cleanup", lambda: None)
 
 _LIFETIMES = {"owner": 0, "detached": _native.DETACHED}
 
@@ -21,7 +37,7 @@ _UNFAILING = {"executable", "stdin", "stdout", "stderr", "cwd", "env", "start_ne
 _UNKNOWN = "the interpreter's subprocess is another one than warmfork knows"
 
 
-def end_spawned(spawned):
+def end_spawned(spawned: list[Spawned]) -> None:
     """Ends the child of a spawn that was interrupted when it was there. spawned: _native.spawn's list."""
     for pid, *_, served in spawned:
         if served:
@@ -33,7 +49,7 @@ def end_spawned(spawned):
     del spawned[:]
 
 
-class Popen(*_subprocess.BASES):
+class Popen(_Own, *_OTHERS):  # type: ignore[misc]
     """A subprocess.Popen whose child comes from a template.
 
     The parameters are those of subprocess.Popen, and:
@@ -52,26 +68,26 @@ class Popen(*_subprocess.BASES):
     killed, raises ChildProcessError, its errno ECHILD or EOWNERDEAD.
     """
 
-    backend = None
-    reason = ""
-    reason_code = "none"
+    backend: str | None = None
+    reason: str = ""
+    reason_code: str = "none"
 
-    _spawned = ()  # one (pid, backend, reason code, reason, handle)
-    _child = None  # the Child, once its end is of interest
-    _early_handles = None  # until subprocess asks for them
+    _spawned: list[Spawned] = ()  # type: ignore[assignment]  # one (pid, backend, reason code, reason, handle)
+    _child: Child | None = None  # the Child, once its end is of interest
+    _early_handles: Handles | None = None  # until subprocess asks for them
 
     def __init__(
         self,
-        args,
-        *positional,
-        template=None,
-        backend=None,
-        lifetime="owner",
-        nice=None,
-        affinity=None,
-        limits=None,
-        **keywords,
-    ):
+        args: Command,
+        *positional: Any,
+        template: Template | None = None,
+        backend: Backend | None = None,
+        lifetime: Lifetime = "owner",
+        nice: int | None = None,
+        affinity: Iterable[int] | None = None,
+        limits: Limits | None = None,
+        **keywords: Any,
+    ) -> None:
         _reap_abandoned()
         self._template = template
         self._backend_number, self._wanted_backend = _request.backend_number(backend), backend
@@ -96,15 +112,16 @@ class Popen(*_subprocess.BASES):
             self._take_back()
             raise
 
-    def _is_altered(self):
+    def _is_altered(self) -> bool:
         """Is this a subclass that has a say in what follows?"""
         kind = type(self)
         return kind._get_handles is not Popen._get_handles or kind._execute_child is not Popen._execute_child
 
     def _spawn_early(
-        self, args, executable=None, stdin=None, stdout=None, stderr=None, cwd=None, env=None,
-        start_new_session=False, text=None,
-    ):
+        self, args: Command, executable: Path | None = None, stdin: Stream = None, stdout: Stream = None,
+        stderr: Stream = None, cwd: Path | None = None, env: Environment | None = None,
+        start_new_session: bool = False, text: bool | None = None,
+    ) -> None:
         handles = _native.make_pipes(stdin, stdout, stderr)
         if handles is None:  # something else than pipes is asked for
             self.pipesize = -1  # as subprocess sets it
@@ -113,29 +130,33 @@ class Popen(*_subprocess.BASES):
         try:
             self._spawn(args, executable, cwd, env, handles, start_new_session=start_new_session)
         except BaseException:
-            self._close_early_handles()
+            self._close_early_handles(handles)
             raise
 
-    def _close_early_handles(self):
-        handles, self._early_handles = self._early_handles, None
+    def _close_early_handles(self, handles: Handles) -> None:
+        self._early_handles = None
         self._close_pipe_fds(*handles)
         for number in (handles[1], handles[2], handles[4]):
             if number != -1:
                 os.close(number)
 
-    def _take_back(self):
+    def _take_back(self) -> None:
         """Ends a child whose Popen could not be finished."""
         if self._early_handles:
-            self._close_early_handles()
+            self._close_early_handles(self._early_handles)
         if self._spawned:
             end_spawned(self._spawned)
             self._child_created = False
 
-    def _get_handles(self, stdin, stdout, stderr):
+    def _get_handles(self, stdin: Stream, stdout: Stream, stderr: Stream) -> Handles:
         handles, self._early_handles = self._early_handles, None
-        return handles or super()._get_handles(stdin, stdout, stderr)
+        if handles is None:
+            handles = super()._get_handles(stdin, stdout, stderr)
+        return handles
 
-    def _close_pipe_fds(self, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite):
+    def _close_pipe_fds(
+        self, p2cread: int, p2cwrite: int, c2pread: int, c2pwrite: int, errread: int, errwrite: int,
+    ) -> None:
         if -1 in (p2cwrite, c2pread, errread):
             super()._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
             return
@@ -148,10 +169,11 @@ class Popen(*_subprocess.BASES):
     # The parameters of subprocess's own, which passes them by position: alike from 3.9 on, the last one
     # since 3.11.
     def _execute_child(
-        self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags,
-        shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, restore_signals, gid, gids, uid,
-        umask, start_new_session, *process_group,
-    ):
+        self, args: Command, executable: Path | None, preexec_fn: Any, close_fds: bool, pass_fds: Collection[int],
+        cwd: Path | None, env: Environment | None, startupinfo: Any, creationflags: int, shell: bool,
+        p2cread: int, p2cwrite: int, c2pread: int, c2pwrite: int, errread: int, errwrite: int,
+        restore_signals: bool, gid: Any, gids: Any, uid: Any, umask: int, start_new_session: bool, *process_group: int,
+    ) -> None:
         handles = p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
         obstacle = ""
         if self._spawned:
@@ -186,7 +208,7 @@ class Popen(*_subprocess.BASES):
         finally:
             self._close_pipe_fds(*handles)
 
-    def _note_cold(self, obstacle):
+    def _note_cold(self, obstacle: str) -> None:
         """Of a child that subprocess has started."""
         self.backend, self.reason, self.reason_code = "cold", obstacle, "command-line"
         self._awaited()
@@ -200,9 +222,10 @@ class Popen(*_subprocess.BASES):
             raise
 
     def _spawn(
-        self, args, executable, cwd, env, handles, pass_fds=(), restore_signals=True, umask=-1,
-        start_new_session=False, process_group=-1,
-    ):
+        self, args: Command, executable: Path | None, cwd: Path | None, env: Environment | None, handles: Handles,
+        pass_fds: Collection[int] = (), restore_signals: bool = True, umask: int = -1,
+        start_new_session: bool = False, process_group: int = -1,
+    ) -> None:
         if self._template and self._chosen_backend() != "cold":
             self._template._wait_first()
         if type(args) is not list:
@@ -230,14 +253,14 @@ class Popen(*_subprocess.BASES):
             end_spawned(self._spawned)
             raise
 
-    def _refuse(self, obstacle):
+    def _refuse(self, obstacle: str) -> None:
         """What subprocess alone can do is cold, and has none of warmfork's own parameters."""
         if self._chosen_backend() == "warm":
             raise OSError(errno.ENOTSUP, f"cannot be served warm: {obstacle}")
         if self._flags & _native.NICE or self._affinity or self._limits:
             raise ValueError(f"nice, affinity and limits cannot be given here: {obstacle}")
 
-    def _chosen_backend(self):
+    def _chosen_backend(self) -> str:
         if self._wanted_backend:
             return self._wanted_backend
         if self._template and self._template.backend:
@@ -246,7 +269,7 @@ class Popen(*_subprocess.BASES):
 
     # A status is never made up: subprocess takes one that was lost for zero.
 
-    def _internal_poll(self, _deadstate=None, *_):
+    def _internal_poll(self, _deadstate: int | None = None, *_: Any) -> int | None:
         if self.returncode is None and _deadstate is None:
             self._awaited().let_reap()
         if self.returncode is None and self._waitpid_lock.acquire(False):
@@ -263,35 +286,37 @@ class Popen(*_subprocess.BASES):
                 self._waitpid_lock.release()
         return self.returncode
 
-    def _awaited(self):
+    def _awaited(self) -> Child:
         """The Child; first asked for where subprocess has started it."""
         if self._child is None:
             self._child = Child(self.pid)
         return self._child
 
-    def _try_wait(self, wait_flags):
+    def _try_wait(self, wait_flags: int) -> Status:
         return self._awaited().take_status(wait_flags)
 
-    def _wait(self, timeout):
-        if self._awaited().green is None:
-            return super()._wait(timeout)
+    def _wait(self, timeout: float | None) -> int:
+        child = self._awaited()
+        if child.green is None:
+            status: int = super()._wait(timeout)
+            return status
         # No lock is held while others run: they may wait for the same child.
-        status = self._child.wait_green(self._internal_poll, timeout)
-        if status is None:
-            raise subprocess.TimeoutExpired(self.args, timeout)
-        return status
+        found = child.wait_green(self._internal_poll, timeout)
+        if found is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return found
 
-    def send_signal(self, sig):
-        if not self._awaited().served:
-            return super().send_signal(sig)
-        if self.poll() is None:
+    def send_signal(self, sig: int) -> None:
+        served = self._awaited().served
+        if not served:
+            super().send_signal(sig)
+        elif self.poll() is None:
             try:
-                _native.signal_served(self._child.served, sig)
+                _native.signal_served(served, sig)
             except ProcessLookupError:
                 pass  # it has ended, and its status is about to come
-        return None
 
-    def _open_pidfd(self):
+    def _open_pidfd(self) -> int:
         """Of the child; the caller's to close. It is readable when the child has ended."""
         return self._awaited().open_pidfd()
 

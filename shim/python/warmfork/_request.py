@@ -1,6 +1,8 @@
 """The parameters of a spawn as the native side takes them, refused where subprocess refuses them; and what it
 raises for what fails."""
 
+from __future__ import annotations
+
 import errno
 import operator
 import os
@@ -9,16 +11,28 @@ import sys
 
 from . import _native
 
+# As in typing, whose import would cost every start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from typing import Any, NoReturn
+
+    from ._errors import Error
+    from ._types import Backend, Handles, Limits, Path
+
 # What subprocess restores in a child with restore_signals=True: the signals that Python ignores.
 PYTHON_IGNORES = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGXFSZ))
 
 _INT_MAX = 2**31 - 1
 
 # How subprocess's own call reads what is true or false.
-_truth = bool if sys.version_info >= (3, 12) else operator.index
+if sys.version_info >= (3, 12):
+    _truth = bool
+else:
+    _truth = operator.index
 
 
-def backend_number(backend):
+def backend_number(backend: Backend | None) -> int:
     if backend is None:
         return 0
     try:
@@ -27,12 +41,12 @@ def backend_number(backend):
         raise ValueError(f"backend must be one of {', '.join(_native.BACKENDS)}, not {backend!r}") from None
 
 
-def system_error(number, path=None):
+def system_error(number: int, path: Path | None = None) -> OSError:
     """As subprocess raises it: with the system's text. path: what it is about."""
     return OSError(number, os.strerror(number), path)
 
 
-def affinity_mask(cpus):
+def affinity_mask(cpus: Iterable[int] | None) -> bytes | None:
     """A set of CPU numbers as sched_setaffinity(2) takes it."""
     if cpus is None:
         return None
@@ -40,13 +54,13 @@ def affinity_mask(cpus):
     return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")
 
 
-def flat_limits(limits):
+def flat_limits(limits: Limits | None) -> Sequence[int]:
     if limits is None:
         return ()
     return [number for resource, (soft, hard) in limits.items() for number in (resource, soft, hard)]
 
 
-def descriptor_pairs(handles, pass_fds):
+def descriptor_pairs(handles: Handles, pass_fds: Collection[int]) -> list[int]:
     """(source, target), flat. handles: as of subprocess's _get_handles; what has no source of 0, 1 and 2 is
     inherited."""
     pairs = [handles[0], 0, handles[3], 1, handles[5], 2]
@@ -61,7 +75,7 @@ def descriptor_pairs(handles, pass_fds):
     return pairs
 
 
-def flag_bits(flags, restore_signals, umask, start_new_session, process_group):
+def flag_bits(flags: int, restore_signals: Any, umask: int, start_new_session: Any, process_group: int) -> int:
     """flags, with those of these parameters of subprocess."""
     if _truth(start_new_session):
         if process_group >= 0:  # the leader of a session cannot go
@@ -76,7 +90,7 @@ def flag_bits(flags, restore_signals, umask, start_new_session, process_group):
     return flags
 
 
-def raise_familiar(error, directory, program):
+def raise_familiar(error: Error, directory: Path | None, program: Path) -> NoReturn:
     """Raises what subprocess raises for the same failure. error: a warmfork.Error."""
     if error.stage == "directory":
         raise system_error(error.errno, directory) from None

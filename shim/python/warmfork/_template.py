@@ -4,12 +4,10 @@ import _thread
 import atexit
 import gc
 import os
-import posix
 import runpy  # noqa: F401  every `python3 -m` needs it
 import signal
 import sys
 import time
-import types
 
 from ._description import MissedModules, ReadVariables, changes_of_path, describe, kept_directories
 from ._findings import Findings, leave_to_children
@@ -327,8 +325,8 @@ def _preload(start):
     is_called_last = atexit._ncallbacks() == 0
     if base is None:
         atexit.register(_native.finalize_image)
-    package, before_fork, in_child, learns, count = *sys.argv[1:5], int(sys.argv[5])
-    path, names = sys.argv[6 : 6 + count], sys.argv[6 + count :]
+    package, before_fork, in_child, learns, count, *entries = sys.argv[1:]
+    path, names = entries[:int(count)], entries[int(count):]
     refusals = _Refusals(names.pop(0)[len(_ON_ERROR):] if names and names[0].startswith(_ON_ERROR) else "")
     del sys.argv[1:]  # not for the modules
     sys.path.remove(package)

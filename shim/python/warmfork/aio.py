@@ -7,12 +7,21 @@ What comes back is asyncio's own Process. Its end is noticed through a pidfd: no
 any thread's loop.
 """
 
+from __future__ import annotations
+
 import asyncio
 import os
 from asyncio import base_subprocess
 from asyncio.subprocess import Process, SubprocessStreamProtocol
 
 from ._popen import Popen
+
+# As in typing, whose import would cost every start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._types import Path, Stream
 
 __all__ = ["create_subprocess_exec"]
 
@@ -23,38 +32,40 @@ _UNKNOWN = 255  # a status that was lost, as asyncio's own watchers tell it
 class _Transport(base_subprocess.BaseSubprocessTransport):
     """asyncio's transport over a warmfork.Popen."""
 
-    def _start(self, args, shell, stdin, stdout, stderr, bufsize, **options):
-        self._proc = Popen(
+    def _start(
+        self, args: Any, shell: bool, stdin: Stream, stdout: Stream, stderr: Stream, bufsize: int, **options: Any,
+    ) -> None:
+        self._proc = self._child = Popen(
             args, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **options
         )
-        self._pidfd = self._proc._open_pidfd()
+        self._pidfd = self._child._open_pidfd()
         self._loop.add_reader(self._pidfd, self._child_ended)
 
-    def _child_ended(self):
+    def _child_ended(self) -> None:
         self._stop_watching()
         try:
-            status = self._proc.wait()
+            status = self._child.wait()
         except ChildProcessError as error:
             self._lost, status = error, _UNKNOWN
         self._process_exited(status)
 
-    async def _wait(self):
+    async def _wait(self) -> int:
         status = await super()._wait()
         if self._lost is not None:
             raise self._lost
         return status
 
-    def _stop_watching(self):
+    def _stop_watching(self) -> None:
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
 
-    _pidfd = None
-    _lost = None  # why the status is not known
+    _pidfd: int | None = None
+    _lost: ChildProcessError | None = None  # why the status is not known
 
 
-def _refuse_text(universal_newlines, shell, bufsize, encoding, errors, text):
+def _refuse_text(universal_newlines: Any, shell: Any, bufsize: int, encoding: Any, errors: Any, text: Any) -> None:
     """What asyncio's loops refuse, as they do it."""
     for name, value in (("universal_newlines", universal_newlines), ("shell", shell)):
         if value:
@@ -69,9 +80,10 @@ def _refuse_text(universal_newlines, shell, bufsize, encoding, errors, text):
 
 
 async def create_subprocess_exec(
-    program, *args, stdin=None, stdout=None, stderr=None, limit=_LIMIT, universal_newlines=False, shell=False,
-    bufsize=0, encoding=None, errors=None, text=None, **options,
-):
+    program: Path, *args: Path, stdin: Stream = None, stdout: Stream = None, stderr: Stream = None, limit: int = _LIMIT,
+    universal_newlines: bool = False, shell: bool = False, bufsize: int = 0, encoding: str | None = None,
+    errors: str | None = None, text: bool | None = None, **options: Any,
+) -> Process:
     """As asyncio.create_subprocess_exec, with the parameters of warmfork.Popen beside those of
     subprocess.Popen: template, backend, lifetime and so on.
 
@@ -82,7 +94,8 @@ async def create_subprocess_exec(
     protocol = SubprocessStreamProtocol(limit=limit, loop=loop)
     waiter = loop.create_future()
     transport = _Transport(
-        loop, protocol, (program, *args), False, stdin, stdout, stderr, 0, waiter=waiter, **options
+        loop, protocol, (program, *args), False, stdin, stdout, stderr, 0,  # type: ignore[arg-type]
+        waiter=waiter, **options,
     )
     try:
         await waiter

@@ -17,6 +17,8 @@ say so.
 Importing this module adds the method.
 """
 
+from __future__ import annotations
+
 import io
 import os
 import sys
@@ -24,8 +26,19 @@ from multiprocessing import connection, context, popen_fork, process, reduction,
 
 from . import _green, _main_module, _native
 from ._children import Child
-from ._owner import Template, path_unlike, search_path
+from ._owner import Template, path_unlike
 from ._popen import end_spawned
+from ._start_method import StartMethod
+
+TYPE_CHECKING = False  # see _owner.py
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from ._types import Spawned
+
+    # Of a context: its modules, and the options of its template.
+    Definition = tuple[list[str], dict[str, Any]]
 
 __all__ = ["get_context", "install", "set_preload", "WarmforkContext", "WarmforkProcess"]
 
@@ -41,42 +54,20 @@ import warmfork.multiprocessing
 warmfork.multiprocessing.run_child()"""
 CHILD_CODE = compile(CHILD + "\n", "<string>", "exec", 0, True)
 
+_own_start_methods: Any  # of multiprocessing, see install()
 # What children come to need of multiprocessing: connections, queues and locks as arguments, pools.
 _MODULES = ("spawn", "connection", "queues", "synchronize", "pool", "managers")
 
-
-# What a child of any method evaluates when it unpickles the method's name: before it has the search path of its
-# parent, so that it may have to be told where the package is.
-_FIND = """\
-[exec('''
-import sys
-try:
-    import warmfork.multiprocessing
-except ImportError:
-    sys.path.append({place!r})
-    import warmfork.multiprocessing
-    sys.path.remove({place!r})
-''', dict()), __import__("sys").modules["warmfork.multiprocessing"]._NAME][1]"""
-_FIND = _FIND.format(place=os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
-class _StartMethod(str):
-    """The method's name. Unpickling it in a child of any method imports this module, which adds it there."""
-
-    def __reduce__(self):
-        return eval, (_FIND,)
-
-
-_NAME = _StartMethod("warmfork")
+_NAME = StartMethod("warmfork")
 
 
 class _InheritedDescriptor:
     """A descriptor that the child has under the same number."""
 
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         self.number = number
 
-    def detach(self):
+    def detach(self) -> int:
         return self.number
 
 
@@ -86,18 +77,19 @@ class _Popen(popen_fork.Popen):
     method = "warmfork"
     DupFd = _InheritedDescriptor
 
-    def __init__(self, process_object):
-        self._descriptors = []
+    def __init__(self, process_object: process.BaseProcess) -> None:
+        self._descriptors: list[int] = []
         super().__init__(process_object)
 
-    def duplicate_for_child(self, number):
+    def duplicate_for_child(self, number: int) -> int:
         self._descriptors.append(number)
         return number
 
-    def _launch(self, process_object):
+    def _launch(self, process_object: process.BaseProcess) -> None:
         # multiprocessing.Process itself has none: the method's own.
         warm_context = getattr(process_object, "_warm_context", _default)
-        ours, childs, spawned = [], [], []
+        ours, childs = [], []
+        spawned: list[Spawned] = []
         try:
             data = _write(_pickle(self, process_object, warm_context.definition))
             childs.append(data)
@@ -135,7 +127,7 @@ class _Popen(popen_fork.Popen):
         self.sentinel = sentinel
         self.finalizer = util.Finalize(self, util.close_fds, (sentinel, own))
 
-    def poll(self, flag=os.WNOHANG):
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
         if self.returncode is not None or self._child.green is None:
             return super().poll(flag)
         self._child.let_reap()
@@ -147,13 +139,13 @@ class _Popen(popen_fork.Popen):
             self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
-    def wait(self, timeout=None):
+    def wait(self, timeout: float | None = None) -> int | None:
         if self._child.green is None:
             return super().wait(timeout)
         return self._child.wait_green(self.poll, timeout)
 
 
-def _pickle(popen, process_object, definition):
+def _pickle(popen: object, process_object: process.BaseProcess, definition: Definition) -> bytes:
     """What the child unpickles. definition: of the context, for the child's own processes."""
     pickled = io.BytesIO()
     context.set_spawning_popen(popen)
@@ -166,7 +158,7 @@ def _pickle(popen, process_object, definition):
     return pickled.getvalue()
 
 
-def _write(pickled):
+def _write(pickled: bytes) -> int:
     """A file with it, at which the file is to be read on, behind the search path of this process: the child finds
     it there and need not be woken again."""
     path = reduction.pickle.dumps(sys.path)
@@ -185,9 +177,9 @@ def _write(pickled):
 class _Preparation:
     """What a child prepares with: spawn.get_preparation_data(), pickled once for as long as it stays the same."""
 
-    _kept = (None, None)  # what it was made of, and it
+    _kept: Any = (None, None)  # what it was made of, and it
 
-    def __init__(self, definition, name):
+    def __init__(self, definition: Definition, name: str) -> None:
         main, logger = sys.modules["__main__"], util._logger
         origin = [
             definition, sys.path[:], sys.argv[:], os.getcwd(), process.ORIGINAL_DIR, process.current_process().authkey,
@@ -201,11 +193,11 @@ class _Preparation:
             kept = _Preparation._kept = origin, data
         self.data, self.name = kept[1], name
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes, str]]:
         return _prepare_like, (self.data, self.name)
 
 
-def _prepare_like(data, name):
+def _prepare_like(data: bytes, name: str) -> dict[str, Any]:
     """In the child: unpickles it, and makes the child's own processes like this one."""
     definition, preparation = reduction.pickle.loads(data)
     # One template for both: what main has made by these arguments, and the method itself.
@@ -215,34 +207,34 @@ def _prepare_like(data, name):
     return preparation
 
 
-def _tracker():
+def _tracker() -> int:
     """The descriptor of the resource tracker, started if it does not run. Its own way of asking wakes it
     up, for nothing."""
     descriptor = resource_tracker._resource_tracker._fd
     if descriptor is not None and not _native.poll_now(descriptor, 0):  # an error: nobody reads
         return descriptor
-    return resource_tracker.getfd()
+    return resource_tracker.getfd()  # type: ignore[return-value]
 
 
-def run_child():
+def run_child() -> None:
     """The program of a child."""
     data, parent, tracker = map(int, sys.argv[2:])
     resource_tracker._resource_tracker._fd = tracker
-    sys.exit(spawn._main(data, parent))
+    sys.exit(spawn._main(data, parent))  # type: ignore[call-arg]
 
 
 _rehearsed = b""  # what spares unpickle
 
 
-def _rehearsed_target(*arguments, **keywords):
+def _rehearsed_target(*arguments: object, **keywords: object) -> None:
     """What is called may be anything."""
 
 
-def prepare_rehearsal():
+def prepare_rehearsal() -> None:
     """In the template, for its spares."""
     global _rehearsed
     current = process.current_process()
-    state = {
+    state: dict[str, Any] = {
         "_identity": (1,), "_config": {}, "_parent_pid": os.getpid(), "_parent_name": current.name,
         "_popen": None, "_closed": False, "_target": _rehearsed_target, "_args": (1,),
         "_kwargs": {"key": ["value", 1, 1.5]}, "_name": current.name,
@@ -255,7 +247,7 @@ def prepare_rehearsal():
         _Preparation._kept = None, None
 
 
-def _changed_by_children():
+def _changed_by_children() -> tuple[tuple[Any, str], ...]:
     """(holder, name) of what a child changes on its way to the target, and behind it."""
     return (
         (sys, "argv"), (sys, "path"), (sys, "stdin"), (process, "_current_process"), (process, "_parent_process"),
@@ -265,7 +257,7 @@ def _changed_by_children():
     )
 
 
-def rehearse():
+def rehearse() -> None:
     """In a spare: the way of a child to its target, for the pages that this writes to. Nothing of it stays."""
     kept = [(holder, name, getattr(holder, name)) for holder, name in _changed_by_children()]
     contexts, current = dict(_contexts), process.current_process()
@@ -297,28 +289,30 @@ class WarmforkProcess(process.BaseProcess):
     """A multiprocessing.Process of this method."""
 
     _start_method = _NAME
-    _warm_context = None  # the method's own, set below
+    _warm_context: WarmforkContext  # the method's own, set below
 
     @staticmethod
-    def _Popen(process_object):
+    def _Popen(process_object: process.BaseProcess) -> _Popen:
         return _Popen(process_object)
 
     @staticmethod
-    def _after_fork():
+    def _after_fork() -> None:
         """Nothing of a parent's state is here."""
 
     @property
-    def backend(self):
+    def backend(self) -> str | None:
         """"warm" or "cold"; None before start()."""
-        return getattr(self._popen, "backend", None)
+        backend: str | None = getattr(self._popen, "backend", None)
+        return backend
 
     @property
-    def reason(self):
+    def reason(self) -> str:
         """Why it is cold; "" if it is warm."""
-        return getattr(self._popen, "reason", "")
+        reason: str = getattr(self._popen, "reason", "")
+        return reason
 
 
-def _rebuild_process(state):
+def _rebuild_process(state: dict[str, Any]) -> WarmforkProcess:
     rebuilt = WarmforkProcess.__new__(WarmforkProcess)
     rebuilt.__dict__.update(state)
     return rebuilt
@@ -332,18 +326,20 @@ class WarmforkContext(context.BaseContext):
 
     _name = _NAME
 
-    def __init__(self, preload=(), **options):
+    Process: type[WarmforkProcess]
+
+    def __init__(self, preload: Iterable[str] = (), **options: Any) -> None:
         self._preload = list(preload)
         self._options = options
-        self._template = None
-        self._owner = None
-        self._followed = None
+        self._template: Template | None = None
+        self._owner: int | None = None
+        self._followed: WarmforkContext | None = None
         self.counts = {"warm": 0, "cold": 0}
 
         class Process(WarmforkProcess):
             _warm_context = self
 
-            def __reduce__(self):
+            def __reduce__(self) -> Any:
                 # For a child, whose context is its own; subclasses are found by their own names.
                 if type(self) is Process:
                     return _rebuild_process, (self.__dict__,)
@@ -352,10 +348,10 @@ class WarmforkContext(context.BaseContext):
         Process.__qualname__ = "Process"
         self.Process = Process
 
-    def get_start_method(self, allow_none=False):
+    def get_start_method(self, allow_none: bool = False) -> str:
         return self._name
 
-    def set_preload(self, preload):
+    def set_preload(self, preload: Iterable[str]) -> None:
         """Changes which modules are preloaded; to be called before the first process is started."""
         if self._template is not None:
             raise RuntimeError("the template has been started already")
@@ -363,16 +359,19 @@ class WarmforkContext(context.BaseContext):
         self._followed = None
 
     @property
-    def definition(self):
+    def definition(self) -> Definition:
         """What makes two contexts alike: their modules, and the options of their templates."""
         return self._preload, self._options
 
-    def _follow(self, other, preload, options):
+    def _follow(self, other: WarmforkContext, preload: list[str], options: dict[str, Any]) -> None:
         """From now on as the other one, which has this definition."""
         self._followed = None if other is self else other
         self._preload, self._options = preload, options
 
-    def Pool(self, processes=None, initializer=None, initargs=(), maxtasksperchild=None):
+    def Pool(
+        self, processes: int | None = None, initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (), maxtasksperchild: int | None = None,
+    ) -> Any:
         """As multiprocessing's."""
         if _green.library() is None:
             return super().Pool(processes, initializer, initargs, maxtasksperchild)
@@ -381,7 +380,7 @@ class WarmforkContext(context.BaseContext):
         return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
 
     @property
-    def template(self):
+    def template(self) -> Template:
         """The template; the first use opens it. `template.wait_ready()` waits for its imports."""
         if self._followed is not None:
             return self._followed.template
@@ -406,14 +405,14 @@ WarmforkProcess._warm_context = _default
 # By this name children unpickle what was made by the method itself, and subclasses find it.
 _default.Process = WarmforkProcess
 
-_contexts = {}
+_contexts: dict[tuple[tuple[str, ...], str], WarmforkContext] = {}
 
 
-def _key(preload, options):
+def _key(preload: Iterable[str], options: dict[str, Any]) -> tuple[tuple[str, ...], str]:
     return tuple(preload), repr(sorted(options.items()))
 
 
-def get_context(preload=(), **options):
+def get_context(preload: Iterable[str] = (), **options: Any) -> WarmforkContext:
     """A multiprocessing context of the method "warmfork": everything that
     multiprocessing.get_context("spawn") has. Equal arguments give the same context, with one template."""
     key = _key(preload, options)
@@ -422,23 +421,24 @@ def get_context(preload=(), **options):
     return _contexts[key]
 
 
-def set_preload(preload):
+def set_preload(preload: Iterable[str]) -> None:
     """Modules that the children of the method "warmfork" begin with; before the first of them is started."""
     _default.set_preload(preload)
 
 
-def _all_start_methods(self):
+def _all_start_methods(self: context.BaseContext) -> list[str]:
     """Before CPython 3.14 multiprocessing names its own only, and libraries accept no other."""
     return [*_own_start_methods(self), str(_NAME)]
 
 
-def install():
+def install() -> None:
     """Adds the start method "warmfork" to multiprocessing. Importing this module does it."""
     global _own_start_methods
     context._concrete_contexts[str(_NAME)] = _default
     if _NAME in context._default_context.get_all_start_methods():
         return
-    own, kind = context._default_context.get_all_start_methods, type(context._default_context)
+    own = context._default_context.get_all_start_methods
+    kind: Any = type(context._default_context)
     _own_start_methods, kind.get_all_start_methods = kind.get_all_start_methods, _all_start_methods
     # Where it has been imported by name: from multiprocessing itself, and from torch.multiprocessing.
     for module in list(sys.modules.values()):

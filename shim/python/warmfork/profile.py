@@ -1,8 +1,11 @@
 """warmfork profile: what importing modules costs, and what a template of them would save.
 
 Imports the modules one after the other in this process, and notes of each module that is loaded on the way its
-time, the memory that it makes resident, and of each that was asked for what a fork costs after it, and so the life of each child.
+time, the memory that it makes resident, and of each that was asked for what a fork costs after it, and so the life of
+each child.
 """
+
+from __future__ import annotations
 
 import argparse
 import html
@@ -12,7 +15,18 @@ import os
 import resource
 import sys
 import time
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+
+# As in typing, whose import would cost every start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import ModuleType
+    from typing import Any
+
+    # A module: its name ("module"), the modules that it has loaded ("imports"), "seconds", "bytes", and, where it was
+    # asked for, "fork_seconds".
+    Node = dict[str, Any]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _FORKS = 9
@@ -20,17 +34,17 @@ _SAVES_LITTLE = 0.001  # seconds
 _COSTS_MUCH = 0.1  # of what it saves, in what each fork takes longer
 
 
-def _resident():
+def _resident() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * _PAGE
 
 
-def _used():
+def _used() -> float:
     """Seconds of the processors, of this process and its children."""
     return sum(sum(resource.getrusage(of)[:2]) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def _fork_seconds():
+def _fork_seconds() -> float:
     """What both use of the processors until a child that ends at once is reaped: the median."""
     times = []
     for _ in range(_FORKS):
@@ -46,38 +60,39 @@ def _fork_seconds():
 class _Loader:
     """Loads as another loader does, and takes its time."""
 
-    def __init__(self, loader, profile):
+    def __init__(self, loader: Any, profile: Profile) -> None:
         self._loader = loader
         self._profile = profile
         self._created = 0.0
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
-    def create_module(self, spec):
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Where the library of an extension module is mapped."""
         began = time.perf_counter()
         try:
-            return self._loader.create_module(spec)
+            module: ModuleType | None = self._loader.create_module(spec)
+            return module
         finally:
             self._created = time.perf_counter() - began
 
-    def exec_module(self, module):
+    def exec_module(self, module: ModuleType) -> None:
         with self._profile.measured(module.__name__, self._created):
             self._loader.exec_module(module)
 
 
 class _Measure:
-    def __init__(self, profile, node):
+    def __init__(self, profile: Profile, node: Node) -> None:
         self._profile = profile
         self._node = node
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self._profile.stack[-1]["imports"].append(self._node)
         self._profile.stack.append(self._node)
         self._began, self._resident = time.perf_counter(), _resident()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._node["seconds"] += time.perf_counter() - self._began
         self._node["bytes"] = max(0, _resident() - self._resident)
         self._profile.stack.pop()
@@ -86,21 +101,23 @@ class _Measure:
 class Profile:
     """The first of the finders while it measures."""
 
-    def __init__(self):
-        self.root = {"module": "", "imports": [], "seconds": 0.0, "bytes": 0}
+    def __init__(self) -> None:
+        self.root: Node = {"module": "", "imports": [], "seconds": 0.0, "bytes": 0}
         self.stack = [self.root]
 
-    def measured(self, name, seconds=0.0):
+    def measured(self, name: str, seconds: float = 0.0) -> _Measure:
         """seconds: what it took already."""
         return _Measure(self, {"module": name, "imports": [], "seconds": seconds, "bytes": 0})
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _Loader(spec.loader, self)
+            spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment]
         return spec
 
-    def run(self, names):
+    def run(self, names: Iterable[str]) -> Node:
         sys.meta_path.insert(0, self)
         fork = _fork_seconds()
         for name in names:
@@ -116,7 +133,7 @@ class Profile:
         return self.root
 
 
-def _advice(node):
+def _advice(node: Node) -> str:
     if node["seconds"] < _SAVES_LITTLE:
         return "saves next to nothing"
     if node["fork_seconds"] > _COSTS_MUCH * node["seconds"]:
@@ -124,7 +141,7 @@ def _advice(node):
     return "worth preloading"
 
 
-def _print_tree(node, least, depth=0):
+def _print_tree(node: Node, least: float, depth: int = 0) -> None:
     for child in sorted(node["imports"], key=lambda each: -each["seconds"]) if depth else node["imports"]:
         if child["seconds"] < least and depth:
             continue
@@ -138,11 +155,12 @@ def _print_tree(node, least, depth=0):
 _WIDTH, _ROW = 1200, 18
 
 
-def flame_graph(root):
+def flame_graph(root: Node) -> str:
     """The tree as an SVG that opens in a browser: width is time, and each box tells its module."""
-    boxes, deepest = [], 0
+    boxes: list[str] = []
+    deepest = 0
 
-    def add(node, left, depth):
+    def add(node: Node, left: float, depth: int) -> None:
         nonlocal deepest
         deepest = max(deepest, depth)
         width = node["seconds"] / (root["seconds"] or 1) * _WIDTH
@@ -167,7 +185,7 @@ def flame_graph(root):
     )
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="warmfork profile", description="What importing modules costs.",
         epilog="--python FILE, before all others: the interpreter (default: python3).",

@@ -10,6 +10,8 @@ of its parent actor, from a template which has imported tractor and never run it
 go on to import. What cannot be warm is started cold: the command line is tractor's own.
 """
 
+from __future__ import annotations
+
 import marshal
 import os
 import sys
@@ -25,17 +27,23 @@ from tractor.spawn import _spawn
 from ._owner import Template, _main_file
 from .trio import open_process
 
+# As in typing, whose import would cost every start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
 __all__ = ["register"]
 
 _METHOD = "warmfork"
 _MODULES = ("tractor", "argparse")  # as tractor._child has them, which `python -m` runs
 
-_template = None
-_owner = None  # who has opened it
-_definition = (_MODULES, {})
+_template: Template | None = None
+_owner: int | None = None  # who has opened it
+_definition: tuple[tuple[str, ...], dict[str, Any]] = (_MODULES, {})
 
 
-def register(preload=(), **options):
+def register(preload: Iterable[str] = (), **options: Any) -> None:
     """Makes start_method="warmfork" known to tractor, and begins to open the template, which nothing waits for.
     Again is fine: other arguments open another one.
 
@@ -47,7 +55,7 @@ def register(preload=(), **options):
     _the_template()
 
 
-def _follow(preload, options):
+def _follow(preload: tuple[str, ...], options: dict[str, Any]) -> None:
     global _definition
     if _definition != (preload, options):
         _close()
@@ -57,11 +65,11 @@ def _follow(preload, options):
     _spawn._methods[_METHOD] = _run_actor
     _spawn.SpawnMethodKey = Literal[(*get_args(_spawn.SpawnMethodKey), _METHOD)]
     if (testing := sys.modules.get("tractor._testing.pytest")) is not None:
-        testing.SpawnMethodKey = _spawn.SpawnMethodKey
+        testing.SpawnMethodKey = _spawn.SpawnMethodKey  # type: ignore[attr-defined]
     _root._DEBUG_COMPATIBLE_BACKENDS = (*_root._DEBUG_COMPATIBLE_BACKENDS, _METHOD)
     known_only = _spawn.try_set_start_method
 
-    def try_set_start_method(key):
+    def try_set_start_method(key: str) -> Any:
         # To everything else an actor of this method is one of the method "trio".
         context = known_only("trio" if key == _METHOD else key)
         _spawn._spawn_method = key
@@ -70,13 +78,13 @@ def _follow(preload, options):
     _spawn.try_set_start_method = try_set_start_method
 
 
-def preload(definition):
+def preload(definition: str) -> None:
     """In a template of nested actors: the method is theirs as well. definition: as `_the_template` gives it."""
     _follow(*marshal.loads(bytes.fromhex(definition)))
     _spawn._spawn_method = _METHOD
 
 
-def _the_template():
+def _the_template() -> Template:
     global _template, _owner
     if _template is None or _owner != os.getpid():
         modules, options = _definition
@@ -86,14 +94,14 @@ def _the_template():
     return _template
 
 
-def _close():
+def _close() -> None:
     global _template
     if _template is not None and _owner == os.getpid():
         _template.close()
     _template = None
 
 
-def _command(subactor, parent_addr, infect_asyncio):
+def _command(subactor: Any, parent_addr: Any, infect_asyncio: bool) -> list[str]:
     """tractor's own."""
     command = [sys.executable, "-m", "tractor._child", "--uid", str(tuple(subactor.aid.uid))]
     command += ["--parent_addr", str(parent_addr)]
@@ -108,12 +116,15 @@ class _Ended(Exception):
     """An actor's process has ended before it connected."""
 
 
-async def _connect(server, uid, command, options, ret_process):
+async def _connect(
+    server: Any, uid: tuple[str, str], command: list[str], options: Mapping[str, Any], ret_process: list[Any],
+) -> Any:
     """Starts a process and waits until it has connected. ret_process: a list, for who is cancelled."""
-    channels, errors = [], []
+    channels: list[Any] = []
+    errors: list[Exception] = []
     async with trio.open_nursery() as nursery:
 
-        async def wait_for_peer():
+        async def wait_for_peer() -> None:
             try:
                 _, channel = await server.wait_for_peer(uid)
                 channels.append(channel)
@@ -139,12 +150,13 @@ async def _connect(server, uid, command, options, ret_process):
 
 
 async def _run_actor(
-    name, actor_nursery, subactor, errors, bind_addrs, parent_addr, _runtime_vars, *, infect_asyncio=False,
-    task_status=trio.TASK_STATUS_IGNORED, proc_kwargs={},
-):
+    name: str, actor_nursery: Any, subactor: Any, errors: Any, bind_addrs: Any, parent_addr: Any,
+    _runtime_vars: dict[str, Any], *, infect_asyncio: bool = False, task_status: Any = trio.TASK_STATUS_IGNORED,
+    proc_kwargs: Mapping[str, Any] = {},
+) -> None:
     """One actor from its start to its end, as tractor's own methods do it."""
     uid = subactor.aid.uid
-    process = []
+    process: list[Any] = []
     try:
         channel = await _connect(
             actor_nursery._actor.ipc_server, uid, _command(subactor, parent_addr, infect_asyncio),
@@ -178,7 +190,7 @@ async def _run_actor(
             actor_nursery._children.pop(uid, None)
 
 
-async def _end(process, bind_addrs, subactor, runtime_vars):
+async def _end(process: list[Any], bind_addrs: Any, subactor: Any, runtime_vars: dict[str, Any]) -> None:
     if not process:
         return
     if process[0].poll() is None:

@@ -6,6 +6,8 @@
 What comes back is trio's own Process, and subprocess.CompletedProcess. The options are those of warmfork.Popen.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 import warnings
@@ -16,11 +18,19 @@ import trio
 
 from ._popen import Popen
 
+# As in typing, whose import would cost every start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from typing import Any
+
+    from ._types import Command, Stream
+
 __all__ = ["open_process", "run_process"]
 
 _TEXT_OPTIONS = ("universal_newlines", "text", "encoding", "errors", "bufsize")
 # What it takes for a command that needs a shell, and for none that does not.
-_TEXT = (str, bytes) if tuple(map(int, trio.__version__.split(".")[:2])) >= (0, 27) else str
+_TEXT: tuple[type, ...] = (str, bytes) if tuple(map(int, trio.__version__.split(".")[:2])) >= (0, 27) else (str,)
 # How long a cancelled child has between SIGTERM and SIGKILL, in seconds: trio's.
 _PATIENCE = 5
 
@@ -28,20 +38,22 @@ _PATIENCE = 5
 class _Pipe:
     """A pipe of which one end is a stream of trio's."""
 
-    def __init__(self, is_input, keep):
+    def __init__(self, is_input: bool, keep: ExitStack) -> None:
         read_end, write_end = os.pipe()
         self.child_end, own_end = (read_end, write_end) if is_input else (write_end, read_end)
         keep.callback(os.close, self.child_end)
         self.stream = trio.lowlevel.FdStream(own_end)
 
 
-def _refuse_text(options):
+def _refuse_text(options: Mapping[str, Any]) -> None:
     for name in _TEXT_OPTIONS:
         if options.get(name):
             raise TypeError(f"trio's processes have unbuffered byte streams only; {name!r} cannot be given")
 
 
-async def open_process(command, *, stdin=None, stdout=None, stderr=None, **options):
+async def open_process(
+    command: Command, *, stdin: Stream = None, stdout: Stream = None, stderr: Stream = None, **options: Any,
+) -> trio.Process:
     """As trio.lowlevel.open_process. Raises what it raises, and warmfork.Error."""
     _refuse_text(options)
     if isinstance(command, _TEXT) and not options.get("shell"):
@@ -49,7 +61,7 @@ async def open_process(command, *, stdin=None, stdout=None, stderr=None, **optio
     if not isinstance(command, _TEXT) and options.get("shell"):
         raise TypeError("command must be a string (not a sequence) if shell=True")
     wanted = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
-    streams = dict.fromkeys(wanted)
+    streams: dict[str, Any] = dict.fromkeys(wanted)
     # The other ends are their streams', and close with them also when there is no child to be had.
     with ExitStack() as child_ends:
         for name, value in wanted.items():
@@ -68,7 +80,7 @@ async def open_process(command, *, stdin=None, stdout=None, stderr=None, **optio
     return process
 
 
-async def _end(process):
+async def _end(process: trio.Process) -> None:
     """What a cancelled child gets: SIGTERM, and SIGKILL if that does not end it."""
     try:
         process.terminate()
@@ -79,7 +91,7 @@ async def _end(process):
         warnings.warn(RuntimeWarning(f"{process!r} could not be signalled: {error!r}"))
 
 
-async def _feed(stream, data):
+async def _feed(stream: Any, data: bytes | bytearray | memoryview) -> None:
     async with stream:
         try:
             await stream.send_all(data)
@@ -87,25 +99,27 @@ async def _feed(stream, data):
             pass  # it ended, or does not read
 
 
-async def _collect(stream, chunks):
+async def _collect(stream: Any, chunks: list[bytes]) -> None:
     async with stream:
         async for chunk in stream:
             chunks.append(chunk)
 
 
-def _refuse_unread_pipes(streams):
+def _refuse_unread_pipes(streams: Mapping[str, Any]) -> None:
     """run_process() itself returns when the process has ended: nobody could use these."""
     for name, value in streams.items():
         if value is subprocess.PIPE:
             raise ValueError(f"{name}=subprocess.PIPE can be used only where run_process is started by nursery.start")
 
 
-async def _end_and_wait(nursery, process, deliver_cancel):
+async def _end_and_wait(
+    nursery: trio.Nursery, process: trio.Process, deliver_cancel: Callable[[trio.Process], Awaitable[object]],
+) -> None:
     """What delivers the cancellation is left when the process has ended."""
     with trio.CancelScope(shield=True):
         scope = trio.CancelScope(shield=True)
 
-        async def deliver():
+        async def deliver() -> None:
             with scope:
                 await deliver_cancel(process)
 
@@ -115,9 +129,11 @@ async def _end_and_wait(nursery, process, deliver_cancel):
 
 
 async def run_process(
-    command, *, stdin=b"", capture_stdout=False, capture_stderr=False, check=True, deliver_cancel=None,
-    task_status=trio.TASK_STATUS_IGNORED, **options,
-):
+    command: Command, *, stdin: bytes | bytearray | memoryview | Stream = b"", capture_stdout: bool = False,
+    capture_stderr: bool = False, check: bool = True,
+    deliver_cancel: Callable[[trio.Process], Awaitable[object]] | None = None,
+    task_status: Any = trio.TASK_STATUS_IGNORED, **options: Any,
+) -> subprocess.CompletedProcess[bytes]:
     """As trio.run_process: waits for the end, ends the child when it is cancelled."""
     if isinstance(stdin, str):
         raise UnicodeError("process stdin must be bytes, not str")
@@ -126,7 +142,7 @@ async def run_process(
     data = None
     if isinstance(stdin, (bytes, bytearray, memoryview)):
         data, stdin = stdin, subprocess.PIPE
-    captured = {}
+    captured: dict[str, list[bytes]] = {}
     for name, is_captured in (("stdout", capture_stdout), ("stderr", capture_stderr)):
         if is_captured:
             if name in options:
@@ -150,7 +166,7 @@ async def run_process(
             await _end_and_wait(nursery, process, deliver_cancel or _end)
             raise
     outputs = {name: b"".join(chunks) for name, chunks in captured.items()}
-    completed = subprocess.CompletedProcess(
+    completed: subprocess.CompletedProcess[bytes] = subprocess.CompletedProcess(
         process.args, process.returncode, outputs.get("stdout"), outputs.get("stderr")
     )
     if check:
