@@ -15,7 +15,7 @@ inline constexpr std::uint64_t kBoardMagic = 0x3164726f626d7277;  // "wrmbord1"
 
 /// Raised whenever the meaning or place of a byte changes. The first 32 bytes of a board never do,
 /// so that a reader of any version can say which daemon it has found.
-inline constexpr std::uint64_t kBoardVersion = 2;
+inline constexpr std::uint64_t kBoardVersion = 3;
 
 /// Entries. What a daemon has beyond these is counted and not shown.
 inline constexpr std::size_t kBoardTemplates = 128;
@@ -54,8 +54,9 @@ struct BoardDaemon {
     std::uint64_t template_slots;  ///< entries that were ever in use: no reader looks further
     std::uint64_t client_slots;
     BoardText<32> release;  ///< of warmfork: "0.1.0"
+    BoardText<112> socket;  ///< where it listens: as long as a sockaddr_un can say; empty: unknown
 };
-static_assert(sizeof(BoardDaemon) == 344);
+static_assert(sizeof(BoardDaemon) == 456);
 
 /// The numbers' meanings never change; a new one raises kBoardVersion.
 enum class TemplateState : std::uint64_t {
@@ -129,7 +130,7 @@ struct BoardLayout {
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(offsetof(BoardLayout, daemon) == 64);
-static_assert(offsetof(BoardLayout, clients) == 448);
+static_assert(offsetof(BoardLayout, clients) == 576);
 static_assert(sizeof(Published<BoardClient>) == 80);
 static_assert(offsetof(BoardLayout, templates) == 24576);
 static_assert(sizeof(Published<BoardTemplate>) == 2536);

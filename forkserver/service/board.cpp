@@ -301,13 +301,27 @@ Board::~Board() {
 }
 
 int Board::create(std::string_view instance, Board& ret_board) {
+    const std::string name(instance);
+    return create_one_of({&name, 1}, ret_board);
+}
+
+int Board::create_one_of(std::span<const std::string> instances, Board& ret_board) {
     Board board;
-    board.name_ = board_name(::geteuid(), instance);
-    if (board.name_.empty()) return EINVAL;
-    Found found;
     interprocess::mapped_region region;
-    if (int error = look_at(board.name_, found, region)) return error;
-    if (found == Found::another_daemons) return EEXIST;
+    for (const std::string& instance : instances) {
+        const std::string name = board_name(::geteuid(), instance);
+        if (name.empty()) return EINVAL;
+        Found found;
+        interprocess::mapped_region found_region;
+        if (int error = look_at(name, found, found_region)) return error;
+        if (found == Found::another_daemons) continue;
+        // Further on there may still be the one that this process has had so far.
+        if (found == Found::nothing && !board.name_.empty()) continue;
+        board.name_ = name;
+        region.swap(found_region);
+        if (found == Found::ours) break;
+    }
+    if (board.name_.empty()) return EEXIST;
     if (region.get_address())
         board.take_over(std::move(region));
     else if (int error = board.make())
@@ -401,6 +415,10 @@ ClientEntry Board::client_entry(pid_t pid, uid_t uid, std::string_view command) 
             add(daemon.clients_not_shown, 1);
     });
     return {layout_, place};
+}
+
+void Board::set_socket(std::string_view path) {
+    publish_daemon(layout_, [&](BoardDaemon& daemon) { store(daemon.socket, path); });
 }
 
 void Board::set_children(std::uint64_t alive) {

@@ -16,6 +16,7 @@
 #include <boost/interprocess/mapped_region.hpp>
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -111,12 +112,20 @@ class Board {
     /// without a board.
     [[nodiscard]] static int create(std::string_view instance, Board& ret_board);
 
+    /// As `create`, under the first of these names that no live daemon has; under the one that this
+    /// process had before it exec'd itself, if it is among them. EEXIST: all of them are taken.
+    [[nodiscard]] static int create_one_of(std::span<const std::string> instances,
+                                           Board& ret_board);
+
     /// An entry for a template (the first 64 bytes of its name count). One at a time for a name:
     /// give the old one back first. `base`: that it extends; empty: none.
     [[nodiscard]] TemplateEntry template_entry(std::string_view name, std::string_view base = {});
 
     /// An entry for a client that has connected; `command`: its comm.
     [[nodiscard]] ClientEntry client_entry(pid_t pid, uid_t uid, std::string_view command);
+
+    /// The path of the socket that the daemon listens on, by which its clients find the board.
+    void set_socket(std::string_view path);
 
     /// Children alive, of all templates.
     void set_children(std::uint64_t alive);

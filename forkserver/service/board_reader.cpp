@@ -6,6 +6,7 @@
 #include <boost/locale/utf.hpp>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <iterator>
 #include <limits>
 #include <thread>
@@ -176,6 +177,7 @@ int read_entries(BoardFile& board, const Identity& identity, BoardSnapshot& snap
     BoardDaemon daemon;
     if (int error = board.copy(offsetof(BoardLayout, daemon), daemon)) return error;
     snapshot.release = printable(daemon.release);
+    snapshot.socket = printable(daemon.socket);
     snapshot.clients_connected = daemon.clients;
     snapshot.children = daemon.children;
     snapshot.spawns = daemon.spawns;
@@ -222,6 +224,23 @@ int read_board(uid_t uid, std::string_view instance, BoardSnapshot& ret_snapshot
     if (int error = read_entries(board, identity, snapshot)) return error;
     ret_snapshot = std::move(snapshot);
     return 0;
+}
+
+std::vector<std::string> find_instances(uid_t uid) {
+    const std::string unnamed = board_name(uid, {}), prefix = unnamed + "-";
+    std::vector<std::string> instances;
+    std::error_code error;
+    // Where glibc has its shared memory.
+    for (std::filesystem::directory_iterator at("/dev/shm", error), end; !error && at != end;
+         at.increment(error)) {
+        const std::string name = at->path().filename();
+        if (name == unnamed)
+            instances.emplace_back();
+        else if (name.starts_with(prefix))
+            instances.push_back(name.substr(prefix.size()));
+    }
+    std::sort(instances.begin(), instances.end());
+    return instances;
 }
 
 }  // namespace warmfork

@@ -48,6 +48,7 @@ struct BoardSnapshot {
     pid_t pid = 0;
     std::uint64_t start_ticks = 0;  ///< with the pid: this daemon and no other
     std::string release;
+    std::string socket;  ///< the path that it listens on; empty: not known
     std::chrono::nanoseconds uptime{0};
     std::uint64_t clients_connected = 0, children = 0, spawns = 0;
     ColdCounts cold{};
@@ -64,5 +65,9 @@ struct BoardSnapshot {
 /// short meanwhile), EPROTONOSUPPORT (another version's), EAGAIN (it is changed all the time),
 /// EINVAL (no name for an instance).
 [[nodiscard]] int read_board(uid_t uid, std::string_view instance, BoardSnapshot& ret_snapshot);
+
+/// The instances of a user that have something like a board, the one without a name first; whether
+/// it is one, and of a daemon that lives, read_board tells.
+[[nodiscard]] std::vector<std::string> find_instances(uid_t uid);
 
 }  // namespace warmfork

@@ -9,6 +9,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstring>
 #include <filesystem>
 
@@ -125,6 +126,18 @@ int listen(const std::string& path, Listener& ret_listener, std::string& ret_err
     if (int error = bind_socket(path, listener.socket, ret_error)) return error;
     ret_listener = std::move(listener);
     return 0;
+}
+
+std::string path_of(const Listener& listener) {
+    sockaddr_un address{};
+    socklen_t size = sizeof address;
+    if (::getsockname(listener.socket.get(), reinterpret_cast<sockaddr*>(&address), &size) < 0 ||
+        size <= offsetof(sockaddr_un, sun_path) || !address.sun_path[0])
+        return {};
+    // A path that fills its place has no NUL behind it.
+    const std::string path(address.sun_path, ::strnlen(address.sun_path, sizeof address.sun_path));
+    std::error_code error;
+    return std::filesystem::absolute(path, error);
 }
 
 int let_descriptors_through(int socket, bool may_be_sent) {

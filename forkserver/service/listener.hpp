@@ -20,6 +20,9 @@ struct Listener {
 /// others may enter it).
 [[nodiscard]] int listen(const std::string& path, Listener& ret_listener, std::string& ret_error);
 
+/// Where it listens, whoever has bound it; empty: not known.
+[[nodiscard]] std::string path_of(const Listener& listener);
+
 /// Accepts one connection, close-on-exec and non-blocking; empty with errno set.
 [[nodiscard]] Descriptor accept(const Listener& listener);
 

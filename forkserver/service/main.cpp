@@ -111,9 +111,18 @@ int serve(Service::Options options, const std::string& socket, bool is_backgroun
     return loop.run();
 }
 
+/// The names that the board of a service may have. One without a name of its own shares its user
+/// with others, maybe: then the socket, which is like no other, names it.
+std::vector<std::string> instances_of(const std::string& instance, const std::string& socket) {
+    if (!instance.empty()) return {instance};
+    std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a, the same in all builds
+    for (unsigned char byte : socket) hash = (hash ^ byte) * 0x100000001b3;
+    return {{}, fmt::format("socket.{:016x}", hash)};
+}
+
 struct Arguments {
     std::vector<std::string> directories;
-    std::string socket;
+    std::string socket, instance;
     double idle_exit = -1;  ///< seconds; negative: as configured
     Service::Options options;
     bool is_verbose = false, is_background = false, is_releasing = false;
@@ -130,7 +139,7 @@ void define(CLI::App& app, Arguments& arguments) {
                    "Where to listen, unless systemd passes a socket on (default: "
                    "$XDG_RUNTIME_DIR/warmfork/socket)")
         ->type_name("FILE");
-    app.add_option("--instance", arguments.options.instance,
+    app.add_option("--instance", arguments.instance,
                    "Name of this service among those of its user, for `warmfork status NAME`")
         ->type_name("NAME");
     app.add_option("--idle-exit", arguments.idle_exit,
@@ -165,8 +174,8 @@ int main(int argc, char** argv) {
     Arguments arguments;
     define(app, arguments);
     CLI11_PARSE(app, argc, argv);
-    auto& [directories, socket, idle_exit, options, is_verbose, is_background, is_releasing] =
-        arguments;
+    auto& [directories, socket, instance, idle_exit, options, is_verbose, is_background,
+           is_releasing] = arguments;
 
     if (is_releasing) {
         Cgroups::release();
@@ -190,6 +199,7 @@ int main(int argc, char** argv) {
             "with --socket\n");
         return 1;
     }
+    options.instances = instances_of(instance, socket);
     try {
         return serve(std::move(options), socket, is_background);
     } catch (const std::exception& failure) {

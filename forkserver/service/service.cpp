@@ -111,10 +111,11 @@ Service::~Service() = default;
 void Service::start(std::span<const std::byte> left) {
     load_configuration();
     // Before what is to be shown on it.
-    if (int error = Board::create(options_.instance, board_))
+    if (int error = Board::create_one_of(options_.instances, board_))
         log(LOG_WARNING, {}, fmt::format("there is no statistics board: {}", std::strerror(error)));
     adopt_cgroup();
     if (!left.empty()) take_over(left);
+    board_.set_socket(path_of(listener_));
     take_over_cgroups();
     if (keeper_)
         watch_keeper();

@@ -31,10 +31,10 @@ class Service {
     struct Options {
         std::vector<std::string> directories;  ///< of the configuration, the most specific last
         std::optional<std::chrono::milliseconds> idle_exit;  ///< instead of the configuration's
-        bool has_delegated_cgroup = false;  ///< its own: cgroups for clients are made below it
-        std::string instance;               ///< of the board: see Board::create
-        std::string program;                ///< full path of this program, to be exec'd again
-        std::vector<std::string> command;   ///< its arguments, the name in front
+        bool has_delegated_cgroup = false;   ///< its own: cgroups for clients are made below it
+        std::vector<std::string> instances;  ///< of the board: see Board::create_one_of
+        std::string program;                 ///< full path of this program, to be exec'd again
+        std::vector<std::string> command;    ///< its arguments, the name in front
     };
 
     Service(EventLoop& loop, Listener listener, Options options);

@@ -42,7 +42,7 @@ complete -c warmfork -n '__warmfork_command template; and not __fish_seen_subcom
     -f -a 'list show start stop reload edit'
 complete -c warmfork -n '__warmfork_template list' -l json -d 'Print JSON'
 complete -c warmfork -n '__warmfork_template show edit' -l config -x -a '(__fish_complete_directories)' -d 'Its directory'
-complete -c warmfork -n '__warmfork_command status top' -l user -x -a '(__fish_complete_users)' -d 'Whose daemon'
+complete -c warmfork -n '__warmfork_command status top' -l user -x -a '(__fish_complete_users)' -d 'The daemon of this user'
 complete -c warmfork -n '__warmfork_command status' -l metrics -d 'Print the format of Prometheus'
 complete -c warmfork -n '__warmfork_command install-links' -l dir -x -a '(__fish_complete_directories)' -d 'Where'
 complete -c warmfork -n '__warmfork_command install-links' -xa '(__fish_complete_command)'

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <pwd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <cstring>
 #include <optional>
 
+#include "owner/service_address.hpp"
 #include "warmfork.h"
 
 namespace warmfork::cli {
@@ -58,6 +60,44 @@ std::string explain_failure(int error, uid_t uid, const std::string& instance) {
     }
 }
 
+/// Two ways of naming a file, or two mounts of it, are the same place.
+bool is_same_place(const std::string& one, const std::string& other) {
+    if (one == other) return true;
+    struct stat first, second;
+    return ::stat(one.c_str(), &first) == 0 && ::stat(other.c_str(), &second) == 0 &&
+           first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+/// The daemon that this process would be a client of, which may be a service account's.
+int find_board_of_socket(const std::string& socket, BoardSnapshot& ret_snapshot,
+                         std::string& ret_text) {
+    struct stat status;
+    const bool is_there = ::stat(socket.c_str(), &status) == 0;
+    const uid_t uid = is_there ? status.st_uid : ::geteuid();
+    std::string others;
+    int unnamed = 0;
+    for (const std::string& instance : find_instances(uid)) {
+        BoardSnapshot snapshot;
+        const int error = read_board(uid, instance, snapshot);
+        if (!error && is_same_place(snapshot.socket, socket)) {
+            ret_snapshot = std::move(snapshot);
+            return 0;
+        }
+        if (!error && !snapshot.socket.empty()) others += "\n  " + snapshot.socket;
+        if (instance.empty()) unnamed = error;
+    }
+    if (is_there && unnamed && unnamed != ENOENT && unnamed != ESRCH) {
+        // It may be the one that is asked for.
+        ret_text = explain_failure(unnamed, uid, {});
+        return 1;
+    }
+    ret_text = fmt::format("no warmforkd of user {} serves {}", uid, socket);
+    if (!others.empty())
+        ret_text += fmt::format(
+            ", which is where WARMFORK_SOCKET or XDG_RUNTIME_DIR has it. It serves:{}", others);
+    return kNoDaemon;
+}
+
 /// As fmt counts columns when it pads, which knows of wide characters.
 std::size_t width_of(const std::string& text) {
     constexpr std::size_t kWide = 1000;
@@ -73,10 +113,19 @@ int find_board(const BoardOptions& options, BoardSnapshot& ret_snapshot, std::st
         ret_text = fmt::format("no such user: {}", options.user);
         return 1;
     }
+    if (options.user.empty() && options.instance.empty())
+        if (const std::string socket = service_address(); !socket.empty())
+            return find_board_of_socket(socket, ret_snapshot, ret_text);
     const int error = read_board(*uid, options.instance, ret_snapshot);
     if (!error) return 0;
     ret_text = explain_failure(error, *uid, options.instance);
     return error == ENOENT || error == ESRCH ? kNoDaemon : 1;
+}
+
+std::string identity_text(const BoardSnapshot& snapshot) {
+    return fmt::format("warmforkd {}, pid {}, up {}{}{}", snapshot.release, snapshot.pid,
+                       span_text(snapshot.uptime), snapshot.socket.empty() ? "" : ", on ",
+                       snapshot.socket);
 }
 
 const char* cold_name(std::size_t reason) {

@@ -19,6 +19,8 @@ inline constexpr int kNoDaemon = 3;
 [[nodiscard]] int find_board(const BoardOptions& options, BoardSnapshot& ret_snapshot,
                              std::string& ret_text);
 
+/// "warmforkd 0.1.0, pid 4711, up 3 s, on /run/user/1000/warmfork/socket".
+std::string identity_text(const BoardSnapshot& snapshot);
 /// The name of a reason by its number on the board.
 const char* cold_name(std::size_t reason);
 std::uint64_t cold_total(const ColdCounts& counts);

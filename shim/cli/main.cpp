@@ -38,11 +38,13 @@ void add_service_option(CLI::App& command, TemplateOptions& options) {
 }
 
 void add_board_options(CLI::App& command, BoardOptions& options) {
-    command.add_option("--user", options.user, "Whose daemon, name or number (default: yours)")
+    command
+        .add_option("--user", options.user,
+                    "The daemon of this user, name or number, whatever its socket")
         ->type_name("USER");
     command.add_option("name", options.instance,
-                       "The daemon's name, as NAME of warmforkd@NAME.service (default: the one "
-                       "without)");
+                       "The daemon's name, as --instance of warmforkd (default: whichever serves "
+                       "WARMFORK_SOCKET)");
 }
 
 void add_run(CLI::App& app, int& ret_status) {
@@ -192,7 +194,8 @@ void add_status(CLI::App& app, int& ret_status) {
         "What is shown is read from the daemon's statistics board in shared memory: it costs the\n"
         "daemon nothing, and works while the daemon is busy. Counts and percentiles are of the\n"
         "time since the daemon started. A number that is not known is \"-\", in JSON null.\n"
-        "Exit status: 0; 3 no daemon runs (--json and --metrics say so on standard output too);\n"
+        "Exit status: 0; 3 no daemon runs, or none on this socket (--json and --metrics say so on "
+        "standard output too);\n"
         "1 the board cannot be read.");
     command->callback([status, &ret_status] { ret_status = show_status(*status); });
 }

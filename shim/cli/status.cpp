@@ -74,6 +74,7 @@ Json client_json(const ClientSnapshot& client) {
 Json to_json(const BoardSnapshot& snapshot) {
     Json described{{"running", true},
                    {"pid", snapshot.pid},
+                   {"socket", snapshot.socket.empty() ? Json(nullptr) : Json(snapshot.socket)},
                    {"version", snapshot.release},
                    {"uptime_seconds", std::chrono::duration<double>(snapshot.uptime).count()},
                    {"clients_connected", snapshot.clients_connected},
@@ -135,8 +136,7 @@ void print_clients(const BoardSnapshot& snapshot, bool is_coloured) {
 
 void print(const BoardSnapshot& snapshot) {
     const bool is_coloured = ::isatty(STDOUT_FILENO);
-    fmt::print("warmforkd {}, pid {}, up {}\n", snapshot.release, snapshot.pid,
-               span_text(snapshot.uptime));
+    fmt::print("{}\n", identity_text(snapshot));
     fmt::print("clients {}, children {}, warm spawns {}, cold {}{}{}\n", snapshot.clients_connected,
                snapshot.children, snapshot.spawns, cold_total(snapshot.cold),
                cold_total(snapshot.cold) ? ": " : "", cold_text(snapshot.cold));

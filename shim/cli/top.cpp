@@ -85,8 +85,7 @@ std::vector<std::string> compose(const History& history, bool is_live) {
     const BoardSnapshot& board = history.now();
     const BoardSnapshot& before = history.last().board;
     std::vector<std::string> lines{
-        fmt::format("warmforkd {}, pid {}, up {}{}", board.release, board.pid,
-                    span_text(board.uptime), is_live ? "; q quits" : ""),
+        identity_text(board) + (is_live ? "; q quits" : ""),
         fmt::format("clients {}, children {}; warm spawns {}, {} a second; cold {}, {} a second",
                     board.clients_connected, board.children, board.spawns,
                     history.rate_of(board.spawns, before.spawns), cold_total(board.cold),

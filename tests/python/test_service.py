@@ -271,6 +271,25 @@ class Opening(Service):
 
 
 class Deaths(Service):
+    def test_status_is_of_the_service_that_clients_find(self):
+        service = self.start_service()
+        for _ in range(2):
+            status = json.loads(cli("status", "--json").stdout)
+            self.assertEqual((status["pid"], status["socket"]), (service.pid, os.environ["WARMFORK_SOCKET"]))
+            service.reload()
+
+    def test_services_that_clients_have_started_have_a_status_each(self):
+        seen = set()
+        for name in ("a", "b"):
+            os.environ["WARMFORK_SOCKET"] = self.path(f"{name}/socket")
+            self.assertEqual(cli("status").returncode, 3)
+            self.assertEqual(cli("template", "list").returncode, 0)
+            self.addCleanup(self.stop_unknown_service)
+            self.addCleanup(os.environ.__setitem__, "WARMFORK_SOCKET", self.path(f"{name}/socket"))
+            seen.add(json.loads(cli("status", "--json").stdout)["pid"])
+            self.assertIn(self.listening_pid(), seen)
+        self.assertEqual(len(seen), 2)
+
     def test_a_reload_keeps_children_and_their_statuses(self):
         service = self.start_service()
         template = self.open(backend="warm")

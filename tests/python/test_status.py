@@ -137,6 +137,7 @@ class Status(TestCase):
             {
                 "running": True,
                 "pid": board.process.pid,
+                "socket": None,
                 "version": status["version"],
                 "clients_connected": 2,
                 "children": 3,
@@ -241,6 +242,58 @@ class Status(TestCase):
         with open("/dev/full", "w") as full:
             done = subprocess.run([CLI, "status", board.name], stdout=full, stderr=subprocess.PIPE)
         self.assertEqual(done.returncode, 1)
+
+
+class OfASocket(TestCase):
+    """Without a name it is the service that clients of this environment find."""
+
+    def board(self, socket):
+        board = Board(self)
+        board.write(f"socket {socket}\ntemplate num")
+        return board
+
+    def status(self, *options, socket, verb="status"):
+        environment = {**os.environ, "WARMFORK_SOCKET": socket}
+        return run(verb, *options, env=environment)
+
+    def test_it_is_found_among_others_by_its_socket(self):
+        folder = self.folder({"socket": "", "other": ""})
+        path = os.path.join(folder, "socket")
+        self.board(os.path.join(folder, "other"))
+        board = self.board(path)
+        status = json.loads(self.status("--json", socket=path).stdout)
+        self.assertEqual((status["pid"], status["socket"]), (board.process.pid, path))
+        for verb in ("status", "top"):
+            done = self.status(verb=verb, socket=path)
+            self.assertRegex(done.stdout, rf"^warmforkd \S+, pid {board.process.pid}, up \d+ s, on {path}\n")
+
+    def test_another_path_to_the_same_socket_will_do(self):
+        folder = self.folder({"socket": ""})
+        os.symlink(folder, os.path.join(folder, "link"))
+        board = self.board(os.path.join(folder, "socket"))
+        status = json.loads(self.status("--json", socket=os.path.join(folder, "link", "socket")).stdout)
+        self.assertEqual(status["pid"], board.process.pid)
+
+    def test_by_default_it_lies_in_the_runtime_directory(self):
+        folder = self.folder({"warmfork/socket": ""})
+        board = self.board(os.path.join(folder, "warmfork/socket"))
+        environment = {name: value for name, value in os.environ.items() if name != "WARMFORK_SOCKET"}
+        done = run("status", env={**environment, "XDG_RUNTIME_DIR": folder})
+        self.assertIn(f"pid {board.process.pid},", done.stdout)
+
+    def test_where_none_serves_it_no_other_is_shown(self):
+        folder = self.folder({"other": ""})
+        other = os.path.join(folder, "other")
+        self.board(other)
+        done = self.status(socket=os.path.join(folder, "socket"))
+        self.assertEqual((done.returncode, done.stdout), (NO_DAEMON, ""))
+        self.assertIn(f"serves {folder}/socket", done.stderr)
+        self.assertIn(other, done.stderr)
+        self.assertEqual(self.status("--metrics", socket=f"{folder}/socket").stdout.splitlines()[-1], "warmfork_up 0")
+
+    def test_a_name_is_asked_for_whatever_the_environment_says(self):
+        board = self.board("/no/such/socket")
+        self.assertIn(f"pid {board.process.pid},", self.status(board.name, socket="/another/socket").stdout)
 
 
 class Terminal:

@@ -256,6 +256,40 @@ TEST_CASE("A live daemon's board is not taken away") {
     CHECK(snapshot().pid == ::getpid());
 }
 
+TEST_CASE("Where another daemon has the first name a board has the next") {
+    Board first = make_board();
+    const std::string names[] = {instance(), instance() + ".second"};
+    Pipe made, looked;
+    const pid_t daemon = in_child([&] {
+        Board second;
+        int error = Board::create_one_of(names, second);
+        second.set_socket("/second/socket");
+        char byte = '0';
+        if (::write(made.write_end.get(), "", 1) != 1 ||
+            ::read(looked.read_end.get(), &byte, 1) != 1)
+            ::_exit(1);
+        // The first name is free by now; after an exec it stays with its own all the same.
+        Board after_exec;
+        if (!error) error = Board::create_one_of(names, after_exec);
+        BoardSnapshot unused;
+        if (!error && read_board(::geteuid(), names[0], unused) != ENOENT) error = 2;
+        if (!error) error = read_board(::geteuid(), names[1], unused);
+        ::_exit(error);
+    });
+    char byte;
+    REQUIRE(::read(made.read_end.get(), &byte, 1) == 1);
+    BoardSnapshot seen;
+    CHECK(read_board(::geteuid(), names[1], seen) == 0);
+    CHECK(seen.pid == daemon);
+    CHECK(seen.socket == "/second/socket");
+    const std::vector<std::string> found = find_instances(::geteuid());
+    for (const std::string& name : names) CHECK(std::count(found.begin(), found.end(), name) == 1);
+    first = Board();
+    REQUIRE(::write(looked.write_end.get(), "", 1) == 1);
+    CHECK(WEXITSTATUS(wait_for(daemon)) == 0);
+    interprocess::shared_memory_object::remove(board_name(::geteuid(), names[1]).c_str());
+}
+
 TEST_CASE("A daemon that has exec'd itself goes on with its own board") {
     Board before = make_board();
     TemplateEntry old = before.template_entry("num");

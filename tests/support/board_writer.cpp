@@ -93,10 +93,12 @@ int main(int argc, char** argv) {
     if (error) return EXIT_FAILURE;
     for (std::string line; std::getline(std::cin, line);) {
         std::istringstream words(line);
-        std::string verb;
+        std::string verb, text;
         std::uint64_t number;
         words >> verb;
-        if (verb == "client")
+        if (verb == "socket" && words >> text)
+            daemon.board.set_socket(text);
+        else if (verb == "client")
             connect(daemon, words);
         else if (verb == "children" && words >> number)
             daemon.board.set_children(number);
