@@ -276,6 +276,16 @@ bool find_finalizers_of_image(std::vector<Reference>& ret_objects) try {
     return false;
 }
 
+/// Those of what hangs on the image, in their place among the others.
+bool call_finalizers_of_program() {
+    std::vector<Reference> objects;
+    for (PyObject* object : ImageSearch().finalizers_of_program()) {
+        Py_INCREF(object);
+        objects.emplace_back(object);
+    }
+    return call_finalizers(objects);
+}
+
 /// What the program has of its own comes to its end, in the order in which it does in CPython. Is
 /// that all?
 bool end_own_objects(Modules& modules, const std::vector<Reference>& finalizers_of_image) try {
@@ -283,6 +293,7 @@ bool end_own_objects(Modules& modules, const std::vector<Reference>& finalizers_
     modules.take_out();
     swap_contents(builtin_names, first_builtins);
     if (!call_finalizers(finalizers_of_image)) return false;
+    if (plan.of_image == Ends::of_finalizers && !call_finalizers_of_program()) return false;
     collect();
     if (plan.of_image != Ends::none || plan.of_program == Ends::of_any_kind ||
         plan.image_has_finalizers)
@@ -313,7 +324,8 @@ void depart() {
     if (has_exit_functions()) return leave_to_python();
     if (!plan.is_last && !flush_streams()) wanted->status = kFlushFailedStatus;
     std::vector<Reference> finalizers_of_image;
-    if ((!plan.is_last || plan.of_program == Ends::of_any_kind || plan.image_has_finalizers) &&
+    if ((!plan.is_last || plan.of_image == Ends::of_finalizers ||
+         plan.of_program == Ends::of_any_kind || plan.image_has_finalizers) &&
         !plan_again(finalizers_of_image))
         return leave_to_python();
     if (plan.ends_objects()) {

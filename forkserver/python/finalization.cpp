@@ -141,18 +141,21 @@ void unfreeze() {
 }  // namespace
 
 PyObject* freeze_image(PyObject*, PyObject* arguments, PyObject* names) {
-    static const char* const keywords[] = {
-        "without_end",     "quiet",      "of_python", "generator", "context",
-        "quiet_callbacks", "visited",    "files",     "fixed",     "in_one_piece",
-        "first_builtins",  "namespaces", "is_last",   nullptr};
+    static const char* const keywords[] = {"without_end",       "finalized",      "quiet",
+                                           "of_python",         "generator",      "context",
+                                           "quiet_callbacks",   "visited",        "files",
+                                           "streams_in_memory", "descriptors",    "fixed",
+                                           "in_one_piece",      "first_builtins", "namespaces",
+                                           "is_last",           nullptr};
     Kinds kinds;
     PyObject *first_builtins, *namespaces;
     int is_last;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, names, "$OOOOOOOOOOOOp", const_cast<char**>(keywords), &kinds.without_end,
-            &kinds.quiet, &kinds.of_python, &kinds.generator, &kinds.context,
-            &kinds.quiet_callbacks, &kinds.visited, &kinds.files, &kinds.fixed, &kinds.in_one_piece,
-            &first_builtins, &namespaces, &is_last))
+            arguments, names, "$OOOOOOOOOOOOOOOp", const_cast<char**>(keywords), &kinds.without_end,
+            &kinds.finalized, &kinds.quiet, &kinds.of_python, &kinds.generator, &kinds.context,
+            &kinds.quiet_callbacks, &kinds.visited, &kinds.files, &kinds.streams_in_memory,
+            &kinds.descriptors, &kinds.fixed, &kinds.in_one_piece, &first_builtins, &namespaces,
+            &is_last))
         return nullptr;
     if (!unfreeze_function) {
         is_called_last = is_last;
@@ -163,6 +166,7 @@ PyObject* freeze_image(PyObject*, PyObject* arguments, PyObject* names) {
     for (Py_ssize_t i = 0; i < PyList_Size(namespaces); ++i) {
         own_namespaces.push_back(PyList_GetItem(namespaces, i));
         Py_INCREF(own_namespaces.back());
+        note_own_namespace(own_namespaces.back());
     }
     if (!freeze(kinds)) return nullptr;
     Py_RETURN_NONE;

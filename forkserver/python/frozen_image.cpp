@@ -89,6 +89,12 @@ class Census {
         // As a rule they refer to twice as many, each from several places.
         image.members.reset(image.objects.capacity() * 2);
         image.reused.reset(kMostReused);
+        image.modules.clear();
+        PyObject *name, *module;
+        for (Py_ssize_t position = 0;
+             PyDict_Next(PyImport_GetModuleDict(), &position, &name, &module);)
+            if (PyUnicode_CompareWithASCIIString(name, "__main__") != 0)
+                image.modules.push_back(module);
         for (std::size_t i = 0; i < kStreamNames.size(); ++i)
             image.streams[i] = PySys_GetObject(kStreamNames[i]);
         streams_ = parts_of_streams();
@@ -225,6 +231,10 @@ void keep_until_finalized(PyObject* object) {
     image.kept.push_back(object);
 }
 
+void note_own_namespace(PyObject* dictionary) {
+    image.own_namespaces.insert(dictionary);
+}
+
 void let_go() {
     for (PyObject* object : std::exchange(image.kept, {})) Py_DECREF(object);
 }
@@ -232,6 +242,9 @@ void let_go() {
 bool freeze(const Kinds& kinds) {
     for (Py_ssize_t i = 0; i < PyList_Size(kinds.files); ++i)
         image.file_types.insert(reinterpret_cast<PyTypeObject*>(PyList_GetItem(kinds.files, i)));
+    for (Py_ssize_t i = 0; i < PyList_Size(kinds.descriptors); ++i)
+        image.descriptor_types.insert(
+            reinterpret_cast<PyTypeObject*>(PyList_GetItem(kinds.descriptors, i)));
     for (Py_ssize_t i = 0; i < PyList_Size(kinds.quiet_callbacks); ++i)
         if (PyObject* call = PyList_GetItem(kinds.quiet_callbacks, i); PyCFunction_Check(call))
             image.quiet_functions.insert(function_of(call));
@@ -246,7 +259,7 @@ bool freeze(const Kinds& kinds) {
     image.of_builtins = PyModule_GetDict(PyImport_AddModule("builtins"));
     image.generator_type = reinterpret_cast<PyTypeObject*>(kinds.generator);
     image.context_type = reinterpret_cast<PyTypeObject*>(kinds.context);
-    image.types.know(kinds.without_end, kinds.quiet, kinds.of_python);
+    image.types.know(kinds);
     image.layouts.know(kinds.fixed, kinds.in_one_piece, kinds.of_python);
     const bool is_layer = image.frozen != nullptr;
     if (is_layer || !can_read_slots()) {
@@ -258,7 +271,10 @@ bool freeze(const Kinds& kinds) {
 }
 
 void take_census() try {
-    if (image.frozen) Census().take(count_ring(image.frozen));
+    if (image.frozen) {
+        Census().take(count_ring(image.frozen));
+        find_held();
+    }
     image.types.begin_own();
 } catch (const std::bad_alloc&) {
     image.frozen = nullptr;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 namespace warmfork::python {
@@ -16,6 +17,7 @@ namespace warmfork::python {
 /// the interpreter.
 struct Kinds {
     PyObject* without_end;  ///< types whose objects end as what they hold, and nobody sees it
+    PyObject* finalized;    ///< those of which that is so when their finalizer has been called
     PyObject* quiet;  ///< names of modules, and of types with their modules: those in C end like
                       ///< that
     PyObject* of_python;        ///< any class that Python code has defined
@@ -24,6 +26,8 @@ struct Kinds {
     PyObject* quiet_callbacks;  ///< of weak references: those that only forget what is no more
     PyObject* visited;          ///< (type, attribute): what an object that is not tracked refers to
     PyObject* files;            ///< types of the module io
+    PyObject* streams_in_memory;     ///< likewise
+    PyObject* descriptors;           ///< types of what a class has in its dictionary
     PyObject *fixed, *in_one_piece;  ///< see ObjectLayouts
 };
 
@@ -37,6 +41,8 @@ void take_census();
 
 /// Takes a reference, of which the collector knows nothing, until `let_go`.
 void keep_until_finalized(PyObject* object);
+/// In the template: a dictionary of a module of ours, to which no program refers.
+void note_own_namespace(PyObject* dictionary);
 /// What these refer to would not be collected. Not to be used any more: types, generators and what
 /// else has been given to `freeze`.
 void let_go();
@@ -53,10 +59,14 @@ PyObject* stream_of_image(std::size_t descriptor);
 /// it is none.
 bool is_file(PyObject* object);
 
+struct Frozen;
+
 /// What ends that somebody could see.
 enum class Ends : char {
     none,
-    of_files,  ///< of the module io, which run no code of the program
+    of_files,       ///< of the module io, which run no code of the program
+    of_code_in_c,   ///< of which we know nothing, and as others that nobody but it can tell apart
+    of_finalizers,  ///< which the collector calls, in its order
     of_any_kind,
 };
 
@@ -72,7 +82,8 @@ class ImageSearch {
     /// Is it tracked by the collector, and not frozen?
     bool is_own(PyObject* object) const;
     /// Of what hangs on the image. Also of any kind where the image itself has an end that nobody
-    /// but CPython can bring about. `is_last`: no exit handler is left that may end what the image
+    /// but CPython can bring about, and where something with a finalizer hangs on what CPython does
+    /// not collect with the modules. `is_last`: no exit handler is left that may end what the image
     /// has, so that its finalizers count.
     Ends of_image(bool is_last);
     /// After `of_image` or `find_holders`: objects of the image whose finalizers have not been
@@ -90,6 +101,9 @@ class ImageSearch {
     /// on them, of whatever kind? False: it cannot be told.
     bool find_holders();
     const std::vector<PyObject*>& holders() const { return holders_; }
+    /// Objects of the program with finalizers that have not been called, in the order in which the
+    /// collector would; borrowed.
+    std::vector<PyObject*> finalizers_of_program() const;
     /// Does the program have an object left that has not come to its end?
     bool finds_kept_end() const;
     /// After `find_holders`: or a function that hangs on nothing that we know?
@@ -112,7 +126,11 @@ class ImageSearch {
     static int visit_from_own(PyObject* object, void* self);
     int visit_untracked(PyObject* object);
     int visit_values(PyObject* dictionary);
-    int find(bool is_file);
+    int find(Ends kind);
+    Ends kind_of_end(PyObject* object) const;
+    bool has_callback() const;
+    bool is_collected_with_modules() const;
+    bool holds_finalizer() const;
     void note_holder();
     void reach(PyObject* object);
     void count(const PyObject* object);
@@ -123,20 +141,29 @@ class ImageSearch {
     bool finds_end_in_all();
     bool finds_end_in_chosen();
     bool finds_end_around(std::size_t& next);
-    bool has_end_below(PyObject* object, const std::uint64_t* referents);
+    bool has_end_below(PyObject* object, const Frozen* known);
     bool notes_finalizer(PyObject* object);
     bool finds_end_below();
 
     Marks marks_;
     std::vector<const PyObject*> streams_;
-    std::unordered_map<const PyObject*, PyObject*> reached_;  ///< and what of the image led to it
-    std::vector<PyObject*> to_visit_;
+    struct Reached {
+        PyObject* holder;  ///< what of the image led to it; null: one of ours
+        bool is_held;
+    };
+    std::unordered_map<const PyObject*, Reached> reached_;
+    std::vector<std::pair<PyObject*, bool>> to_visit_;  ///< and `is_held_` of it
     std::unordered_map<const PyObject*, Py_ssize_t>
         known_references_;  ///< of the image, to own functions
     bool has_reused_ = false;
     bool ends_of_image_count_ = true;
-    bool goes_on_ = false;        ///< whatever it finds
-    PyObject* holder_ = nullptr;  ///< what of the image is being looked at
+    bool goes_on_ = false;             ///< whatever it finds
+    PyObject* holder_ = nullptr;       ///< what of the image is being looked at
+    bool is_held_ = false;             ///< see Image::held: is that one?
+    bool held_may_have_end_ = false;   ///< does something with an end hang on one that is?
+    std::vector<PyObject*> held_;      ///< of the image, by one that is, or by what hangs on it
+    Ends found_ = Ends::none;          ///< of what hangs on the image
+    Ends most_ = Ends::of_finalizers;  ///< worse than that need not be looked for
     std::vector<PyObject*> holders_;
     std::unordered_set<const PyObject*> is_holder_;  ///< the same
     std::vector<PyObject*> finalizers_of_image_;

@@ -1,5 +1,5 @@
-// What a template has noted of its image, and a child reads: shared by frozen_image.cpp and
-// image_search.cpp alone.
+// What a template has noted of its image, and a child reads: shared by frozen_image.cpp,
+// image_roots.cpp, image_search.cpp and finalizer_order.cpp alone.
 #pragma once
 
 #define PY_SSIZE_T_CLEAN
@@ -68,20 +68,20 @@ enum class End : char {
 
 struct Type {
     End end;
+    bool has_other_end;     ///< beside its finalizer, by code in C of which we know nothing
     traverseproc traverse;  ///< of those that the collector tracks
 };
 
 class Types {
   public:
-    void know(PyObject* known, PyObject* quiet, PyObject* of_python) {
-        for (Py_ssize_t i = 0; i < PyList_Size(known); ++i) {
-            PyObject* type = PyList_GetItem(known, i);  // borrowed
-            keep_until_finalized(type);
-            known_.insert(reinterpret_cast<PyTypeObject*>(type));
-        }
-        quiet_ = quiet;
+    void know(const Kinds& kinds) {
+        keep(kinds.without_end, known_);
+        keep(kinds.finalized, finalized_);
+        keep(kinds.streams_in_memory, streams_in_memory_);
+        quiet_ = kinds.quiet;
         keep_until_finalized(quiet_);
-        python_dealloc_ = PyType_GetSlot(reinterpret_cast<PyTypeObject*>(of_python), Py_tp_dealloc);
+        python_dealloc_ =
+            PyType_GetSlot(reinterpret_cast<PyTypeObject*>(kinds.of_python), Py_tp_dealloc);
         forget();
     }
 
@@ -105,7 +105,7 @@ class Types {
         Recent& recent = recent_[reinterpret_cast<std::uintptr_t>(type) / 16 % recent_.size()];
         if (recent.type != type) {
             const auto [found, is_new] = found_.try_emplace(type);
-            if (is_new) found->second = {end_of(type), traverse_of(type)};
+            if (is_new) found->second = describe(type);
             recent = {type, found->second};
         }
         return recent.found;
@@ -130,13 +130,36 @@ class Types {
         Type found{};
     };
 
+    static void keep(PyObject* types, std::unordered_set<PyTypeObject*>& ret_types) {
+        for (Py_ssize_t i = 0; i < PyList_Size(types); ++i) {
+            PyObject* type = PyList_GetItem(types, i);  // borrowed
+            keep_until_finalized(type);
+            ret_types.insert(reinterpret_cast<PyTypeObject*>(type));
+        }
+    }
+
     static traverseproc traverse_of(PyTypeObject* type) {
         return reinterpret_cast<traverseproc>(PyType_GetSlot(type, Py_tp_traverse));
     }
 
     bool has_finalizer(PyTypeObject* type) const {
         return (PyType_GetSlot(type, Py_tp_finalize) || PyType_GetSlot(type, Py_tp_del)) &&
-               !known_.contains(type);
+               !known_.contains(type) && !closes_in_memory(type);
+    }
+
+    /// Is it derived from one of them, and closed as it is?
+    bool closes_in_memory(PyTypeObject* type) const {
+        const Reference bases = plain_attribute(reinterpret_cast<PyObject*>(type), "__mro__");
+        for (Py_ssize_t i = 0; bases && i < PyTuple_Size(bases.get()); ++i) {
+            PyObject* base = PyTuple_GetItem(bases.get(), i);  // borrowed
+            auto* const base_type = reinterpret_cast<PyTypeObject*>(base);
+            if (streams_in_memory_.contains(base_type))
+                return PyType_GetSlot(type, Py_tp_getattro) ==
+                       PyType_GetSlot(base_type, Py_tp_getattro);
+            for (const char* name : {"__del__", "close", "closed", "flush"})
+                if (plain_attribute(base, name)) return false;
+        }
+        return false;
     }
 
     /// Of those that C code has defined: others may say of themselves that they are of any module.
@@ -149,19 +172,23 @@ class Types {
                is_quiet_name(Reference(PyUnicode_FromFormat("%S.%S", module.get(), name.get())));
     }
 
-    End end_of(PyTypeObject* type) const {
-        if (has_finalizer(type)) return End::finalizer;
+    Type describe(PyTypeObject* type) const {
+        const End end = end_without_finalizer(type);
+        return {has_finalizer(type) ? End::finalizer : end, end == End::unknown, traverse_of(type)};
+    }
+
+    End end_without_finalizer(PyTypeObject* type) const {
         const bool is_collected = PyType_GetFlags(type) & Py_TPFLAGS_HAVE_GC;
         // What Python code has defined ends as the type of C that it is derived from. Its objects
         // refer to their class, at least: that must show.
-        for (; !known_.contains(type) && !is_quiet(type);
+        for (; !known_.contains(type) && !finalized_.contains(type) && !is_quiet(type);
              type = static_cast<PyTypeObject*>(PyType_GetSlot(type, Py_tp_base)))
             if (!is_collected || PyType_GetSlot(type, Py_tp_dealloc) != python_dealloc_)
                 return End::unknown;
         return is_collected ? End::contents : End::nothing;
     }
 
-    std::unordered_set<PyTypeObject*> known_;
+    std::unordered_set<PyTypeObject*> known_, finalized_, streams_in_memory_;
     PyObject* quiet_ = nullptr;  ///< a set of names
     void* python_dealloc_ = nullptr;
     std::size_t count_of_image_ = 0;
@@ -209,6 +236,7 @@ struct Image {
     /// Objects that the collector does not know may refer to anything by these attributes.
     std::unordered_map<PyTypeObject*, PyObject*> visited;
     std::unordered_set<PyTypeObject*> file_types;  ///< of the module io, which keeps them
+    std::unordered_set<PyTypeObject*> descriptor_types;
     std::unordered_set<void*> quiet_functions;  ///< callbacks in C that forget something, no more
     const PyObject *of_system = nullptr, *of_builtins = nullptr;  ///< dictionaries of the modules
     std::array<PyObject*, kStreamNames.size()> streams{};
@@ -217,6 +245,17 @@ struct Image {
     ObjectLayouts layouts;
     Addresses members;  ///< of all that these refer to
     Addresses reused;   ///< for a search, which had better not ask for so much memory
+    /// Objects to which somebody refers whom the collector does not know, and what hangs on them,
+    /// by their addresses: they outlive the collection that follows when the modules have been
+    /// taken out.
+    std::vector<const PyObject*> held;
+    bool holds(const PyObject* object) const {
+        return std::binary_search(held.begin(), held.end(), object);
+    }
+    /// Of sys.modules, but for __main__, which is the child's.
+    std::vector<const PyObject*> modules;
+    /// Dictionaries of our own modules, which no program refers to.
+    std::unordered_set<const PyObject*> own_namespaces;
     /// Those with an End::unknown that the collector does not know either: never freed, so that no
     /// other object has the address of one.
     std::unordered_set<const PyObject*> unknown;
@@ -227,6 +266,14 @@ extern Image image;
 
 inline const Type& type_of(PyObject* object) {
     return image.types.of(object);
+}
+
+/// Calls `visit` with each object of the program, until it returns something else than 0.
+template <typename Visit>
+bool any_own(Visit visit) {
+    for (std::size_t i = 0; i < kGenerations; ++i)
+        if (for_each_object(image.collected[i].ring, visit)) return true;
+    return false;
 }
 
 /// In C, of a function of C.
@@ -241,6 +288,14 @@ bool is_untracked_container(PyObject* object);
 /// The standard streams of the image, which each child puts on other files and which are flushed in
 /// any case; and what multiprocessing puts in the place of stdin.
 std::vector<const PyObject*> parts_of_streams();
+
+/// In the template, of all that are noted: sets `Image::held`. Takes the modules and what else
+/// CPython takes out first for gone. Exit handlers that have been registered count as holding what
+/// they refer to, though they are forgotten by then. May throw std::bad_alloc.
+void find_held();
+
+/// Does CPython take it out of sys or builtins before all else? Of a name in one of these.
+bool is_taken_first(PyObject* name);
 
 bool contains(std::span<const PyObject* const> objects, const PyObject* object);
 

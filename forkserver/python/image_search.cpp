@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
+#include <utility>
 
 #include "python/image_data.hpp"
 
@@ -20,29 +22,14 @@ constexpr std::array kCodecModules = {"_io", "codecs", "encodings.utf_8", "encod
                                       "encodings.latin_1"};
 
 // What finalize_modules of CPython takes out of sys and builtins before all else, in its order.
-constexpr std::array kTakenFirst = {"_",
-                                    "path",
-                                    "argv",
-                                    "ps1",
-                                    "ps2",
-                                    "last_exc",
-                                    "last_type",
-                                    "last_value",
-                                    "last_traceback",
-                                    "path_hooks",
-                                    "path_importer_cache",
-                                    "meta_path",
-                                    "__interactivehook__"};
+constexpr std::array kTakenFirst = {"_", "path", "argv", "ps1", "ps2", "last_exc", "last_type",
+                                    "last_value", "last_traceback", "path_hooks",
+                                    "path_importer_cache", "meta_path", "__interactivehook__",
+                                    // Those from its start come in their place.
+                                    "stdin", "stdout", "stderr"};
 
 CollectorHead& head_of(PyObject* object) {
     return reinterpret_cast<CollectorHead*>(object)[-1];
-}
-
-template <typename Visit>
-bool any_own(Visit visit) {
-    for (std::size_t i = 0; i < kGenerations; ++i)
-        if (for_each_object(image.collected[i].ring, visit)) return true;
-    return false;
 }
 
 template <std::size_t count>
@@ -64,10 +51,11 @@ bool tells_somebody(PyObject* reference) {
     return !is_of_module(callback.get(), kQuietModules);
 }
 
-/// Would a call of it run code of the program?
+/// Would a call of it run code of the program? Descriptors would not, which types that C code has
+/// laid out keep for ever.
 bool is_function(PyObject* object) {
     return PyCallable_Check(object) && !PyType_Check(object) && !PyCFunction_Check(object) &&
-           !PyWeakref_Check(object);
+           !PyWeakref_Check(object) && !image.descriptor_types.contains(Py_TYPE(object));
 }
 
 /// One that only tells where something lies, or that a module of the interpreter's own has filled
@@ -77,11 +65,14 @@ bool is_quiet_capsule(PyObject* object) {
     const char* name = PyCapsule_GetName(object);  // begins with that of its module
     const bool has_destructor = PyCapsule_GetDestructor(object) != nullptr;
     PyErr_Clear();  // of one without a pointer
+    if (!has_destructor) return true;
     const char* dot = name ? std::strchr(name, '.') : nullptr;
-    return !has_destructor ||
-           (dot &&
+    return dot &&
+           (image.types.is_quiet_name(Reference(PyUnicode_FromString(name))) ||
             image.types.is_quiet_name(Reference(PyUnicode_FromStringAndSize(name, dot - name))));
 }
+
+}  // namespace
 
 bool is_taken_first(PyObject* name) {
     return PyUnicode_Check(name) &&
@@ -89,8 +80,6 @@ bool is_taken_first(PyObject* name) {
                return PyUnicode_CompareWithASCIIString(name, taken) == 0;
            });
 }
-
-}  // namespace
 
 bool is_file(PyObject* object) {
     // A text stream can be over anything, and be encoded by anything.
@@ -119,7 +108,7 @@ ImageSearch::ImageSearch() : streams_(parts_of_streams()) {
     });
     for (const PyObject* object : image.kept)
         if (known_references_.contains(object)) {
-            reached_.emplace(object, nullptr);
+            reached_.emplace(object, Reached{nullptr, false});
             count(object);
         }
 }
@@ -132,11 +121,12 @@ Ends ImageSearch::of_image(bool is_last) {
     ends_of_image_count_ = is_last;
     if (image.has_untracked_finalizers || image.types.have_new_finalizer() || finds_end_in_image())
         return Ends::of_any_kind;
-    return holders_.empty() ? Ends::none : Ends::of_files;
+    return found_ < Ends::of_finalizers || is_collected_with_modules() ? found_ : Ends::of_any_kind;
 }
 
 Ends ImageSearch::of_program() {
     Ends found = Ends::none;
+    most_ = Ends::of_files;
     const bool finds_other = any_own([&](PyObject* object) {
         if (has_end(object)) {
             if (!is_file(object)) return 1;
@@ -192,8 +182,9 @@ bool ImageSearch::clear(PyObject* holder) {
 
 /// Of the program's own, that the collector tracks.
 bool ImageSearch::has_end(PyObject* object) const {
-    const End end = type_of(object).end;
+    const auto [end, has_other_end, traverse] = type_of(object);
     if (end == End::unknown && is_quiet_capsule(object)) return false;
+    if (end == End::finalizer && !has_other_end && PyObject_GC_IsFinalized(object)) return false;
     if (end == End::finalizer || end == End::unknown) return !contains(streams_, object);
     return PyWeakref_Check(object) && tells_somebody(object);
 }
@@ -222,15 +213,16 @@ bool ImageSearch::notes_finalizer(PyObject* object) {
 /// the same as it did in the template. Objects that have taken the place of something that was
 /// freed are looked for so far as they are of the collector's. That others, which end by
 /// themselves, take just such a place is left to chance.
-bool ImageSearch::has_end_below(PyObject* object, const std::uint64_t* referents) {
+bool ImageSearch::has_end_below(PyObject* object, const Frozen* known) {
     const Type& type = type_of(object);
     if (type.end == End::finalizer && ends_of_image_count_ && !notes_finalizer(object)) return true;
     const ReferentDigest digest(object, type, has_reused_ ? &image.reused : nullptr);
-    const bool is_same = referents && *referents == digest.hash;
+    const bool is_same = known && known->referents == digest.hash;
     const PyObject* modules = PyImport_GetModuleDict();  // does not count: it is emptied first
     if ((is_same && !digest.may_have_found) || object == modules) return false;
     holder_ = object;
     const bool loses_first = object == image.of_system || object == image.of_builtins;
+    is_held_ = loses_first || image.holds(object);
     const int is_found = loses_first
                              ? visit_values(object)
                              : type.traverse(object, is_same ? visit_own : visit_from_image, this);
@@ -249,7 +241,7 @@ bool ImageSearch::finds_end_in_all() {
         if (image.objects.end() - known > std::ptrdiff_t{kPrefetched})
             __builtin_prefetch(known[kPrefetched].object);
         const bool is_known = known != image.objects.end();
-        return int{has_end_below(object, is_known ? &known->referents : nullptr)};
+        return int{has_end_below(object, is_known ? &*known : nullptr)};
     });
 }
 
@@ -289,7 +281,7 @@ bool ImageSearch::finds_end_in_chosen() {
         if (pages.is_head_written(next) && !is_in_place(next)) {
             if (finds_end_around(next)) return true;
         } else if (has_end_below(const_cast<PyObject*>(image.objects[next].object),
-                                 &image.objects[next].referents)) {
+                                 &image.objects[next])) {
             return true;
         }
         next = pages.next_chosen(next + 1);
@@ -313,8 +305,7 @@ bool ImageSearch::finds_end_around(std::size_t& next) {
         // What nobody knows: let CPython find all ends there are.
         if (begin == end) return true;
         if (begin >= next && pages.is_chosen(begin) &&
-            has_end_below(static_cast<PyObject*>(const_cast<void*>(object)),
-                          &image.objects[begin].referents))
+            has_end_below(static_cast<PyObject*>(const_cast<void*>(object)), &image.objects[begin]))
             return true;
     }
     next = end - 1;
@@ -323,7 +314,8 @@ bool ImageSearch::finds_end_around(std::size_t& next) {
 
 bool ImageSearch::finds_end_below() {
     while (!to_visit_.empty()) {
-        PyObject* object = to_visit_.back();
+        PyObject* object;
+        std::tie(object, is_held_) = to_visit_.back();
         to_visit_.pop_back();
         if (type_of(object).traverse(object, visit, this)) return true;
     }
@@ -359,9 +351,20 @@ int ImageSearch::visit_from_own(PyObject* object, void* argument) {
     return PyObject_GC_IsTracked(object) ? 0 : self.visit_untracked(object);
 }
 
+/// Of an object of the program that has one.
+Ends ImageSearch::kind_of_end(PyObject* object) const {
+    if (is_file(object)) return Ends::of_files;
+    if (type_of(object).end == End::unknown) return Ends::of_code_in_c;
+    const bool is_called = PyType_GetSlot(Py_TYPE(object), Py_tp_finalize) != nullptr;
+    return is_called && !PyWeakref_Check(object) ? Ends::of_finalizers : Ends::of_any_kind;
+}
+
 /// What the search has found ends by itself: 1 if it need not go on.
-int ImageSearch::find(bool is_file) {
-    if (!goes_on_ && !is_file) return 1;
+int ImageSearch::find(Ends kind) {
+    found_ = std::max(found_, kind);
+    held_may_have_end_ |= is_held_;
+    if (!goes_on_ && (kind > most_ || (found_ == Ends::of_finalizers && held_may_have_end_)))
+        return 1;
     note_holder();
     return 0;
 }
@@ -373,18 +376,23 @@ void ImageSearch::note_holder() {
 /// An own object, or one that is not tracked. Where another object of the image has led to it, and
 /// to some end, this one may as well.
 void ImageSearch::reach(PyObject* object) {
-    const auto [known, is_new] = reached_.emplace(object, holder_);
-    if (is_new)
-        to_visit_.push_back(object);
-    else if (is_holder_.contains(known->second))
-        note_holder();
+    const auto [known, is_new] = reached_.emplace(object, Reached{holder_, is_held_});
+    if (is_new) {
+        to_visit_.emplace_back(object, is_held_);
+        return;
+    }
+    held_may_have_end_ |= is_held_ && !known->second.is_held;
+    if (is_holder_.contains(known->second.holder)) note_holder();
 }
 
 int ImageSearch::visit(PyObject* object, void* argument) {
     auto& self = *static_cast<ImageSearch*>(argument);
     if (!PyObject_GC_IsTracked(object)) return self.visit_untracked(object);
-    if (!self.is_own(object)) return 0;
-    if (self.has_end(object) && self.find(is_file(object))) return 1;
+    if (!self.is_own(object)) {
+        if (self.is_held_ && object != PyImport_GetModuleDict()) self.held_.push_back(object);
+        return 0;
+    }
+    if (self.has_end(object) && self.find(self.kind_of_end(object))) return 1;
     self.reach(object);
     return 0;
 }
@@ -393,16 +401,20 @@ int ImageSearch::visit(PyObject* object, void* argument) {
 /// image's.
 int ImageSearch::visit_untracked(PyObject* object) {
     if (const auto found = image.visited.find(Py_TYPE(object)); found != image.visited.end()) {
-        // It holds what it returns.
+        // It holds what it returns, and the collector does not know.
         const Reference value(PyObject_GetAttr(object, found->second));
         PyErr_Clear();
-        return value ? visit(value.get(), this) : 0;
+        const bool was_held = std::exchange(is_held_, true);
+        const int result = value ? visit(value.get(), this) : 0;
+        is_held_ = was_held;
+        return result;
     }
     // A type that C code has laid out is never freed.
     if (PyType_Check(object)) return 0;
     const End end = type_of(object).end;
     if ((end == End::unknown && !is_quiet_capsule(object)) || end == End::finalizer)
-        return !image.unknown.contains(object) && find(false);
+        return !image.unknown.contains(object) &&
+               find(end == End::unknown ? Ends::of_code_in_c : Ends::of_any_kind);
     if (is_untracked_container(object)) reach(object);
     return 0;
 }

@@ -121,6 +121,7 @@ QUIET_PROGRAMS = {
     "quiet_abstract_class": "import collections.abc\nclass New: pass\nisinstance(New(), collections.abc.Sized); isinstance([], collections.abc.Sized)",
     "quiet_thread_local": "store.local.value = 1",
     "quiet_text_in_memory": "import io; store.kept[1] = io.StringIO('text'); text = io.BytesIO(b'bytes')",
+    "quiet_stream_of_its_own": "import io\nclass Own(io.StringIO):\n    def write(self, text): pass\nstore.kept[1] = Own('text')",
     "quiet_times": "store.kept[1] = datetime = __import__('datetime'); store.kept[2] = datetime.timedelta(1), datetime.datetime.now(datetime.timezone.utc)",
     "quiet_context": "store.variable.set([1])",
     "quiet_ctypes": "import ctypes\nclass Pair(ctypes.Structure): _fields_ = [('one', ctypes.c_int), ('two', ctypes.c_void_p)]\nstore.kept[1] = Pair, Pair(1), ctypes.POINTER(Pair)",
@@ -197,6 +198,15 @@ PROGRAMS = {
     "loud_in_cycle": "loud = Loud('cycle'); loud.loud = loud; del loud",
     "loud_in_removed_module": "store.loud = Loud('removed'); del sys.modules['store'], store",
     "loud_generator": "def g():\n    try: yield\n    finally: os.write(1, b'left')\nstore.g = g(); next(store.g)",
+    "loud_coroutine": "class A:\n    def __await__(self): yield\nasync def f():\n    try: await A()\n    finally: os.write(1, b'left')\nstore.c = f(); store.c.send(None)",
+    "loud_stream_in_memory": "import io\nclass Own(io.StringIO):\n    def close(self): os.write(1, b'closed'); super().close()\nstore.kept[1] = Own('text')",
+    "loud_asked_stream_in_memory": "import io\nclass Own(io.BytesIO):\n    closed = property(lambda self: os.write(1, b'asked'))\nstore.kept[1] = Own(b'text')",
+    "loud_on_a_module_that_sys_keeps": "sys.keeps = store; store.kept[1] = Loud('kept')",
+    "loud_on_an_object_that_builtins_keeps": "import builtins; builtins.keeps = store.named; store.named.x = Loud('kept')",
+    "loud_where_a_codec_of_the_program_looks": "import codecs; codecs.register(lambda name: store.kept.get(name)); store.kept['x'] = Loud('codec')",
+    "loud_where_a_hook_of_the_program_looks": "sys.excepthook = lambda *given: store; store.kept['x'] = Loud('hook')",
+    "loud_known_to_a_callback": "import weakref; loud = Loud('x'); store.kept[1] = loud; reference = weakref.ref(loud, lambda _: os.write(1, b'gone'))",
+    "loud_where_a_fork_handler_looks": "store.kept[1] = Loud('x'); os.register_at_fork(before=lambda: store)",
     "loud_generator_of_the_image": "next(store.idle)",
     "loud_that_imports": "class L:\n    def __del__(self):\n        import json; os.write(1, b'%d' % len(json.dumps([])))\nl = L()",
     "loud_in_frozen": "import gc; loud = Loud('frozen'); store.kept[1] = loud; gc.freeze()",
@@ -514,12 +524,13 @@ class Finalization(TestCase):
 
         many = "many = [[] for _ in range(100_000)]\n"
         with self.begin(STORE + many) as template:
-            taken_apart = faults(PROGRAMS["loud_in_dictionary"])
+            taken_apart = faults("sys.setprofile(lambda *_: None)")  # it sees what happens
         names = (
             "nothing", "finalizer", "buffered_output", "objects", "file_in_main", "loud_in_main", "file_in_dictionary",
             "file_known_to_many", "file_in_a_cycle_that_hangs", "places_taken_in_order",
         )
-        for store, names in (STORE, (*names, *QUIET_PROGRAMS)), (ENDING, names):
+        hanging = ("loud_in_dictionary", "loud_generator", "loud_as_attribute", "loud_coroutine")
+        for store, names in (STORE, (*names, *hanging, *QUIET_PROGRAMS)), (ENDING, names):
             with self.begin(store + many) as template:
                 for name in names:
                     with self.subTest(name, has_ends=store is ENDING):

@@ -21,6 +21,10 @@ _QUIET = frozenset((
     "_ctypes", "_csv", "_pickle", "_elementtree", "pyexpat", "_zoneinfo", "zoneinfo", "zlib", "_bz2", "_lzma",
     "_hashlib", "_md5", "_sha1", "_sha2", "_sha256", "_sha512", "_sha3", "_blake2", "select", "mmap", "unicodedata",
     "_decimal", "decimal", "array", "_random", "_struct", "_json", "itertools", "_operator", "operator", "_queue",
+    "re", "functools", "collections", "typing", "_thread", "_weakref", "contextvars",
+    "datetime.timedelta", "datetime.date", "datetime.timezone", "datetime.tzinfo", "builtins.builtin_method",
+    # Of capsules, by which modules in C find each other.
+    "datetime.datetime_CAPI", "_socket.CAPI", "_curses._C_API",
     # What ctypes has in the place of a class's dictionary, and contextvars in that of a context's; what a module in C is
     # made from; a field of a structure, which says that it is of ctypes itself.
     "builtins.StgDict", "builtins.hamt", "builtins.hamt_bitmap_node", "builtins.hamt_array_node",
@@ -32,16 +36,20 @@ _TIMES_WITHOUT_END = ("timedelta", "date", "timezone", "tzinfo")
 
 def kinds():
     """As `freeze_image` takes them."""
+    io = sys.modules["_io"]
+    without_end, finalized = _types_by_end()
     return {
-        "without_end": _types_without_end(), "quiet": _QUIET,
+        "without_end": without_end, "finalized": finalized, "quiet": _QUIET,
         "generator": types.GeneratorType, "context": _contextvars.Context,
         "quiet_callbacks": _callbacks_that_forget(), "visited": _visited_attributes(), "files": _file_types(),
+        "streams_in_memory": [io.BytesIO, io.StringIO], "descriptors": _descriptor_types(),
         "fixed": _fixed_types(), "in_one_piece": _types_in_one_piece(),
     }
 
 
-def _types_without_end():
-    """Types whose objects end as what they hold does, and otherwise as the end of the process would have it."""
+def _types_by_end():
+    """Types whose objects end as what they hold does, and otherwise as the end of the process would have it; and those
+    of which that is so when their finalizer has been called."""
     found = {type(sys.modules["_collections_abc"].Hashable._abc_impl)}
     for name in _MODULES_WITHOUT_END:
         values = attributes_of(sys.modules.get(name)).values()
@@ -59,6 +67,7 @@ def _types_without_end():
     found.add(io.IncrementalNewlineDecoder)
     if "re" in sys.modules:
         found.add(type(sys.modules["re"].compile("").match))  # of methods that know the class that has them
+    finalized = [kind for kind in found if hasattr(kind, "__del__")] + _file_types()
     found = [kind for kind in found if kind.__name__ != "PyCapsule" and not hasattr(kind, "__del__")]
     found += [io.BytesIO, io.StringIO]  # these are closed at their end, which writes nowhere
     array = attributes_of(sys.modules.get("numpy")).get("ndarray")
@@ -66,7 +75,7 @@ def _types_without_end():
         found.append(array)  # children seed numpy's generators, which have some
     if "multiprocessing.connection" in sys.modules:
         found.append(sys.modules["multiprocessing.connection"].Connection)  # it closes its descriptor
-    return found
+    return found, finalized
 
 
 def _visited_attributes():
@@ -81,6 +90,11 @@ def _file_types():
     return [
         io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper
     ]
+
+
+def _descriptor_types():
+    """Types of what classes have in their dictionaries, and that can be called, though no code of a program is."""
+    return [types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType, staticmethod]
 
 
 def _fixed_types():

@@ -89,6 +89,7 @@ def current_environment() -> dict[bytes, bytes]: ...
 def freeze_image(
     *,
     without_end: Iterable[type],
+    finalized: Iterable[type],
     quiet: frozenset[str],
     of_python: type,
     generator: type,
@@ -96,6 +97,8 @@ def freeze_image(
     quiet_callbacks: list[Any],
     visited: list[tuple[type, str]],
     files: list[type],
+    streams_in_memory: list[type],
+    descriptors: list[type],
     fixed: list[type],
     in_one_piece: list[type],
     first_builtins: dict[str, Any] | None,
