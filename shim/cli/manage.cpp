@@ -15,7 +15,7 @@
 
 #include "cli/board_view.hpp"
 #include "cli/commands.hpp"
-#include "client/service_template.hpp"
+#include "client/leased_source.hpp"
 #include "service/configuration.hpp"
 
 namespace warmfork::cli {

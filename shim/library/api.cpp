@@ -9,32 +9,38 @@
 #include <new>
 
 #include "child/setup.hpp"
+#include "client/leased_source.hpp"
 #include "client/served_child.hpp"
-#include "client/service_template.hpp"
 #include "library/define_images.hpp"
 #include "owner/benchmark.hpp"
 #include "owner/companions.hpp"
+#include "owner/embedded_source.hpp"
 #include "owner/keeping.hpp"
 #include "owner/spawn_cold.hpp"
-#include "owner/template_handle.hpp"
+#include "owner/spawner.hpp"
 #include "owner/twin.hpp"
 #include "template/serve.hpp"
 #include "warmfork.h"
 
 using warmfork::ColdReason;
 using warmfork::Descriptor;
+using warmfork::EmbeddedSource;
 using warmfork::Failure;
 using warmfork::ImageSet;
 using warmfork::make_failure;
 using warmfork::Outcome;
 using warmfork::Request;
 using warmfork::Spawned;
+using warmfork::Spawner;
 using warmfork::Stage;
-using warmfork::TemplateHandle;
 using warmfork::TemplateProcess;
 
 struct warmfork_template {
-    std::unique_ptr<warmfork::SpawnSource> source;
+    const std::unique_ptr<warmfork::OpenTemplate> source;
+    Spawner spawner;
+
+    warmfork_template(std::unique_ptr<warmfork::OpenTemplate> opened, warmfork::SpawnPolicy policy)
+        : source(std::move(opened)), spawner(*source, policy) {}
 };
 
 struct warmfork_process {
@@ -110,16 +116,15 @@ Outcome open_template(const warmfork_template_options& given, warmfork_template*
     if (has_program == (options.python != nullptr))
         return make_failure(Stage::record, EINVAL,
                             "a template has either a program or a Python interpreter");
-    TemplateHandle::Definition definition;
-    definition.backend = options.backend;
-    definition.on_stale = options.on_stale;
-    if (Outcome failure = warmfork::define_images(options, definition.images)) return failure;
+    ImageSet::Definition definition;
+    if (Outcome failure = warmfork::define_images(options, definition)) return failure;
 
-    auto handle = std::make_unique<TemplateHandle>(std::move(definition));
-    if (warmfork::choose_backend(WARMFORK_BACKEND_DEFAULT, options.backend) !=
-        WARMFORK_BACKEND_COLD)
-        if (Outcome failure = handle->start()) return failure;
-    ret_template = new warmfork_template{std::move(handle)};
+    auto source = std::make_unique<EmbeddedSource>(std::move(definition));
+    const warmfork_backend backend =
+        warmfork::choose_backend(WARMFORK_BACKEND_DEFAULT, options.backend);
+    if (backend != WARMFORK_BACKEND_COLD)
+        if (Outcome failure = source->start(backend != WARMFORK_BACKEND_WARM)) return failure;
+    ret_template = new warmfork_template(std::move(source), {options.backend, options.on_stale});
     return {};
 }
 
@@ -161,9 +166,9 @@ int warmfork_template_connect(const char* name, enum warmfork_backend backend,
                               struct warmfork_failure* ret_failure) {
     return guarded(ret_failure, [&]() -> Outcome {
         if (!name || !ret_template) return make_failure(Stage::record, EINVAL, "no name given");
-        auto served = std::make_unique<warmfork::ServiceTemplate>(name, backend);
-        if (Outcome failure = served->open()) return failure;
-        *ret_template = new warmfork_template{std::move(served)};
+        auto source = std::make_unique<warmfork::LeasedSource>(name);
+        if (Outcome failure = source->open()) return failure;
+        *ret_template = new warmfork_template(std::move(source), {backend});
         return {};
     });
 }
@@ -211,7 +216,8 @@ uint32_t warmfork_template_parked(warmfork_template* self) {
 int warmfork_template_counts(warmfork_template* self, struct warmfork_counts* ret_counts) {
     if (!self || !ret_counts) return -EINVAL;
     warmfork_counts counts{};
-    self->source->counts(counts);
+    self->spawner.counts(counts);
+    counts.template_starts = self->source->starts();
     counts.size = std::min(ret_counts->size, sizeof counts);
     std::memcpy(ret_counts, &counts, counts.size);
     return 0;
@@ -247,7 +253,7 @@ int warmfork_spawn_many(warmfork_template* self, const struct warmfork_request* 
         if (Outcome failure = read.read(*request)) return failure;
         std::vector<Spawned> spawned;
         Outcome failure =
-            self ? self->source->spawn(read, count, spawned)
+            self ? self->spawner.spawn(read, count, spawned)
                  : spawn_without_template(
                        read, count, {WARMFORK_REASON_NO_TEMPLATE, "spawned without a template"},
                        spawned);
@@ -271,7 +277,7 @@ int warmfork_explain(warmfork_template* self, const struct warmfork_request* req
         Request read;
         if (Outcome failure = read.read(*request)) return failure;
         ColdReason reason;
-        if (Outcome failure = self->source->explain(read, reason)) return failure;
+        if (Outcome failure = self->spawner.explain(read, reason)) return failure;
         char* text = ::strdup(reason.text.c_str());
         if (!text) return make_failure(Stage::record, ENOMEM, "out of memory");
         *ret_reason = reason.reason;

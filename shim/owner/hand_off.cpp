@@ -13,7 +13,6 @@
 #include <filesystem>
 
 #include "channel/message_socket.hpp"
-#include "channel/stopping_point.hpp"
 #include "protocol/messages.hpp"
 
 namespace warmfork {
@@ -111,27 +110,6 @@ Outcome send_record(const ChildRecord& record, const Born& spare, int reply) {
         return make_failure(Stage::descriptors, error, "too many descriptors are in flight");
     if (error) return make_failure(Stage::hand_off, error, "the parked child has ended");
     return {};
-}
-
-Outcome hand_off(const ChildRecord& record, Born& spare, Deadline deadline,
-                 const std::function<void()>& end) {
-    ReplyPipe reply;
-    if (int error = reply.open())
-        return make_failure(Stage::descriptors, error, "cannot make a pipe for the reply");
-    if (Outcome failure = send_record(record, spare, reply.write_end())) return failure;
-    reply.close_write_end();
-    stopping_point("owner.record-sent");
-    Outcome failure = await_start(spare, reply.read_end(), deadline);
-    stopping_point("owner.start-heard");
-    if (!is_late(failure)) return failure;
-    // Nothing may be started in its place before it is known that it has not begun.
-    end();
-    const Outcome last = await_start(spare, reply.read_end(), WaitClock::now());
-    if (!last)
-        return Failure{Stage::hand_off, ECANCELED, 0,
-                       "the child began in the moment in which it was given up, and was ended: " +
-                           failure->text};
-    return last->stage == Stage::hand_off ? failure : last;
 }
 
 bool is_late(const Outcome& failure) {

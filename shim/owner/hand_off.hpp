@@ -1,7 +1,6 @@
 // From a request to a child that has started: the record, its way into a mailbox, the answer.
 #pragma once
 
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -46,12 +45,6 @@ struct ChildRecord {
 /// Sends the record to a parked child, with the write end of a pipe for its reply. Stage hand_off:
 /// it has ended.
 [[nodiscard]] Outcome send_record(const ChildRecord& record, const Born& spare, int reply);
-/// Sends the record to a parked child and waits until it has started. Stage hand_off: it was lost
-/// before it ran any user code, which is nobody's fault but may happen again with the next; one
-/// that `is_late` tells of has been ended by `end`, which is to return when it can run no more.
-/// With ECANCELED it may have run: it began in that very moment.
-[[nodiscard]] Outcome hand_off(const ChildRecord& record, Born& spare, Deadline deadline,
-                               const std::function<void()>& end);
 
 /// Waits until the child is set up, or has failed to be. `born.pid` is filled in where the template
 /// ended before it could tell. `reply`: where the child says so; its mailbox, unless it got a pipe.

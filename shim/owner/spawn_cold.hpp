@@ -6,8 +6,8 @@
 
 #include "owner/eligibility.hpp"
 #include "owner/failure.hpp"
+#include "owner/image_source.hpp"
 #include "owner/request.hpp"
-#include "owner/spawn_source.hpp"
 
 namespace warmfork {
 

@@ -54,7 +54,7 @@ class Way(unittest.TestCase):
     def test_the_way_is_short(self):
         way = sum(ways(), [])
         self.assertIn(len(way), range(10, 17))
-        self.assertLessEqual(len({file for _, file in way}), 8)
+        self.assertLessEqual(len({file for _, file in way}), 7)
 
 
 def write():

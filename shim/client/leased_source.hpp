@@ -2,43 +2,49 @@
 // a parked child that is leased to this process, most often ahead of need.
 #pragma once
 
-#include <array>
-#include <atomic>
 #include <deque>
 #include <mutex>
 
 #include "client/service_connection.hpp"
-#include "owner/python_command.hpp"
-#include "owner/shadowing.hpp"
-#include "owner/spawn_source.hpp"
+#include "owner/image_source.hpp"
 
 namespace warmfork {
 
-class ServiceTemplate : public SpawnSource {
+class LeasedSource : public OpenTemplate {
   public:
-    explicit ServiceTemplate(std::string name, warmfork_backend backend);
-    ~ServiceTemplate() override;
+    explicit LeasedSource(std::string name);
+    ~LeasedSource() override;
 
     /// Asks the service what it is. ENOENT: there is no such template.
     [[nodiscard]] Outcome open();
 
+    Outcome find_program(TemplateProgram& ret_program, ColdReason& ret_cold) override;
+    Outcome choose(const Wish& wish, std::unique_ptr<ChosenImage>& ret_image,
+                   ColdReason& ret_cold) override;
+    /// A lease is of one parked child.
+    std::uint32_t most_at_once() const override { return 1; }
+    Outcome run_own_command(const Request& request, Spawned& ret_spawned) override;
+    void end(const Spawned& child) override;
+    void free_descriptors() override;
+    void note_cold(warmfork_reason reason) override;
+
     bool is_usable() const override { return owner_ == ::getpid(); }
     Outcome wait_ready(Deadline deadline) override;
     Outcome wait_parked(std::uint32_t count, Deadline deadline) override;
-    Outcome spawn(const Request& request, std::uint32_t count,
-                  std::vector<Spawned>& ret_spawned) override;
-    Outcome explain(const Request& request, ColdReason& ret_reason) override;
     Outcome report(std::string& ret_json) override;
     /// ENOTSUP: the service's configuration says how many.
     int set_spares(std::uint32_t, std::uint32_t) override { return ENOTSUP; }
     pid_t pid() override;
     std::string progress() override { return {}; }
     std::uint32_t parked() override;
-    void counts(warmfork_counts& ret_counts) const override;
+    /// The service counts them.
+    std::uint64_t starts() const override { return 0; }
     void leave_unchecked() override {}
 
   private:
     using Lock = std::unique_lock<std::mutex>;
+    using Connection = std::shared_ptr<ServiceConnection>;
+    class Image;
     struct Wanted {
         std::vector<std::string> options;
         bool is_isolated = false;
@@ -50,28 +56,23 @@ class ServiceTemplate : public SpawnSource {
         bool has_parked = false;
     };
 
-    [[nodiscard]] Outcome connect(std::shared_ptr<ServiceConnection>& ret_connection);
-    [[nodiscard]] Outcome spawn_one(const Request& request, warmfork_backend backend,
-                                    Spawned& ret_spawned);
-    [[nodiscard]] Outcome spawn_warm(const Request& request, bool may_wait, ColdReason& ret_cold,
-                                     Spawned& ret_spawned);
-    [[nodiscard]] Outcome spawn_fixed(const Request& request, Spawned& ret_spawned);
-    [[nodiscard]] Outcome lease(const std::shared_ptr<ServiceConnection>& connection,
-                                const Wanted& wanted, bool may_wait, bool is_detached,
-                                bool may_take_ahead, Lease& ret_lease, ColdReason& ret_cold);
+    [[nodiscard]] Outcome connect(Connection& ret_connection, TemplateFacts* ret_facts = nullptr);
+    /// The last one that was connected: after `find_program` there is one.
+    [[nodiscard]] Connection current();
+    [[nodiscard]] Outcome take_lease(const Wish& wish, Connection& ret_connection, Lease& ret_lease,
+                                     ColdReason& ret_cold);
+    [[nodiscard]] Outcome lease(const Connection& connection, const Wanted& wanted, bool may_wait,
+                                bool is_detached, bool may_take_ahead, Lease& ret_lease,
+                                ColdReason& ret_cold);
     /// Asks for one lease. The request's number.
     [[nodiscard]] std::uint64_t ask(ServiceConnection& connection, const Wanted& wanted,
                                     std::uint64_t flags) const;
     /// The answer to that, until the deadline: then the request is still to be forgotten.
     [[nodiscard]] static Outcome await(ServiceConnection& connection, std::uint64_t id,
                                        Deadline deadline, Lease& ret_lease, ColdReason& ret_cold);
-    [[nodiscard]] ColdReason select(const Request& request, PythonCommand& ret_command,
-                                    Wanted& ret_wanted) const;
-    [[nodiscard]] ColdReason find_reason(const Request& request, const PythonCommand& command,
-                                         LeasedImage& image);
-    [[nodiscard]] ColdReason find_limit(const Outcome& failure);
-    [[nodiscard]] ColdReason find_state_reason(const LeasedImage& image, const OwnerState& now);
+    [[nodiscard]] ColdReason find_limit(const Failure& failure);
     [[nodiscard]] Wanted plain() const;
+    void note_spawn(const Connection& connection);
 
     // With the mutex held:
     void want(const Wanted& wanted);
@@ -82,8 +83,6 @@ class ServiceTemplate : public SpawnSource {
 
     const pid_t owner_;
     const std::string name_;
-    const warmfork_backend backend_;
-    ShadowSearch shadows_;
 
     std::mutex mutex_;
     std::shared_ptr<ServiceConnection> connection_;
@@ -95,9 +94,6 @@ class ServiceTemplate : public SpawnSource {
     std::uint64_t coming_ = 0;       ///< so many are still to come by it
     std::uint32_t wanted_ahead_ = 0;
     std::uint64_t spawns_ = 0;
-
-    std::atomic<std::uint64_t> handed_off_{0}, cold_{0};
-    std::array<std::atomic<std::uint64_t>, WARMFORK_REASON_COUNT> cold_by_reason_{};
 };
 
 /// A request of whoever looks after the service: "list", "start", "stop", "reload". `name`: of a

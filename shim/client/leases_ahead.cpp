@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "channel/stopping_point.hpp"
-#include "client/service_template.hpp"
+#include "client/leased_source.hpp"
 #include "protocol/messages.hpp"
 
 namespace warmfork {
@@ -15,11 +15,11 @@ constexpr std::uint32_t kMostAhead = 8;
 }  // namespace
 
 /// Its mailbox is closed, and so it ends.
-void ServiceTemplate::give_back(Lease lease) {
+void LeasedSource::give_back(Lease lease) {
     if (connection_) connection_->forget_child(lease.child);
 }
 
-void ServiceTemplate::drop_ahead() {
+void LeasedSource::drop_ahead() {
     for (LeasedAhead& ahead : ahead_) give_back(std::move(ahead.lease));
     ahead_.clear();
     if (asked_ahead_ && connection_) connection_->forget(asked_ahead_);
@@ -28,14 +28,14 @@ void ServiceTemplate::drop_ahead() {
 }
 
 /// What is wanted from now on; what was leased for something else is given back.
-void ServiceTemplate::want(const Wanted& wanted) {
+void LeasedSource::want(const Wanted& wanted) {
     if (wanted == last_) return;
     drop_ahead();
     last_ = wanted;
     wanted_ahead_ = 0;
 }
 
-void ServiceTemplate::take_in_ahead() {
+void LeasedSource::take_in_ahead() {
     while (asked_ahead_ && coming_ > 0) {
         std::optional<ServiceConnection::Answer> answer = connection_->take_answer(asked_ahead_);
         if (!answer) return;
@@ -50,7 +50,7 @@ void ServiceTemplate::take_in_ahead() {
 }
 
 /// Does not wait: what comes is taken in by a later spawn.
-void ServiceTemplate::ask_ahead() {
+void LeasedSource::ask_ahead() {
     take_in_ahead();
     if (asked_ahead_ || ahead_.size() >= wanted_ahead_) return;
     LeaseRequest request{name_,
@@ -63,9 +63,9 @@ void ServiceTemplate::ask_ahead() {
     coming_ = asked_ahead_ ? request.count : 0;
 }
 
-Outcome ServiceTemplate::lease(const std::shared_ptr<ServiceConnection>& connection,
-                               const Wanted& wanted, bool may_wait, bool is_detached,
-                               bool may_take_ahead, Lease& ret_lease, ColdReason& ret_cold) {
+Outcome LeasedSource::lease(const Connection& connection, const Wanted& wanted, bool may_wait,
+                            bool is_detached, bool may_take_ahead, Lease& ret_lease,
+                            ColdReason& ret_cold) {
     if (!is_detached) {
         const std::lock_guard lock(mutex_);
         want(wanted);
@@ -92,15 +92,15 @@ Outcome ServiceTemplate::lease(const std::shared_ptr<ServiceConnection>& connect
     return failure;
 }
 
-std::uint64_t ServiceTemplate::ask(ServiceConnection& connection, const Wanted& wanted,
-                                   std::uint64_t flags) const {
+std::uint64_t LeasedSource::ask(ServiceConnection& connection, const Wanted& wanted,
+                                std::uint64_t flags) const {
     LeaseRequest request{name_, flags, 1, wanted.options, wanted.environment, connection.sight()};
     if (wanted.is_isolated) request.flags |= kLeaseIsolated;
     return connection.request(ServiceKind::lease, write_body(request));
 }
 
-Outcome ServiceTemplate::await(ServiceConnection& connection, std::uint64_t id, Deadline deadline,
-                               Lease& ret_lease, ColdReason& ret_cold) {
+Outcome LeasedSource::await(ServiceConnection& connection, std::uint64_t id, Deadline deadline,
+                            Lease& ret_lease, ColdReason& ret_cold) {
     ServiceConnection::Answer answer;
     if (Outcome failure = connection.answer(id, deadline, answer)) return failure;
     if (answer.lease && answer.lease->image) {

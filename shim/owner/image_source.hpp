@@ -1,0 +1,171 @@
+// Where a spawn gets its image from: all in which an embedded template and one of the service
+// differ. Spawner says what is the same for both.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "owner/hand_off.hpp"
+#include "owner/request.hpp"
+#include "owner/request_eligibility.hpp"
+#include "owner/template_process.hpp"
+
+namespace warmfork {
+
+class ServedChild;
+
+/// A parked child that dies in the moment of its hand-off is replaced by the next. Where that many
+/// die it is the record that kills them.
+inline constexpr int kHandOffTries = 4;
+
+/// A child that has been spawned.
+struct Spawned {
+    pid_t pid = 0;
+    bool is_warm = false;
+    ColdReason reason;
+    std::shared_ptr<ServedChild> served;  ///< of a service; null: this process's own
+    std::uint64_t mark = 0;               ///< of this process's own
+
+    ProcessIdentity identity() const { return {pid, mark}; }
+};
+
+/// What the images of a template run.
+struct TemplateProgram {
+    bool is_python = false;
+    std::string path;  ///< of the interpreter or the native program
+    bool is_fixed =
+        false;  ///< this user may have the template's own command line run, and no other
+};
+
+/// What a spawn wants of a source of images.
+struct Wish {
+    const Selection& selection;
+    Lifetime lifetime;
+    WaitClock::time_point began{};  ///< when the spawn did
+    bool insists = false;           ///< on a warm child: it waits for minutes
+    bool may_wait = false;          ///< also for an image that is being preloaded again
+    bool is_repeated = false;       ///< what was had before was of no use
+    bool is_question = false;       ///< nothing is started or waited for that a spawn would not be
+};
+
+/// Why no child of an image would be what a cold one of this moment is. An empty text: it would.
+struct OwnerChange {
+    std::string text;
+    bool is_lasting = true;  ///< nor would a child of another image be, or for other threads only
+};
+
+/// An image that was chosen for one spawn, and the parked child that was taken from it. What has
+/// not started ends with this object.
+class ChosenImage {
+  public:
+    /// What `traits` and `state_at_start` refer to must live as long as this object.
+    ChosenImage(ImageTraits traits, const OwnerState& state_at_start, ChildTies ties,
+                bool is_checked = true)
+        : traits_(std::move(traits)),
+          state_at_start_(state_at_start),
+          ties_(ties),
+          is_checked_(is_checked) {}
+    virtual ~ChosenImage() = default;
+    ChosenImage(const ChosenImage&) = delete;
+    ChosenImage& operator=(const ChosenImage&) = delete;
+
+    const ImageTraits& traits() const { return traits_; }
+    const OwnerState& state_at_start() const { return state_at_start_; }
+    const ChildTies& ties() const { return ties_; }
+    /// False: for the benchmark, do not look for files in place of preloaded modules.
+    bool is_checked() const { return is_checked_; }
+    /// Its one parked child is all that can be had of it: nothing is forked on command.
+    bool is_leased() const { return ties_.is_of_service; }
+
+    /// Compares what the owner is `now` with what it was when the image was started.
+    [[nodiscard]] virtual OwnerChange find_change(const OwnerState& now) = 0;
+    /// Begins another one in its place, for such a change.
+    virtual void replace(const OwnerChange&) {}
+
+    /// Have its files changed? May ask the template, and wait for its answer.
+    [[nodiscard]] virtual bool is_out_of_date() { return false; }
+    /// The same without a wait. Stage stale: they have, and a child must not come from it;
+    /// `serves_stale`: it may, and another image is begun behind it. Clears `ret_is_known` where
+    /// only the template could tell, which it does when it forks.
+    [[nodiscard]] virtual Outcome check_freshness([[maybe_unused]] bool serves_stale,
+                                                  [[maybe_unused]] bool& ret_is_known) {
+        return {};
+    }
+
+    /// A parked child, which is this object's. Null: there is none.
+    [[nodiscard]] virtual Born* take_parked() = 0;
+    /// The child has started: from here on it is the caller's.
+    [[nodiscard]] virtual Spawned release_started() = 0;
+    /// Ends the child, which is late, and returns when it can run no more.
+    virtual void end_parked() = 0;
+    /// It was late. From now on only children that have proved to be prepared are taken.
+    virtual void note_late_child() {}
+    /// Has the template fork children: all or none. Stage stale: its files have changed; hand_off,
+    /// EPIPE: it has ended; hand_off, ETIMEDOUT: it does not answer, or its children do not start.
+    [[nodiscard]] virtual Outcome fork_on_command(
+        const ChildRecord&, const Request&, [[maybe_unused]] std::uint32_t count,
+        [[maybe_unused]] bool serves_stale, [[maybe_unused]] std::vector<Spawned>& ret_spawned) {
+        return Failure{Stage::hand_off, ECHILD, 0, "no child is parked"};
+    }
+
+    /// It is stale, or has ended, or does not answer: sees to it that there will be another one.
+    virtual void note_failure(const Failure&) {}
+
+  private:
+    const ImageTraits traits_;
+    const OwnerState& state_at_start_;
+    const ChildTies ties_;
+    const bool is_checked_;
+};
+
+class ImageSource {
+  public:
+    virtual ~ImageSource() = default;
+
+    /// A failure comes with `ret_cold` where a cold child can be had in spite of it: here, and in
+    /// `choose`.
+    [[nodiscard]] virtual Outcome find_program(TemplateProgram& ret_program,
+                                               ColdReason& ret_cold) = 0;
+    /// Sets one of both; neither for a question: an image would fit that does not run yet.
+    [[nodiscard]] virtual Outcome choose(const Wish& wish, std::unique_ptr<ChosenImage>& ret_image,
+                                         ColdReason& ret_cold) = 0;
+
+    /// So many children are spawned together, all of them warm or all cold.
+    [[nodiscard]] virtual std::uint32_t most_at_once() const { return UINT32_MAX; }
+    /// Where the program `is_fixed`. Of the request only the standard streams count.
+    [[nodiscard]] virtual Outcome run_own_command(const Request&, Spawned&) {
+        return Failure{Stage::eligibility, ENOTSUP, 0, "the template has no command of its own"};
+    }
+    /// One of several, of which another could not be had.
+    virtual void end(const Spawned& child) = 0;
+    /// The caller lacks what a cold child needs as well: gives back what is held ahead of need.
+    virtual void free_descriptors() {}
+    /// A child was served cold.
+    virtual void note_cold(warmfork_reason) {}
+};
+
+/// What a warmfork_template is to the C ABI besides: a source that can be asked, and waited for.
+class OpenTemplate : public ImageSource {
+  public:
+    using Deadline = TemplateProcess::Deadline;
+
+    /// -ECHILD's question: is this still the process that opened it?
+    [[nodiscard]] virtual bool is_usable() const = 0;
+    /// For the owner's own environment, without options.
+    [[nodiscard]] virtual Outcome wait_ready(Deadline deadline) = 0;
+    [[nodiscard]] virtual Outcome wait_parked(std::uint32_t count, Deadline deadline) = 0;
+    [[nodiscard]] virtual Outcome report(std::string& ret_json) = 0;
+    [[nodiscard]] virtual int set_spares(std::uint32_t least, std::uint32_t most) = 0;
+    [[nodiscard]] virtual pid_t pid() = 0;
+    /// See TemplateProcess::progress.
+    [[nodiscard]] virtual std::string progress() = 0;
+    [[nodiscard]] virtual std::uint32_t parked() = 0;
+    /// How often a template was started for it.
+    [[nodiscard]] virtual std::uint64_t starts() const = 0;
+    /// For the benchmark: what the checks of environment, freshness and shadowing cost.
+    virtual void leave_unchecked() = 0;
+};
+
+}  // namespace warmfork
