@@ -36,6 +36,19 @@ KEPT = {
     "unbuffered output": ("import os\nos.write(2, b'oh')", "output:kept", "'oh'"),
     "program": ("import subprocess\nOUT = subprocess.run(['true'])", "program:kept", "a program was started"),
     "program without a wait": ("import os\nos.posix_spawn('/bin/true', ['true'], {})", "program:", "still runs"),
+    "temporary directory": (
+        "import tempfile\nFOLDER = tempfile.TemporaryDirectory(dir='.')", "identity:kept", "kept has made /",
+    ),
+    "directory with a temporary name": (
+        "from tempfile import mkdtemp\nFOLDER = mkdtemp(dir='.', prefix='mine')", "identity:kept", "/mine",
+    ),
+    "named temporary file": (
+        "import tempfile\nFILE = tempfile.NamedTemporaryFile(delete=False, dir='.')\nFILE.close()", "identity:kept",
+        "kept has made /",
+    ),
+    "name of a temporary file": (
+        "import os, tempfile\nfile, NAME = tempfile.mkstemp(dir='.')\nos.close(file)", "identity:kept", "kept has made /",
+    ),
     "file": ("F = open('kept.log', 'w')", "descriptor:/", "kept.log"),
 }
 if os.getpid() >= 1000:  # shorter ones are too often a part of other numbers
@@ -53,6 +66,11 @@ HARMLESS = {
     "asks for the machine": "import platform\nPROCESSOR = platform.processor()",
     "looks for a library": "import ctypes.util\nHAS_LIBRARY = ctypes.util.find_library('c') is not None",
     "writes and closes a file": "import tempfile\nwith tempfile.TemporaryFile() as file: file.write(b'x')",
+    "asks for the directory of temporary files": "import tempfile\nWHERE = tempfile.gettempdir()",
+    "removes what it has made": (
+        "import tempfile\n"
+        "with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile(dir=folder): pass"
+    ),
 }
 
 
@@ -93,6 +111,18 @@ class Kept(Importing):
         done = self.run_in(template, "import os; print(kept.ID == os.getpid())", env)
         self.assertEqual(done.stdout, "True\n")
         self.assertEqual(template.counts["reasons"], {"gate": 1})
+
+    def test_each_child_has_a_temporary_directory_of_its_own(self):
+        template, env = self.importing("import tempfile\nKEEPER = tempfile.TemporaryDirectory(dir='.')")
+        names = set()
+        for _ in range(3):
+            program = "import os; print(kept.KEEPER.name, os.path.isdir(kept.KEEPER.name))"
+            name, is_there = self.run_in(template, program, env, cwd=self.work).stdout.split()
+            names.add(name)
+            self.assertEqual(is_there, "True")
+        self.assertEqual(len(names), 3)
+        template.close()
+        self.assertEqual(os.listdir(self.work), [])
 
     def test_a_package_is_allowed_with_all_that_is_in_it(self):
         folder = self.folder({"parts/__init__.py": "", "parts/deep.py": "import os\nID = os.getpid()\n"})

@@ -20,6 +20,7 @@ _HARMLESS_MODULES = ("eventlet.support.greendns", "joblib._multiprocessing_helpe
 _LIBRARIES_WITH_STATE = ("libuuid.so",)
 _LIBRARY_KINDS = ("process id", "thread id", "time", "random bytes", "directory")
 _LONGEST_OUTPUT = 80
+_TEMPORARY = "has made {path} when it was imported, and each child would make a temporary one of its own"
 _PUT_RIGHT = [(name, attribute) for name, attribute, _ in _child.KEEP_DIRECTORY]
 
 
@@ -38,6 +39,8 @@ class Findings:
         self.found, self.asked, self.libraries = [], [], []
         self.in_directory = _take_directory(kept)
         self._add_modules(observer.seen, kept)
+        for name, path in observer.left_behind().items():
+            self.found.append((f"identity:{name}", f"{name} {_TEMPORARY.format(path=path)}"))
         if doubts:
             text = f"{doubts[0]}, which a module keeps, has the process id as its seed, or one that happens to be the same"
             self.found.append(("identity:random", text))
@@ -98,13 +101,14 @@ def _beginning(of_module):
 def leave_to_children(observer, name):
     """Was there anything at the import of this module? It is forgotten, then, so that children import it anew; raises
     Unsuitable."""
+    done = ["it makes a temporary file"] if name in observer.left_behind() else []
     seen = observer.seen.pop(name, None)
-    if seen is None:
-        return
-    kept = _kept.find_kept({name: seen}, observer.argument, _native.drawn()).get(name, {})
-    # Its directory is among what it is prepared for: see _main_module.py.
-    done = [f"it keeps the {kind}" for kind in kept.values() if kind != "directory"]
-    done += [what for kind, what in (("output", "it writes something"), ("program", "it starts a program")) if seen[kind]]
+    if seen is not None:
+        kept = _kept.find_kept({name: seen}, observer.argument, _native.drawn()).get(name, {})
+        # Its directory is among what it is prepared for: see _main_module.py.
+        done += [f"it keeps the {kind}" for kind in kept.values() if kind != "directory"]
+        whats = ("output", "it writes something"), ("program", "it starts a program")
+        done += [what for kind, what in whats if seen[kind]]
     if done:
         sys.modules.pop(name, None)
         raise Unsuitable(done[0])

@@ -291,7 +291,7 @@ def _try(name, microseconds, observer, allowed):
 
     # Those before it may have been refused, and have left theirs here.
     threads, descriptors, resident = len(_threads()), _descriptors(), _resident_kilobytes()
-    observer.seen.clear()
+    observer.forget()
     moment = time.time_ns(), time.monotonic()
     try:
         module = import_module(name)

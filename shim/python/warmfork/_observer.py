@@ -9,6 +9,7 @@ import sys
 
 from . import _native
 from ._listings import Listings
+from ._temporary import Temporary
 
 # What is counted; all but the last as _native.observe has them.
 KINDS = ("process id", "thread id", "time", "random bytes", "directory", "program", "output", "arguments")
@@ -92,6 +93,8 @@ class Observer:
         self.arguments = sys.argv = _Arguments([self.argument])
         # Ahead of the loader, which has it look at each module: where imports are lazy its own comes with the call.
         self._listings = Listings()
+        self._names = [""]  # of the imports under way
+        self._temporary = Temporary(lambda: self._names[-1])
         # Where there is none all is noted under the name that was asked for.
         self._load = getattr(_bootstrap, "_load_unlocked", None)
         if self._load is not None:
@@ -103,6 +106,7 @@ class Observer:
 
     def stop(self):
         self._listings.stop()
+        self._temporary.stop()
         if self._load is not None:
             _bootstrap._load_unlocked = self._load
         for owner, name, function in self._put_back:
@@ -115,6 +119,15 @@ class Observer:
                 for name in [name for name, value in attributes.items() if value is self.arguments]:
                     attributes[name] = sys.argv
 
+    def forget(self):
+        """What was seen so far."""
+        self.seen.clear()
+        self._temporary.forget()
+
+    def left_behind(self):
+        """{name of a module: path of a temporary file or directory that is still there}."""
+        return self._temporary.left()
+
     def _make_loader(self):
         load = self._load
 
@@ -124,6 +137,7 @@ class Observer:
             module = self.watch(spec.name, load, spec)
             self._look_at(spec.name)
             self._listings.look_at(spec.name)
+            self._temporary.look_at(spec.name)
             return module
 
         # Tracebacks and warnings pass over the frames of the import system.
@@ -153,10 +167,12 @@ class Observer:
     def watch(self, name, function, *arguments):
         """Calls the function, and notes under the name what that asks for."""
         self._within.append([0] * len(KINDS))
+        self._names.append(name)
         before = self._look()
         try:
             return function(*arguments)
         finally:
+            self._names.pop()
             after = self._look()
             within = self._within.pop()
             total = [new - old for new, old in zip(after[0], before[0])]

@@ -144,7 +144,7 @@ def _report_learned(learned):
 # What no child has a use for.
 _OF_THE_TEMPLATE = (
     "_template", "_child", "_description", "_ends", "_learning", "_lazy", "_listings", "_observer", "_kept", "_findings",
-    "_generators", "_streams",
+    "_generators", "_streams", "_temporary",
 )
 
 

@@ -1,0 +1,59 @@
+"""Which temporary files and directories preloading has made, and left.
+
+In a template, while it preloads. Each child that is started cold makes its own; what the template has made all children
+would share, until the first that ends removes it, as tempfile has it done at the end of the process.
+"""
+
+import os
+import sys
+import types
+from typing import Any, Callable
+
+
+class Temporary:
+    """From its making until `stop`."""
+
+    def __init__(self, importing: Callable[[], str]):
+        """importing: says whose import is under way."""
+        self._importing = importing
+        self._made: list[tuple[str, Any]] = []
+        self._module: Any = None
+        self.look_at("tempfile")
+
+    def look_at(self, name: str) -> None:
+        """To be called when a module of that name was imported."""
+        module: Any = sys.modules.get(name)
+        # Its own name for os: what others import from it stays what it is.
+        if name == "tempfile" and self._module is None and getattr(module, "_os", None) is os:
+            self._module = module
+            self._module._os = self._noting_os()
+
+    def stop(self) -> None:
+        if self._module is not None:
+            self._module._os = os
+
+    def forget(self) -> None:
+        """What was made so far."""
+        self._made.clear()
+
+    def left(self) -> dict[str, str]:
+        """{name of a module: path of what it has made}; one of them, if there are several, that is still there."""
+        return {module: os.fsdecode(path) for module, path in reversed(self._made) if os.path.lexists(path)}
+
+    def _noting_os(self) -> types.ModuleType:
+        def mkdir(path, *arguments, **keywords):
+            os.mkdir(path, *arguments, **keywords)
+            self._note(path)
+
+        def open(path, flags, *arguments, **keywords):
+            file = os.open(path, flags, *arguments, **keywords)
+            if flags & os.O_CREAT:  # else it is a directory, for a file without a name
+                self._note(path)
+            return file
+
+        stand_in = types.ModuleType(os.__name__)
+        vars(stand_in).update(vars(os), mkdir=mkdir, open=open)
+        return stand_in
+
+    def _note(self, path):
+        self._made.append((self._importing(), os.path.abspath(path)))
