@@ -170,7 +170,8 @@ Outcome Spawner::hand_off_to_parked(ChosenImage& image, const ChildRecord& recor
     // It said what failed: that is the answer. Otherwise it died before any user code.
     if (failure->stage != Stage::hand_off || failure->error_number == ECANCELED) return failure;
     if (is_late(failure)) {
-        image.note_late_child();
+        // Of a wait that was broken off nobody knows how long it would have been.
+        if (!was_interrupted()) image.note_late_child();
         const bool is_last = image.is_leased() || ++attempt.late_children == kMostLateChildren;
         attempt.is_to_be_repeated = !is_last && !was_interrupted();
         attempt.of_late_child = failure;

@@ -3,6 +3,9 @@
 
 #include <Python.h>
 
+#include <functional>
+#include <utility>
+
 #include "owner/waiting.hpp"
 #include "python/python_objects.hpp"
 #include "warmfork.h"
@@ -26,10 +29,12 @@ inline PyObject* raise(const warmfork_failure& failure) {
 /// the wait is broken off.
 class Wait {
   public:
-    Wait()
-        : state_(PyEval_SaveThread()), interruption_([this] {
+    /// `may_go_on`: asked as well, now and then and with the GIL; false, with an exception set,
+    /// breaks the wait off.
+    explicit Wait(std::function<bool()> may_go_on = [] { return true; })
+        : state_(PyEval_SaveThread()), interruption_([this, may_go_on = std::move(may_go_on)] {
               PyEval_RestoreThread(state_);
-              const bool has_raised = PyErr_CheckSignals() != 0;
+              const bool has_raised = PyErr_CheckSignals() != 0 || !may_go_on();
               state_ = PyEval_SaveThread();
               return has_raised;
           }) {}

@@ -38,6 +38,12 @@ void delete_handle(PyObject* capsule) {
     delete handle;
 }
 
+/// False with an exception set.
+bool is_open(const Handle& handle) {
+    if (handle.is_closed) PyErr_SetString(PyExc_ValueError, "the template is closed");
+    return !handle.is_closed;
+}
+
 PyObject* capsule_of(warmfork_template* self, bool is_of_service) {
     return PyCapsule_New(new Handle{self, is_of_service}, kTemplateCapsule, delete_handle);
 }
@@ -58,10 +64,12 @@ PyObject* call_waiting(PyObject* capsule, Call call) {
     warmfork_failure failure;
     int error;
     {
-        const Wait wait;
+        const Wait wait([&self] { return self.is_still_open(); });
         error = call(self.get(), &failure);
     }
     if (error) return raise(failure);
+    // Broken off in the moment of success, or closed since.
+    if (PyErr_Occurred() || !self.is_still_open()) return nullptr;
     Py_RETURN_NONE;
 }
 
@@ -69,17 +77,17 @@ PyObject* call_waiting(PyObject* capsule, Call call) {
 
 InUse::InUse(PyObject* capsule) {
     auto* handle = static_cast<Handle*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
-    if (!handle) return;
-    if (handle->is_closed) {
-        PyErr_SetString(PyExc_ValueError, "the template is closed");
-        return;
-    }
+    if (!handle || !is_open(*handle)) return;
     handle_ = handle;
     ++handle_->users;
 }
 
 InUse::~InUse() {
     if (handle_ && --handle_->users == 0 && handle_->is_closed) free_template(*handle_);
+}
+
+bool InUse::is_still_open() const {
+    return is_open(*handle_);
 }
 
 warmfork_template* InUse::get() const {

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import threading
 import sys
 import unittest
 
@@ -180,6 +181,48 @@ class Blocking(Modules):
             template.report()
         self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
         os.kill(template.pid, signal.SIGCONT)
+
+    def test_a_spawn_that_a_handler_breaks_off_is_held_against_nobody(self):
+        def handle(_, frame):
+            while frame is not None and frame.f_code.co_name != "popen":
+                frame = frame.f_back
+            if frame is not None:
+                raise InterruptedError("by the test")
+
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, handle))
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
+        template = self.template(spares=1)
+        for _ in range(5):
+            template.wait_parked(1)
+            stopped = spares()[0]
+            os.kill(stopped, signal.SIGSTOP)
+            signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+            while stopped in children():
+                with self.assertRaisesRegex(InterruptedError, "by the test"):
+                    template.popen([PYTHON, "-c", "pass"])
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self.assertEqual(self.run_once(template).backend, "warm")
+        self.assertEqual(template.counts["reasons"], {})
+
+    def test_who_waits_for_a_template_that_another_thread_closes_is_told(self):
+        never = "import threading\nthreading.Event().wait()\n"
+        for call in (warmfork.Template.wait_ready, warmfork.Template.wait_parked, warmfork.Template.report):
+            template = self.template_of(never, waits=False)
+            raised, begins = [], threading.Event()
+
+            def wait():
+                begins.set()
+                try:
+                    call(template)
+                except Exception as error:
+                    raised.append(repr(error))
+
+            thread = threading.Thread(target=wait, daemon=True)
+            thread.start()
+            begins.wait()
+            template.close()
+            thread.join(60)
+            self.assertEqual(raised, ["ValueError('the template is closed')"])
 
     def test_signals_are_heard_meanwhile(self):
         never = "import threading\nthreading.Event().wait()\n"
