@@ -241,6 +241,15 @@ class Directory(Importing):
         command = [PYTHON, "-c", "import rich; print(rich._IMPORT_CWD)"]
         self.assertEqual(template.run(command, env=env, cwd="/usr", capture_output=True, text=True).stdout, "/usr\n")
 
+    def test_arguments_that_a_module_is_known_to_keep_are_the_childs(self):
+        folder = self.folder({"mercurial/__init__.py": "", "mercurial/pycompat.py":
+                              "import os, sys\nsysargv = [os.fsencode(argument) for argument in sys.argv]\n"})
+        env = {**os.environ, "PYTHONPATH": folder}
+        template = self.template(["mercurial.pycompat"], env=env, backend="warm")
+        command = [PYTHON, "-c", "from mercurial.pycompat import sysargv; print(sysargv)", "log", "\udcff"]
+        expected = subprocess.run(command, env=env, capture_output=True).stdout
+        self.assertEqual(template.run(command, env=env, capture_output=True).stdout, expected)
+
     def test_a_template_in_the_root_directory(self):
         folder = self.folder({"kept.py": "import os\nVALUE = os.path.abspath('log')\n"})
         env = {**os.environ, "PYTHONPATH": folder}

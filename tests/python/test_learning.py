@@ -114,6 +114,28 @@ class Learning(TestCase):
         self.assertIn("the image would start later", refused["reason"])
         self.assertEqual(self.names(self.children()), self.names(learned))
 
+    def test_what_a_refused_module_leaves_behind_is_no_reason_to_refuse_others(self):
+        self.on_the_path({"a.py": "import subprocess\nleft = subprocess.Popen(['cat'], stdin=subprocess.PIPE)",
+                          "b.py": "import threading\nend = threading.Event()\nthreading.Thread(target=end.wait).start()",
+                          "c.py": ""})
+        text = "import a, b, c; a.left.communicate(); b.end.set()"
+        self.children(text, text)
+        learned = self.children()
+        self.assertIn("c", self.names(learned))
+        refused = {entry["module"]: entry["reason"] for entry in learned["refused"]}
+        self.assertEqual(sorted(refused), ["a", "b"])
+        self.assertIn("program", refused["a"])
+        self.assertIn("threads", refused["b"])
+
+    def test_a_module_that_makes_shared_memory_is_left_to_children(self):
+        self.on_the_path({"locked.py": "import mmap\nmemory = mmap.mmap(-1, 4096)"})
+        self.children("import locked, colorsys", "import locked, colorsys")
+        learned = self.children("import locked")
+        self.assertEqual(self.names(learned).count("colorsys"), 1)
+        (refused,) = learned["refused"]
+        self.assertEqual(refused["module"], "locked")
+        self.assertIn("memory that children would share", refused["reason"])
+
     def test_it_opens_in_the_background(self):
         self.on_the_path({"held.py": "import os\nwith open(os.environ['GATE']) as gate: gate.read()"})
         os.environ["GATE"] = gate = os.path.join(self.state, "gate")

@@ -37,6 +37,8 @@ KEEP_DIRECTORY = (
     ("multiprocessing.process", "ORIGINAL_DIR", None), ("rich", "_IMPORT_CWD", ""),
     ("pip._vendor.rich", "_IMPORT_CWD", ""),
 )
+# Those that keep a copy of sys.argv, encoded.
+KEEP_ARGUMENTS = (("mercurial.pycompat", "sysargv"),)
 _path_added = ()
 _path_removed = ()
 _streams = ()
@@ -45,6 +47,7 @@ _generators = None
 _multiprocessing = None
 _logging = None
 _directory_keepers = ()  # as KEEP_DIRECTORY, with the module itself
+_arguments_kept = ()  # by KEEP_ARGUMENTS: the lists
 _keeps_moment = False
 _threading = None
 _is_link_program = None  # of the template; None: there are no links to see
@@ -89,7 +92,7 @@ def remember_image(
     NoGenerators."""
     global _image_path, _image_ignored, _streams, _generators, _image_executable, _in_child
     global _preloaded, _multiprocessing, _threading, _path_added, _path_removed
-    global _written_by_python, _written_by_c, _logging, _directory_keepers, _keeps_moment
+    global _written_by_python, _written_by_c, _logging, _directory_keepers, _arguments_kept, _keeps_moment
     _preloaded = tuple(name for name in preloaded if "=" not in name)
     _in_child = in_child
     _image_path = sys.path[:]
@@ -108,6 +111,8 @@ def remember_image(
     _multiprocessing = sys.modules.get("multiprocessing.process")
     _logging = sys.modules.get("logging")
     _directory_keepers = [(sys.modules[name], *kept) for name, *kept in KEEP_DIRECTORY if name in sys.modules]
+    kept = [getattr(sys.modules[name], attribute, None) for name, attribute in KEEP_ARGUMENTS if name in sys.modules]
+    _arguments_kept = [arguments for arguments in kept if type(arguments) is list]
     _keeps_moment = _logging is not None or bool(_directory_keepers)
     if _MULTIPROCESSING in sys.modules:
         module = sys.modules[_MULTIPROCESSING]
@@ -261,7 +266,7 @@ def make_ready():
     # For C, which does by itself what else a -c over pipes needs.
     is_usual = _image_ignored == _PYTHON_IGNORED_BITS and not _path_added and not _path_removed
     return (
-        _are_all_on_pipes and is_usual and _in_child is None and type(sys.path) is list,
+        _are_all_on_pipes and is_usual and _in_child is None and type(sys.path) is list and not _arguments_kept,
         not has_safe_path(),
         _PYTHON_IGNORED_BITS | ~_SETTABLE_BITS & (1 << 64) - 1,
         os.fsencode(_image_executable or ""),
@@ -411,6 +416,8 @@ def prepare(arguments, kind, index, operand, ignored, pipes, is_rehearsal):
         prepared = "stdin", None
     else:
         prepared = _prepare_script(arguments[0], operand)
+    for kept in _arguments_kept:
+        kept[:] = map(os.fsencode, sys.argv)
     if _path_added or _path_removed:
         _change_path()
     if _in_child is not None and not is_rehearsal:

@@ -14,14 +14,19 @@ from ._errors import Unsuitable
 _HARMLESS_PROGRAMS = ("matplotlib.font_manager",)
 # When the first last looked at resolv.conf, which it does again after a while; the name of the semaphore by which the
 # second has tried whether there are any, and which is gone; the time that the third writes into comments of the C
-# code which it generates (scipy imports it by looking through all of numpy).
-_HARMLESS_MODULES = ("eventlet.support.greendns", "joblib._multiprocessing_helpers", "numpy.f2py.rules")
+# code which it generates (scipy imports it by looking through all of numpy);
+# from when on the fourth counts in messages for those who look for its faults.
+_HARMLESS_MODULES = (
+    "eventlet.support.greendns", "joblib._multiprocessing_helpers", "numpy.f2py.rules", "jedi.debug",
+)
 # Libraries that keep a state of their own, of which they make ids.
 _LIBRARIES_WITH_STATE = ("libuuid.so",)
 _LIBRARY_KINDS = ("process id", "thread id", "time", "random bytes", "directory")
 _LONGEST_OUTPUT = 80
 _TEMPORARY = "has made {path} when it was imported, and each child would make a temporary one of its own"
-_PUT_RIGHT = [(name, attribute) for name, attribute, _ in _child.KEEP_DIRECTORY]
+_PUT_RIGHT = [(name, attribute, "directory") for name, attribute, _ in _child.KEEP_DIRECTORY] + [
+    (name, attribute, "arguments") for name, attribute in _child.KEEP_ARGUMENTS
+]
 
 
 class Findings:
@@ -37,6 +42,7 @@ class Findings:
         for name, names in _kept.find_kept(observer.seen, observer.argument, draws, ours).items():
             kept.setdefault(name, {}).update(names)
         self.found, self.asked, self.libraries = [], [], []
+        _take_right(kept)
         self.in_directory = _take_directory(kept)
         self._add_modules(observer.seen, kept)
         for name, path in observer.left_behind().items():
@@ -44,14 +50,10 @@ class Findings:
         if doubts:
             text = f"{doubts[0]}, which a module keeps, has the process id as its seed, or one that happens to be the same"
             self.found.append(("identity:random", text))
-        if _has_children():
-            self.found.append(("program:", "a program that was started while preloading still runs"))
-        for path, bits in _native.askers():
-            kinds = [kind for number, kind in enumerate(_LIBRARY_KINDS) if bits >> number & 1]
+        self.found += lasting()
+        for path, kinds in _asking_libraries():
             name = os.path.basename(path)
-            if name.startswith(_LIBRARIES_WITH_STATE) and "random bytes" in kinds:
-                self.found.append((f"identity:{name}", f"{name} has made an id, and would go on from there"))
-            elif not name.startswith(("python", "libpython", "libwarmfork", "_native.")):
+            if not _keeps_state(name, kinds) and not name.startswith(("python", "libpython", "libwarmfork", "_native.")):
                 self.libraries.append((path, kinds))
 
     def _add_modules(self, seen, kept):
@@ -71,12 +73,46 @@ class Findings:
                 self.asked.append((name, kinds))
 
 
+def lasting():
+    """Those of this process, that stay when the module is forgotten which has brought them about: [(name, text)]."""
+    found = []
+    if _has_children():
+        found.append(("program:", "a program that was started while preloading still runs"))
+    for path, kinds in _asking_libraries():
+        name = os.path.basename(path)
+        if _keeps_state(name, kinds):
+            found.append((f"identity:{name}", f"{name} has made an id, and would go on from there"))
+    return found
+
+
+def _asking_libraries():
+    """[(path, kinds)]: what they have asked the process for."""
+    return [
+        (path, [kind for number, kind in enumerate(_LIBRARY_KINDS) if bits >> number & 1])
+        for path, bits in _native.askers()
+    ]
+
+
+def _keeps_state(name, kinds):
+    return name.startswith(_LIBRARIES_WITH_STATE) and "random bytes" in kinds
+
+
+def _take_right(kept):
+    """Takes out what each child has put right."""
+    for name, attribute, kind in _PUT_RIGHT:
+        attributes = kept.get(name, {})
+        if attributes.get(attribute) == kind:
+            del attributes[attribute]
+            if not attributes:
+                del kept[name]
+
+
 def _take_directory(kept):
-    """Takes it out of what is kept; returns the names of the modules that each child does not have put right."""
+    """Takes it out of what is kept; returns the names of the modules that keep it."""
     names = []
     for name, attributes in list(kept.items()):
         rest = {attribute: kind for attribute, kind in attributes.items() if kind != "directory"}
-        if any((name, attribute) not in _PUT_RIGHT for attribute in attributes.keys() - rest.keys()):
+        if len(rest) < len(attributes):
             names.append(name)
         kept[name] = rest
         if not rest:

@@ -21,7 +21,7 @@ import time
 from . import _native
 from ._findings import Findings
 from ._generators import Generators
-from ._kept import Moment, attributes_of
+from ._kept import Moment
 
 # So many children are asked; of twice as many the reports are kept.
 _CHILDREN = 500
@@ -31,7 +31,8 @@ _SHARE = 0.5
 # the first child waits for both; kilobytes of its memory.
 _MOST_MICROSECONDS_MORE = 5000
 _MOST_KILOBYTES = 256 << 10
-_NOT_ALONE = "no", "it was imported by a module that cannot be preloaded"
+# Of a line about a module, which goes through a pipe at once: PIPE_BUF.
+_MOST_BYTES = 4096
 # How long modules may be tried for, in seconds.
 _PATIENCE = 60
 
@@ -100,11 +101,10 @@ def learn(folder, observer, allowed):
                 learned.error = rest
     _, status = os.waitpid(helper, 0)
     if status:
-        how = f"signal {status & 127}" if status & 127 else f"exit status {status >> 8}"
         if trying:
-            learned.refuse(trying, f"its import ended the process, {how}")
+            learned.refuse(trying, f"its import ended the process, {_how(status)}")
         else:
-            learned.error = f"the helper ended with {how}"
+            learned.error = f"the helper ended with {_how(status)}"
     return learned
 
 
@@ -148,17 +148,13 @@ def _decide(folder, say, observer, allowed):
         gain = round(gain_now)
         remember(f"gain {gain}")
     microseconds = kilobytes = 0
-    left = set()  # modules that came with refused ones, and cannot be forgotten
     for name, cost in _wanted(children, known):
         if microseconds + cost > gain + _MOST_MICROSECONDS_MORE:
             say("no", name, "the image would start later by it than a child does earlier")
             continue
         if not _is_known(known.get(name)):
             say("try", name)
-            before = set(sys.modules)
-            known[name] = _NOT_ALONE if name in left else _try(name, cost, observer, allowed)
-            if known[name][0] == "no":
-                left |= _forget(sys.modules.keys() - before)
+            known[name] = _try_apart(name, cost, observer, allowed)
             remember(_line(name, known[name]))
         verdict, *facts = known[name]
         if verdict == "no":
@@ -211,15 +207,22 @@ def _read_modules(path):
         verdict, name, rest = (*line.split(" ", 2), "", "")[:3]
         if verdict == "gain":
             gain = max(gain, int(name) if name.isdigit() else 0)
-        elif verdict == "no":
-            known[name] = (verdict, rest)
-        elif verdict == "ok":
-            try:
-                microseconds, kilobytes, size, modified, file = rest.split(" ", 4)
-                known[name] = (verdict, int(microseconds), int(kilobytes), (int(size), int(modified)), file)
-            except ValueError:
-                continue
+            continue
+        judged = _judged(verdict, rest)
+        if judged:
+            known[name] = judged
     return known, gain
+
+
+def _judged(verdict, rest):
+    """Of a line, as `_line` writes it; None where it has been cut short."""
+    if verdict == "no":
+        return verdict, rest
+    try:
+        microseconds, kilobytes, size, modified, file = rest.split(" ", 4)
+        return verdict, int(microseconds), int(kilobytes), (int(size), int(modified)), file
+    except ValueError:
+        return None
 
 
 def _line(name, judged):
@@ -275,6 +278,13 @@ def _descriptors():
     return {name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
 
 
+def _shared_memory():
+    """Addresses of what this process could write to, and another one would see."""
+    with open("/proc/self/maps") as maps:
+        found = [line.split(" ", 2) for line in maps]
+    return {addresses for addresses, permissions, _ in found if permissions[1] + permissions[3] == "ws"}
+
+
 def _threads_after_fork():
     """Fork handlers may end threads: OpenBLAS's do."""
     if len(_threads()) > 1:
@@ -285,12 +295,51 @@ def _threads_after_fork():
     return _threads()
 
 
+def _try_apart(name, microseconds, observer, allowed):
+    """In a process of its own: what a module that is refused leaves behind (modules in C, threads, an id that a library
+    has made) is no reason to refuse others. One that can be preloaded is imported here then, for those that need it."""
+    from importlib import import_module
+
+    read_end, write_end = os.pipe()
+    patience, _ = signal.getitimer(signal.ITIMER_REAL)
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            signal.setitimer(signal.ITIMER_REAL, patience)  # which is not inherited
+            _native.resume_recording()
+            line = _line(name, _try(name, microseconds, observer, allowed))
+            os.write(write_end, line.encode(errors="surrogateescape")[:_MOST_BYTES])
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write_end)
+    _, status = os.waitpid(process, 0)
+    os.set_blocking(read_end, False)  # a process that the module has started may have the other end
+    with open(read_end, "rb", 0) as pipe:
+        line = (pipe.read(_MOST_BYTES) or b"").decode(errors="surrogateescape")
+    verdict, _, rest = (*line.split(" ", 2), "", "")[:3]
+    judged = _judged(verdict, rest)
+    if status or judged is None:
+        return "no", f"its import ended the process, {_how(status)}"
+    if verdict == "ok":
+        try:
+            import_module(name)
+        except BaseException as error:
+            return "no", f"it can be imported once, and not again: {error}"
+    return judged
+
+
+def _how(status):
+    """A process has ended. status: of os.waitpid."""
+    return f"signal {status & 127}" if status & 127 else f"exit status {status >> 8}"
+
+
 def _try(name, microseconds, observer, allowed):
     """Imports it here, where it does no harm. microseconds: what it takes a child."""
     from importlib import import_module
 
-    # Those before it may have been refused, and have left theirs here.
-    threads, descriptors, resident = len(_threads()), _descriptors(), _resident_kilobytes()
+    threads, descriptors, memory, resident = len(_threads()), _descriptors(), _shared_memory(), _resident_kilobytes()
     observer.forget()
     moment = time.time_ns(), time.monotonic()
     try:
@@ -312,27 +361,10 @@ def _try(name, microseconds, observer, allowed):
         return "no", "it starts threads"
     if _descriptors() - descriptors:
         return "no", "it leaves descriptors open"
+    if _shared_memory() - memory:
+        return "no", "it leaves memory that children would share, as locks between processes are"
     file = getattr(module, "__file__", None) or ""
     return "ok", round(microseconds), kilobytes, _stamp(file), file
-
-
-def _forget(names):
-    """Modules that came with one that was refused: what imports them too is to be seen doing so. Returns those in C, of
-    which many cannot be imported twice."""
-    from importlib.machinery import SourceFileLoader
-
-    names = set(names)
-    for name in list(names):
-        module = sys.modules.get(name)
-        if not isinstance(getattr(module, "__loader__", None), SourceFileLoader):
-            continue
-        del sys.modules[name]
-        names.discard(name)
-        # `from package import module` would take it from there.
-        package, _, attribute = name.rpartition(".")
-        if package in sys.modules and attributes_of(sys.modules[package]).get(attribute) is module:
-            delattr(sys.modules[package], attribute)
-    return names
 
 
 def _remember(folder, line):
