@@ -12,6 +12,7 @@
 
 #include "python/python_objects.hpp"
 #include "template/atfork.hpp"
+#include "template/gate.hpp"
 
 namespace warmfork::python {
 namespace {
@@ -73,6 +74,16 @@ PyObject* drawn(PyObject*, PyObject*) {
         if (!bytes || PyList_Append(list.get(), bytes.get()) < 0) return nullptr;
     }
     return list.release();
+}
+
+PyObject* descriptors_in_the_way(PyObject*, PyObject*) {
+    Reference numbers(PySet_New(nullptr));
+    for (const DescriptorFact& fact : list_descriptors({})) {
+        const Reference number(PyLong_FromLong(fact.number));
+        if (fact.hazardous && (!number || !numbers || PySet_Add(numbers.get(), number.get()) < 0))
+            return nullptr;
+    }
+    return numbers.release();
 }
 
 PyObject* resume_recording(PyObject*, PyObject*) {

@@ -15,6 +15,9 @@ PyObject* observe(PyObject* module, PyObject* none);
 /// of them are known.
 PyObject* drawn(PyObject* module, PyObject* none);
 
+/// descriptors_in_the_way() -> {number}: those for which the gate would refuse this process, and
+/// warmfork's own.
+PyObject* descriptors_in_the_way(PyObject* module, PyObject* none);
 /// resume_recording(): in a forked copy of the template.
 PyObject* resume_recording(PyObject* module, PyObject* none);
 

@@ -127,6 +127,14 @@ class Learning(TestCase):
         self.assertIn("program", refused["a"])
         self.assertIn("threads", refused["b"])
 
+    def test_a_module_that_opens_what_children_may_share_is_learned(self):
+        self.on_the_path({"null.py": "import os\nnull = open(os.devnull, 'w')\nown = open(__file__)",
+                          "pipe.py": "import os\nends = os.pipe()"})
+        text = "import null, pipe"
+        self.children(text, text)
+        learned = self.children(text)
+        self.assertEqual((self.names(learned), [entry["module"] for entry in learned["refused"]]), (["null"], ["pipe"]))
+
     def test_a_module_that_makes_shared_memory_is_left_to_children(self):
         self.on_the_path({"locked.py": "import mmap\nmemory = mmap.mmap(-1, 4096)"})
         self.children("import locked, colorsys", "import locked, colorsys")

@@ -274,10 +274,6 @@ def _threads():
     return os.listdir("/proc/self/task")
 
 
-def _descriptors():
-    return {name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
-
-
 def _shared_memory():
     """Addresses of what this process could write to, and another one would see."""
     with open("/proc/self/maps") as maps:
@@ -339,7 +335,8 @@ def _try(name, microseconds, observer, allowed):
     """Imports it here, where it does no harm. microseconds: what it takes a child."""
     from importlib import import_module
 
-    threads, descriptors, memory, resident = len(_threads()), _descriptors(), _shared_memory(), _resident_kilobytes()
+    threads, descriptors, memory = len(_threads()), _native.descriptors_in_the_way(), _shared_memory()
+    resident = _resident_kilobytes()
     observer.forget()
     moment = time.time_ns(), time.monotonic()
     try:
@@ -359,7 +356,7 @@ def _try(name, microseconds, observer, allowed):
         return "no", f"{bound[0]} depends on the directory that it is imported in"
     if len(_threads_after_fork()) > threads:
         return "no", "it starts threads"
-    if _descriptors() - descriptors:
+    if _native.descriptors_in_the_way() - descriptors:
         return "no", "it leaves descriptors open"
     if _shared_memory() - memory:
         return "no", "it leaves memory that children would share, as locks between processes are"
