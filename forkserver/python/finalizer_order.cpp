@@ -27,13 +27,15 @@ bool has_all_modules() {
 /// After the image has been looked through: is what hangs on it, and has a finalizer, collected
 /// when the modules are gone, and not before or after?
 bool ImageSearch::is_collected_with_modules() const {
-    // Those of the image are called first, in an order that we do not know.
-    return finalizers_of_image_.empty() && has_all_modules() && !held_may_have_end_ &&
-           !holds_finalizer() && !is_held_elsewhere() && !has_callback();
+    return has_all_modules() && !held_may_have_end_ && !holds_finalizer() && !is_held_elsewhere() &&
+           !has_callback();
 }
 
 /// Does something that has a finalizer outlive the collection, as something does on which it hangs?
 bool ImageSearch::holds_finalizer() const {
+    std::unordered_set<const PyObject*> sought(finalizers_of_image_.begin(),
+                                               finalizers_of_image_.end());
+    sought.insert(is_holder_.begin(), is_holder_.end());
     struct Closure {
         const ImageSearch& search;
         std::unordered_set<const PyObject*> known;
@@ -52,7 +54,7 @@ bool ImageSearch::holds_finalizer() const {
     while (!closure.to_visit.empty()) {
         PyObject* object = closure.to_visit.back();
         closure.to_visit.pop_back();
-        if (is_holder_.contains(object)) return true;
+        if (sought.contains(object)) return true;
         type_of(object).traverse(object, Closure::add, &closure);
     }
     return false;

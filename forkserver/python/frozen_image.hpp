@@ -134,7 +134,7 @@ class ImageSearch {
     void note_holder();
     void reach(PyObject* object);
     void count(const PyObject* object);
-    bool has_function_known_elsewhere() const;
+    bool is_known_elsewhere(bool (*is_asked_about)(PyObject*)) const;
     bool has_end(PyObject* object) const;
     void note_reused();
     bool finds_end_in_image();
@@ -154,7 +154,7 @@ class ImageSearch {
     std::unordered_map<const PyObject*, Reached> reached_;
     std::vector<std::pair<PyObject*, bool>> to_visit_;  ///< and `is_held_` of it
     std::unordered_map<const PyObject*, Py_ssize_t>
-        known_references_;  ///< of the image, to own functions
+        known_references_;  ///< of the image, to own functions and lists of them
     bool has_reused_ = false;
     bool ends_of_image_count_ = true;
     bool goes_on_ = false;             ///< whatever it finds

@@ -58,6 +58,12 @@ bool is_function(PyObject* object) {
            !PyWeakref_Check(object) && !image.descriptor_types.contains(Py_TYPE(object));
 }
 
+/// As the interpreter's list of fork handlers.
+bool lists_functions(PyObject* object) {
+    return PyList_CheckExact(object) && PyList_Size(object) > 0 &&
+           is_function(PyList_GetItem(object, 0));
+}
+
 /// One that only tells where something lies, or that a module of the interpreter's own has filled
 /// in, which frees that at its end, no more.
 bool is_quiet_capsule(PyObject* object) {
@@ -103,7 +109,7 @@ ImageSearch::Marks::~Marks() {
 
 ImageSearch::ImageSearch() : streams_(parts_of_streams()) {
     any_own([this](PyObject* object) {
-        if (is_function(object)) known_references_.try_emplace(object);
+        if (is_function(object) || lists_functions(object)) known_references_.try_emplace(object);
         return 0;
     });
     for (const PyObject* object : image.kept)
@@ -134,17 +140,19 @@ Ends ImageSearch::of_program() {
         }
         return type_of(object).traverse(object, visit_from_own, this);
     });
-    if (finds_other || finds_end_below() || has_function_known_elsewhere())
+    if (finds_other || finds_end_below() || is_known_elsewhere(is_function))
         return Ends::of_any_kind;
     return found;
 }
 
 bool ImageSearch::is_held_elsewhere() const {
-    return has_function_known_elsewhere() ||
+    const auto is_any = [](PyObject*) { return true; };
+    return is_known_elsewhere(is_any) ||
            any_own([](PyObject* object) { return int{Py_TYPE(object) == image.context_type}; });
 }
 
-bool ImageSearch::has_function_known_elsewhere() const {
+/// Of functions and lists of them.
+bool ImageSearch::is_known_elsewhere(bool (*is_asked_about)(PyObject*)) const {
     auto references = known_references_;
     const auto count = [](PyObject* object, void* argument) {
         auto& counted = *static_cast<decltype(references)*>(argument);
@@ -152,8 +160,9 @@ bool ImageSearch::has_function_known_elsewhere() const {
         return 0;
     };
     any_own([&](PyObject* object) { return type_of(object).traverse(object, count, &references); });
-    return std::any_of(references.begin(), references.end(), [](const auto& entry) {
-        return Py_REFCNT(const_cast<PyObject*>(entry.first)) != entry.second;
+    return std::any_of(references.begin(), references.end(), [&](const auto& entry) {
+        PyObject* object = const_cast<PyObject*>(entry.first);
+        return Py_REFCNT(object) != entry.second && is_asked_about(object);
     });
 }
 
@@ -169,7 +178,10 @@ bool ImageSearch::finds_kept_end() const {
 
 bool ImageSearch::finds_kept_function() const {
     return std::any_of(known_references_.begin(), known_references_.end(),
-                       [this](const auto& entry) { return !reached_.contains(entry.first); });
+                       [this](const auto& entry) {
+                           return is_function(const_cast<PyObject*>(entry.first)) &&
+                                  !reached_.contains(entry.first);
+                       });
 }
 
 bool ImageSearch::clear(PyObject* holder) {

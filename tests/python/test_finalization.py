@@ -527,10 +527,10 @@ class Finalization(TestCase):
             taken_apart = faults("sys.setprofile(lambda *_: None)")  # it sees what happens
         names = (
             "nothing", "finalizer", "buffered_output", "objects", "file_in_main", "loud_in_main", "file_in_dictionary",
-            "file_known_to_many", "file_in_a_cycle_that_hangs", "places_taken_in_order",
+            "file_known_to_many", "file_in_a_cycle_that_hangs", "places_taken_in_order", "loud_in_dictionary",
+            "loud_generator", "loud_as_attribute", "loud_coroutine",
         )
-        hanging = ("loud_in_dictionary", "loud_generator", "loud_as_attribute", "loud_coroutine")
-        for store, names in (STORE, (*names, *hanging, *QUIET_PROGRAMS)), (ENDING, names):
+        for store, names in (STORE, (*names, *QUIET_PROGRAMS)), (ENDING, names):
             with self.begin(store + many) as template:
                 for name in names:
                     with self.subTest(name, has_ends=store is ENDING):
