@@ -536,6 +536,25 @@ class Finalization(TestCase):
                     with self.subTest(name, has_ends=store is ENDING):
                         self.assertLess(faults(PROGRAMS[name]) * 2, taken_apart)
 
+    @unittest.skipIf(sys.version_info < (3, 11), "objects cannot be looked at")
+    def test_an_image_of_little_more_than_the_interpreter_is_left_as_it_is(self):
+        def faults(text):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+            template.run([PYTHON, "-c", text], check=True, env=env)
+            return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
+
+        # Compiled modules, as where the package is installed: then nothing else makes what the compiler knows of syntax
+        # trees before a child does.
+        env = {**os.environ, "PYTHONPYCACHEPREFIX": self.folder({})}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        with self.template(["sys"], backend="warm", env=env):
+            pass
+        with self.template(["sys"], backend="warm", spares=0, env=env) as template:
+            taken_apart = faults("import sys; sys.setprofile(lambda *_: None)")
+            for text in ("", "import os", "compile('1', '', 'eval', 1 << 10)"):
+                with self.subTest(text):
+                    self.assertLess(faults(text) * 2, taken_apart)
+
 
 if __name__ == "__main__":
     unittest.main()

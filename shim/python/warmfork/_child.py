@@ -120,6 +120,8 @@ def remember_image(
         _known_codes[module.CHILD + "\n"] = module.CHILD_CODE
         text = _REHEARSAL_OF_MULTIPROCESSING + "\n"
         _known_codes[text] = compile(text, "<string>", "exec", 0, True)
+    # The first call of it makes the types of all syntax trees, which every child would make anew.
+    compile("", "<string>", "exec")
     _threading = sys.modules.get("threading")
 
 

@@ -21,7 +21,7 @@ _QUIET = frozenset((
     "_ctypes", "_csv", "_pickle", "_elementtree", "pyexpat", "_zoneinfo", "zoneinfo", "zlib", "_bz2", "_lzma",
     "_hashlib", "_md5", "_sha1", "_sha2", "_sha256", "_sha512", "_sha3", "_blake2", "select", "mmap", "unicodedata",
     "_decimal", "decimal", "array", "_random", "_struct", "_json", "itertools", "_operator", "operator", "_queue",
-    "re", "functools", "collections", "typing", "_thread", "_weakref", "contextvars",
+    "ast", "re", "functools", "collections", "typing", "_thread", "_weakref", "contextvars",
     "datetime.timedelta", "datetime.date", "datetime.timezone", "datetime.tzinfo", "builtins.builtin_method",
     # Of capsules, by which modules in C find each other.
     "datetime.datetime_CAPI", "_socket.CAPI", "_curses._C_API",
