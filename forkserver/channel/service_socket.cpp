@@ -48,11 +48,10 @@ int receive_service_message(int socket, int flags, ServiceMessage& ret_message) 
     message.kind = header.kind;
     message.id = header.id;
     message.sender = received.sender;
-    if (received.descriptors_truncated) {
-        return EMFILE;
-    }
+    const bool is_inline = header.body_size <= kInlineBodySize;
+    if (received.descriptors_truncated && !is_inline) return EMFILE;
     message.body.resize(header.body_size);
-    if (header.body_size <= kInlineBodySize) {
+    if (is_inline) {
         if (received.size != sizeof header + header.body_size) return EPROTO;
         std::copy_n(buffer.begin() + sizeof header, header.body_size, message.body.begin());
     } else {
@@ -63,7 +62,7 @@ int receive_service_message(int socket, int flags, ServiceMessage& ret_message) 
             return EPROTO;
         message.descriptors.erase(message.descriptors.begin());
     }
-    return 0;
+    return received.descriptors_truncated ? EMFILE : 0;
 }
 
 }  // namespace warmfork

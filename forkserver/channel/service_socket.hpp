@@ -29,7 +29,7 @@ struct ServiceMessage {
 /// Returns 0 or errno: EAGAIN, EINTR, ECONNRESET (the peer is gone), EPROTO (not such a message,
 /// cut short, or descriptors without end), EPROTONOSUPPORT (of another version), EMFILE (its
 /// descriptors did not fit into this process's limit: `ret_message` says which message it was, and
-/// has no body).
+/// has its body unless that was among them).
 [[nodiscard]] int receive_service_message(int socket, int flags, ServiceMessage& ret_message);
 
 }  // namespace warmfork

@@ -1,5 +1,6 @@
 #include "client/leased_source.hpp"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -246,6 +247,9 @@ Outcome LeasedSource::run_own_command(const Request& request, Spawned& ret_spawn
     ServiceConnection::Answer answer;
     Outcome failure;
     for (int tries = 0; tries < kHandOffTries; ++tries) {
+        // Before it runs: the command is the account's, and a cold one would be this user's.
+        if (!Descriptor(::open("/", O_PATH | O_CLOEXEC)))
+            return make_failure(Stage::descriptors, errno, "no descriptor is free for the child");
         const std::uint64_t id =
             connection->request(ServiceKind::run, FieldWriter().text(name_).bytes(), descriptors);
         failure = connection->answer(id, {}, answer);

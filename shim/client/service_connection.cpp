@@ -1,6 +1,7 @@
 #include "client/service_connection.hpp"
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -288,9 +289,12 @@ void ServiceConnection::drain() {
         asked_at_.reset();
         hangs_ = false;
         if (error == EMFILE && message.kind == ServiceKind::leased) {
+            // With its mailbox it ends. One that runs already has none.
+            if (const auto leased = read_leased_child(message.body); leased && leased->image == 0)
+                tell(ServiceKind::signal, leased->child, FieldWriter().number(SIGKILL).bytes());
             refuse(message.id, Stage::descriptors, EMFILE,
-                   "no descriptor is free for the child that the service has given");
-            continue;  // with its mailbox it ends
+                   "no descriptor is free for the child of the service, which was ended");
+            continue;
         }
         if (error == EMFILE) continue;  // an image: the first lease of it says so
         if (error == EPROTONOSUPPORT)

@@ -1,9 +1,11 @@
 // What a client of the service keeps, and what becomes of it where it may have little.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <malloc.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include "client/service_connection.hpp"
 #include "support/catch.hpp"
 #include "support/service.hpp"
 
@@ -91,6 +93,81 @@ TEST_CASE("A client with few numbers free has cold children, and no error") {
     CHECK(seen.find('!') == std::string::npos);
     CHECK(seen.find('l') != std::string::npos);
     CHECK(seen.ends_with('w'));
+}
+
+namespace {
+
+constexpr uid_t kNobody = 65534;
+
+/// A service whose other users may have a child that prints its pid, and waits.
+TestService::Settings fixed_command() {
+    TestService::Settings settings;
+    settings.has_passed_socket = true;
+    settings.daemon = "allowed_users = [65534]\n";
+    settings.templates["fixed"] =
+        probe_definition(fmt::format("command = [\"{}\", \"wait\"]\n", WARMFORK_PROBE));
+    return settings;
+}
+
+std::vector<Descriptor> take_all_numbers() {
+    set_limit(RLIMIT_NOFILE, 64);
+    std::vector<Descriptor> taken;
+    while (Descriptor one{::open("/dev/null", O_RDWR | O_CLOEXEC)}) taken.push_back(std::move(one));
+    return taken;
+}
+
+/// Has nobody the other end any more, and has nobody written to it?
+bool is_unused(Pipe& pipe) {
+    char byte;
+    pipe.write_end.reset();
+    return ::read(pipe.read_end.get(), &byte, 1) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("A fixed command does not run for a client that has no number free for it") {
+    if (::geteuid() != 0) return;
+    TestService service(fixed_command());
+    CHECK(as_client(service, [] {
+              if (::setresuid(kNobody, kNobody, kNobody) < 0) return 98;
+              Template table = Template::connect("fixed", WARMFORK_BACKEND_AUTO);
+              Pipe output;
+              ProbeRequest request({"wait"});
+              request.put_output_on(output);
+              static_cast<void>(request.get());
+              const std::vector<Descriptor> taken = take_all_numbers();
+              try {
+                  static_cast<void>(table.spawn(request.get()));
+                  return 97;
+              } catch (const Error& error) {
+                  if (error.error_number() != EMFILE) return 96;
+              }
+              return is_unused(output) ? 0 : 95;
+          }) == 0);
+}
+
+TEST_CASE("A fixed command that runs when no number is free for it is ended") {
+    if (::geteuid() != 0) return;
+    TestService service(fixed_command());
+    CHECK(as_client(service, [] {
+              if (::setresuid(kNobody, kNobody, kNobody) < 0) return 98;
+              std::shared_ptr<ServiceConnection> connection;
+              if (ServiceConnection::get(connection)) return 97;
+              Pipe output;
+              const int standard[] = {output.write_end.get(), output.write_end.get(),
+                                      output.write_end.get()};
+              const std::uint64_t id = connection->request(
+                  ServiceKind::run, FieldWriter().text("fixed").bytes(), standard);
+              const std::vector<Descriptor> taken = take_all_numbers();
+              ServiceConnection::Answer answer;
+              if (connection->answer(id, {}, answer) || !answer.refusal) return 96;
+              if (answer.refusal->error_number != EMFILE) return 95;
+              output.write_end.reset();
+              char line[64];
+              while (::read(output.read_end.get(), line, sizeof line) > 0) {
+              }
+              return 0;
+          }) == 0);
 }
 
 TEST_CASE("A client that may make no large files has cold children for large requests") {
