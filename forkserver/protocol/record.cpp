@@ -98,6 +98,8 @@ const char* scalar_error(const RecordHeader& header) {
     if (header.process_group < 0) return "process group out of range";
     if ((header.flags & kRecordNewSession) && (header.flags & kRecordProcessGroup))
         return "new session and process group exclude each other";
+    if ((header.flags & kRecordTerminal) && !(header.flags & kRecordNewSession))
+        return "a terminal without a new session";
     if (header.limit_count > kResourceLimitCount) return "too many limits";
     if (header.descriptor_count > kMaximumRecordDescriptors) return "too many descriptors";
     if ((header.flags & kRecordLayer) && header.descriptor_count == 0)

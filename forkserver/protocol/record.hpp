@@ -32,8 +32,9 @@ enum RecordFlag : std::uint32_t {
     kRecordNoNewPrivileges = 1u << 7,
     kRecordDirectoryDescriptor = 1u << 8,  ///< the last descriptor is the directory to start from
     kRecordParentDeathSignal = 1u << 9,    ///< ask the kernel for SIGTERM at the parent's death
-    kRecordLayer = 1u << 10,  ///< becomes a template: the last target is its control socket
-    kRecordKnownFlags = (1u << 11) - 1,
+    kRecordLayer = 1u << 10,     ///< becomes a template: the last target is its control socket
+    kRecordTerminal = 1u << 11,  ///< standard input becomes the new session's controlling terminal
+    kRecordKnownFlags = (1u << 12) - 1,
 };
 
 struct RecordHeader {

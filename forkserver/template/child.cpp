@@ -21,6 +21,7 @@
 #include "child/threads.hpp"
 #include "protocol/layout.hpp"
 #include "template/parking_token.hpp"
+#include "template/terminal.hpp"
 
 namespace warmfork {
 namespace {
@@ -220,7 +221,8 @@ ChildCommand apply_record(const InheritedState& inherited, Delivery& delivery, b
     descriptors.kept = kept;
     ChildFailure failure;
     const bool is_set_up = set_up_child(record, descriptors, failure) &&
-                           (!has_threads || set_up_other_threads(record, failure));
+                           (!has_threads || set_up_other_threads(record, failure)) &&
+                           (!(record.header.flags & kRecordTerminal) || take_terminal(failure));
     reply = descriptors.reply;
     if (!is_set_up) fail(reply, failure);
 

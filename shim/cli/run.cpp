@@ -2,17 +2,17 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include <array>
 #include <cstring>
 #include <optional>
+#include <vector>
 
 #include "cli/commands.hpp"
 #include "cli/inherited.hpp"
 #include "cli/screen.hpp"
+#include "cli/signal_queue.hpp"
+#include "cli/terminal.hpp"
 #include "link/execute.hpp"
 #include "link/real_program.hpp"
 #include "link/use_count.hpp"
@@ -23,106 +23,6 @@ namespace {
 
 constexpr int kNotStarted = 125;
 constexpr int kNotFound = 127;
-
-/// What a terminal, a shell or a service manager sends to the program it believes to talk to.
-constexpr std::array kForwarded{SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGINT, SIGWINCH};
-
-/// Of linux/pidfd.h, since Linux 6.9: the process group that the process leads.
-constexpr unsigned int kPidfdSignalProcessGroup = 1u << 2;
-
-/// Signals as events: blocked from here on, and passed on to a child.
-class SignalQueue {
-  public:
-    /// `for_terminal`: what a terminal sends to this process group does not reach a child of the
-    /// service, which is in a session of its own. It is passed on too, and Ctrl-Z stops both.
-    explicit SignalQueue(bool for_terminal) : stands_for_terminal_(for_terminal) {
-        ::sigemptyset(&set_);
-        for (int signal : kForwarded) add(signal);
-        if (for_terminal) add(SIGTSTP);
-        ::sigprocmask(SIG_BLOCK, &set_, &before_);
-        descriptor_ = ::signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK);
-    }
-    SignalQueue(const SignalQueue&) = delete;
-    SignalQueue& operator=(const SignalQueue&) = delete;
-    ~SignalQueue() { ::close(descriptor_); }
-
-    /// The child is in this process group after all: what has come meanwhile, it has got too.
-    void leave_terminal_to_child() {
-        stands_for_terminal_ = false;
-        if (::sigismember(&set_, SIGTSTP) != 1) return;
-        ::sigdelset(&set_, SIGTSTP);
-        ::signalfd(descriptor_, &set_, 0);
-        sigset_t stop;
-        ::sigemptyset(&stop);
-        ::sigaddset(&stop, SIGTSTP);
-        if (::sigismember(&before_, SIGTSTP) == 0) ::sigprocmask(SIG_UNBLOCK, &stop, nullptr);
-    }
-
-    /// Signals are as they were, and what has come meanwhile takes effect.
-    void give_back() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
-
-    int descriptor() const { return descriptor_; }
-    std::uint64_t mask_before() const {
-        std::uint64_t mask = 0;
-        for (int signal = 1; signal <= 64; ++signal)
-            if (::sigismember(&before_, signal) == 1) mask |= std::uint64_t{1} << (signal - 1);
-        return mask;
-    }
-
-    /// Passes on what has arrived. What the kernel sent (the terminal's Ctrl-C) has reached a child
-    /// in this process group already.
-    void forward_to(Process& child) {
-        signalfd_siginfo info;
-        while (::read(descriptor_, &info, sizeof info) == sizeof info) {
-            const int signal = static_cast<int>(info.ssi_signo);
-            const bool is_from_kernel = info.ssi_code == SI_KERNEL;
-            if (stands_for_terminal_ && is_from_kernel)
-                signal_group(child, signal);
-            else if (!is_from_kernel)
-                signal_process(child, signal);
-            if (signal == SIGTSTP) stop_with(child);
-        }
-    }
-
-  private:
-    void add(int signal) {
-        struct sigaction action;
-        // What the caller ignores (nohup) stays ignored, here and in the child.
-        if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN)
-            ::sigaddset(&set_, signal);
-    }
-
-    static void signal_process(Process& child, int signal) {
-        try {
-            child.signal(signal);
-        } catch (const Error&) {
-            // It has ended: its status is about to be fetched.
-        }
-    }
-
-    /// As a terminal does: the child's own children too, where the kernel can say whose they are.
-    static void signal_group(Process& child, int signal) {
-        if (::syscall(SYS_pidfd_send_signal, child.pidfd(), signal, nullptr,
-                      kPidfdSignalProcessGroup) < 0)
-            signal_process(child, signal);
-    }
-
-    /// Stops this process as the signal does by default, which is not at all where no shell could
-    /// continue it; goes on together with the child.
-    static void stop_with(Process& child) {
-        sigset_t stop;
-        ::sigemptyset(&stop);
-        ::sigaddset(&stop, SIGTSTP);
-        ::raise(SIGTSTP);
-        ::sigprocmask(SIG_UNBLOCK, &stop, nullptr);
-        ::sigprocmask(SIG_BLOCK, &stop, nullptr);
-        signal_group(child, SIGCONT);
-    }
-
-    sigset_t set_, before_;
-    int descriptor_;
-    bool stands_for_terminal_;
-};
 
 warmfork_backend backend_of(const std::string& name) {
     for (warmfork_backend backend :
@@ -143,8 +43,9 @@ void say_how_served(const char* backend, std::string_view reason) {
     fmt::print(stderr, "warmfork: served {}{}{}\n", backend, reason.empty() ? "" : ": ", reason);
 }
 
+/// `terminals`: null: the child has the standard streams as they are.
 Process spawn(Template& from, const RunOptions& options, const SignalQueue& signals,
-              InheritedDescriptors& inherited) {
+              InheritedDescriptors& inherited, const TerminalPair* terminals = nullptr) {
     auto arguments = detail::pointers(options.command);
     warmfork_request request;
     warmfork_request_init(&request);
@@ -159,8 +60,14 @@ Process spawn(Template& from, const RunOptions& options, const SignalQueue& sign
     }
     request.arguments = arguments.data();
     request.signal_mask = signals.mask_before();
-    request.descriptors = inherited.pairs().data();
-    request.descriptor_count = inherited.pairs().size();
+    std::vector<warmfork_descriptor> descriptors = inherited.pairs();
+    if (terminals) {
+        request.flags |= WARMFORK_TERMINAL;
+        for (int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+            descriptors.push_back({terminals->slave(), standard});
+    }
+    request.descriptors = descriptors.data();
+    request.descriptor_count = descriptors.size();
     Process child = from.spawn(request);
     inherited.leave_to_child();
     if (options.explain) say_how_served(child.backend_name(), child.reason_text());
@@ -208,6 +115,24 @@ int run_from_own(const RunOptions& options, warmfork_backend backend,
     return wait_and_forward(child, signals);
 }
 
+/// Where a whole job at a terminal is served warm: the status, as of waitpid. Empty: it is to be
+/// tried without a terminal of its own.
+std::optional<int> run_at_terminal(Template& served, const RunOptions& options,
+                                   SignalQueue& signals, InheritedDescriptors& inherited) {
+    std::optional<TerminalPair> terminals = TerminalPair::open();
+    if (!terminals) return {};
+    std::optional<Process> child;
+    try {
+        child = spawn(served, options, signals, inherited, &*terminals);
+    } catch (const Error&) {
+        // A cold child has this process's terminal. So has a warm one of an older service; and what
+        // else there is in its way is said then.
+        return {};
+    }
+    TerminalRelay(*child, signals, *terminals).run();
+    return status_of(*child);
+}
+
 int run_from_service(const RunOptions& options, warmfork_backend backend,
                      InheritedDescriptors& inherited) {
     Template served = Template::connect(options.from.name, backend);
@@ -215,6 +140,9 @@ int run_from_service(const RunOptions& options, warmfork_backend backend,
     if (backend != WARMFORK_BACKEND_COLD) wait_for_image(served);
     // Ahead of the spawn: a child that runs already and has not been told of a Ctrl-Z runs on.
     SignalQueue signals(true);
+    if (backend != WARMFORK_BACKEND_COLD)
+        if (const auto status = run_at_terminal(served, options, signals, inherited))
+            return *status;
     Process child = spawn(served, options, signals, inherited);
     if (child.backend() != WARMFORK_BACKEND_WARM) signals.leave_terminal_to_child();
     return wait_and_forward(child, signals);

@@ -214,6 +214,9 @@ struct warmfork_limit {
 #define WARMFORK_DETACHED (1u << 7)         /* the child outlives this process */
 #define WARMFORK_NONBLOCK (1u << 8)         /* -EAGAIN rather than wait for room in the ring */
 #define WARMFORK_NOT_COLD (1u << 9)         /* with backend auto: what would be cold fails (ENOTSUP) */
+#define WARMFORK_TERMINAL (1u << 10)        /* setsid, and standard input, a terminal that controls no session
+                                               yet, controls this one. Ctrl-Z stops the child as a shell's
+                                               job. What would be cold fails (ENOTSUP) */
 
 struct warmfork_request {
     size_t size; /* sizeof(struct warmfork_request) */

@@ -42,6 +42,7 @@ Outcome Request::read(const warmfork_request& request) {
         if (request_.flags & asked) contents_.header.flags |= told;
     };
     flag(WARMFORK_NEW_SESSION, kRecordNewSession);
+    flag(WARMFORK_TERMINAL, kRecordNewSession | kRecordTerminal);
     flag(WARMFORK_PROCESS_GROUP, kRecordProcessGroup);
     flag(WARMFORK_UMASK, kRecordUmask);
     flag(WARMFORK_NICE, kRecordNice);

@@ -25,7 +25,11 @@ class Request {
     warmfork_backend backend() const { return request_.backend; }
     bool nonblocking() const { return request_.flags & WARMFORK_NONBLOCK; }
     /// Nothing is to be started rather than something cold.
-    bool may_not_be_cold() const { return request_.flags & WARMFORK_NOT_COLD; }
+    bool may_not_be_cold() const {
+        return request_.flags & (WARMFORK_NOT_COLD | WARMFORK_TERMINAL);
+    }
+    /// The child is to have a terminal of its own.
+    bool has_terminal() const { return request_.flags & WARMFORK_TERMINAL; }
     Lifetime lifetime() const { return contents_.header.lifetime; }
     std::string program() const {
         return request_.executable ? request_.executable : arguments_[0];

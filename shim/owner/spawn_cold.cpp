@@ -13,6 +13,10 @@ namespace warmfork {
 
 Outcome spawn_without_template(const Request& request, std::uint32_t count, ColdReason reason,
                                std::vector<Spawned>& ret_spawned) {
+    if (request.has_terminal())
+        return Failure{Stage::eligibility, ENOTSUP, 0,
+                       "a cold child has no terminal of its own (WARMFORK_TERMINAL): give it its "
+                       "owner's"};
     RecordContents contents = request.contents();
     contents.header.owner_pid = ::getpid();
     if (::gettid() == ::getpid()) contents.header.flags |= kRecordParentDeathSignal;

@@ -94,6 +94,9 @@ Outcome Spawner::spawn_warm(const Request& given, std::uint32_t count, bool insi
     TemplateProgram program;
     if (Outcome failure = source_.find_program(program, ret_cold)) return failure;
     if (program.is_fixed) {
+        if (given.has_terminal())
+            return Failure{Stage::eligibility, ENOTSUP, 0,
+                           "the template's own command line has no terminal of its own"};
         Spawned spawned;
         if (Outcome failure = source_.run_own_command(given, spawned)) return failure;
         ++handed_off_;

@@ -135,6 +135,10 @@ TEST_CASE("Values out of range are refused when a record is made") {
         contents.header.flags = kRecordNewSession | kRecordProcessGroup;
         CHECK(encode_record(contents, record) == EINVAL);
     }
+    SECTION("a terminal without a session") {
+        contents.header.flags = kRecordTerminal;
+        CHECK(encode_record(contents, record) == EINVAL);
+    }
 }
 
 TEST_CASE("The size limits are those of execve and of the protocol") {

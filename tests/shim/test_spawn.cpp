@@ -1,5 +1,7 @@
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -59,6 +61,33 @@ TEST_CASE("Backend warm refuses what only cold can do, and says what") {
         CHECK(error.error_number() == ENOTSUP);
         CHECK(std::string(error.what()).find("/bin/true") != std::string::npos);
     }
+}
+
+TEST_CASE("A terminal of its own: a warm child's session has it, and a cold child gets none") {
+    warmfork::Template table = probe_template(1);
+    ProbeRequest request({"cue", "exit", "5"});
+    request.request.flags |= WARMFORK_TERMINAL;
+    const warmfork::Descriptor master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    REQUIRE(::unlockpt(master.get()) == 0);
+    const warmfork::Descriptor slave(
+        ::ioctl(master.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+    REQUIRE(slave);
+    request.descriptors = {{slave.get(), 0}};
+    warmfork::Process child = table.spawn(request.get());
+    CHECK(child.backend() == WARMFORK_BACKEND_WARM);
+    pid_t session = 0;
+    CHECK(::ioctl(master.get(), TIOCGSID, &session) == 0);
+    CHECK(session == child.pid());
+    CHECK(::write(master.get(), "\n", 1) == 1);
+    CHECK(WEXITSTATUS(child.wait()) == 5);
+
+    const Pipe pipe;
+    request.descriptors = {{pipe.read_end.get(), 0}};
+    CHECK(errno_of([&] { table.spawn(request.get()); }) == ENOTTY);
+    request.request.backend = WARMFORK_BACKEND_COLD;
+    CHECK(errno_of([&] { table.spawn(request.get()); }) == ENOTSUP);
+    warmfork_process* process = nullptr;
+    CHECK(warmfork_spawn(nullptr, &request.get(), &process, nullptr) == -ENOTSUP);
 }
 
 TEST_CASE("WARMFORK_BACKEND selects the backend where no call does") {

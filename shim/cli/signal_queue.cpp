@@ -1,0 +1,102 @@
+#include "cli/signal_queue.hpp"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+
+namespace warmfork::cli {
+namespace {
+
+/// What a terminal, a shell or a service manager sends to the program it believes to talk to.
+constexpr std::array kForwarded{SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGINT, SIGWINCH};
+
+/// Of linux/pidfd.h, since Linux 6.9: the process group that the process leads.
+constexpr unsigned int kPidfdSignalProcessGroup = 1u << 2;
+
+}  // namespace
+
+SignalQueue::SignalQueue(bool for_terminal) : stands_for_terminal_(for_terminal) {
+    ::sigemptyset(&set_);
+    for (int signal : kForwarded) add(signal);
+    if (for_terminal) add(SIGTSTP);
+    ::sigprocmask(SIG_BLOCK, &set_, &before_);
+    descriptor_ = ::signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+SignalQueue::~SignalQueue() {
+    ::close(descriptor_);
+}
+
+void SignalQueue::leave_terminal_to_child() {
+    stands_for_terminal_ = false;
+    if (::sigismember(&set_, SIGTSTP) != 1) return;
+    ::sigdelset(&set_, SIGTSTP);
+    ::signalfd(descriptor_, &set_, 0);
+    sigset_t stop;
+    ::sigemptyset(&stop);
+    ::sigaddset(&stop, SIGTSTP);
+    if (::sigismember(&before_, SIGTSTP) == 0) ::sigprocmask(SIG_UNBLOCK, &stop, nullptr);
+}
+
+void SignalQueue::take_continuations() {
+    ::sigaddset(&set_, SIGCONT);
+    ::sigprocmask(SIG_BLOCK, &set_, nullptr);
+    ::signalfd(descriptor_, &set_, 0);
+}
+
+std::uint64_t SignalQueue::mask_before() const {
+    std::uint64_t mask = 0;
+    for (int signal = 1; signal <= 64; ++signal)
+        if (::sigismember(&before_, signal) == 1) mask |= std::uint64_t{1} << (signal - 1);
+    return mask;
+}
+
+std::optional<ArrivedSignal> SignalQueue::next() {
+    signalfd_siginfo info;
+    if (::read(descriptor_, &info, sizeof info) != sizeof info) return {};
+    return ArrivedSignal{static_cast<int>(info.ssi_signo), info.ssi_code == SI_KERNEL};
+}
+
+void SignalQueue::forward_to(Process& child) {
+    while (const std::optional<ArrivedSignal> signal = next()) {
+        if (stands_for_terminal_ && signal->is_from_kernel)
+            signal_group(child, signal->number);
+        else if (!signal->is_from_kernel)
+            signal_process(child, signal->number);
+        if (signal->number != SIGTSTP) continue;
+        stop_self();
+        signal_group(child, SIGCONT);
+    }
+}
+
+void SignalQueue::add(int signal) {
+    struct sigaction action;
+    if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN)
+        ::sigaddset(&set_, signal);
+}
+
+void signal_process(Process& child, int signal) {
+    try {
+        child.signal(signal);
+    } catch (const Error&) {
+        // It has ended.
+    }
+}
+
+void signal_group(Process& child, int signal) {
+    if (::syscall(SYS_pidfd_send_signal, child.pidfd(), signal, nullptr, kPidfdSignalProcessGroup) <
+        0)
+        signal_process(child, signal);
+}
+
+void stop_self() {
+    sigset_t stop;
+    ::sigemptyset(&stop);
+    ::sigaddset(&stop, SIGTSTP);
+    ::raise(SIGTSTP);
+    ::sigprocmask(SIG_UNBLOCK, &stop, nullptr);
+    ::sigprocmask(SIG_BLOCK, &stop, nullptr);
+}
+
+}  // namespace warmfork::cli

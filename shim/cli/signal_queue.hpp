@@ -1,0 +1,68 @@
+// The signals that `warmfork run` passes on to its child.
+#pragma once
+
+#include <signal.h>
+#include <sys/signalfd.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "warmfork.hpp"
+
+namespace warmfork::cli {
+
+/// One that has arrived.
+struct ArrivedSignal {
+    int number;
+    bool is_from_kernel;  ///< a terminal's: to the whole process group
+};
+
+/// Signals as events: blocked from here on, and passed on to a child. What the caller ignores
+/// (nohup) stays ignored, here and in the child.
+class SignalQueue {
+  public:
+    /// `for_terminal`: what a terminal sends to this process group does not reach a child of the
+    /// service, which is in a session of its own. It is passed on too, and Ctrl-Z stops both.
+    explicit SignalQueue(bool for_terminal);
+    SignalQueue(const SignalQueue&) = delete;
+    SignalQueue& operator=(const SignalQueue&) = delete;
+    ~SignalQueue();
+
+    /// The child is in this process group after all: what has come meanwhile, it has got too.
+    void leave_terminal_to_child();
+
+    /// SIGCONT is an event as well: who shows a terminal has to take it up again.
+    void take_continuations();
+
+    /// Signals are as they were, and what has come meanwhile takes effect.
+    void give_back() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
+
+    int descriptor() const { return descriptor_; }
+    std::uint64_t mask_before() const;
+
+    /// The next one; empty: there is none.
+    std::optional<ArrivedSignal> next();
+
+    /// Passes on what has arrived. What the kernel sent (the terminal's Ctrl-C) has reached a child
+    /// in this process group already.
+    void forward_to(Process& child);
+
+  private:
+    void add(int signal);
+
+    sigset_t set_, before_;
+    int descriptor_;
+    bool stands_for_terminal_;
+};
+
+/// A child that has ended gets none: its status is about to be fetched.
+void signal_process(Process& child, int signal);
+
+/// As a terminal does: the child's own children too, where the kernel can say whose they are.
+void signal_group(Process& child, int signal);
+
+/// Stops this process as SIGTSTP does by default, which is not at all where no shell could continue
+/// it. Returns when it is continued.
+void stop_self();
+
+}  // namespace warmfork::cli
