@@ -14,7 +14,7 @@ import unittest
 from support import PYTHON, ServiceTestCase
 
 CLI = os.environ["WARMFORK_CLI"]
-PATIENCE = 20  # seconds: only who waits in vain waits so long
+PATIENCE = 60  # seconds: only who waits in vain waits so long
 
 
 class Person:
@@ -167,6 +167,16 @@ class OneProgram(AtTerminal):
         self.assertNotIn(b"opensesame", person.wait_for(b"emasesnepo").string)
         self.assertEqual(person.wait(), 0)
 
+    def test_what_the_child_starts_can_ask_at_the_terminal(self):
+        person = self.run_at_terminal(
+            "import subprocess\n"
+            "subprocess.run(['sh', '-c', 'echo question >/dev/tty; read word </dev/tty; echo got $word $(tty)'], check=True)\n"
+        )
+        person.wait_for(b"question")
+        person.type(b"answer\n")
+        person.wait_for(rb"got answer /dev/pts/\d+")
+        self.assertEqual(person.wait(), 0)
+
     def test_keys_go_through_as_they_are(self):
         person = self.run_at_terminal(
             "import os, tty\ntty.setraw(0)\nos.write(1, b'ready')\nkeys = b''\n"
@@ -263,8 +273,8 @@ def members(group):
     return found
 
 
-class InShell(AtTerminal):
-    """Job control, and the terminal afterwards."""
+class JobControl(AtTerminal):
+    """As of a command that the shell has started itself."""
 
     def test_ctrl_c_ends_both_by_the_signal(self):
         shell = self.shell()
@@ -298,17 +308,19 @@ class InShell(AtTerminal):
         shell = self.shell()
         modes = self.modes(shell)
         shell.type(self.command(
-            "import curses\n"
+            "import curses, os\n"
             "def show(screen):\n"
             "    key = 0\n"
             "    while key != ord('q'):\n"
             "        screen.erase()\n"
             "        screen.addstr(2, 3, f'Size {curses.LINES} {curses.COLS} .' if key != ord('x') else 'Pressed')\n"
             "        screen.refresh()\n"
+            "        os.write(1, b'\\a')\n"  # while it refreshes, curses ignores Ctrl-Z
             "        key = screen.getch()\n"
+            "os.system('stty noflsh')\n"  # Ctrl-Z would clear the output, perhaps what it leads to
             "curses.wrapper(show)\n"
         ) + b"\n")
-        shell.wait_for(rb"Size 24 80 \.")
+        shell.wait_for(rb"Size 24 80 \.[^\a]*\a")
         shell.type(b"\x1a")
         shell.wait_for(rb"\x1b\[\?1049l")  # it has left the screen
         shell.wait_for(rb"Stopped.*\r\n[^\n]*prompt> ")
@@ -320,18 +332,6 @@ class InShell(AtTerminal):
         shell.type(b"q")
         shell.wait_for(b"prompt> ")
         self.assertEqual(self.modes(shell), modes)
-
-    def test_in_the_background_it_leaves_the_keys_to_the_shell(self):
-        shell = self.shell()
-        shell.type(self.command("print('rea' + 'dy', flush=True); print('got', input()[::-1])") + b" &\n")
-        shell.wait_for(b"ready")
-        shell.type(b"echo $((40 + 2)) $NAME\n")
-        shell.wait_for(b"\n42 person")
-        shell.type(b"fg\n")
-        shell.wait_for(b"program1.py\r\n")
-        shell.type(b"words\n")
-        shell.wait_for(b"got sdrow")
-        shell.wait_for(b"prompt> ")
 
     def test_what_is_stopped_goes_on_in_the_background(self):
         shell = self.shell()
@@ -348,6 +348,29 @@ class InShell(AtTerminal):
         shell.wait_for(rb"Stopped.*\r\n[^\n]*prompt> ")
         shell.type(b"bg\n")
         self.assertEqual(word(), b"went on")
+
+
+class JobControlOfThePlainCommand(JobControl):
+    """What is asked of a warm child is what a person has without it."""
+
+    def command(self, program, *arguments, backend=None):
+        return " ".join([PYTHON, self.file(program), *arguments]).encode()
+
+
+class InShell(AtTerminal):
+    """What is the shell's afterwards, and meanwhile."""
+
+    def test_in_the_background_it_leaves_the_keys_to_the_shell(self):
+        shell = self.shell()
+        shell.type(self.command("print('rea' + 'dy', flush=True); print('got', input()[::-1])") + b" &\n")
+        shell.wait_for(b"ready")
+        shell.type(b"echo $((40 + 2)) $NAME\n")
+        shell.wait_for(b"\n42 person")
+        shell.type(b"fg\n")
+        shell.wait_for(b"program1.py\r\n")
+        shell.type(b"words\n")
+        shell.wait_for(b"got sdrow")
+        shell.wait_for(b"prompt> ")
 
     def test_the_terminal_is_as_it_was_when_the_child_is_killed(self):
         shell = self.shell()
