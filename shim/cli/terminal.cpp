@@ -26,6 +26,9 @@ constexpr int kBackground = 200;  // milliseconds: nor does anybody say that it 
 // What a pseudo-terminal can hold, and more: a process that the child has left writes on.
 constexpr int kMostLastReads = 256;
 
+// What was typed ahead: somebody may hold a key down.
+constexpr std::size_t kMostUnread = 16384;
+
 Descriptor duplicate(int number) {
     return Descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
 }
@@ -55,6 +58,19 @@ char state_of(pid_t pid) {
 bool is_pending(int signal) {
     sigset_t pending;
     return ::sigpending(&pending) == 0 && ::sigismember(&pending, signal) == 1;
+}
+
+/// What can be read at once.
+std::string read_waiting(int terminal) {
+    std::string all;
+    std::array<char, 4096> piece;
+    pollfd polled{terminal, POLLIN, 0};
+    while (all.size() < kMostUnread && ::poll(&polled, 1, 0) > 0 && polled.revents & POLLIN) {
+        const ssize_t size = ::read(terminal, piece.data(), piece.size());
+        if (size <= 0) break;
+        all.append(piece.data(), static_cast<std::size_t>(size));
+    }
+    return all;
 }
 
 /// Waits where it has to: the terminal may be held up, and may be another program's non-blocking
@@ -122,6 +138,20 @@ void TerminalPair::copy_size() {
     if (::ioctl(keyboard(), TIOCGWINSZ, &size) == 0) ::ioctl(master(), TIOCSWINSZ, &size);
 }
 
+void TerminalPair::give_back_unread(std::string_view not_passed_on) {
+    termios modes;
+    if (!is_raw_ || ::tcgetattr(slave(), &modes) < 0) return;
+    // Of a line that has no end yet as well; and nothing is waited for.
+    modes.c_lflag &= ~static_cast<tcflag_t>(ICANON);
+    modes.c_cc[VMIN] = modes.c_cc[VTIME] = 0;
+    if (::tcsetattr(slave(), TCSANOW, &modes) < 0) return;
+    std::string unread = read_waiting(slave());
+    unread += not_passed_on;
+    unread += read_waiting(keyboard());  // what was typed last comes last
+    for (const char& key : unread)
+        if (key != '\0' && ::ioctl(keyboard(), TIOCSTI, &key) < 0) return;
+}
+
 void TerminalPair::hang_up() {
     leave();
     slave_.reset();
@@ -164,6 +194,7 @@ void TerminalRelay::run() {
     }
     // What was written is there as soon as a read asks for it.
     for (int i = 0; i < kMostLastReads; ++i) show_output();
+    terminals_.give_back_unread({keys_.data(), key_count_});
 }
 
 void TerminalRelay::take_signals() {

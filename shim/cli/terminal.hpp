@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <optional>
+#include <string_view>
 
 #include "channel/descriptor.hpp"
 #include "cli/signal_queue.hpp"
@@ -39,6 +40,10 @@ class TerminalPair {
     void enter_again();
     /// Gives the size of the person's terminal to the child's, whose foreground then gets SIGWINCH.
     void copy_size();
+    /// What was typed and nobody has read, the shell reads next: so much of it as the kernel lets
+    /// be put back (sysctl dev.tty.legacy_tiocsti, since Linux 6.2). `not_passed_on`: has been
+    /// taken from the keyboard, and the child's terminal had no room for it.
+    void give_back_unread(std::string_view not_passed_on);
     /// The child's terminal is gone, as the person's is: it gets SIGHUP.
     void hang_up();
 

@@ -78,6 +78,15 @@ def wait_until(condition):
         os.sched_yield()
 
 
+def may_put_keys_back():
+    """The owner of a terminal, who is not root."""
+    try:
+        with open("/proc/sys/dev/tty/legacy_tiocsti") as file:
+            return file.read().strip() == "1" or os.geteuid() == 0
+    except OSError:
+        return True  # an older kernel
+
+
 # What a program sees of its terminal. In plain words of one line each, for a person to read.
 SEEN = """
 import os, sys
@@ -348,6 +357,21 @@ class JobControl(AtTerminal):
         shell.wait_for(rb"Stopped.*\r\n[^\n]*prompt> ")
         shell.type(b"bg\n")
         self.assertEqual(word(), b"went on")
+
+
+    @unittest.skipUnless(may_put_keys_back(), "the kernel does not let a program put keys back")
+    def test_what_is_typed_ahead_is_for_the_shell(self):
+        os.mkfifo(self.path("fifo"))
+        shell = self.shell()
+        shell.type(self.command(f"print('rea' + 'dy', flush=True); open({self.path('fifo')!r}).read()") + b"\n")
+        shell.wait_for(b"ready")
+        # One line that is whole, and one that is not yet.
+        shell.type(b"echo first $((40 + 2))\necho sec")
+        shell.wait_for(b"echo sec")  # it has arrived
+        open(self.path("fifo"), "w").close()
+        shell.wait_for(b"first 42")
+        shell.type(b"ond $((50 + 5))\n")
+        shell.wait_for(b"second 55")
 
 
 class JobControlOfThePlainCommand(JobControl):
