@@ -358,7 +358,6 @@ class JobControl(AtTerminal):
         shell.type(b"bg\n")
         self.assertEqual(word(), b"went on")
 
-
     @unittest.skipUnless(may_put_keys_back(), "the kernel does not let a program put keys back")
     def test_what_is_typed_ahead_is_for_the_shell(self):
         os.mkfifo(self.path("fifo"))
