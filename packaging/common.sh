@@ -50,7 +50,8 @@ build_packages=(g++ cmake ninja-build libboost-dev libfmt-dev libcli11-dev nlohm
 # What the tests of a build find beside it.
 packages_of_tests=(python3-numpy python3-setproctitle python3-trio python3-pandas python3-scipy python3-lxml python3-matplotlib
     libjemalloc2 libopenblas0-pthread bindfs scdoc man-db bash-completion fish zsh python3-pip python3-venv python3-setuptools
-    python3-wheel python3-joblib python3-distributed python3-gevent python3-eventlet)
+    python3-wheel python3-joblib python3-distributed python3-gevent python3-eventlet python3-pytest-xdist
+    python3-jupyter-client python3-ipykernel)
 
 # What looks at the sources themselves. Where the formatter is of another version its test is skipped.
 packages_of_style=(clang-format flake8 mypy)

@@ -83,6 +83,12 @@ class InstalledTree(unittest.TestCase):
         for name in ("py.typed", "__init__.pyi", "_native.pyi", "_types.pyi"):
             self.assertTrue(os.path.exists(os.path.join(self.packages, name)), name)
 
+    def test_others_find_what_the_package_offers_them(self):
+        program = ("from importlib.metadata import distribution\n"
+                   "print([entry.value for entry in distribution('warmfork').entry_points])\n")
+        shown = run([PYTHON, "-c", program], env={"PYTHONPATH": os.path.dirname(self.packages)})
+        self.assertEqual(shown, "['warmfork.jupyter:WarmforkProvisioner']\n")
+
     def test_python_spawns_from_where_its_package_lies(self):
         program = ("import sys, warmfork\n"
                    "with warmfork.Template(['json']) as template:\n"

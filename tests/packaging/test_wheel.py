@@ -55,6 +55,10 @@ class Wheel(unittest.TestCase):
         for name in ("py.typed", "__init__.pyi", "_native.pyi", "_types.pyi"):
             self.assertTrue(os.path.exists(os.path.join(package, name)), name)
 
+    def test_others_find_what_the_package_offers_them(self):
+        program = "from importlib.metadata import distribution; print(distribution('warmfork').entry_points)"
+        self.assertIn("warmfork.jupyter:WarmforkProvisioner", run([f"{self.environment()}/bin/python", "-c", program]))
+
     def test_children_are_warm_in_a_virtual_environment(self):
         for options in ((), ("--system-site-packages",)):
             root = self.environment(*options)

@@ -1,5 +1,6 @@
 """Links in place of commands, with a service: warm where there is a template for the command, else the real one."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -157,6 +158,25 @@ class Warm(WarmTestCase):
             return answers
 
         self.assertEqual(self.until(expected.__eq__, ask), expected)
+
+    @unittest.skipUnless(importlib.util.find_spec("xdist"), "pytest-xdist is not installed")
+    def test_workers_of_a_test_runner_are_warm(self):
+        self.install("python3")
+        service = self.start_ready()
+        self.write("tests/test_seen.py", "import os, sys\ndef test_seen():\n"
+                                         "    with open('seen', 'w') as file: print(os.getppid(), 'csv' in sys.modules, file=file)\n")
+        runner = f"--tx=popen//python={self.path('links/python3')}"
+
+        def run_tests():
+            command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--dist=load", runner, "test_seen.py"]
+            done = subprocess.run(command, cwd=self.path("tests"), env=self.environment, capture_output=True, text=True,
+                                  stdin=subprocess.DEVNULL, timeout=120)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            with open(self.path("tests/seen")) as file:
+                return file.read()
+
+        expected = f"{service.pid} True\n"
+        self.assertEqual(self.until(expected.__eq__, run_tests), expected)
 
     def test_it_dies_by_a_signal(self):
         self.script("tool", "import os; os.kill(os.getpid(), 15)")
