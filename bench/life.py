@@ -8,9 +8,10 @@ import resource
 import statistics
 import subprocess
 import sys
+from importlib.util import find_spec
 
 from . import common
-from .lives import AT_ONCE
+from .lives import AT_ONCE, IDLE
 
 ROWS = (
     ("os-fork", "limit: bare os.fork() of the same image, and _exit"),
@@ -30,10 +31,14 @@ ROWS = (
     ("native", "a native template, of some KB"),
     ("cold-at-once", f"{AT_ONCE} of python3 -c pass at once"),
     ("warm-at-once", f"{AT_ONCE} of the template's at once"),
+    ("idle-cold", f"wall: {IDLE} that wait in trio told to end, all together"),
+    ("idle-warm", "the same of the template's"),
 )
 
 # How many times fewer spawns of it there are.
-_SLOWNESS = {"cold-imports": 10, "first": 10, "cold-at-once": AT_ONCE, "warm-at-once": AT_ONCE}
+_SLOWNESS = {
+    "cold-imports": 10, "first": 10, "cold-at-once": AT_ONCE, "warm-at-once": AT_ONCE, "idle-cold": 20, "idle-warm": 20,
+}
 _AT_ONCE_ROWS = ("cold-at-once", "warm-at-once")
 _ROWS_WITH_MEMORY = ("os-fork", "cold-pass", "cold-imports")
 
@@ -79,7 +84,9 @@ def measure(row, count, preload):
 
 def run(preload, count, rounds):
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    names = [row for row, _ in ROWS if row != "warm-numpy" or "numpy" in preload]
+    needs = {"warm-numpy": "numpy" in preload}
+    needs.update(dict.fromkeys(("idle-cold", "idle-warm"), find_spec("trio") is not None))
+    names = [row for row, _ in ROWS if needs.get(row, True)]
     measured = {row: [] for row in names}
     progress = common.Progress("lives", rounds * len(names))
     for _ in range(rounds):
@@ -118,7 +125,7 @@ def ratios(rows):
         ("wall, first / cold-imports", ratio("wall_us", "first", "cold-imports"), "1.1"),
         ("CPU, mp-warmfork / mp-forkserver", ratio("cpu_us", "mp-warmfork", "mp-forkserver"), "0.6"),
         ("wall, mp-warmfork / mp-forkserver", ratio("wall_us", "mp-warmfork", "mp-forkserver"), "0.4"),
-    ]
+    ] + ([("wall, idle-warm / idle-cold", ratio("wall_us", "idle-warm", "idle-cold"), "1")] if "idle-warm" in rows else [])
 
 
 def print_report(result):

@@ -1,7 +1,7 @@
 """What `warmfork bench life` starts for each of its rows: a process that spawns one child after the other.
 
-main() has the arguments ROW COUNT PRELOAD, and prints how many seconds that took; with "memory" instead of a count
-it prints kilobytes, as JSON.
+main() has the arguments ROW COUNT PRELOAD, and prints how many seconds that took (of the rows idle-…: until all had
+ended that were told to); with "memory" instead of a count it prints kilobytes, as JSON.
 """
 
 import ctypes
@@ -18,6 +18,19 @@ import warmfork
 from .common import now
 
 AT_ONCE = 100
+IDLE = 8
+
+# As an actor does that waits for what comes: ends when its standard input does.
+IDLE_PROGRAM = """\
+import os, trio
+async def main():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        await trio.lowlevel.wait_readable(0)
+        nursery.cancel_scope.cancel()
+os.write(1, b"x")
+trio.run(main)
+"""
 
 # What the warm children run. What they leave has an end, which must not be lost.
 PROGRAMS = {
@@ -52,6 +65,27 @@ def spawn_and_reap(template, backend, programs):
             pipe.close()
         if status:
             raise SystemExit(f"warmfork bench: a child ended with status {status}")
+
+
+def end_idle(template, backend, text):
+    """Children that wait, all of which are told to end. Returns nanoseconds from then until all have ended."""
+    children = [
+        warmfork.Popen([sys.executable, "-c", text], template=template, backend=backend,
+                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(IDLE)
+    ]
+    for child in children:
+        child.stdout.read(1)
+    began = now()
+    for child in children:
+        child.stdin.close()
+    statuses = [child.wait() for child in children]
+    took = now() - began
+    for child in children:
+        child.stdout.close()
+    if any(statuses):
+        raise SystemExit(f"warmfork bench: children ended with statuses {statuses}")
+    return took
 
 
 def open_and_spawn(preload):
@@ -90,6 +124,10 @@ def spawner(row, preload):
         text = f"import {', '.join(preload)}" if program == "imports" else "pass"
         programs = [text] * (AT_ONCE if program == "at-once" else 1)
         return lambda: spawn_and_reap(None, "cold", programs)
+    if kind == "idle":
+        text = f"import {', '.join(preload)}\n{IDLE_PROGRAM}"
+        template = warm_template([*preload, "trio"]) if program == "warm" else None
+        return lambda: end_idle(template, program, text)
     if row == "first":
         return lambda: open_and_spawn(preload)
     if kind == "warm":
@@ -187,7 +225,8 @@ def main():
         print(json.dumps(memory(row, preload)), flush=True)
         return
     spawn = spawner(row, preload)
-    began = now()
+    took = 0
     for _ in range(int(count)):
-        spawn()
-    print((now() - began) / 1e9, flush=True)
+        began = now()
+        took += spawn() or now() - began
+    print(took / 1e9, flush=True)

@@ -1,5 +1,6 @@
 """warmfork(1)."""
 
+import importlib.util
 import json
 import os
 import pty
@@ -201,7 +202,7 @@ class Bench(TestCase):
             set(rows),
             {"os-fork", "cold-pass", "cold-imports", "first", "warm-pass", "warm-file", "warm-generator",
              "warm-finalizer", "warm-hung", "warm-thread", "mp-forkserver", "mp-fork", "mp-warmfork", "native", "cold-at-once",
-             "warm-at-once"},
+             "warm-at-once", *(("idle-cold", "idle-warm") if importlib.util.find_spec("trio") else ())},
         )
         for name, row in rows.items():
             self.assertGreaterEqual(set(row), {"page_faults", "cpu_us", "wall_us"}, name)
