@@ -1,29 +1,13 @@
 // The near side of warmfork-keeper: start one, give it processes to look after.
 #pragma once
 
-#include <cstdint>
 #include <span>
 #include <string>
 
 #include "channel/process_identity.hpp"
+#include "protocol/keeper_messages.hpp"
 
 namespace warmfork {
-
-/// Descriptors that the program begins with.
-inline constexpr int kKeeperSocketNumber = 3;
-inline constexpr int kKeeperOwnerNumber = 4;  ///< a pidfd
-
-struct KeeperMessage {
-    std::uint32_t told_by_kernel;    ///< the child has SIGTERM as its parent-death signal
-    std::uint32_t no_more_children;  ///< the end of file behind this is not the owner's death
-};
-
-/// To each message with a child, in their order; and one of its own accord, when it has begun.
-struct KeeperAnswer {
-    std::int32_t error_number;  ///< 0: the child is looked after. EMFILE: no more descriptors
-    std::int32_t pid;           ///< the keeper's
-    std::uint64_t mark;         ///< likewise: of its identity
-};
 
 struct StartedKeeper {
     Descriptor socket;

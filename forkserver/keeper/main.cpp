@@ -2,7 +2,7 @@
 // children, and the children that a template leaves behind when it is closed. A process of its own
 // because an owner that was killed cannot do anything any more.
 //
-// Begins with a socket and a pidfd of its owner, by the numbers of keeper.hpp.
+// Begins with a socket and a pidfd of its owner, by the numbers of protocol/keeper_messages.hpp.
 //
 // Each message on the socket carries the pidfd of one more child, and is answered when it is looked
 // after, or cannot be. The last one may say that no more will come: then the end of file is not the

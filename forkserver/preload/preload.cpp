@@ -11,9 +11,9 @@
 #include <cstring>
 
 #include "channel/descriptor.hpp"
-#include "preload/interface.hpp"
 #include "preload/recorder.hpp"
 #include "protocol/messages.hpp"
+#include "protocol/preload_interface.hpp"
 
 namespace {
 

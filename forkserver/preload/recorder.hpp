@@ -4,7 +4,7 @@
 
 #include <sys/stat.h>
 
-#include "preload/interface.hpp"
+#include "protocol/preload_interface.hpp"
 
 namespace warmfork::recorder {
 

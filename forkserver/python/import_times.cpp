@@ -19,7 +19,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// More is of no use: it is cut off at the end, where the dependants are.
+// More is of no use: it is cut off at the end, where the dependants are. The line is drawn in
+// protocol/README.md.
 constexpr std::size_t kMostText = 64u << 10;
 
 pid_t reporter = 0;

@@ -6,8 +6,8 @@
 namespace warmfork::python {
 
 /// observe() -> (process, thread, clock, random, programs, output, real time, monotonic time): how
-/// often the first four were asked for until now, by preload/interface.hpp; a number that grows
-/// when programs that were started end; the size of the template's output; two clocks, in
+/// often the first four were asked for until now, by protocol/preload_interface.hpp; a number that
+/// grows when programs that were started end; the size of the template's output; two clocks, in
 /// nanoseconds.
 PyObject* observe(PyObject* module, PyObject* none);
 

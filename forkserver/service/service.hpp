@@ -10,6 +10,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "protocol/handover.hpp"
 #include "service/background_calls.hpp"
 #include "service/board.hpp"
 #include "service/cgroups.hpp"
@@ -22,9 +23,6 @@
 #include "service/named_template.hpp"
 
 namespace warmfork::service {
-
-/// Names the memfd with what a service that execs itself leaves to the next.
-inline constexpr const char* kHandoverVariable = "WARMFORKD_HANDOVER";
 
 class Service {
   public:
@@ -76,8 +74,8 @@ class Service {
         Refusal refusal = {};  ///< where it has no spare
     };
     struct ServedTemplate {
-        explicit ServedTemplate(NamedTemplate::Definition definition, ClientLimits limits)
-            : named(std::move(definition)), limits(limits) {}
+        explicit ServedTemplate(NamedTemplate::Definition definition, ClientLimits of_clients)
+            : named(std::move(definition)), limits(of_clients) {}
         NamedTemplate named;
         TemplateEntry entry;
         ClientLimits limits;
@@ -200,9 +198,9 @@ class Service {
     void exec_again();
     [[nodiscard]] std::vector<std::byte> hand_over(std::vector<int>& ret_descriptors);
     void take_over(std::span<const std::byte> left);
-    void read_clients(FieldReader& reader);
-    void read_children(FieldReader& reader);
-    void read_templates(FieldReader& reader);
+    void take_clients(std::vector<HandedClient>& clients);
+    void take_children(std::vector<HandedChild>& children);
+    void take_asks(const std::vector<HandedTemplate>& templates);
     void watch_taken_over();
     void part_with_orphans();
     [[nodiscard]] std::uint64_t image_id(const TemplateProcess& process) const {

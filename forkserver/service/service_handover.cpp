@@ -11,179 +11,168 @@
 
 #include "channel/message_socket.hpp"
 #include "channel/stopping_point.hpp"
-#include "protocol/fields.hpp"
+#include "protocol/handover.hpp"
 #include "service/log.hpp"
 #include "service/service.hpp"
 
 namespace warmfork::service {
 namespace {
 
-/// Raised when the bytes change. A newer service has to read what the one before it left, or the
-/// statuses of all children are lost: then it keeps the old reader for as long as people upgrade.
-constexpr std::uint64_t kHandoverVersion = 1;
-
 // What others have sent and what takes longer to be closed stays open across exec.
 constexpr std::chrono::milliseconds kDisposalPatience{500};
 
-/// Writes numbers and texts, and remembers which descriptors are to stay open.
-class HandoverWriter : public FieldWriter {
-  public:
-    HandoverWriter& descriptor(int number) {
-        this->number(static_cast<std::uint64_t>(number));
-        if (number >= 0) descriptors_.push_back(number);
-        return *this;
-    }
-    const std::vector<int>& descriptors() const { return descriptors_; }
-
-  private:
-    std::vector<int> descriptors_;
-};
-
-Descriptor read_descriptor(FieldReader& reader) {
-    const int number = static_cast<int>(reader.number());
-    if (number >= 0) ::fcntl(number, F_SETFD, FD_CLOEXEC);
-    return Descriptor(number);
+/// The descriptor is this process's from now on, and no program's that it starts.
+Descriptor adopt(HandedDescriptor descriptor) {
+    if (descriptor.number >= 0) ::fcntl(descriptor.number, F_SETFD, FD_CLOEXEC);
+    return Descriptor(descriptor.number);
 }
 
-std::vector<Descriptor> read_descriptors(FieldReader& reader) {
+std::vector<Descriptor> adopt(const std::vector<HandedDescriptor>& numbers) {
     std::vector<Descriptor> descriptors;
-    for (std::uint64_t count = reader.number(); count > 0 && reader.is_whole(); --count)
-        descriptors.push_back(read_descriptor(reader));
+    for (HandedDescriptor number : numbers) descriptors.push_back(adopt(number));
     return descriptors;
 }
 
-/// What a client has not been sent yet.
-void read_messages(FieldReader& reader, Client& client) {
-    for (std::uint64_t messages = reader.number(); messages > 0 && reader.is_whole(); --messages) {
-        const auto kind = static_cast<ServiceKind>(reader.number());
-        const std::uint64_t message_id = reader.number();
-        const std::string body = reader.text();
-        std::vector<Descriptor> descriptors = read_descriptors(reader);
-        client.keep({kind,
-                     message_id,
-                     {std::as_bytes(std::span(body)).begin(), std::as_bytes(std::span(body)).end()},
-                     std::move(descriptors)});
+HandedDescriptor lend(const Descriptor& descriptor) {
+    return {descriptor.get()};
+}
+
+std::vector<HandedDescriptor> lend(const std::vector<Descriptor>& descriptors) {
+    std::vector<HandedDescriptor> numbers;
+    for (const Descriptor& descriptor : descriptors) numbers.push_back(lend(descriptor));
+    return numbers;
+}
+
+std::string as_text(std::span<const std::byte> bytes) {
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+HandedClient hand_over(std::uint64_t id, const Client& client) {
+    const Peer& peer = client.peer();
+    HandedClient handed{.id = id,
+                        .socket = {client.socket()},
+                        .uid = peer.uid,
+                        .pid = static_cast<std::uint64_t>(peer.pid),
+                        .pidfd = lend(peer.pidfd),
+                        .name = peer.name,
+                        .has_greeted = client.has_greeted,
+                        .spawned = client.spawned};
+    for (const Client::Message& message : client.waiting())
+        handed.waiting.push_back({static_cast<std::uint64_t>(message.kind), message.id,
+                                  as_text(message.body), lend(message.descriptors)});
+    return handed;
+}
+
+/// What it has not been sent yet.
+void keep_messages(std::vector<HandedMessage>& messages, Client& client) {
+    for (HandedMessage& message : messages) {
+        const auto body = std::as_bytes(std::span(message.body));
+        client.keep({static_cast<ServiceKind>(message.kind),
+                     message.id,
+                     {body.begin(), body.end()},
+                     adopt(message.descriptors)});
     }
 }
 
-NamedTemplate::Ask read_ask(FieldReader& reader, std::vector<Descriptor>& ret_descriptors) {
-    NamedTemplate::Ask ask;
-    ask.client = reader.number();
-    ask.request = reader.number();
-    reader.number(ask.size);
-    ask.is_run = reader.number() != 0;
-    const std::string body = reader.text();
-    if (auto wanted = read_lease_request(std::as_bytes(std::span(body))))
-        ask.wanted = std::move(*wanted);
-    ret_descriptors = read_descriptors(reader);
-    return ask;
+HandedAsk hand_over(const NamedTemplate::Ask& ask) {
+    return {ask.client,
+            ask.request,
+            ask.size,
+            ask.is_run,
+            as_text(write_body(ask.wanted)),
+            lend(ask.descriptors.get())};
 }
 
-std::string_view as_text(std::span<const std::byte> bytes) {
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+NamedTemplate::Ask take_over(const HandedAsk& handed) {
+    NamedTemplate::Ask ask;
+    ask.client = handed.client;
+    ask.request = handed.request;
+    ask.size = handed.size;
+    ask.is_run = handed.is_run != 0;
+    if (auto wanted = read_lease_request(std::as_bytes(std::span(handed.wanted))))
+        ask.wanted = std::move(*wanted);
+    return ask;
 }
 
 }  // namespace
 
 std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
-    HandoverWriter writer;
-    writer.number(kHandoverVersion);
-    writer.number(generation_).number(last_client_).number(last_child_);
-    writer.descriptor(listener_.socket.get()).descriptor(listener_.lock.get());
-    writer.text(listener_.path);
-    writer.descriptor(keeper_.get());
-    writer.number(clients_.size());
+    Handover handover{.generation = generation_,
+                      .last_client = last_client_,
+                      .last_child = last_child_,
+                      .listener = lend(listener_.socket),
+                      .lock = lend(listener_.lock),
+                      .path = listener_.path,
+                      .keeper = lend(keeper_)};
     for (auto& [id, served] : clients_) {
-        Client& client = served.client;
-        client.flush();
-        writer.number(id);
-        writer.descriptor(client.socket());
-        writer.number(client.peer().uid).number(static_cast<std::uint64_t>(client.peer().pid));
-        writer.descriptor(client.peer().pidfd.get()).text(client.peer().name);
-        writer.number(client.has_greeted).number(client.spawned);
-        writer.number(client.waiting().size());
-        for (const Client::Message& message : client.waiting()) {
-            writer.number(static_cast<std::uint64_t>(message.kind)).number(message.id);
-            writer.text(as_text(message.body)).number(message.descriptors.size());
-            for (const Descriptor& descriptor : message.descriptors)
-                writer.descriptor(descriptor.get());
-        }
+        served.client.flush();
+        handover.clients.push_back(service::hand_over(id, served.client));
     }
-    writer.number(children_.size());
-    for (const auto& [id, child] : children_) {
-        writer.number(id).number(static_cast<std::uint64_t>(child.pid));
-        writer.descriptor(child.pidfd.get())
-            .number(child.client)
-            .number(child.is_detached)
-            .number(child.is_used);
-        writer.text(child.template_name);
-        writer.descriptor(child.reply.get()).descriptor(child.mailbox.get()).number(child.request);
-    }
-    writer.number(templates_.size());
+    for (const auto& [id, child] : children_)
+        handover.children.push_back({id,
+                                     static_cast<std::uint64_t>(child.pid),
+                                     lend(child.pidfd),
+                                     child.client,
+                                     child.is_detached,
+                                     child.is_used,
+                                     child.template_name,
+                                     lend(child.reply),
+                                     {child.mailbox.get()},
+                                     child.request});
     for (const auto& [name, served] : templates_) {
-        writer.text(name).number(served.named.asks().size());
-        for (const NamedTemplate::Ask& ask : served.named.asks()) {
-            writer.number(ask.client).number(ask.request).number(ask.size).number(ask.is_run);
-            writer.text(as_text(write_body(ask.wanted))).number(ask.descriptors.get().size());
-            for (const Descriptor& descriptor : ask.descriptors.get())
-                writer.descriptor(descriptor.get());
-        }
+        HandedTemplate& handed = handover.templates.emplace_back();
+        handed.name = name;
+        for (const NamedTemplate::Ask& ask : served.named.asks())
+            handed.asks.push_back(service::hand_over(ask));
     }
-    writer.number(unkept_.size());
-    for (std::uint64_t id : unkept_) writer.number(id);
-    writer.descriptor(sight_.number()).texts(sight_.retired());
+    handover.unkept.assign(unkept_.begin(), unkept_.end());
+    handover.sight = {sight_.number()};
+    handover.retired_sights = sight_.retired();
+    const HandoverWriter writer(handover);
     ret_descriptors = writer.descriptors();
     return writer.bytes();
 }
 
-void Service::read_clients(FieldReader& reader) {
-    for (std::uint64_t clients = reader.number(); clients > 0 && reader.is_whole(); --clients) {
-        const std::uint64_t id = reader.number();
-        Descriptor socket = read_descriptor(reader);
-        Peer peer;
-        reader.number(peer.uid);
-        reader.number(peer.pid);
-        peer.pidfd = read_descriptor(reader);
-        peer.name = reader.text();
-        const auto [place, _] = clients_.try_emplace(id, id, std::move(socket), std::move(peer));
+void Service::take_clients(std::vector<HandedClient>& clients) {
+    for (HandedClient& handed : clients) {
+        Peer peer{static_cast<uid_t>(handed.uid), static_cast<pid_t>(handed.pid),
+                  adopt(handed.pidfd), std::move(handed.name)};
+        const auto [place, _] =
+            clients_.try_emplace(handed.id, handed.id, adopt(handed.socket), std::move(peer));
         Client& client = place->second.client;
-        client.has_greeted = reader.number() != 0;
-        client.spawned = reader.number();
-        read_messages(reader, client);
+        client.has_greeted = handed.has_greeted != 0;
+        client.spawned = handed.spawned;
+        keep_messages(handed.waiting, client);
     }
 }
 
-void Service::read_children(FieldReader& reader) {
-    for (std::uint64_t children = reader.number(); children > 0 && reader.is_whole(); --children) {
-        const std::uint64_t id = reader.number();
+void Service::take_children(std::vector<HandedChild>& children) {
+    for (HandedChild& handed : children) {
         ServedChild child;
-        reader.number(child.pid);
-        child.pidfd = read_descriptor(reader);
-        child.client = reader.number();
-        child.is_detached = reader.number() != 0;
-        child.is_used = reader.number() != 0;
-        child.template_name = reader.text();
-        child.reply = read_descriptor(reader);
-        child.mailbox = OwnedSocket(read_descriptor(reader));
-        child.request = reader.number();
-        children_.emplace(id, std::move(child));
+        child.pid = static_cast<pid_t>(handed.pid);
+        child.pidfd = adopt(handed.pidfd);
+        child.client = handed.client;
+        child.is_detached = handed.is_detached != 0;
+        child.is_used = handed.is_used != 0;
+        child.template_name = std::move(handed.template_name);
+        child.reply = adopt(handed.reply);
+        child.mailbox = OwnedSocket(adopt(handed.mailbox));
+        child.request = handed.request;
+        children_.emplace(handed.id, std::move(child));
     }
 }
 
-void Service::read_templates(FieldReader& reader) {
-    for (std::uint64_t templates = reader.number(); templates > 0 && reader.is_whole();
-         --templates) {
-        const std::string name = reader.text();
+void Service::take_asks(const std::vector<HandedTemplate>& templates) {
+    for (const auto& [name, asks] : templates) {
         // It was in use, so it is warm again soon.
         ServedTemplate* served = find_template(name);
         if (served) static_cast<void>(served->named.start());
-        for (std::uint64_t asks = reader.number(); asks > 0 && reader.is_whole(); --asks) {
-            std::vector<Descriptor> descriptors;
-            NamedTemplate::Ask ask = read_ask(reader, descriptors);
+        for (const HandedAsk& handed : asks) {
+            NamedTemplate::Ask ask = service::take_over(handed);
             const auto client = clients_.find(ask.client);
             const uid_t user =
                 client == clients_.end() ? ::geteuid() : client->second.client.peer().uid;
-            ask.descriptors = {std::move(descriptors), disposal_of(user)};
+            ask.descriptors = {adopt(handed.descriptors), disposal_of(user)};
             if (client == clients_.end()) continue;
             if (!served) {
                 refuse(client->second.client, ask.request, Stage::launch, ENOENT,
@@ -229,35 +218,33 @@ void Service::part_with_orphans() {
 }
 
 void Service::take_over(std::span<const std::byte> left) {
-    FieldReader reader(left);
+    Handover handover;
     // Without its socket this one would serve nobody: the next does, which systemd or a client
     // starts.
-    if (reader.number() != kHandoverVersion)
+    if (!HandoverReader(left).read(handover))
         throw std::runtime_error(
             "the service before this one was of another version: its clients have to connect "
             "again, and their children end with them");
-    generation_ = reader.number() + 1;
-    last_client_ = reader.number();
-    last_child_ = reader.number();
-    listener_.socket = read_descriptor(reader);
-    listener_.lock = read_descriptor(reader);
-    listener_.path = reader.text();
-    keeper_ = read_descriptor(reader);
-    read_clients(reader);
-    read_children(reader);
-    read_templates(reader);
-    for (std::uint64_t unkept = reader.number(); unkept > 0 && reader.is_whole(); --unkept)
-        unkept_.push_back(reader.number());
+    generation_ = handover.generation + 1;
+    last_client_ = handover.last_client;
+    last_child_ = handover.last_child;
+    listener_.socket = adopt(handover.listener);
+    listener_.lock = adopt(handover.lock);
+    listener_.path = std::move(handover.path);
+    keeper_ = adopt(handover.keeper);
+    take_clients(handover.clients);
+    take_children(handover.children);
+    take_asks(handover.templates);
+    unkept_.assign(handover.unkept.begin(), handover.unkept.end());
     // Under the number that clients know; what is told of it is behind all that was told before.
-    if (reader.has_more()) {
-        Descriptor file = read_descriptor(reader);
-        sight_ = Sight(std::move(file), reader.texts());
+    if (handover.sight.number >= 0) {
+        sight_ = Sight(adopt(handover.sight), std::move(handover.retired_sights));
     } else {
         // Of a version that had none.
         for (auto& [id, served] : clients_)
             if (served.client.has_greeted) welcome(served.client);
     }
-    if (!reader.is_whole()) log(LOG_ERR, {}, "what the service before this one left is cut short");
+    if (!handover.is_whole) log(LOG_ERR, {}, "what the service before this one left is cut short");
     watch_taken_over();
     part_with_orphans();
     stopping_point("daemon.taken-over");

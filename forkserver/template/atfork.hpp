@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "preload/interface.hpp"
+#include "protocol/preload_interface.hpp"
 
 namespace warmfork {
 

@@ -9,7 +9,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include "preload/interface.hpp"
+#include "protocol/preload_interface.hpp"
 
 namespace warmfork {
 

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "preload/interface.hpp"
+#include "protocol/preload_interface.hpp"
 #include "template/image_facts.hpp"
 
 namespace warmfork {

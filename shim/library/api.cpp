@@ -395,30 +395,4 @@ int warmfork_template_serve(struct warmfork_command* ret_command,
     return 1;
 }
 
-const char* warmfork_backend_name(enum warmfork_backend backend) {
-    switch (backend) {
-        case WARMFORK_BACKEND_DEFAULT:
-            return "default";
-        case WARMFORK_BACKEND_AUTO:
-            return "auto";
-        case WARMFORK_BACKEND_WARM:
-            return "warm";
-        case WARMFORK_BACKEND_COLD:
-            return "cold";
-    }
-    return "unknown";
-}
-
-const char* warmfork_reason_name(enum warmfork_reason reason) {
-    static constexpr const char* names[] = {
-        "none",        "asked",  "no-template", "program",       "command-line",
-        "environment", "limits", "descriptors", "owner-changed", "restarting",
-        "gate",        "fork",   "stale",       "shadowed",      "unresponsive"};
-    return reason < WARMFORK_REASON_COUNT ? names[reason] : "unknown";
-}
-
-const char* warmfork_stage_name(enum warmfork_stage stage) {
-    return warmfork::stage_name(static_cast<Stage>(stage));
-}
-
 }  // extern "C"

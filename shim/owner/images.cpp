@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "protocol/python_template.hpp"
+
 namespace warmfork {
 namespace {
 
@@ -20,13 +22,6 @@ constexpr milliseconds kLongestRenewalDelay{60'000};
 constexpr milliseconds kFirstAbandonedDelay{5000};
 // A layer whose base could not be had asks again after this time.
 constexpr seconds kBaseRetryPeriod{1};
-
-/// Where the package lies is inserted for its import only; the modules follow as arguments. What
-/// the interpreter has loaded by itself is told apart from what preloading adds.
-constexpr const char* kPythonBoot =
-    "import sys; start = frozenset(sys.modules); "
-    "sys.path[:sys.path[:1] == ['']] = [sys.argv[1]]; "
-    "import warmfork._template; warmfork._template.main(start)";
 
 /// PYTHONPATH of an image's environment.
 std::vector<std::string> python_path_in(std::optional<std::vector<std::string>> environment) {
@@ -77,28 +72,30 @@ std::vector<std::string> ImageSet::search_path_for(const Image& image) const {
     return path;
 }
 
-std::string ImageSet::learning() const {
-    if (!definition_.learns) return "";
-    std::string text = "learn=" + definition_.name;
+std::vector<std::string> ImageSet::allowed_directories() const {
+    std::vector<std::string> entries;
     for (const std::string& entry : definition_.allowed)
-        if (entry.starts_with("directory:")) text += '\n' + entry;
-    return text;
+        if (entry.starts_with("directory:")) entries.push_back(entry);
+    return entries;
 }
 
 LaunchPlan ImageSet::plan_for(const Image& image) const {
     LaunchPlan plan;
     plan.arguments = {definition_.program};
     if (definition_.is_python) {
-        // What keeps the interpreter from the user's paths keeps the template from the owner's.
-        const std::vector<std::string> path = search_path_for(image);
-        for (const auto& part :
-             {image.options,
-              std::vector<std::string>{"-c", kPythonBoot, definition_.package,
-                                       definition_.before_fork, definition_.in_child, learning()},
-              std::vector<std::string>{fmt::format("{}", path.size())}, path, definition_.preload})
-            plan.arguments.insert(plan.arguments.end(), part.begin(), part.end());
+        plan.arguments.insert(plan.arguments.end(), image.options.begin(), image.options.end());
+        const PythonTemplateArguments arguments{
+            .package = definition_.package,
+            .before_fork = definition_.before_fork,
+            .in_child = definition_.in_child,
+            .learns = definition_.learns,
+            .program = definition_.name,
+            .allowed = allowed_directories(),
+            // What keeps the interpreter from the user's paths keeps the template from the owner's.
+            .search_path = search_path_for(image),
+            .modules = definition_.preload};
+        plan.path_at = arguments.append_to(plan.arguments);
         plan.is_python = true;
-        plan.path_at = plan.arguments.size() - definition_.preload.size() - path.size() - 1;
     } else {
         plan.arguments.insert(plan.arguments.end(), definition_.arguments.begin(),
                               definition_.arguments.end());

@@ -140,9 +140,9 @@ class ImageSet {
 
     [[nodiscard]] std::vector<std::string> search_path_for(const Image& image) const;
     // With the mutex held:
-    /// What the template is told of learning: the program's name, and in lines behind it which of
-    /// what is allowed lets modules depend on the directory. Empty: it does not learn.
-    [[nodiscard]] std::string learning() const;
+    /// Which of the entries that are allowed lets modules depend on the directory: a template that
+    /// learns has to know them.
+    [[nodiscard]] std::vector<std::string> allowed_directories() const;
     [[nodiscard]] LaunchPlan plan_for(const Image& image) const;
     [[nodiscard]] Outcome start_process(Image& image, Process& ret_process);
     [[nodiscard]] Outcome start_layer(Image& image, Process& ret_process);

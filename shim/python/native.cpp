@@ -10,6 +10,8 @@
 #include "link/real_program.hpp"
 #include "owner_spawn.hpp"
 #include "owner_template.hpp"
+#include "protocol/files.hpp"
+#include "protocol/messages.hpp"
 #include "python/finalization.hpp"
 #include "python/observation.hpp"
 #include "python/python_objects.hpp"
@@ -72,14 +74,22 @@ PyMethodDef methods[] = {
     {"become_child", become_child, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
-// Numbers of warmfork.h, for the package.
-constexpr std::array<std::pair<const char*, long>, 6> kFlags = {{
+// Of warmfork.h and of the contract, for the package.
+constexpr std::array<std::pair<const char*, long>, 8> kNumbers = {{
     {"NEW_SESSION", WARMFORK_NEW_SESSION},
     {"PROCESS_GROUP", WARMFORK_PROCESS_GROUP},
     {"SIGNALS_DEFAULT", WARMFORK_SIGNALS_DEFAULT},
     {"UMASK", WARMFORK_UMASK},
     {"NICE", WARMFORK_NICE},
     {"DETACHED", WARMFORK_DETACHED},
+    {"PROGRESS_MARK", kProgressMark},
+    {"LISTED_DISTRIBUTIONS", kListedDistributions},
+}};
+
+constexpr std::array<std::pair<const char*, const char*>, 3> kTexts = {{
+    {"__version__", WARMFORK_VERSION},
+    {"CHANNEL_VARIABLE", kChannelVariable},
+    {"LAUNCH_VARIABLE", kLaunchVariable},
 }};
 
 /// Takes the dictionary.
@@ -91,8 +101,10 @@ int add_dictionary(PyObject* module, const char* name, PyObject* dictionary) {
 }
 
 int add_constants(PyObject* module) {
-    for (const auto& [name, value] : kFlags)
+    for (const auto& [name, value] : kNumbers)
         if (PyModule_AddIntConstant(module, name, value) < 0) return -1;
+    for (const auto& [name, value] : kTexts)
+        if (PyModule_AddStringConstant(module, name, value) < 0) return -1;
     if (add_dictionary(module, "BACKENDS",
                        Py_BuildValue("{sisisi}", "auto", WARMFORK_BACKEND_AUTO, "warm",
                                      WARMFORK_BACKEND_WARM, "cold", WARMFORK_BACKEND_COLD)) < 0 ||
@@ -100,7 +112,7 @@ int add_constants(PyObject* module) {
                        Py_BuildValue("{sisisi}", "cold", WARMFORK_STALE_COLD, "wait",
                                      WARMFORK_STALE_WAIT, "serve", WARMFORK_STALE_SERVE)) < 0)
         return -1;
-    return PyModule_AddStringConstant(module, "__version__", WARMFORK_VERSION);
+    return 0;
 }
 
 PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(add_constants)}, {0, nullptr}};

@@ -13,7 +13,7 @@ import types
 
 from . import _native
 
-_NOTHING, _DISTRIBUTIONS = 0, 2  # as the preload library has them
+_NOTHING = 0
 
 _METADATA = ("importlib.metadata", "importlib_metadata")
 
@@ -34,7 +34,7 @@ class Listings:
     def look_at(self, name):
         """To be called when a module of that name was imported."""
         if name in _METADATA and getattr(sys.modules.get(name), "os", None) is os:
-            self._list_for(_DISTRIBUTIONS, sys.modules[name], "os")
+            self._list_for(_native.LISTED_DISTRIBUTIONS, sys.modules[name], "os")
 
     def stop(self):
         for module, name, original in self._replaced:

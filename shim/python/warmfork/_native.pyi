@@ -20,6 +20,11 @@ SIGNALS_DEFAULT: int
 UMASK: int
 NICE: int
 DETACHED: int
+# Of the contract between owner and template: forkserver/protocol.
+CHANNEL_VARIABLE: str
+LAUNCH_VARIABLE: str
+PROGRESS_MARK: int  # a byte
+LISTED_DISTRIBUTIONS: int
 
 # The owner's side: owner_template.cpp.
 def open(

@@ -37,8 +37,8 @@ def _import_all(names, observer, refuse):
         module, separator, text = entry.partition("=")
         is_main = module == "warmfork._main_module"
         name = "__main__" if is_main else module
-        # For who waits for it: see kProgressMark.
-        os.write(2, b"\x1e%d/%d %s\n" % (number, len(names), os.fsencode(name)))
+        # For who waits for it.
+        os.write(2, b"%c%d/%d %s\n" % (_native.PROGRESS_MARK, number, len(names), os.fsencode(name)))
         began = time.perf_counter()
         try:
             if is_main:
@@ -164,8 +164,8 @@ def _leave_no_trace(package, names):
 
 def _started_with(environment):
     """Without what the owner put in for the template."""
-    environment.pop(b"WARMFORK_CHANNEL", None)
-    environment.pop(b"WARMFORK_LAUNCHED_BY", None)
+    for name in (_native.CHANNEL_VARIABLE, _native.LAUNCH_VARIABLE):
+        environment.pop(name.encode(), None)
     preloaded = environment.pop(b"LD_PRELOAD", b"").partition(b":")[2]
     return {**environment, b"LD_PRELOAD": preloaded} if preloaded else environment
 
@@ -320,7 +320,7 @@ def _preload(start):
     "learn=PROGRAM" or "", the number of search directories, these, the modules. start: the names in sys.modules when this
     began."""
     _native.announce()
-    os.environ.pop("WARMFORK_LAUNCHED_BY", None)
+    os.environ.pop(_native.LAUNCH_VARIABLE, None)
     base = _native.extended_image()
     is_called_last = atexit._ncallbacks() == 0
     if base is None:
