@@ -308,8 +308,8 @@ struct ReferentDigest {
     std::uint64_t hash = 0;
     bool may_have_found = false;  ///< one of those that are sought
 
-    explicit ReferentDigest(PyObject* object, const Type& type, const Addresses* sought = nullptr)
-        : sought(sought) {
+    explicit ReferentDigest(PyObject* object, const Type& type, const Addresses* objects = nullptr)
+        : sought(objects) {
         type.traverse(object, take_in, this);
     }
 

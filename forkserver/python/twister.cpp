@@ -35,7 +35,7 @@ bool seed_twister() {
         done += static_cast<std::size_t>(std::max<ssize_t>(drawn, 0));
     }
     twister->key[0] = 0x80000000;  // not all of it is 0
-    twister->position = std::size(twister->key);
+    twister->position = static_cast<int>(std::size(twister->key));
     return true;
 }
 

@@ -312,7 +312,7 @@ OwnerState decode_owner_state(std::string_view text) {
         else
             std::memcpy(&part, bytes.data(), sizeof part);
     });
-    visit_texts(state, [&](std::string& text) { text = reader.text(); });
+    visit_texts(state, [&](std::string& member) { member = reader.text(); });
     state.affinity_size = std::min(state.affinity_size, state.affinity.size());
     if (!is_whole || !reader.is_whole()) state.unknown = "what another process says of it";
     return state;
