@@ -15,9 +15,15 @@ import unittest
 import warmfork
 
 PYTHON = sys.executable
+CLI = os.environ.get("WARMFORK_CLI")
 
 # For tests of what only warm children show: whole suites run cold as well.
 warm_only = unittest.skipIf(os.environ.get("WARMFORK_BACKEND") == "cold", "about warm children")
+
+
+def run(*args, **options):
+    """The command line, warmfork(1)."""
+    return subprocess.run([CLI, *args], capture_output=True, text=True, **options)
 
 
 def children():

@@ -6,8 +6,7 @@ import sys
 import unittest
 import zipapp
 
-from support import PYTHON, TestCase, warm_only
-from test_command_line import CLI, run
+from support import CLI, PYTHON, TestCase, run, warm_only
 
 NAME = os.path.basename(PYTHON)
 

@@ -8,13 +8,7 @@ import signal
 import subprocess
 import unittest
 
-from support import PYTHON, TestCase
-
-CLI = os.environ["WARMFORK_CLI"]
-
-
-def run(*args, **options):
-    return subprocess.run([CLI, *args], capture_output=True, text=True, **options)
+from support import CLI, PYTHON, TestCase, run
 
 
 class Progress(TestCase):
