@@ -6,11 +6,12 @@ _TEMPLATE_STAGES = frozenset(("launch", "gate", "eligibility"))
 
 
 class Error(OSError):
-    """A spawn failed before any user code ran.
+    """A spawn failed before any user code ran, and has left no process behind.
 
-    errno, strerror: as of OSError; strerror says what was attempted, on what, and why it failed.
-    stage: the name of the step that failed ("fork", "directory", "exec", ...).
-    detail: the descriptor or resource number, where the stage has one.
+    errno: a number, as of OSError.
+    strerror: what was attempted, on what, and why it failed.
+    stage: the name of the step that failed ("fork", "directory", "exec", ...), as warmfork_stage_name(3) has them.
+    detail: the number of the descriptor or resource, where the stage has one; else 0.
     """
 
     stage: str = "none"

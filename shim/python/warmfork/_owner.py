@@ -64,46 +64,48 @@ def path_unlike(templates: list[str] | None) -> list[str] | None:
 class Template:
     """A process that imports modules once, and children that begin with them imported.
 
-    preload: names of modules, imported in this order. They are looked for as this process would.
-    The first one or two spawns do not wait for them: they are cold (reason "restarting"), as that is the sooner.
-    wait_ready() and backend="warm" wait.
-    python: the interpreter. spares: parked children to keep, -1 for as many as are used (1 to 8).
-    env: the template's environment; None: this process's, at each start. cwd: its directory.
-    backend: the default for popen and run. allow: exceptions from the fork-safety gate,
-    "thread:NAME", "descriptor:PREFIX" or "mapping:PREFIX"; and "identity:MODULE", "output:MODULE" or
-    "program:MODULE", of a module that keeps what it took from the process that imports it (its id, the time, the
-    arguments, random bytes), that writes something when it is imported, or for which a program is started;
-    "directory:MODULE" or "directory:./NAME", of what is not the same in a child's directory.
+    Opening one returns at once. The first one or two spawns do not wait for its modules: they are cold (reason
+    "restarting"), as that is the sooner. Later ones wait up to 15 seconds, those with backend="warm" up to five minutes;
+    wait_ready() waits as well. A context manager: its end is close().
 
-    on_stale: what a spawn does after a file that the image came from has changed: "cold" (until a new
-    image is ready), "wait" for it, or "serve" the old image meanwhile.
-    variants: how many images are kept beside the first, for interpreter options and for other values of
-    the variables that preloading reads; the least recently used one goes.
-    before_fork, in_child: hooks, "module:function", called in the template before each fork, and in each
-    child right before its program.
+    preload: names of modules, imported in this order and looked for as this process would; or, a str, the name of a
+    template of the service, see below.
+    python: path of the interpreter; None: sys.executable.
+    spares: how many parked children to keep, at most 4096; -1: as many as are used, 1 to 8.
+    env: the template's environment; None: this process's, at each start.
+    cwd: the template's directory while it preloads; None: this process's.
+    backend: of popen and run: "auto", "warm" or "cold", as of Popen. None: WARMFORK_BACKEND of the environment, or "auto".
+    allow: exceptions from the fork-safety gate, "thread:NAME", "descriptor:PREFIX" or "mapping:PREFIX"; and
+    "identity:MODULE", "output:MODULE" or "program:MODULE", of a module that keeps what it took from the process that
+    imports it (its id, the time, the arguments, random bytes), that writes something when it is imported, or for which a
+    program is started; "directory:MODULE" or "directory:./NAME", of what is not the same in a child's directory.
+    on_stale: what a spawn does after a file that the image came from has changed: "cold" (until a new image is ready),
+    "wait" for it, or "serve" the old image meanwhile.
+    variants: how many images are kept beside the first, for interpreter options and for other values of the
+    variables that preloading reads; the least recently used one goes.
+    before_fork: a hook, "module:function", called in the template before each fork.
+    in_child: a hook, called in each child right before its program.
+    options: of the interpreter, for the first image: what most command lines have, ["-B"].
+    learn: children report, when they end, which modules they imported that the image lacked; what most of them import is
+    preloaded in the next image (report()["host"]["learned"] tells), as far as its start comes no later for it than a
+    child's is earlier. Remembered under $XDG_STATE_HOME/warmfork. Such a template opens in the background: until it is
+    ready spawns are cold, unless backend="warm" or wait_ready() wait for it.
+    nested: each child keeps a parked copy of the template, as a child of its own; the first template that it opens with
+    the same arguments needs no preloading.
+    on_error: what a module is that cannot be imported: "fail" (TemplateError from the first use), or left out, with "warn"
+    (a RuntimeWarning as well) or "ignore"; report()["host"]["failed"] names it. None: "fail", and "ignore" for the main
+    module, which multiprocessing's children import themselves then.
+    name: with learn, of the program whose children these are; None: its main file.
 
-    on_error: what a module is that cannot be imported: "fail" (TemplateError from the first use), or left out, with
-    "warn" (a RuntimeWarning as well) or "ignore"; report()["host"]["failed"] names it. None: "fail", and "ignore"
-    for the main module, which multiprocessing's children import themselves then.
+    Template("NAME") is a template of this user's service (warmforkd) instead, which outlives this process; its files say
+    what it is, so that only `backend` can be given. A service is started where none runs. Its children are the service's:
+    getppid() tells so, os.waitpid does not see them, Popen's methods do. They end with this process unless detached. What
+    a child of the service cannot be is started cold by this process.
 
-    learn: children report, when they end, which modules they imported that the image lacked; what most of
-    them import is preloaded in the next image (report()["host"]["learned"] tells), as far as its start comes no
-    later for it than a child's is earlier. Remembered under $XDG_STATE_HOME/warmfork, for each program: name, or
-    None: its main file. Such a template opens in the background: until it is ready spawns are cold, unless
-    backend="warm" or wait_ready() wait for it.
-
-    nested: each child keeps a parked copy of the template, as a child of its own; the first template that
-    it opens with the same arguments needs no preloading.
-
-    options: of the interpreter, for the first image: what most command lines have ("-B").
-
-    Template("NAME") is a template of this user's service (warmforkd) instead, which outlives this process; its
-    files say what it is, so that only `backend` can be given. A service is started where none runs. Its children
-    are the service's: getppid() tells so, os.waitpid does not see them, Popen's methods do. They end with this
-    process unless detached. What a child of the service cannot be is started cold by this process.
-
-    A context manager; close() ends the template (one of the service it only lets go of) and leaves its children
-    alone.
+    ValueError: on_stale, on_error or backend is none of the words.
+    TypeError: there is another argument beside the name of a service's template.
+    Error: there is no such interpreter (ENOENT), the service has no such template (ENOENT), or this process was itself
+    started as a template and is none yet (ELOOP).
     """
 
     def __init__(
@@ -158,14 +160,24 @@ class Template:
         self._handle = _native.connect(os.fsencode(name), _request.backend_number(self.backend))
 
     def popen(self, args: Command, *positional: Any, **keywords: Any) -> Popen:
-        """A warmfork.Popen from this template; parameters as there."""
+        """Starts a child from this template.
+
+        args, others: as of Popen, whose errors these are too.
+        """
         return Popen(args, *positional, template=self, **keywords)
 
     def run(
         self, args: Command, *positional: Any, input: Text | None = None, capture_output: bool = False,
         timeout: float | None = None, check: bool = False, **keywords: Any,
     ) -> subprocess.CompletedProcess[Any]:
-        """As subprocess.run, from this template."""
+        """Starts a child, waits for its end, and returns what came of it, as subprocess.run does.
+
+        input: for the child's standard input; str with text=True or an encoding, else bytes.
+        capture_output: standard output and error come back in the result.
+        timeout: seconds; then the child is killed, and this raises subprocess.TimeoutExpired.
+        check: a status other than 0 raises subprocess.CalledProcessError.
+        args, others: as of Popen, whose errors these are too.
+        """
         if input is not None:
             if keywords.get("stdin") is not None:
                 raise ValueError("stdin and input arguments may not both be used.")
@@ -192,8 +204,14 @@ class Template:
         return completed
 
     def wait_ready(self, timeout: float | None = None) -> None:
-        """Waits, seconds, until the modules are imported. Raises TemplateError where they cannot be.
-        Signals are handled meanwhile."""
+        """Waits until the modules are imported. Signals are handled meanwhile.
+
+        timeout: seconds; None: for ever.
+
+        TemplateError: a module cannot be imported, the template is not safe to fork (EBUSY, stage "gate"), it did not
+        start or has ended (stage "launch"), or is not ready in time (ETIMEDOUT).
+        ValueError: it is closed.
+        """
         green = _green.library()
         if green:
             self._wait_green(green, timeout)
@@ -239,13 +257,25 @@ class Template:
             self._warn_of_failed()
 
     def wait_parked(self, count: int = 1, timeout: float | None = None) -> None:
-        """Waits, seconds, until so many children are parked and the template sleeps. Signals are handled
-        meanwhile."""
+        """Waits until children are parked and the template sleeps, so that a spawn costs one wake-up.
+
+        count: how many children.
+        timeout: seconds; None: for ever.
+
+        TemplateError: as of wait_ready().
+        ValueError: it is closed.
+        """
         _native.wait_parked(self._handle, count, _milliseconds(timeout))
 
     def set_spares(self, spares: int) -> None:
-        """Changes how many children are kept parked; -1: as many as are used. OSError (ENOTSUP) of a template of
-        the service, whose file says how many."""
+        """Changes how many children are kept parked.
+
+        spares: a number, at most 4096; -1: as many as are used, 1 to 8.
+
+        OSError: the number is none of these (EINVAL), or this is a template of the service, whose file says how many
+        (ENOTSUP).
+        ValueError: it is closed.
+        """
         _native.set_spares(self._handle, spares)
 
     @property
@@ -260,17 +290,24 @@ class Template:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """Spawns by kind, and cold ones by reason."""
+        """How many spawns there were: "handed_off" to parked children, "forked" on command, "cold"; of the cold ones
+        "reasons", by reason code; and "template_starts"."""
         return _native.counts(self._handle)
 
     def report(self) -> dict[str, Any]:
-        """What the template looks like from inside, as a dictionary."""
+        """What the template looks like from inside: what `warmfork doctor --json` shows. Threads, descriptors,
+        mappings, resident memory, fork time; below "host" the imports with their seconds.
+
+        TemplateError: as of wait_ready().
+        ValueError: it is closed.
+        """
         import json
 
         found: dict[str, Any] = json.loads(_native.report(self._handle))
         return found
 
     def close(self) -> None:
+        """Ends the template, or lets go of one of the service, and leaves its children alone. Again is fine."""
         _native.close(self._handle)
 
     def __enter__(self) -> Template:

@@ -55,17 +55,28 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
     The parameters are those of subprocess.Popen, and:
 
     template: a Template; without one the child is started cold.
-    backend: "auto" (the default: warm where it can be, else cold), "warm" (or an error) or "cold".
-    lifetime: "owner" (the child ends with this process: SIGTERM, then SIGKILL) or "detached".
-    nice: the child's nice value. affinity: the CPUs it may use. limits: {resource: (soft, hard)}.
+    backend: "auto" (warm where it can be, else cold), "warm" (or an error) or "cold". None: as the template says, else
+    WARMFORK_BACKEND of the environment, else "auto".
+    lifetime: "owner" (the child ends with this process: SIGTERM, three seconds, SIGKILL) or "detached".
+    nice: the child's nice value, -20 to 19; None: this process's.
+    affinity: numbers of the processors that it may use; None: this process's.
+    limits: {resource.RLIMIT_...: (soft, hard)}; the others are this process's.
 
     The attributes are those of subprocess.Popen, and:
 
-    backend: "warm" or "cold". reason: why it was cold, a sentence; "" if it is warm.
+    backend: "warm" or "cold".
+    reason: why it was cold, a sentence; "" if it is warm.
     reason_code: the same as one word ("environment", "gate", ...); "none" if it is warm.
 
-    A status that somebody else has taken (a wait for any child), or that died with the service, which was
-    killed, raises ChildProcessError, its errno ECHILD or EOWNERDEAD.
+    What subprocess.Popen raises is raised for the same (FileNotFoundError, PermissionError and so on). And:
+
+    Error: the child could not be made or set up; its stage says where.
+    TemplateError: with backend="warm", it cannot be warm (ENOTSUP), or the template did not start.
+    OSError: with backend="warm", there is a parameter that only a cold child can have (ENOTSUP): shell, preexec_fn,
+    close_fds=False, user, group, extra_groups.
+    ValueError: there is such a parameter together with nice, affinity or limits; or the template is closed.
+    ChildProcessError: of wait and poll: somebody else has taken the status (ECHILD, a wait for any child), or it died with
+    the service, which was killed (EOWNERDEAD).
     """
 
     backend: str | None = None
@@ -307,6 +318,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
         return found
 
     def send_signal(self, sig: int) -> None:
+        """Sends a signal to the child, of the service too; nothing where it has been waited for."""
         served = self._awaited().served
         if not served:
             super().send_signal(sig)

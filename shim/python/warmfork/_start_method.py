@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from multiprocessing import context
 
 # As in typing, whose import would cost every start.
 TYPE_CHECKING = False
@@ -31,3 +33,27 @@ class StartMethod(str):
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return eval, (_FIND,)
+
+
+_own_start_methods: Any  # of multiprocessing, see add_method
+
+
+def _all_start_methods(self: context.BaseContext) -> list[str]:
+    """Before CPython 3.14 multiprocessing names its own only, and libraries accept no other."""
+    return [*_own_start_methods(self), "warmfork"]
+
+
+def add_method(name: str, method: context.BaseContext) -> None:
+    """To what multiprocessing knows, under this name."""
+    global _own_start_methods
+    context._concrete_contexts[str(name)] = method
+    if name in context._default_context.get_all_start_methods():
+        return
+    own = context._default_context.get_all_start_methods
+    kind: Any = type(context._default_context)
+    _own_start_methods, kind.get_all_start_methods = kind.get_all_start_methods, _all_start_methods
+    # Where it has been imported by name: from multiprocessing itself, and from torch.multiprocessing.
+    for module in list(sys.modules.values()):
+        attributes = getattr(module, "__dict__", None)
+        if type(attributes) is dict and attributes.get(own.__name__) == own:
+            attributes[own.__name__] = context._default_context.get_all_start_methods

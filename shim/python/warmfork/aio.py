@@ -84,11 +84,16 @@ async def create_subprocess_exec(
     universal_newlines: bool = False, shell: bool = False, bufsize: int = 0, encoding: str | None = None,
     errors: str | None = None, text: bool | None = None, **options: Any,
 ) -> Process:
-    """As asyncio.create_subprocess_exec, with the parameters of warmfork.Popen beside those of
-    subprocess.Popen: template, backend, lifetime and so on.
+    """Starts a child and returns asyncio's own Process, as asyncio.create_subprocess_exec does. A spawn that waits for the
+    template blocks the loop: await asyncio.to_thread(template.wait_ready) first.
 
-    Returns an asyncio.subprocess.Process. Raises what asyncio's raises, and warmfork.Error; its wait() raises
-    ChildProcessError where the status was lost (its returncode is then 255)."""
+    limit: of each stream's buffer, in bytes.
+    options: template, backend, lifetime and the others of warmfork.Popen.
+
+    ValueError: an option that asyncio refuses too (text, encoding, shell, a bufsize other than 0).
+    ChildProcessError: of the Process's wait(): the status was lost; its returncode is 255 then.
+    Others are those of warmfork.Popen.
+    """
     _refuse_text(universal_newlines, shell, bufsize, encoding, errors, text)
     loop = asyncio.get_running_loop()
     protocol = SubprocessStreamProtocol(limit=limit, loop=loop)

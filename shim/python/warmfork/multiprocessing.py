@@ -28,7 +28,7 @@ from . import _green, _main_module, _native
 from ._children import Child
 from ._owner import Template, path_unlike
 from ._popen import end_spawned
-from ._start_method import StartMethod
+from ._start_method import StartMethod, add_method
 
 TYPE_CHECKING = False  # see _owner.py
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ import warmfork.multiprocessing
 warmfork.multiprocessing.run_child()"""
 CHILD_CODE = compile(CHILD + "\n", "<string>", "exec", 0, True)
 
-_own_start_methods: Any  # of multiprocessing, see install()
 # What children come to need of multiprocessing: connections, queues and locks as arguments, pools.
 _MODULES = ("spawn", "connection", "queues", "synchronize", "pool", "managers")
 
@@ -319,9 +318,9 @@ def _rebuild_process(state: dict[str, Any]) -> WarmforkProcess:
 
 
 class WarmforkContext(context.BaseContext):
-    """A context whose processes come from a template of its own.
+    """A context whose processes come from a template of its own; see get_context().
 
-    preload: modules that its children begin with. The other options are those of warmfork.Template.
+    counts: {"warm": number of processes, "cold": number}, of this process's.
     """
 
     _name = _NAME
@@ -349,10 +348,11 @@ class WarmforkContext(context.BaseContext):
         self.Process = Process
 
     def get_start_method(self, allow_none: bool = False) -> str:
+        """"warmfork"."""
         return self._name
 
     def set_preload(self, preload: Iterable[str]) -> None:
-        """Changes which modules are preloaded; to be called before the first process is started."""
+        """Changes which modules are preloaded. RuntimeError: the first process has been started."""
         if self._template is not None:
             raise RuntimeError("the template has been started already")
         self._preload = list(preload)
@@ -413,8 +413,12 @@ def _key(preload: Iterable[str], options: dict[str, Any]) -> tuple[tuple[str, ..
 
 
 def get_context(preload: Iterable[str] = (), **options: Any) -> WarmforkContext:
-    """A multiprocessing context of the method "warmfork": everything that
-    multiprocessing.get_context("spawn") has. Equal arguments give the same context, with one template."""
+    """A multiprocessing context of the method "warmfork", with all that multiprocessing.get_context("spawn") has. Equal
+    arguments give the same context, with one template, which the first process opens.
+
+    preload: names of modules that its children begin with.
+    options: those of warmfork.Template, whose errors come from the first process's start().
+    """
     key = _key(preload, options)
     if key not in _contexts:
         _contexts[key] = WarmforkContext(preload, **options)
@@ -422,29 +426,13 @@ def get_context(preload: Iterable[str] = (), **options: Any) -> WarmforkContext:
 
 
 def set_preload(preload: Iterable[str]) -> None:
-    """Modules that the children of the method "warmfork" begin with; before the first of them is started."""
+    """Says which modules the children of the method "warmfork" begin with. RuntimeError: the first has been started."""
     _default.set_preload(preload)
-
-
-def _all_start_methods(self: context.BaseContext) -> list[str]:
-    """Before CPython 3.14 multiprocessing names its own only, and libraries accept no other."""
-    return [*_own_start_methods(self), str(_NAME)]
 
 
 def install() -> None:
     """Adds the start method "warmfork" to multiprocessing. Importing this module does it."""
-    global _own_start_methods
-    context._concrete_contexts[str(_NAME)] = _default
-    if _NAME in context._default_context.get_all_start_methods():
-        return
-    own = context._default_context.get_all_start_methods
-    kind: Any = type(context._default_context)
-    _own_start_methods, kind.get_all_start_methods = kind.get_all_start_methods, _all_start_methods
-    # Where it has been imported by name: from multiprocessing itself, and from torch.multiprocessing.
-    for module in list(sys.modules.values()):
-        attributes = getattr(module, "__dict__", None)
-        if type(attributes) is dict and attributes.get(own.__name__) == own:
-            attributes[own.__name__] = context._default_context.get_all_start_methods
+    add_method(_NAME, _default)
 
 
 install()

@@ -47,8 +47,11 @@ def register(preload: Iterable[str] = (), **options: Any) -> None:
     """Makes start_method="warmfork" known to tractor, and begins to open the template, which nothing waits for.
     Again is fine: other arguments open another one.
 
-    preload: modules that actors begin with, beside tractor. The options are those of warmfork.Template. With
-    nested=True actors know the method too, and what they start is as warm as they are.
+    preload: names of modules that actors begin with, beside tractor.
+    options: those of warmfork.Template; learn is True. With nested=True actors know the method too, and what they start is
+    as warm as they are.
+
+    Errors are those of warmfork.Template; those of a spawn come from tractor's start_actor.
     """
     options = {"learn": True, "name": _main_file(), **options}
     _follow((*_MODULES, *preload), options)

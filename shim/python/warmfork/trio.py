@@ -54,7 +54,13 @@ def _refuse_text(options: Mapping[str, Any]) -> None:
 async def open_process(
     command: Command, *, stdin: Stream = None, stdout: Stream = None, stderr: Stream = None, **options: Any,
 ) -> trio.Process:
-    """As trio.lowlevel.open_process. Raises what it raises, and warmfork.Error."""
+    """Starts a child and returns trio's own Process, as trio.lowlevel.open_process does.
+
+    options: template, backend, lifetime and the others of warmfork.Popen.
+
+    TypeError: text streams are asked for, or a command is no sequence of words.
+    Others are those of warmfork.Popen.
+    """
     _refuse_text(options)
     if isinstance(command, _TEXT) and not options.get("shell"):
         raise TypeError("command must be a sequence (not a string) if shell=False")
@@ -134,7 +140,17 @@ async def run_process(
     deliver_cancel: Callable[[trio.Process], Awaitable[object]] | None = None,
     task_status: Any = trio.TASK_STATUS_IGNORED, **options: Any,
 ) -> subprocess.CompletedProcess[bytes]:
-    """As trio.run_process: waits for the end, ends the child when it is cancelled."""
+    """Starts a child and waits for its end, as trio.run_process does; when it is cancelled it ends the child.
+
+    stdin: what the child reads, bytes, or as of subprocess.Popen.
+    capture_stdout, capture_stderr: they come back in the result.
+    check: a status other than 0 raises subprocess.CalledProcessError.
+    deliver_cancel: what ends the child; None: SIGTERM, and SIGKILL after five seconds.
+    options: template, backend, lifetime and the others of warmfork.Popen.
+
+    ValueError: a pipe that nobody could read, or one that is captured as well.
+    Others are those of open_process.
+    """
     if isinstance(stdin, str):
         raise UnicodeError("process stdin must be bytes, not str")
     if task_status is trio.TASK_STATUS_IGNORED:
