@@ -43,7 +43,8 @@ def _fork(write_end):
 
 def _fork_and_set_up(program):
     """os.fork(), and in the child all that a warm child does, by the same code."""
-    from warmfork import _child, _native
+    from warmfork import _native
+    from warmfork._in_template import _child
 
     _child.remember_image(
         (), _native.start_environment(), _native.current_environment(), None, _child._PYTHON_IGNORES, ((), ())

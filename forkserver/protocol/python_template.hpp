@@ -1,5 +1,5 @@
 // The command line of a Python template: what stands behind the interpreter and its options.
-// shim/python/warmfork/_template.py reads it; README.md beside this file draws it.
+// shim/python/warmfork/_in_template/_main.py reads it; README.md beside this file draws it.
 #pragma once
 
 #include <cstddef>

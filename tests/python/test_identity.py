@@ -138,7 +138,8 @@ class Kept(Importing):
                 self.assertEqual(self.run_in(template, "print('ran')", env).stdout, "ran\n")
 
     def test_a_number_of_the_package_itself_is_no_process_id_however_small_that_is(self):
-        from warmfork import _kept, _observer, _owner
+        from warmfork import _owner
+        from warmfork._in_template import _kept, _observer
 
         seen = {"warmfork._owner": _observer.Seen([1] * len(_observer.KINDS), (0, 0), (0, 0), 0)}
         with unittest.mock.patch("os.getpid", return_value=_owner._READY_PATIENCE):

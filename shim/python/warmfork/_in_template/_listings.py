@@ -2,7 +2,7 @@
 
 In a template, while it preloads. The preload library records each directory that is listed, by all of its names.
 The import system lists directories too, and does not count by that: where modules are looked for, and under which
-names, is known otherwise (see _template._describe), and a file beside them is no reason to preload anew.
+names, is known otherwise (see _description.describe), and a file beside them is no reason to preload anew.
 importlib.metadata, which lists the whole search path for the version of one package, is after distributions only.
 """
 
@@ -11,7 +11,7 @@ import os
 import sys
 import types
 
-from . import _native
+from .. import _native
 
 _NOTHING = 0
 

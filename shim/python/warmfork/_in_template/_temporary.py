@@ -4,10 +4,17 @@ In a template, while it preloads. Each child that is started cold makes its own;
 would share, until the first that ends removes it, as tempfile has it done at the end of the process.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import types
-from typing import Any, Callable
+
+# As in typing, which children that import it would otherwise find loaded.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 class Temporary:

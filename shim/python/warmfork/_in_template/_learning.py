@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 
-from . import _native
+from .. import _native
 from ._findings import Findings
 from ._generators import Generators
 from ._kept import Moment

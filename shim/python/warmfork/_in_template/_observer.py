@@ -7,7 +7,7 @@ import _frozen_importlib as _bootstrap
 import _thread
 import sys
 
-from . import _native
+from .. import _native
 from ._listings import Listings
 from ._temporary import Temporary
 

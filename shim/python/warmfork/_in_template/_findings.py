@@ -7,8 +7,9 @@ The directory is for each spawn to ask about: a child in the same one has nothin
 import os
 import sys
 
-from . import _child, _kept, _native
-from ._errors import Unsuitable
+from .. import _native
+from . import _child, _kept
+from .._errors import Unsuitable
 
 # What these read by programs comes to be a cache that they write, and cold children read.
 _HARMLESS_PROGRAMS = ("matplotlib.font_manager",)

@@ -1,0 +1,1 @@
+"""What runs in templates and their children, and in no owner."""

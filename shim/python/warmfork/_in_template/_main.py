@@ -1,0 +1,373 @@
+"""What runs in a template: import the modules, then serve. Started by warmfork_template_open."""
+
+import _thread
+import atexit
+import gc
+import os
+import runpy  # noqa: F401  every `python3 -m` needs it
+import signal
+import sys
+import time
+
+from ._description import MissedModules, ReadVariables, changes_of_path, describe, kept_directories
+from ._findings import Findings, leave_to_children
+from ._generators import Generators
+from ._kept import Moment
+from ._observer import Observer
+from .. import _native
+from . import _child, _ends, _lazy
+from .._errors import Unsuitable
+
+# In front of the modules: what becomes of those that cannot be imported.
+_ON_ERROR = "on_error="
+
+
+def _output_at_start():
+    """Has the interpreter, or what site runs, written something already? Every cold one would."""
+    _flush()
+    return os.fstat(1).st_size > 0  # the owner's file, as is descriptor 2
+
+
+def _import_all(names, observer, refuse):
+    """Imports the modules; returns how long each took, in seconds. observer: looks on. refuse: called for one that
+    cannot be imported, with its name and the exception. "MODULE=TEXT": for the module's own function `preload`."""
+    from importlib import import_module
+
+    times = []
+    for number, entry in enumerate(names, 1):
+        module, separator, text = entry.partition("=")
+        is_main = module == "warmfork._main_module"
+        name = "__main__" if is_main else module
+        # For who waits for it.
+        os.write(2, b"%c%d/%d %s\n" % (_native.PROGRESS_MARK, number, len(names), os.fsencode(name)))
+        began = time.perf_counter()
+        try:
+            if is_main:
+                observer.watch("__mp_main__", import_module(module).preload, text)
+                leave_to_children(observer, "__mp_main__")
+            else:
+                observer.watch(name, import_module, name)
+                if separator:
+                    sys.modules[module].preload(text)
+        except BaseException as error:
+            refuse(name, error)
+            continue
+        times.append((name, time.perf_counter() - began))
+    return times
+
+
+class _Refusals:
+    """What becomes of modules that cannot be imported. failed: [(name, why)], of those that are left out."""
+
+    def __init__(self, on_error):
+        """on_error: "fail", "warn" (which is the owner's to do) or "ignore". "": fail, but for the main module,
+        which children import themselves then, and come to the same error where it is one."""
+        self.failed = []
+        self._on_error = on_error
+
+    def __call__(self, name, error):
+        is_main, is_suitable = name == "__main__", not isinstance(error, Unsuitable)
+        if is_suitable and (self._on_error or ("ignore" if is_main else "fail")) == "fail":
+            if isinstance(error, SystemExit):
+                raise ImportError(f"{name} ends the interpreter when it is imported: {error!r}") from error
+            raise error
+        self.leave_out(name, error)
+
+    def leave_out(self, name, error):
+        self.failed.append((name, str(error) if isinstance(error, Unsuitable) else f"{type(error).__name__}: {error}"))
+
+
+def _learning_folder(program, names, allowed):
+    from . import _learning
+
+    return _learning.folder_of(program, names, allowed)
+
+
+def _learn(folder, times, observer, allowed):
+    """Preloads what children were seen to import, and adds it to the times."""
+    from . import _learning
+
+    learned = _learning.learn(folder, observer, allowed)
+
+    def refuse(name, error):
+        learned.refuse(name, f"it could be imported once, and not again: {error!r}")
+
+    times += _import_all([name for name, *_ in learned.modules], observer, refuse)
+    return learned
+
+
+def _observer_in_the_way():
+    """Who watches what the interpreter does, and could not go on in children: an obstacle, or ""."""
+    if sys.gettrace() or sys.getprofile():
+        return "preloading has set a trace or profile function, which a child could not go on with"
+    if hasattr(sys, "monitoring"):
+        for number in range(6):  # as many as there may be
+            if tool := sys.monitoring.get_tool(number):
+                return f"preloading has registered {tool!r} with sys.monitoring, which a child could not go on with"
+    return ""
+
+
+def _quoted(text):
+    # By hand: importing json would show in every child.
+    plain = "".join(char if char >= " " else " " for char in text)
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"').encode(errors="replace").decode() + '"'
+
+
+def _report(times, failed, learned, findings):
+    imports = ", ".join(f'{{"module": {_quoted(name)}, "seconds": {seconds:.6f}}}' for name, seconds in times)
+    asked = ", ".join(
+        f'{{"{key}": {_quoted(name)}, "for": [{", ".join(map(_quoted, kinds))}]}}'
+        for key, pairs in (("module", findings.asked), ("library", findings.libraries)) for name, kinds in pairs
+    )
+    return (
+        f'{{"python": {_quoted(sys.version.split()[0])}, "imports": [{imports}], "asked": [{asked}], '
+        f'"failed": [{_with_reasons(failed)}]{_report_learned(learned)}}}'
+    )
+
+
+def _with_reasons(modules):
+    return ", ".join(f'{{"module": {_quoted(name)}, "reason": {_quoted(reason)}}}' for name, reason in modules)
+
+
+def _report_learned(learned):
+    if learned is None:
+        return ""
+    modules = ", ".join(
+        f'{{"module": {_quoted(name)}, "seconds": {seconds:.6f}, "kilobytes": {kilobytes}}}'
+        for name, seconds, kilobytes in learned.modules
+    )
+    return (
+        f', "learned": {{"folder": {_quoted(learned.folder)}, "children": {learned.children}, '
+        f'"modules": [{modules}], "refused": [{_with_reasons(learned.refused)}], "error": {_quoted(learned.error)}}}'
+    )
+
+
+def _leave_no_trace(package, names):
+    """A child that imports warmfork finds it, or does not find it, as a cold one would; except where it is
+    to be preloaded itself."""
+    own = [name for name in sys.modules if name.partition(".")[0] == "warmfork"]
+    directories = [os.path.join(package, "warmfork", "_in_template")]
+    if any(name.startswith("warmfork.") for name in names):
+        own = [name for name in own if name.startswith(("warmfork._in_template", "warmfork._template"))]
+    else:
+        directories += [package, os.path.join(package, "warmfork")]
+    for directory in directories:
+        if directory not in sys.path:
+            sys.path_importer_cache.pop(directory, None)
+    for name in own:
+        del sys.modules[name]
+
+
+def _started_with(environment):
+    """Without what the owner put in for the template."""
+    for name in (_native.CHANNEL_VARIABLE, _native.LAUNCH_VARIABLE):
+        environment.pop(name.encode(), None)
+    preloaded = environment.pop(b"LD_PRELOAD", b"").partition(b":")[2]
+    return {**environment, b"LD_PRELOAD": preloaded} if preloaded else environment
+
+
+class _ThreadState:
+    """What the main thread has of its own, and modules may set when they are imported. `restore` is called in
+    the thread state that children begin with: see leave_python_frames."""
+
+    def __init__(self, inherited):
+        """inherited: thread-local objects that are known already; what is frozen is not found by itself."""
+        is_new = "_contextvars" not in sys.modules
+        import _contextvars
+
+        if is_new:
+            del sys.modules["_contextvars"]
+        self.variables = list(_contextvars.copy_context().items())
+        self.asyncgen_hooks = sys.get_asyncgen_hooks()
+        self.coroutine_depth = sys.get_coroutine_origin_tracking_depth()
+        # Not in one list with what is inherited: it would be among the objects, and refer to itself.
+        self.locals = [
+            (local, dict(self._values_of(local)))
+            for objects in (inherited, gc.get_objects())
+            for local in objects if issubclass(type(local), _thread._local)
+        ]
+
+    @staticmethod
+    def _values_of(local):
+        return _thread._local.__getattribute__(local, "__dict__")
+
+    def restore(self):
+        for variable, value in self.variables:
+            variable.set(value)
+        sys.set_asyncgen_hooks(*self.asyncgen_hooks)
+        sys.set_coroutine_origin_tracking_depth(self.coroutine_depth)
+        for local, values in self.locals:
+            if values:
+                self._values_of(local).update(values)
+
+
+def _ignored_signals():
+    return {number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN}
+
+
+def _flush():
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            try:
+                stream.flush()
+            except ValueError:
+                pass  # closed or detached
+
+
+def _find_hook(name):
+    """The function that "module:function" names; None: no hook."""
+    if not name:
+        return None
+    from importlib import import_module
+
+    module, _, function = name.partition(":")
+    found = import_module(module)
+    for part in function.split("."):
+        found = getattr(found, part)
+    return found
+
+
+class _Image:
+    """What a layer has to know of the image that it is preloaded on top of."""
+
+    def __init__(self):
+        self.names = ()  # of the modules that were asked for
+        self.times = []
+        self.ignored = _ignored_signals()  # when the interpreter had started
+        self.own_path = sys.path[:]
+        self.search_path = []  # came in front of it
+        self.whole_path = self.own_path  # both, and what preloading has made of it
+        self.locals = ()
+        self.first_builtins = None
+        self.generators = None
+
+    def take_path(self):
+        """What preloading has made of sys.path, which is the interpreter's own again."""
+        self.whole_path = sys.path[:]
+        sys.path[:] = self.own_path
+        for entry in self.search_path:
+            if entry not in self.own_path:
+                sys.path_importer_cache.pop(entry, None)
+
+    def path_for(self, search_path):
+        """sys.path before the first import, and now, with these search directories in front."""
+        before = search_path + [entry for entry in self.own_path if entry not in search_path]
+        if search_path == self.search_path:
+            return before, self.whole_path[:]
+        # The others go, unless the interpreter itself has them, and these come in their place.
+        left = [entry for entry in self.whole_path if entry not in search_path]
+        given_up = [entry for entry in self.search_path if entry in left]
+        place = left.index(given_up[0]) if given_up else 0
+        kept = [entry for entry in left if entry in self.own_path or entry not in given_up]
+        kept[place:place] = search_path
+        return before, kept
+
+
+def _forget_listings():
+    """Directories are looked at anew: what the base remembers of them may be older than the last change."""
+    for finder in list(sys.path_importer_cache.values()):
+        if hasattr(finder, "invalidate_caches"):
+            finder.invalidate_caches()
+
+
+def _seed_again(generators):
+    """In a layer, so that the random bytes that are drawn for it are known. generators: of what it lies on."""
+    _child.seed_anew(generators)
+    random = sys.modules.get("random")
+    if random is not None and not generators.restored:
+        random._inst.seed()  # by itself it has done so when this process was forked
+
+
+def _begin(base):
+    """A new image, on top of base or None; what the interpreter was started with; and what is in the way already."""
+    image = _Image()
+    if base is None:
+        image.first_builtins = _ends.first_builtins()
+        obstacle = "the interpreter writes something whenever it starts" if _output_at_start() else ""
+        return image, _started_with(_native.start_environment()), obstacle
+    image.ignored, image.own_path, image.first_builtins = base.ignored, base.own_path, base.first_builtins
+    _forget_listings()
+    _seed_again(base.generators)
+    return image, _native.start_environment(), ""
+
+
+def _freeze(image, base, is_called_last):
+    """All that there is. Returns what the main thread has of its own."""
+    _flush()
+    if base is image:
+        gc.unfreeze()  # what modules may have frozen
+    gc.collect()
+    thread_state = _ThreadState(base.locals)
+    image.locals = [local for local, _ in thread_state.locals]
+    _native.freeze_image(
+        **_ends.kinds(), of_python=_Image, first_builtins=base.first_builtins,
+        namespaces=[globals(), vars(_child), vars(sys.modules["__main__"])], is_last=is_called_last,
+    )
+    return thread_state
+
+
+def main(start):
+    """Does not return; nor do this frame's variables go, which are kept to what none can miss."""
+    _native.serve(_preload(start))
+
+
+def _preload(start):
+    """Makes the image; returns what _native.serve wants. sys.argv: -c, the package's directory, the two hooks,
+    "learn=PROGRAM" or "", the number of search directories, these, the modules. start: the names in sys.modules when this
+    began."""
+    _native.announce()
+    os.environ.pop(_native.LAUNCH_VARIABLE, None)
+    base = _native.extended_image()
+    is_called_last = atexit._ncallbacks() == 0
+    if base is None:
+        atexit.register(_native.finalize_image)
+    package, before_fork, in_child, learns, count, *entries = sys.argv[1:]
+    path, names = entries[:int(count)], entries[int(count):]
+    refusals = _Refusals(names.pop(0)[len(_ON_ERROR):] if names and names[0].startswith(_ON_ERROR) else "")
+    del sys.argv[1:]  # not for the modules
+    sys.path.remove(package)
+    image, start_environment, obstacle = _begin(base)
+    base, described = base or image, start if base else ()
+    path_at_start, sys.path[:] = base.path_for(path)
+    image.names, image.search_path = (*base.names, *names), path
+    program, *allowed = learns.partition("=")[2].split("\n")
+    folder = _learning_folder(program, image.names, allowed) if learns else ""
+    variables, missed = ReadVariables(), MissedModules()
+    began, began_monotonic = time.time_ns(), time.monotonic()
+    observer = Observer(_flush)
+    sys.meta_path.append(missed)
+    times = base.times + _import_all(names, observer, refusals)
+    learned = _learn(folder, times, observer, allowed) if learns else None
+    _lazy.resolve(refusals.leave_out)
+    before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
+    sys.meta_path.remove(missed)
+    variables.stop()
+    observer.stop()
+    draws = _native.drawn()
+    moment = Moment(began, observer.seen)
+    image.generators = generators = Generators(base.generators.found if base.generators else (), draws, moment)
+    findings = Findings(observer, draws, generators.found, began_monotonic, moment.doubts)
+    _leave_no_trace(package, image.names)
+    description = describe(start, sys.path, missed.names, described)
+    path_changes = changes_of_path(path_at_start, sys.path)
+    image.times = times[:]
+    image.take_path()
+    _child.remember_image(
+        image.names, start_environment, _native.current_environment(), in_child,
+        image.ignored & _ignored_signals(), path_changes, generators,
+    )
+    _child.leave_numpy_to(_native.keep_twister)
+    _child.see_links_by(_native.is_link_program)
+    obstacle = obstacle or _observer_in_the_way()
+    thread_state = _freeze(image, base, is_called_last)
+    return [
+        _child,
+        before_fork,
+        _report(times, refusals.failed, learned, findings),
+        (list(variables.names), variables.all, *description[:-1], description[-1] + kept_directories(findings)),
+        os.fsencode(learned.log) if learned else b"",
+        obstacle,
+        [(os.fsencode(name), text.encode(errors="replace")) for name, text in findings.found],
+        thread_state.restore,
+        image,
+    ]
