@@ -230,10 +230,10 @@ class Bench(TestCase):
         self.assertEqual(done.stdout.count("wanted: at most"), 3)
 
     def test_the_benchmark_of_commands_measures_what_is_installed(self):
-        done = run("bench", "--python", PYTHON, "commands", "--only", "pip,ansible", "--count", "1", "--json")
+        done = run("bench", "--python", PYTHON, "commands", "--only", "pip", "--count", "1", "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
         result = json.loads(done.stdout)
-        self.assertEqual({*result["rows"], *result["skipped"]}, {"pip", "ansible"})
+        self.assertEqual({*result["rows"], *result["skipped"]}, {"pip"})
         for reason in result["skipped"].values():  # or it is a script of another interpreter
             self.assertRegex(reason, "is not installed|is not the template's program")
         for row in result["rows"].values():

@@ -154,7 +154,7 @@ TEST_CASE("N children that cannot be set up are none") {
     CHECK(children_of(::getpid()).size() == 1);  // the template
 }
 
-TEST_CASE("No spares, and a thousand") {
+TEST_CASE("No spares, and a thousand", "[many]") {
     for (int count : {0, 1000}) {
         warmfork::Template table = probe_template(count);
         table.wait_parked(static_cast<std::uint32_t>(count), 120'000);
@@ -274,7 +274,7 @@ TEST_CASE("Many threads that find the template stopped all wait, and none is tur
     CHECK(right == 300);
 }
 
-TEST_CASE("Changing the number of spares during spawns costs no child its life") {
+TEST_CASE("Changing the number of spares during spawns costs no child its life", "[many]") {
     warmfork::Template table = probe_template(8);
     std::atomic<bool> done{false};
     std::thread changer([&] {
@@ -352,7 +352,8 @@ TEST_CASE("The report says what the template looks like from inside") {
     std::free(json);
 }
 
-TEST_CASE("Ten thousand serial spawns: every status right, nothing more at the end than before") {
+TEST_CASE("Ten thousand serial spawns: every status right, nothing more at the end than before",
+          "[many]") {
     warmfork::Template table = probe_template();
     table.wait_parked(1);
     const auto descriptors = [&](pid_t pid) {

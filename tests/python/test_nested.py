@@ -121,7 +121,8 @@ def maker(_):
 
 def squares_by_a_pool_of_its_own(number):
     with warmfork.get_context(["nested_module"], nested=True).Pool(2) as pool:
-        return pool.map(square, range(number)), set(pool.map(maker, range(8)))
+        numbers, makers = pool.map(square, range(number)), set(pool.map(maker, range(8)))
+        return numbers, makers, {process.reason for process in pool._pool}
 
 
 @warm_only
@@ -335,9 +336,9 @@ class Nested(TestCase):
     def test_nested_pools(self):
         context = self.context()
         with ProcessPoolExecutor(2, mp_context=context) as executor:
-            for numbers, makers in executor.map(squares_by_a_pool_of_its_own, range(4)):
+            for numbers, makers, reasons in executor.map(squares_by_a_pool_of_its_own, range(4)):
                 self.assertEqual(numbers, [n * n for n in range(len(numbers))])
-                self.assertEqual(makers, {context.template.pid})
+                self.assertEqual((reasons, makers), ({""}, {context.template.pid}))
 
     def test_processes_of_a_pool_may_have_no_children_as_everywhere(self):
         with self.context().Pool(1) as pool:
