@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <span>
@@ -80,13 +81,16 @@ Descriptor open_process(const ProcessIdentity& process) {
     if (process.pid <= 0 || process.mark == 0) return {};
     Descriptor pidfd = open_pidfd(process.pid);
     if (!pidfd) return {};
+    errno = 0;
     const bool is_same =
         process.mark & kIsNumber
             ? mark_of(pidfd.get()) == process.mark
             // Not reaped after the look either: so the look was at what is behind the pidfd.
             : was_there(process) && signal_pidfd(pidfd.get(), 0) == 0;
     if (is_same) return pidfd;
-    errno = ESRCH;
+    // Where it could not be looked at nothing is known: a process that is there has not been
+    // reaped.
+    if (errno != EMFILE && errno != ENFILE) errno = ESRCH;
     return {};
 }
 

@@ -1,7 +1,11 @@
 #include "channel/process_identity.hpp"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
+
+#include <vector>
 
 #include "support/catch.hpp"
 #include "support/processes.hpp"
@@ -64,6 +68,29 @@ TEST_CASE("An unknown process is not opened") {
     CHECK_FALSE(open_process({}));
     CHECK_FALSE(open_process({::getpid(), 0}));
     CHECK(open_process(identify_self()));
+}
+
+TEST_CASE("A process that cannot be looked at for want of numbers is not said to be gone") {
+    const Idler child;
+    REQUIRE(child.pid > 0);
+    const ProcessIdentity identity{child.pid, mark_by_time()};
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const rlimit few{32, before.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+    std::vector<Descriptor> taken;
+    while (Descriptor one{::open("/dev/null", O_RDONLY | O_CLOEXEC)})
+        taken.push_back(std::move(one));
+    std::vector<int> errors;
+    // With none for the pidfd; with one, and none for what is behind it.
+    for (int free = 0; free < 2; ++free) {
+        errors.push_back(open_process(identity) ? 0 : errno);
+        taken.pop_back();
+    }
+    CHECK(open_process(identity));
+    taken.clear();
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(errors == std::vector<int>{EMFILE, EMFILE});
 }
 
 TEST_CASE("A child is reaped by its pidfd, with the status that waitpid gives") {
