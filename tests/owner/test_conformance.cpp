@@ -111,7 +111,7 @@ TEST_CASE("Directory") {
     CHECK(view["directory"] == "/usr");
 }
 
-TEST_CASE("Descriptors: any number, nothing else") {
+TEST_CASE("Descriptors: any number, nothing else", "[numbers]") {
     const Json view = same_by_all([](ProbeRequest& request) {
         request.descriptors = {{0, 17}, {2, 3}, {0, 100}};
     });
@@ -133,7 +133,7 @@ TEST_CASE(
     CHECK(view["descriptors"] == Json({{1, 0}, {2, 0}}));
 }
 
-TEST_CASE("Descriptors: as many as a record can hold") {
+TEST_CASE("Descriptors: as many as a record can hold", "[numbers]") {
     const Json view = same_by_all([](ProbeRequest& request) {
         for (int number = 3; number < 250; ++number) request.descriptors.push_back({0, number});
     });
@@ -181,7 +181,7 @@ TEST_CASE("Signals: what the owner ignores and blocks is inherited, its handlers
     CHECK(view["dispositions"] == Json({{std::to_string(SIGUSR2), "ignored"}}));
 }
 
-TEST_CASE("Limits, umask, nice, affinity") {
+TEST_CASE("Limits, umask, nice, affinity", "[numbers]") {
     rlimit files{};
     ::getrlimit(RLIMIT_NOFILE, &files);
     const warmfork_limit limits[] = {{RLIMIT_NOFILE, 400, files.rlim_max}, {RLIMIT_CORE, 0, 0}};

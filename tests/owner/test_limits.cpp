@@ -29,7 +29,7 @@ std::string served_with(__rlimit_resource resource, rlim_t soft, ProbeRequest& r
 
 }  // namespace
 
-TEST_CASE("More descriptors than a message carries reach a cold child") {
+TEST_CASE("More descriptors than a message carries reach a cold child", "[numbers]") {
     warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
     const warmfork::Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     ProbeRequest request({"count-descriptors"});
@@ -104,7 +104,7 @@ TEST_CASE(
           }) == "");
 }
 
-TEST_CASE("Where few numbers are free the child is cold, and not an error") {
+TEST_CASE("Where few numbers are free the child is cold, and not an error", "[numbers]") {
     CHECK(in_an_owner([]() -> std::string {
               set_limit(RLIMIT_NOFILE, 256);
               warmfork::Template table = probe_template(0, {}, WARMFORK_BACKEND_AUTO);

@@ -133,7 +133,7 @@ TEST_CASE("Many that are spawned at once wait for the image that is not ready ye
     }
 }
 
-TEST_CASE("N children are one command, each a child of its own") {
+TEST_CASE("N children are one command, each a child of its own", "[numbers]") {
     warmfork::Template table = probe_template(0);
     ProbeRequest request({"exit", "9"});
     std::vector<warmfork::Process> children = table.spawn(request.get(), 40);
@@ -213,7 +213,7 @@ TEST_CASE(
     ::waitpid(pid, nullptr, 0);
 }
 
-TEST_CASE("Many threads spawn at once, and each gets its own child's status") {
+TEST_CASE("Many threads spawn at once, and each gets its own child's status", "[numbers]") {
     warmfork::Template table = probe_template(4, {}, WARMFORK_BACKEND_AUTO);
     std::vector<std::thread> threads;
     std::atomic<int> right{0};
@@ -249,7 +249,8 @@ TEST_CASE("A stopped template makes a non-blocking spawn say EAGAIN, and a block
     waiter.join();
 }
 
-TEST_CASE("Many threads that find the template stopped all wait, and none is turned away") {
+TEST_CASE("Many threads that find the template stopped all wait, and none is turned away",
+          "[numbers]") {
     warmfork::Template table = probe_template(0);
     table.wait_parked(0);
     const pid_t pid = warmfork_template_pid(table.handle());
