@@ -38,7 +38,7 @@ class Descriptor {
 };
 
 /// May this process make a file of that size? One that tries all the same is ended by SIGXFSZ.
-/// False: errno is EFBIG.
+/// Sets errno to EFBIG where it may not.
 inline bool may_make_file_of(std::uint64_t size) {
     rlimit limit{};
     const bool is_allowed = ::getrlimit(RLIMIT_FSIZE, &limit) < 0 || size <= limit.rlim_cur;

@@ -37,8 +37,8 @@ struct ChildDescriptors {
 [[nodiscard]] bool set_up_child(const RecordView& record, ChildDescriptors& descriptors,
                                 ChildFailure& ret_failure);
 
-/// Every signal back to its default action (not SIGKILL, SIGSTOP, nor the two that glibc keeps).
-/// False: errno says why not.
+/// Puts every signal back to its default action (but SIGKILL, SIGSTOP and the two that glibc
+/// keeps). Returns false with errno set where it cannot.
 [[nodiscard]] bool reset_dispositions();
 
 /// What execve would do: handlers go back to the default, ignored signals stay ignored. False:

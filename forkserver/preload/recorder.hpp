@@ -12,10 +12,10 @@ namespace warmfork::recorder {
 void start();
 /// Ends the recording, and returns what was read.
 RecordedReads stop();
-/// In a forked copy of a process that has stopped: goes on.
+/// Goes on with the recording, in a forked copy of a process that has stopped.
 void resume();
 
-/// Of a system call without arguments, noted by nobody.
+/// Makes a system call without arguments, of which nothing is noted.
 long system_call(long number);
 
 /// Is this the process that records, and does it still? Not in what it forks.

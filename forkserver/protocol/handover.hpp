@@ -144,7 +144,7 @@ class HandoverReader {
   public:
     explicit HandoverReader(std::span<const std::byte> bytes) : fields_(bytes) {}
 
-    /// False: it is of another version, and nothing else of it can be told.
+    /// Returns false if it is of another version: then nothing else of it can be told.
     [[nodiscard]] bool read(Handover& ret_handover) {
         if (fields_.number() != kHandoverVersion) return false;
         Handover::members(ret_handover, *this);

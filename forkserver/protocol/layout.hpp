@@ -98,7 +98,7 @@ enum class FrameKind : std::uint16_t {
 
 /// Set in a spawn frame's second value: the record is the first descriptor of the message.
 inline constexpr std::int64_t kSpawnRecordInMemfd = 1;
-/// Likewise: fork also if the image is stale.
+/// Set there too: the template is to fork also if its image is stale.
 inline constexpr std::int64_t kSpawnFromStaleImage = 2;
 
 /// A frame in a ring: this header, then `payload_size` bytes, padded to 8.

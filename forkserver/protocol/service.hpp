@@ -55,10 +55,10 @@ static_assert(sizeof(ServiceHeader) == 24);
 inline constexpr std::size_t kInlineBodySize = 32u << 10;
 /// An environment and a command line at the most: kMaximumRecordSize.
 inline constexpr std::size_t kMaximumBodySize = kMaximumRecordSize;
-/// Of one message: those of `run`, and the memfd of a body.
+/// So many descriptors come with one message: those of `run`, and the memfd of a body.
 inline constexpr std::size_t kMaximumServiceDescriptors = 4;
 
-/// Of a lease request.
+/// Flags of a lease request.
 inline constexpr std::uint64_t kLeaseMayWait = 1;   ///< for an image that is yet to be preloaded
 inline constexpr std::uint64_t kLeaseDetached = 2;  ///< the child outlives its client
 inline constexpr std::uint64_t kLeaseIsolated = 4;  ///< Selection::is_isolated

@@ -14,7 +14,7 @@
 
 namespace warmfork::python {
 
-/// Of Py_RunMain, where finalization could not write out what was buffered.
+/// Py_RunMain returns this where finalization could not write out what was buffered.
 constexpr int kFlushFailedStatus = 120;
 
 /// Calls Py_FinalizeEx and ends the process as python3 does: flushed, by SIGINT where `interrupted`

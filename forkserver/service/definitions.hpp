@@ -162,9 +162,9 @@ struct DaemonDefinition {
     /// The daemon exits when nobody has needed it for so long. 0 or "infinity": never, which is
     /// stored as 0.
     std::chrono::milliseconds idle_exit = std::chrono::minutes(10);
-    /// Of each user's clients, where a template does not say otherwise.
+    /// These hold for each user's clients, where a template does not say otherwise.
     ClientLimits limits;
-    /// Of all users together.
+    /// These hold for all users together.
     ClientLimits limits_of_all = {4 * ClientLimits().children, 4 * ClientLimits().spawns_per_second,
                                   4 * ClientLimits().record_bytes};
 

@@ -16,7 +16,7 @@ class EventSource {
     EventSource() = default;
     explicit operator bool() const { return bool(source_); }
     void reset() { *this = {}; }
-    /// Of a descriptor: what is waited for, EPOLLIN and the like.
+    /// Changes what is waited for, EPOLLIN and the like, where the source is a descriptor.
     void set_events(std::uint32_t events);
 
   private:

@@ -29,7 +29,7 @@ std::string cold_text(const ColdCounts& counts);
 
 /// "61 µs", "1.2 ms".
 std::string duration_text(double microseconds);
-/// Of what was counted; "-" if nothing was.
+/// Prints that part of what was counted; "-" if nothing was.
 std::string percentile_text(const LatencyCounts& counts, double part);
 /// "2 d 3 h", "12 min 5 s".
 std::string span_text(std::chrono::nanoseconds span);

@@ -5,7 +5,7 @@
 
 namespace warmfork::link {
 
-/// Of a template: at most 64 characters.
+/// Room for the name of a template, which has at most 64 characters.
 inline constexpr std::size_t kTemplateNameSize = 65;
 
 /// The template that the user's service has for a command, by the command's name. False: it has

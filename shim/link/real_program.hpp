@@ -25,7 +25,7 @@ class ProgramSearch {
     /// `name` and `path`, the value of PATH or null, are borrowed.
     ProgramSearch(const char* name, const char* path);
 
-    /// False: there are no more. The path stays valid until the next call.
+    /// Returns false when there are no more. The path stays valid until the next call.
     [[nodiscard]] bool next();
     [[nodiscard]] const char* path() const { return candidate_; }
     /// A file of this name that has no execute permission was passed; empty: none was.

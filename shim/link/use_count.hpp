@@ -14,10 +14,11 @@ struct UseCounts {
 };
 static_assert(sizeof(UseCounts) == 16);
 
-/// Of a command's name. Where there is no directory of a service, or no room, nothing is counted.
+/// Counts one use of a command, by its name. Where there is no directory of a service, or no room,
+/// nothing is counted.
 void count_use(const char* command, bool is_warm);
 
-/// False: nothing has been counted.
+/// Returns false if nothing has been counted.
 [[nodiscard]] bool read_use_counts(const char* command, UseCounts& ret_counts);
 
 }  // namespace warmfork::link

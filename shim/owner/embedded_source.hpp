@@ -27,7 +27,7 @@ class EmbeddedSource : public OpenTemplate {
         return images_.set_spares(least, most);
     }
     pid_t pid() override;
-    /// Of the first image.
+    /// Tells of the first image.
     std::string progress() override;
     std::uint32_t parked() override { return images_.parked(); }
     std::uint64_t starts() const override { return images_.starts(); }

@@ -74,7 +74,8 @@ class ChosenImage {
     const ImageTraits& traits() const { return traits_; }
     const OwnerState& state_at_start() const { return state_at_start_; }
     const ChildTies& ties() const { return ties_; }
-    /// False: for the benchmark, do not look for files in place of preloaded modules.
+    /// Are files looked for that have come in place of preloaded modules? Only the benchmark does
+    /// without.
     bool is_checked() const { return is_checked_; }
     /// Its one parked child is all that can be had of it: nothing is forked on command.
     bool is_leased() const { return ties_.is_of_service; }

@@ -8,7 +8,8 @@ namespace warmfork {
 /// Has a keeper end a child of this process when this process ends.
 [[nodiscard]] Outcome keep_child(const ProcessIdentity& child);
 
-/// The same; where that cannot be now it is tried again at the next call of this process.
+/// Does what keep_child does; where that cannot be now it is tried again at the next call of this
+/// process.
 void keep_child_when_possible(const ProcessIdentity& child);
 
 /// spawn_cold; a child whose lifetime is its owner's is given to a keeper before it can be lost.

@@ -13,7 +13,7 @@ namespace warmfork {
 [[nodiscard]] std::vector<std::string> with_launch(std::vector<std::string> environment,
                                                    const std::string& preload_library);
 
-/// The other way round.
+/// Takes out of an environment what with_launch has put into it.
 [[nodiscard]] std::vector<std::string> without_launch(std::vector<std::string> environment,
                                                       const std::string& preload_library);
 
