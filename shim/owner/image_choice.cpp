@@ -10,10 +10,6 @@
 namespace warmfork {
 namespace {
 
-using std::chrono::seconds;
-
-// An image that could not be preloaded is tried again after this time.
-constexpr seconds kRetryPeriod{5};
 // What an image turns out to depend on is known when it is ready: then another may be the right
 // one.
 constexpr int kChoices = 4;
@@ -26,6 +22,11 @@ void add_to_hash(std::size_t& hash, std::string_view text) {
 
 std::vector<std::string> copy(std::span<char* const> strings) {
     return {strings.begin(), strings.end()};
+}
+
+/// Is it so that the process will never be ready?
+bool has_failed(const Outcome& unready) {
+    return unready && (unready->stage == Stage::hand_off || !is_not_yet(unready));
 }
 
 /// ", it is about to import ..."; empty: it does not say.
@@ -54,7 +55,8 @@ bool ImageSet::is_worth_waiting(Image& image, const TemplateProcess& process,
 }
 
 bool ImageSet::is_starting(const Image& image) {
-    return image.awaits_base || (image.process && !image.has_learned);
+    return image.phase == ImagePhase::awaiting_base || image.phase == ImagePhase::preloading ||
+           image.successor == Successor::awaiting_base;
 }
 
 bool ImageSet::fits(Image& image, const Selection& selection) {
@@ -69,7 +71,7 @@ bool ImageSet::fits(Image& image, const Selection& selection) {
                             image.read ? *image.read : known_reads_, definition_.is_python)
              .empty())
         return false;
-    if (image.has_learned) image.fitting = copy(selection.environment);
+    if (image.phase == ImagePhase::ready) image.fitting = copy(selection.environment);
     return true;
 }
 
@@ -98,8 +100,8 @@ ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, bool in
             if (refused_.size() > kMostRefused) refused_.pop_front();
             return nullptr;
         }
-        discard((*oldest)->process);
-        discard((*oldest)->next);
+        drop_process(**oldest);
+        drop_successor(**oldest);
         images_.erase(oldest);
     }
     auto variant = std::make_shared<Image>();
@@ -134,25 +136,26 @@ ColdReason ImageSet::difference(const Selection& selection) {
 
 /// Why an image that is not ready does not serve yet.
 ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selection) {
+    const bool is_failed = image.phase == ImagePhase::failed;
+    const bool is_coming = image.process || image.phase == ImagePhase::awaiting_base ||
+                           image.successor == Successor::awaiting_base;
     if (image.restarting) {
         ColdReason reason = image.restarting;
-        if (image.failure)
+        if (is_failed)
             reason.text += "; the image could not be preloaded again: " + image.failure->text;
         else
-            reason.text +=
-                image.process || image.awaits_base
-                    ? fmt::format("; the image is being preloaded{}", image.read ? " again" : "")
-                    : "; too often to preload it again now";
+            reason.text += is_coming ? fmt::format("; the image is being preloaded{}",
+                                                   image.read ? " again" : "")
+                                     : "; too often to preload it again now";
         return reason;
     }
-    if (&image == images_.front().get() && image.process && !image.failure)
+    if (&image == images_.front().get() && image.process && !is_failed)
         return {WARMFORK_REASON_UNRESPONSIVE,
                 fmt::format("the template is not ready after {} seconds{}",
                             TemplateProcess::kReadyPatience.count(), progress_of(*image.process))};
     ColdReason reason = difference(selection);
-    reason.text += image.failure
-                       ? "; a variant for it could not be preloaded: " + image.failure->text
-                       : std::string("; a variant for it is being preloaded");
+    reason.text += is_failed ? "; a variant for it could not be preloaded: " + image.failure->text
+                             : std::string("; a variant for it is being preloaded");
     return reason;
 }
 
@@ -160,105 +163,164 @@ ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selecti
 ColdReason ImageSet::reason_without_base(Image& image, const Selection& selection) {
     if (image.base_reason) return image.base_reason;
     if (&image == images_.front().get() && !image.restarting) return {};
-    if (image.base_failure) image.failure = image.base_failure;
+    if (image.base_failure) {
+        image.failure = image.base_failure;
+        image.phase = ImagePhase::failed;
+    }
     return reason_to_wait(image, selection);
 }
 
 Outcome ImageSet::choose(const Selection& selection, bool may_wait, Deadline deadline,
                          Process& ret_process, ColdReason& ret_cold) {
-    for (int choice = 0; choice < kChoices; ++choice) {
-        std::unique_lock lock(mutex_);
-        ImagePointer image = find(selection);
-        const bool is_new = !image;
-        if (!image) image = add_variant(selection, may_wait);
-        if (!image) {
+    Choice choice{selection, may_wait, deadline, std::unique_lock(mutex_, std::defer_lock)};
+    for (int choices = 0; choices < kChoices; ++choices) {
+        choice.lock.lock();
+        choice.image = find(selection);
+        if (!choice.image) choice.image = add_variant(selection, may_wait);
+        if (!choice.image) {
             ret_cold = difference(selection);
             return {};
         }
-        image->last_use = ++uses_;
-        const bool is_first = image == images_.front();
-        if (image->failure && !may_wait && Clock::now() < image->failed_at + kRetryPeriod) {
-            ret_cold = reason_to_wait(*image, selection);
-            return {};
-        }
-        Outcome run_failure = run(*image);
-        const Process process = image->process;
-        const bool waits = may_wait || (is_first && !image->restarting);
-        if (run_failure && (!is_not_yet(run_failure) || waits)) {
-            if (is_not_yet(run_failure)) return run_failure;
-            if (definition_.take_foundation) ret_cold = reason_without_base(*image, selection);
-            if (!is_first) std::erase(images_, image);
-            return run_failure;
-        }
-        if (!process || (is_new && !waits)) {
-            const auto time = image->not_before;
-            if (!process && image->no_template) {
-                ret_cold = reason_to_wait(*image, selection);
-                return image->no_template;
-            }
-            if (!waits || (deadline && *deadline < time)) {
-                ret_cold = reason_to_wait(*image, selection);
-                return {};
-            }
-            lock.unlock();
-            static_cast<void>(poll_until({}, time));
-            lock.lock();
-            if (was_interrupted()) return Failure{Stage::launch, ETIMEDOUT, 0, "broken off"};
-            continue;
-        }
-        lock.unlock();
-        const auto ready_by = process->ready_by();
-        Outcome failure = process->wait_ready(Clock::now());
-        if (is_not_yet(failure) && waits) {
-            lock.lock();
-            if (!may_wait && !is_worth_waiting(*image, *process, selection.children)) {
-                ret_cold = {WARMFORK_REASON_RESTARTING,
-                            "the image is being preloaded, and a cold child need not wait for it"};
-                return {};
-            }
-            lock.unlock();
-            failure = process->wait_ready(
-                may_wait ? deadline : std::min(deadline.value_or(ready_by), ready_by));
-        }
-        lock.lock();
-        if (!failure) {
-            if (image->process != process) continue;  // renewed meanwhile
-            learn(*image, *process);
-            if (!fits(*image, selection)) continue;  // it has read what differs
-            ret_process = process;
-            return {};
-        }
-        if (failure->stage == Stage::hand_off) {  // the child had ended: another one will do
-            if (image->process == process) discard(image->process);
-            continue;
-        }
-        const bool is_late = failure->error_number == ETIMEDOUT;
-        if (is_late && waits && (may_wait || Clock::now() < ready_by)) return failure;
-        if (failure->error_number == ENOEXEC) {
-            if (image->process == process) give_up_program(*image, *failure);
-            ret_cold = reason_to_wait(*image, selection);
-            return failure;
-        }
-        // Who asks next is to be told as well.
-        if (!is_late) image->cold_meanwhile = UINT32_MAX;
-        if (!is_late && is_first && !image->restarting) {
-            lock.unlock();
-            if (failure->stage == Stage::gate)
-                ret_cold = {WARMFORK_REASON_GATE, failure->text};
-            else
-                forget(process);
-            return failure;
-        }
-        if (!is_late) {
-            image->failure = failure;
-            image->failed_at = Clock::now();
-            if (image->process == process) discard(image->process);
-        }
-        ret_cold = reason_to_wait(*image, selection);
-        return is_late ? Outcome() : failure;
+        choice.image->last_use = ++uses_;
+        choice.unready.reset();
+        choice.is_to_be_repeated = false;
+        Outcome failure = try_image(choice, ret_process, ret_cold);
+        if (!choice.is_to_be_repeated) return failure;
+        choice.lock.unlock();
     }
     ret_cold = {WARMFORK_REASON_ENVIRONMENT, "what the images read differs from start to start"};
     return {};
+}
+
+bool ImageSet::is_first_start(const Choice& choice) const {
+    return choice.image == images_.front() && !choice.image->restarting;
+}
+
+/// Does what the phase of the image is good for: see next_step.
+Outcome ImageSet::try_image(Choice& choice, Process& ret_process, ColdReason& ret_cold) {
+    Image& image = *choice.image;
+    look_at(image);
+    const Patience patience = choice.may_wait          ? Patience::insists
+                              : is_first_start(choice) ? Patience::first_start
+                                                       : Patience::none;
+    ImagePhase phase = phase_at(Clock::now(), image.phase, image.times, choice.may_wait);
+    if (next_step(phase, patience) == ImageStep::start) {
+        if (Outcome failure = start_for(choice, ret_cold)) return failure;
+        phase = image.phase;
+    }
+    const Process process = image.process;
+    if (process) phase = look_whether_ready(choice, *process, Clock::now());
+    if (process && has_failed(choice.unready)) return settle_failure(choice, process, ret_cold);
+    ImageStep step = next_step(phase, patience);
+    if (step == ImageStep::weigh && !is_worth_waiting(image, *process, choice.selection.children)) {
+        ret_cold = {WARMFORK_REASON_RESTARTING,
+                    "the image is being preloaded, and a cold child need not wait for it"};
+        return {};
+    }
+    if (step == ImageStep::weigh || step == ImageStep::wait) {
+        const auto ready_by = process->ready_by();
+        const Deadline until = choice.may_wait
+                                   ? choice.deadline
+                                   : std::min(choice.deadline.value_or(ready_by), ready_by);
+        phase = look_whether_ready(choice, *process, until);
+        if (has_failed(choice.unready)) return settle_failure(choice, process, ret_cold);
+        step = next_step(phase, patience);
+    }
+    switch (step) {
+        case ImageStep::serve:
+            return take_ready(choice, process, ret_process);
+        case ImageStep::wait_for_time:
+            return wait_for_time(choice, ret_cold);
+        case ImageStep::go_cold:
+            ret_cold = reason_to_wait(image, choice.selection);
+            return {};
+        case ImageStep::refuse:
+            ret_cold = reason_to_wait(image, choice.selection);
+            return image.failure;
+        default:  // it was waited for in vain, or its base is still to come
+            return choice.unready;
+    }
+}
+
+/// Starts the image's process; or its base is asked for, which `choice.unready` tells then.
+Outcome ImageSet::start_for(Choice& choice, ColdReason& ret_cold) {
+    Outcome failure = restart(*choice.image);
+    if (is_not_yet(failure)) {
+        choice.unready = std::move(failure);
+        return {};
+    }
+    if (!failure) return {};
+    if (definition_.take_foundation)
+        ret_cold = reason_without_base(*choice.image, choice.selection);
+    if (choice.image != images_.front()) std::erase(images_, choice.image);
+    return failure;
+}
+
+/// Waits with no lock held. Where it has failed `choice.unready` tells, and the phase does not.
+ImagePhase ImageSet::look_whether_ready(Choice& choice, TemplateProcess& process,
+                                        Deadline deadline) {
+    choice.lock.unlock();
+    choice.unready = process.wait_ready(deadline);
+    choice.lock.lock();
+    if (!choice.unready) return ImagePhase::ready;
+    return Clock::now() < process.ready_by() ? ImagePhase::preloading : ImagePhase::late;
+}
+
+/// What an image depends on is known when it is ready: then another may be the right one.
+Outcome ImageSet::take_ready(Choice& choice, const Process& process, Process& ret_process) {
+    const bool is_renewed_meanwhile = choice.image->process != process;
+    if (!is_renewed_meanwhile) learn(*choice.image, *process);
+    choice.is_to_be_repeated = is_renewed_meanwhile || !fits(*choice.image, choice.selection);
+    if (!choice.is_to_be_repeated) ret_process = process;
+    return {};
+}
+
+Outcome ImageSet::wait_for_time(Choice& choice, ColdReason& ret_cold) {
+    const auto time = choice.image->times.not_before;
+    if (choice.deadline && *choice.deadline < time) {
+        ret_cold = reason_to_wait(*choice.image, choice.selection);
+        return {};
+    }
+    choice.lock.unlock();
+    static_cast<void>(poll_until({}, time));
+    choice.lock.lock();
+    if (was_interrupted()) return Failure{Stage::launch, ETIMEDOUT, 0, "broken off"};
+    choice.is_to_be_repeated = true;
+    return {};
+}
+
+/// The process will never be ready. Its image has failed, unless another process will do.
+Outcome ImageSet::settle_failure(Choice& choice, const Process& process, ColdReason& ret_cold) {
+    Image& image = *choice.image;
+    const Failure& failure = *choice.unready;
+    const bool is_current = image.process == process;
+    if (failure.stage == Stage::hand_off) {  // the child had ended: another one will do
+        if (is_current) drop_process(image);
+        choice.is_to_be_repeated = true;
+        return {};
+    }
+    if (failure.error_number == ENOEXEC) {
+        if (is_current) give_up_program(image, failure);
+        ret_cold = reason_to_wait(image, choice.selection);
+        return failure;
+    }
+    // Who asks next is to be told as well.
+    image.cold_meanwhile = UINT32_MAX;
+    if (is_first_start(choice)) {
+        if (failure.stage == Stage::gate)
+            ret_cold = {WARMFORK_REASON_GATE, failure.text};
+        else if (is_current)
+            drop_process(image);
+        return failure;
+    }
+    if (is_current) {
+        drop_process(image);
+        image.phase = ImagePhase::failed;
+        image.failure = failure;
+        image.times.failed_at = Clock::now();
+    }
+    ret_cold = reason_to_wait(image, choice.selection);
+    return failure;
 }
 
 ColdReason ImageSet::explain(const Selection& selection) {

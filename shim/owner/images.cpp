@@ -117,7 +117,7 @@ Outcome ImageSet::start_process(Image& image, Process& ret_process) {
     return {};
 }
 
-/// ETIMEDOUT: its base is not ready; `resume` goes on with it.
+/// ETIMEDOUT: its base is not ready; `resume` goes on with it. The caller notes that.
 Outcome ImageSet::start_layer(Image& image, Process& ret_process) {
     if (image.base_failure && Clock::now() < image.base_failed_at + kBaseRetryPeriod)
         return image.base_failure;
@@ -126,8 +126,7 @@ Outcome ImageSet::start_layer(Image& image, Process& ret_process) {
     image.base_reason = {};
     image.base_failure = definition_.take_foundation(
         {image.options, image.is_isolated, environment}, foundation, image.base_reason);
-    image.awaits_base = is_not_yet(image.base_failure);
-    if (image.awaits_base) return std::exchange(image.base_failure, std::nullopt);
+    if (is_not_yet(image.base_failure)) return std::exchange(image.base_failure, std::nullopt);
     image.base_failed_at = Clock::now();
     if (image.base_failure) return image.base_failure;
     Outcome failure = TemplateProcess::extend(plan_for(image), *foundation.base,
@@ -142,18 +141,31 @@ void ImageSet::adopt(Image& image, Process process) {
     discard(image.process);
     image.started_with = process->environment_at_start();
     image.process = std::move(process);
-    image.fitting.clear();
-    image.is_put_off = false;
-    image.has_learned = false;
+    image.phase = ImagePhase::preloading;
     image.failure.reset();
-    image.no_template.reset();
+    image.fitting.clear();
+    if (!image.next) image.successor = Successor::none;
 }
 
 Outcome ImageSet::restart(Image& image) {
     Process process;
-    if (Outcome failure = start_process(image, process)) return failure;
-    adopt(image, std::move(process));
-    return {};
+    Outcome failure = start_process(image, process);
+    if (!failure)
+        adopt(image, std::move(process));
+    else if (is_not_yet(failure))
+        image.phase = ImagePhase::awaiting_base;
+    else if (image.phase == ImagePhase::awaiting_base)
+        image.phase = ImagePhase::absent;
+    return failure;
+}
+
+/// Begins the image anew behind its process, which serves until that is ready.
+Outcome ImageSet::start_successor(Image& image) {
+    Outcome failure = start_process(image, image.next);
+    image.successor = !failure              ? Successor::preloading
+                      : is_not_yet(failure) ? Successor::awaiting_base
+                                            : Successor::none;
+    return failure;
 }
 
 /// Tells a template to end. Nobody waits for it: what a spawn waits for is its successor.
@@ -162,6 +174,20 @@ void ImageSet::discard(Process& process) {
     process->shut_down();
     ending_.push_back(std::move(process));
     process.reset();
+}
+
+void ImageSet::drop_process(Image& image) {
+    if (!image.process) return;
+    discard(image.process);
+    // A layer goes on waiting for its base, and has nothing to serve meanwhile.
+    const bool awaits_base = image.successor == Successor::awaiting_base;
+    image.phase = awaits_base ? ImagePhase::awaiting_base : ImagePhase::absent;
+    if (awaits_base) image.successor = Successor::none;
+}
+
+void ImageSet::drop_successor(Image& image) {
+    discard(image.next);
+    image.successor = Successor::none;
 }
 
 /// Lets go of those of the discarded that need not be waited for: of one that was killed the
@@ -173,32 +199,33 @@ void ImageSet::release_ended() {
 /// Reaps a template that has ended: it is a zombie until somebody calls.
 void ImageSet::let_go_of_lost(Image& image) {
     if (image.process && image.process->is_lost()) {
-        discard(image.process);
+        drop_process(image);
         image.restarting = {};
     }
     release_ended();
 }
 
-/// Sees to it that the image has a process, unless it is to wait for its time.
-Outcome ImageSet::run(Image& image) {
+/// Takes in what has become of its processes since.
+void ImageSet::look_at(Image& image) {
     if (image.next) {
-        Outcome failure = image.next->wait_ready(Clock::now());
-        if (!failure) {
-            adopt(image, std::move(image.next));
-            image.next.reset();
+        const Outcome unready = image.next->wait_ready(Clock::now());
+        if (!unready) {
+            image.successor = Successor::none;
+            adopt(image, std::exchange(image.next, nullptr));
             image.restarting = {};
-        } else if (failure->error_number != ETIMEDOUT) {
-            discard(image.next);
+        } else if (!is_not_yet(unready)) {
+            drop_successor(image);
         }
     }
     let_go_of_lost(image);
-    if (image.process || Clock::now() < image.not_before) return {};
-    return restart(image);
 }
 
 Outcome ImageSet::start() {
     const std::lock_guard lock(mutex_);
-    Outcome failure = run(*images_.front());
+    Image& image = *images_.front();
+    look_at(image);
+    if (phase_at(Clock::now(), image.phase, image.times, true) != ImagePhase::absent) return {};
+    Outcome failure = restart(image);
     return is_not_yet(failure) ? Outcome() : failure;
 }
 
@@ -206,21 +233,22 @@ Outcome ImageSet::resume() {
     const std::lock_guard lock(mutex_);
     Outcome of_first;
     for (const ImagePointer& image : images_) {
-        if (!image->awaits_base) continue;
+        const bool is_absent = image->phase == ImagePhase::awaiting_base;
+        if (!is_absent && image->successor != Successor::awaiting_base) continue;
         // Where it fails, whoever asks for this image next is told.
-        Outcome failure = image->process ? start_process(*image, image->next) : restart(*image);
+        Outcome failure = is_absent ? restart(*image) : start_successor(*image);
         if (image == images_.front() && !is_not_yet(failure)) of_first = std::move(failure);
     }
     return of_first;
 }
 
 void ImageSet::learn(Image& image, TemplateProcess& process) {
-    if (image.has_learned) return;
+    if (image.phase == ImagePhase::ready) return;
     image.started_with = process.environment_at_start();
     image.read = process.variables();
     known_reads_.names.insert(image.read->names.begin(), image.read->names.end());
     known_reads_.all = known_reads_.all || image.read->all;
-    image.has_learned = true;
+    image.phase = ImagePhase::ready;
     image.restarting = {};
     image.start_took = process.start_took();
     image.cold_meanwhile = 0;
@@ -240,15 +268,15 @@ void ImageSet::put_off_next_start(Image& image, Clock::duration first_delay) {
             ? std::clamp<Clock::duration>(image.delay * 2, first_delay, kLongestRenewalDelay)
             : Clock::duration::zero();
     image.renewed_at = now;
-    image.not_before = now + image.delay;
+    image.times.not_before = now + image.delay;
 }
 
 void ImageSet::replace(const Process& process, const ColdReason& reason) {
     const std::lock_guard lock(mutex_);
     Image* image = image_of(process);
-    if (!image || Clock::now() < image->not_before) return;
+    if (!image || Clock::now() < image->times.not_before) return;
     put_off_next_start(*image, kFirstRenewalDelay);
-    discard(image->process);
+    drop_process(*image);
     image->restarting = reason;
     // Where it cannot be started now the next request tries, and says so.
     if (restart(*image)) image->restarting = {};
@@ -259,41 +287,46 @@ void ImageSet::abandon(const Process& process, const ColdReason& reason) {
     Image* image = image_of(process);
     if (!image) return;
     put_off_next_start(*image, kFirstAbandonedDelay);
-    discard(image->process);
+    drop_process(*image);
     image->restarting = reason;
     // Where it cannot be started now the next request tries, and says so.
-    if (Clock::now() >= image->not_before) static_cast<void>(restart(*image));
+    if (Clock::now() >= image->times.not_before) static_cast<void>(restart(*image));
 }
 
 /// What was started as the template was none. To start it again now would end likewise, and it may
 /// be the application itself.
 void ImageSet::give_up_program(Image& image, const Failure& failure) {
-    discard(image.process);
-    image.no_template = failure;
+    drop_process(image);
+    image.phase = ImagePhase::no_template;
+    image.failure = failure;
     image.restarting = {WARMFORK_REASON_UNRESPONSIVE, failure.text};
     image.renewed_at = Clock::now();
     image.delay = kLongestRenewalDelay;
-    image.not_before = image.renewed_at + image.delay;
+    image.times.not_before = image.renewed_at + image.delay;
 }
 
 void ImageSet::renew(const Process& process, const std::string& change, bool serves_on) {
     const std::lock_guard lock(mutex_);
     Image* image = image_of(process);
-    if (!image || image->next || image->awaits_base) return;
-    if (serves_on && Clock::now() < image->not_before) return;
+    if (!image || image->next || image->successor == Successor::awaiting_base) return;
+    if (serves_on && Clock::now() < image->times.not_before) return;
     // Once for each change, however often a start that was put off is asked for meanwhile.
-    if (!std::exchange(image->is_put_off, false)) put_off_next_start(*image, kFirstRenewalDelay);
+    const bool was_put_off = image->successor == Successor::put_off;
+    image->successor = Successor::none;
+    if (!was_put_off) put_off_next_start(*image, kFirstRenewalDelay);
     image->restarting = {WARMFORK_REASON_STALE, change};
-    if (!serves_on) discard(image->process);
-    image->is_put_off = serves_on && Clock::now() < image->not_before;
-    if (Clock::now() < image->not_before) return;
+    if (!serves_on) drop_process(*image);
+    if (Clock::now() < image->times.not_before) {
+        if (serves_on) image->successor = Successor::put_off;
+        return;
+    }
     // Where it cannot be started now the next request tries, and says so.
-    static_cast<void>(serves_on ? start_process(*image, image->next) : restart(*image));
+    static_cast<void>(serves_on ? start_successor(*image) : restart(*image));
 }
 
 void ImageSet::forget(const Process& process) {
     const std::lock_guard lock(mutex_);
-    if (Image* image = image_of(process)) discard(image->process);
+    if (Image* image = image_of(process)) drop_process(*image);
 }
 
 std::vector<ImageSet::Process> ImageSet::processes() {

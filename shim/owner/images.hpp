@@ -12,6 +12,7 @@
 
 #include "owner/eligibility.hpp"
 #include "owner/environment.hpp"
+#include "owner/image_phase.hpp"
 #include "owner/template_process.hpp"
 
 namespace warmfork {
@@ -109,34 +110,52 @@ class ImageSet {
 
   private:
     using Clock = TemplateProcess::Clock;
+    struct Image;
+    using ImagePointer = std::shared_ptr<Image>;
     struct Image {
+        // For whom it is.
         std::vector<std::string> options;
         bool is_isolated = false;
         std::optional<std::vector<std::string>> environment;  ///< as in the definition
-        Process process;
-        Process next;           ///< preloads while `process`, which is out of date, still serves
+        std::uint64_t last_use = 0;
+
+        // Where it stands, as was last seen: see phase_at.
+        ImagePhase phase = ImagePhase::absent;
+        ImageTimes times;
+        Process process;                        ///< of one that is preloading, or ready
+        Outcome failure;                        ///< of one that has failed, or is no template
+        Successor successor = Successor::none;  ///< serves once it is ready
+        Process next;                           ///< of a successor that is preloading
         ColdReason restarting;  ///< why it is preloaded again; NONE: it is the first time
-        std::optional<Failure> failure;  ///< a variant that could not be preloaded
-        Clock::time_point failed_at{};
-        Outcome no_template;  ///< what was started was none; until the next start
-        bool awaits_base = false;
-        Outcome base_failure;  ///< why there is no foundation; asked for anew after a while
+
+        // Why a layer had no base when that was last asked for.
+        Outcome base_failure;
         ColdReason base_reason;
         Clock::time_point base_failed_at{};
+
+        // What it depends on.
         std::vector<std::string> started_with;
         std::vector<std::string> fitting;   ///< the last environment that was found to fit
         std::optional<ReadVariables> read;  ///< of the last process that was ready
-        bool has_learned = false;           ///< `read` is of this process
-        Clock::time_point renewed_at{}, not_before{};
-        bool is_put_off = false;  ///< `next` is to start at `not_before`
+
+        // How often it was started, and how long that took.
+        Clock::time_point renewed_at{};
         Clock::duration delay{};
-        std::uint64_t last_use = 0;
         Clock::duration start_took{};  ///< of the last process that was ready; 0: none was
         /// Children that did not wait since it was last ready; UINT32_MAX: all wait, as it has
         /// failed.
         std::uint32_t cold_meanwhile = 0;
     };
-    using ImagePointer = std::shared_ptr<Image>;
+    /// A request for an image, while one is chosen.
+    struct Choice {
+        const Selection& selection;
+        const bool may_wait;
+        const Deadline deadline;
+        std::unique_lock<std::mutex> lock;
+        ImagePointer image{};
+        Outcome unready{};               ///< why there was no process, or why it was not ready
+        bool is_to_be_repeated = false;  ///< with what has become of the image
+    };
 
     [[nodiscard]] std::vector<std::string> search_path_for(const Image& image) const;
     // With the mutex held:
@@ -148,13 +167,23 @@ class ImageSet {
     [[nodiscard]] Outcome start_layer(Image& image, Process& ret_process);
     void adopt(Image& image, Process process);
     [[nodiscard]] Outcome restart(Image& image);
-    [[nodiscard]] Outcome run(Image& image);
+    [[nodiscard]] Outcome start_successor(Image& image);
+    void look_at(Image& image);
     [[nodiscard]] static bool is_starting(const Image& image);
     [[nodiscard]] bool fits(Image& image, const Selection& selection);
     [[nodiscard]] ImagePointer find(const Selection& selection);
     [[nodiscard]] ImagePointer add_variant(const Selection& selection, bool insists);
     [[nodiscard]] bool is_worth_waiting(Image& image, const TemplateProcess& process,
                                         std::uint32_t children);
+    [[nodiscard]] Outcome try_image(Choice& choice, Process& ret_process, ColdReason& ret_cold);
+    [[nodiscard]] bool is_first_start(const Choice& choice) const;
+    [[nodiscard]] Outcome start_for(Choice& choice, ColdReason& ret_cold);
+    [[nodiscard]] static ImagePhase look_whether_ready(Choice& choice, TemplateProcess& process,
+                                                       Deadline deadline);
+    [[nodiscard]] Outcome wait_for_time(Choice& choice, ColdReason& ret_cold);
+    [[nodiscard]] Outcome take_ready(Choice& choice, const Process& process, Process& ret_process);
+    [[nodiscard]] Outcome settle_failure(Choice& choice, const Process& process,
+                                         ColdReason& ret_cold);
     [[nodiscard]] ColdReason difference(const Selection& selection);
     [[nodiscard]] ColdReason reason_to_wait(const Image& image, const Selection& selection);
     [[nodiscard]] ColdReason reason_without_base(Image& image, const Selection& selection);
@@ -163,6 +192,8 @@ class ImageSet {
     [[nodiscard]] Image* image_of(const Process& process);
     void learn(Image& image, TemplateProcess& process);
     void discard(Process& process);
+    void drop_process(Image& image);
+    void drop_successor(Image& image);
     void release_ended();
     void let_go_of_lost(Image& image);
 
