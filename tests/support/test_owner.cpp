@@ -59,6 +59,7 @@ int main(int argc, char** argv) {
     else
         run();
     if (mode == "close") {
+        std::getchar();  // not before whoever watches the template has got hold of it
         delete table;
         print({});
     }

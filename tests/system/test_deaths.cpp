@@ -122,6 +122,7 @@ TEST_CASE("The end of the thread that opened the template ends nothing") {
 
 TEST_CASE("Children of a template that was closed still end with their owner") {
     Owner owner({"close", "wait", "stubborn"});
+    owner.say();
     owner.read_line();  // closed
     CHECK(owner.template_has_ended());
     CHECK(is_running(owner.child(0)));
