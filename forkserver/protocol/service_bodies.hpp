@@ -184,6 +184,30 @@ inline std::optional<Refusal> read_refusal(std::span<const std::byte> body) {
     return refusal;
 }
 
+/// What stands behind the name in a `manage` whose verb is "link": the command of Python's that it
+/// comes to. Older links leave it out, and so does one that stands for something else.
+struct LinkedCommand {
+    std::string interpreter;             ///< full path, or one relative to the directory
+    std::string directory;               ///< the caller's
+    std::vector<std::string> arguments;  ///< of the interpreter; the last ones may be missing
+};
+
+inline std::vector<std::byte> write_body(const LinkedCommand& command) {
+    return FieldWriter()
+        .text(command.interpreter)
+        .text(command.directory)
+        .texts(command.arguments)
+        .bytes();
+}
+inline std::optional<LinkedCommand> read_linked_command(FieldReader& reader) {
+    LinkedCommand command;
+    command.interpreter = reader.text();
+    command.directory = reader.text();
+    command.arguments = reader.texts();
+    if (!reader.is_whole()) return {};
+    return command;
+}
+
 struct ExitReport {
     int status = 0;  ///< as of waitpid
     rusage usage{};

@@ -26,10 +26,10 @@ std::string home_directory() {
 
 /// Of the user; empty: there is none. What is not a full path is ignored, as the XDG specification
 /// asks.
-std::string configuration_home() {
-    if (const char* const home = ::getenv("XDG_CONFIG_HOME"); home && *home == '/') return home;
+std::string user_directory(const char* variable, const char* otherwise) {
+    if (const char* const place = ::getenv(variable); place && *place == '/') return place;
     const std::string home = home_directory();
-    return home.empty() ? home : home + "/.config";
+    return home.empty() ? home : home + otherwise;
 }
 
 /// A file and its drop-ins, one after the other.
@@ -171,9 +171,13 @@ std::vector<std::string> TemplateLoader::names() const {
 
 std::vector<std::string> default_directories() {
     std::vector<std::string> directories{WARMFORK_VENDOR_DIRECTORY, "/etc/warmfork"};
-    if (const std::string home = configuration_home(); !home.empty())
+    if (const std::string home = user_directory("XDG_CONFIG_HOME", "/.config"); !home.empty())
         directories.push_back(home + "/warmfork");
     return directories;
+}
+
+std::string state_home() {
+    return user_directory("XDG_STATE_HOME", "/.local/state");
 }
 
 Configuration load(const std::vector<std::string>& all_directories) {

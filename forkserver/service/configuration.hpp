@@ -40,6 +40,9 @@ struct Configuration {
 /// /etc/warmfork and $XDG_CONFIG_HOME/warmfork or ~/.config/warmfork.
 [[nodiscard]] std::vector<std::string> default_directories();
 
+/// $XDG_STATE_HOME or ~/.local/state; empty: there is no such directory to be told.
+[[nodiscard]] std::string state_home();
+
 /// Reads everything that lies in these directories, the most specific last; one that does not exist
 /// is empty. Blocks on the disk, and on the lookup of users. Whatever is wrong with a file is among
 /// the errors and leaves the templates of other files alone. A file that another user than this one

@@ -284,6 +284,13 @@ const std::vector<Key<DaemonDefinition>>& daemon_keys() {
     static const std::vector<Key<DaemonDefinition>> keys{
         {"allowed_users", read_users},
         make_daemon_key("idle_exit", FIELD(idle_exit), TimeSpan{}),
+        make_daemon_key("automatic", FIELD(automatic), Flag{}),
+        make_daemon_key("limits_of_automatic.templates", FIELD(limits_of_automatic.templates),
+                        Amount<std::uint32_t>{{0, 64}}),
+        make_daemon_key("limits_of_automatic.memory", FIELD(limits_of_automatic.memory),
+                        Amount<std::uint64_t>{{1, kUnlimited, true}}),
+        make_daemon_key("limits_of_automatic.idle_timeout", FIELD(limits_of_automatic.idle_timeout),
+                        TimeSpan{}),
         make_daemon_key("limits.children", FIELD(limits.children),
                         Amount<std::uint32_t>{kChildren}),
         make_daemon_key("limits.spawns_per_second", FIELD(limits.spawns_per_second),

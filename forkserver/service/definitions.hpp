@@ -153,6 +153,18 @@ struct LoadedTemplate {
     Origins origins;
 };
 
+/// Of the templates that the daemon makes by itself.
+struct AutomaticLimits {
+    /// That run at a time: from 0 to 64.
+    std::uint32_t templates = 8;
+    /// Bytes that their images take together.
+    std::uint64_t memory = std::uint64_t{1} << 30;
+    /// As of a TemplateDefinition.
+    std::chrono::milliseconds idle_timeout = std::chrono::hours(1);
+
+    bool operator==(const AutomaticLimits&) const = default;
+};
+
 /// The daemon itself.
 struct DaemonDefinition {
     /// Names or numbers of users that may use a service account's daemon beside the account itself,
@@ -167,6 +179,10 @@ struct DaemonDefinition {
     /// These hold for all users together.
     ClientLimits limits_of_all = {4 * ClientLimits().children, 4 * ClientLimits().spawns_per_second,
                                   4 * ClientLimits().record_bytes};
+    /// Linked commands of its own user that no template is for get one when they are seen again.
+    bool automatic = true;
+    /// Table: templates, memory, idle_timeout.
+    AutomaticLimits limits_of_automatic;
 
     bool operator==(const DaemonDefinition&) const = default;
 };

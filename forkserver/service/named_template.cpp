@@ -252,10 +252,22 @@ bool NamedTemplate::was_out_of_descriptors() {
     return false;
 }
 
-void NamedTemplate::renew_stale() {
+bool NamedTemplate::renew_stale() {
+    bool was_stale = false;
+    for (const Process& process : images_.processes()) {
+        if (process->is_lost() || process->freshness() != TemplateProcess::Freshness::stale)
+            continue;
+        images_.renew(process, process->change(), serves_stale());
+        was_stale = true;
+    }
+    return was_stale;
+}
+
+bool NamedTemplate::learn() {
+    const std::uint64_t before = images_.starts();
     for (const Process& process : images_.processes())
-        if (!process->is_lost() && process->freshness() == TemplateProcess::Freshness::stale)
-            images_.renew(process, process->change(), serves_stale());
+        images_.renew(process, "what its children import is preloaded", true);
+    return images_.starts() > before;
 }
 
 /// As many parked children as there are clients that wait for one.

@@ -82,8 +82,11 @@ class NamedTemplate {
     [[nodiscard]] std::vector<Answer> serve();
     /// Preloads ahead of need. A failure is that of the last start.
     [[nodiscard]] Outcome start();
-    /// A new image for those that are out of date, without anybody having asked.
-    void renew_stale();
+    /// A new image for those that are out of date, without anybody having asked. True: some were.
+    bool renew_stale();
+    /// New images for all, which have what their children were seen to import; the old ones serve
+    /// until then. False: none was started, as that has happened too often.
+    [[nodiscard]] bool learn();
 
     /// All that run: each has a bell to be watched.
     [[nodiscard]] std::vector<Process> processes() { return images_.processes(); }

@@ -110,6 +110,7 @@ Service::~Service() = default;
 
 void Service::start(std::span<const std::byte> left) {
     load_configuration();
+    load_automatic();
     // Before what is to be shown on it.
     if (int error = Board::create_one_of(options_.instances, board_))
         log(LOG_WARNING, {}, fmt::format("there is no statistics board: {}", std::strerror(error)));
@@ -144,7 +145,21 @@ Service::ServedTemplate* Service::find_template(const std::string& name) {
     if (const auto found = templates_.find(name); found != templates_.end()) return &found->second;
     const auto configured = configuration_.templates.find(name);
     if (configured == configuration_.templates.end()) return nullptr;
-    const TemplateDefinition& definition = configured->second.definition;
+    return add_template(configured->second.definition, [&](NamedTemplate::Definition& named) {
+        if (named.base.empty()) return;
+        named.images.take_foundation = [this, name](const Selection& selection,
+                                                    ImageSet::Foundation& ret_foundation,
+                                                    ColdReason& ret_cold) {
+            return take_foundation(name, selection, ret_foundation, ret_cold);
+        };
+    });
+}
+
+/// `complete`: says what is not in the definition. Null: it cannot be started, which is logged.
+Service::ServedTemplate* Service::add_template(
+    const TemplateDefinition& definition,
+    const std::function<void(NamedTemplate::Definition&)>& complete) {
+    const std::string& name = definition.name;
     std::string error;
     NamedTemplate::Definition named = make_definition(definition, error);
     if (!error.empty()) {
@@ -152,12 +167,7 @@ Service::ServedTemplate* Service::find_template(const std::string& name) {
         unusable_[name] = std::move(error);
         return nullptr;
     }
-    if (!named.base.empty())
-        named.images.take_foundation = [this, name](const Selection& selection,
-                                                    ImageSet::Foundation& ret_foundation,
-                                                    ColdReason& ret_cold) {
-            return take_foundation(name, selection, ret_foundation, ret_cold);
-        };
+    complete(named);
     const auto [place, _] = templates_.try_emplace(
         name, std::move(named), definition.limits.over(configuration_.daemon->limits));
     place->second.idle_timeout = definition.idle_timeout;
@@ -248,9 +258,13 @@ void Service::measure() {
         },
         [this, costs, goes_on] {
             for (auto& [name, served] : templates_)
-                if (const auto found = costs->templates.find(name); found != costs->templates.end())
+                if (const auto found = costs->templates.find(name);
+                    found != costs->templates.end()) {
                     served.entry.set_memory(found->second.resident_kb,
                                             found->second.proportional_kb);
+                    served.memory_kb = found->second.proportional_kb;
+                }
+            limit_automatic_memory();
             for (auto& [id, served] : clients_)
                 if (const auto found = costs->clients.find(id); found != costs->clients.end())
                     served.entry.set_cost(found->second.first, found->second.second);
@@ -301,6 +315,7 @@ void Service::leave_when_empty() {
         }
         clients_.clear();
         templates_.clear();
+        if (saving_automatic_) save_automatic();
         kill_cgroups();
         loop_.leave(0);
     });

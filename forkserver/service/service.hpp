@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "protocol/handover.hpp"
+#include "service/automatic.hpp"
 #include "service/background_calls.hpp"
 #include "service/board.hpp"
 #include "service/cgroups.hpp"
@@ -80,6 +81,12 @@ class Service {
         TemplateEntry entry;
         ClientLimits limits;
         std::chrono::milliseconds idle_timeout{0};
+        std::uint64_t memory_kb = 0;           ///< of its processes, when last looked at
+        bool is_automatic = false;             ///< see automatic.hpp
+        bool wants_to_learn = false;           ///< when the next run has ended
+        std::uint64_t runs = 0;                ///< that have ended
+        std::optional<LeaseRequest> prepares;  ///< of an automatic one: for when its image is ready
+        LeaseRequest last_wanted;              ///< likewise: by its last client
         std::list<FoundationAsk> foundation_asks;                   ///< of a layer
         std::unordered_map<std::uint64_t, WatchedProcess> watched;  ///< by serial
         EventSource due, retry, idle;
@@ -136,6 +143,8 @@ class Service {
 
     // Templates.
     ServedTemplate* find_template(const std::string& name);
+    ServedTemplate* add_template(const TemplateDefinition& definition,
+                                 const std::function<void(NamedTemplate::Definition&)>& complete);
     [[nodiscard]] const std::string* find_template_for(const std::string& command) const;
     void attend(const std::string& name);
     void attend_soon(const std::string& name);
@@ -151,6 +160,22 @@ class Service {
     void show_image(Client& client, TemplateProcess& process);
     void watch_processes(ServedTemplate& served);
     [[nodiscard]] TemplateState state_of(ServedTemplate& served);
+
+    // Automatic templates.
+    [[nodiscard]] std::string see_command(FieldReader& reader, std::string& ret_why);
+    [[nodiscard]] AutomaticTemplate* find_automatic(std::string_view name);
+    [[nodiscard]] ServedTemplate* start_automatic(const LeaseRequest& wanted);
+    [[nodiscard]] bool make_room_for_automatic();
+    [[nodiscard]] bool end_oldest_automatic(std::string_view why);
+    void limit_automatic_memory();
+    [[nodiscard]] bool note_automatic_start(ServedTemplate& served,
+                                            const NamedTemplate::Process& process,
+                                            const Outcome& failure);
+    void note_run(const std::string& name);
+    void look_at_refused(const std::string& name);
+    void load_automatic();
+    void save_automatic();
+    void save_automatic_soon();
 
     // Layers.
     [[nodiscard]] Outcome take_foundation(const std::string& layer, const Selection& selection,
@@ -230,6 +255,8 @@ class Service {
     std::map<std::uint64_t, ServedChild> children_;
     std::map<std::uint64_t, EventSource> killings_;                  ///< by client that has gone
     std::map<std::string, std::list<NamedTemplate::Ask>> unserved_;  ///< while it execs itself
+    AutomaticTemplates automatic_;
+    EventSource saving_automatic_;
     Cgroups cgroups_;
     std::map<Cgroups::Owner, Survivor> survivors_;     ///< clients of a service that was killed
     std::map<Cgroups::Owner, EventSource> clearings_;  ///< of clients that have gone

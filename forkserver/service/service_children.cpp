@@ -134,6 +134,7 @@ void Service::on_child_ended(std::uint64_t id) {
         if (client->second.client.waits_for_room()) update_interest(client->second);
     }
     const bool was_detached = child.is_detached;
+    if (child.is_used) note_run(child.template_name);
     children_.erase(found);
     publish_soon();
     if (was_detached) clear_cgroups({}, false);

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "channel/stopping_point.hpp"
 #include "service/log.hpp"
@@ -28,10 +27,6 @@ constexpr std::chrono::milliseconds kDisposalInterval{50};
 
 // So long after it was shown another text takes the place of the one that proves the sight.
 constexpr std::chrono::seconds kSightPeriod{1};
-
-std::string text_of(const ServiceMessage& message) {
-    return FieldReader(message.body).text();
-}
 
 /// For its socket and its pidfd. False: errno says why.
 bool has_descriptors_for_client(int any) {
@@ -300,36 +295,6 @@ bool Service::is_as_free(Client& client, const ServiceMessage& message, std::str
     return false;
 }
 
-void Service::find(Client& client, const ServiceMessage& message) {
-    const std::string name = text_of(message);
-    ServedTemplate* served = find_template(name);
-    const bool is_fixed = !may_lease(client);
-    if (!served || (is_fixed && served->named.definition().command.empty()))
-        return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
-    const ImageSet::Definition& images = served->named.definition().images;
-    client.send(ServiceKind::found, message.id,
-                write_body(TemplateFacts{images.is_python, is_fixed, images.program}));
-}
-
-std::string Service::explain_absence(const std::string& name) const {
-    for (const ConfigurationError& error : configuration_.errors)
-        if (error.template_name == name)
-            return fmt::format("the template {} is not usable: {}", name, to_string(error));
-    if (const auto found = unusable_.find(name);
-        found != unusable_.end() && configuration_.templates.count(name))
-        return fmt::format("the template {} is not usable: {}", name, found->second);
-    std::string known;
-    for (const auto& [other, loaded] : configuration_.templates)
-        known += (known.empty() ? "" : ", ") + other;
-    std::string text = fmt::format(
-        "there is no usable template {} (looked for {}.toml in templates.d of {}; known: {})", name,
-        name, fmt::join(options_.directories, ", "), known.empty() ? "none" : known);
-    // It may lie where nothing was read.
-    for (const ConfigurationError& error : configuration_.errors)
-        if (error.template_name.empty()) text += "; " + to_string(error);
-    return text;
-}
-
 /// Of the user, who may have many connections, and of all users together.
 bool Service::is_within_limits(Client& client, const ServedTemplate& served, std::uint64_t request,
                                std::uint64_t count, std::size_t size) {
@@ -367,12 +332,17 @@ void Service::lease(Client& client, const ServiceMessage& message) {
     if (is_stopping_)
         return refuse(client, message.id, Stage::launch, ESHUTDOWN, "the service is stopping");
     ServedTemplate* served = find_template(wanted->name);
-    if (!served)
+    const bool is_automatic = find_automatic(wanted->name) != nullptr;
+    if (!served && !is_automatic)
         return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(wanted->name));
     if (!may_lease(client))
         return refuse(client, message.id, Stage::eligibility, EACCES,
                       "another user's client may only run the template's own command");
     if (!is_as_free(client, message, wanted->sight)) return;
+    // What is started was asked for by a client, so none does that is less free than this service.
+    if (is_automatic) served = start_automatic(*wanted);
+    if (!served)
+        return refuse(client, message.id, Stage::launch, EAGAIN, explain_absence(wanted->name));
     if (!is_within_limits(client, *served, message.id, wanted->count, message.body.size())) return;
     count_asked(client, wanted->count, message.body.size());
     const std::string name = wanted->name;

@@ -174,6 +174,7 @@ void Service::take_asks(const std::vector<HandedTemplate>& templates) {
                 client == clients_.end() ? ::geteuid() : client->second.client.peer().uid;
             ask.descriptors = {adopt(handed.descriptors), disposal_of(user)};
             if (client == clients_.end()) continue;
+            if (!served) served = start_automatic(ask.wanted);
             if (!served) {
                 refuse(client->second.client, ask.request, Stage::launch, ENOENT,
                        explain_absence(name));
@@ -254,6 +255,7 @@ void Service::take_over(std::span<const std::byte> left) {
 
 /// Execs this program with what is left for it. Returns only if that failed, with errno set.
 void Service::exec_again() {
+    if (saving_automatic_) save_automatic();
     background_.finish();
     for (auto& [user, disposal] : disposals_) disposal->prepare_for_exec(kDisposalPatience);
     std::vector<int> kept;
@@ -293,7 +295,9 @@ void Service::reload() {
                     std::strerror(errno)));
     for (auto& [name, asks] : std::exchange(unserved_, {})) {
         ServedTemplate* served = find_template(name);
-        while (served && !asks.empty()) {
+        while (!asks.empty()) {
+            if (!served) served = start_automatic(asks.front().wanted);
+            if (!served) break;
             served->named.add(std::move(asks.front()));
             asks.pop_front();
         }

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "channel/stopping_point.hpp"
@@ -17,8 +16,6 @@
 
 namespace warmfork::service {
 namespace {
-
-using Json = nlohmann::json;
 
 // What no bell tells is looked at again after this time: an image that is to be preloaded once
 // more, but not yet.
@@ -120,18 +117,21 @@ void Service::on_process(const std::string& name, std::uint64_t serial) {
     if (entry == served.watched.end()) return;
     const NamedTemplate::Process process = entry->second.process;
     process->attend();
-    if (WatchedProcess& watched = entry->second;
-        !watched.is_ready && !process->wait_ready(TemplateProcess::Clock::now())) {
-        watched.is_ready = true;
-        served.entry.set_preload(std::chrono::duration_cast<std::chrono::milliseconds>(
-            NamedTemplate::Clock::now() - watched.began));
+    if (WatchedProcess& watched = entry->second; !watched.is_ready) {
+        const Outcome failure = process->wait_ready(TemplateProcess::Clock::now());
+        watched.is_ready = !failure;
+        if (!failure)
+            served.entry.set_preload(std::chrono::duration_cast<std::chrono::milliseconds>(
+                NamedTemplate::Clock::now() - watched.began));
+        if (served.is_automatic && !is_not_yet(failure))
+            if (note_automatic_start(served, process, failure)) return;
     }
     if (process->has_ended()) {
         log(process->is_over() ? LOG_DEBUG : LOG_WARNING, {name},
             fmt::format("the template {} has ended", process->pid()));
         entry->second.end.reset();  // stays readable
     }
-    served.named.renew_stale();
+    if (served.named.renew_stale()) served.wants_to_learn = true;
     attend_soon(name);
 }
 
@@ -334,78 +334,6 @@ TemplateState Service::state_of(ServedTemplate& served) {
     if (first->wait_ready(TemplateProcess::Clock::now())) return TemplateState::preloading;
     return first->freshness() == TemplateProcess::Freshness::stale ? TemplateState::stale
                                                                    : TemplateState::ready;
-}
-
-std::string Service::name_of(ServedTemplate& served) {
-    return served.named.failure() ? "failing" : template_state_name(state_of(served));
-}
-
-/// The name of the template that serves a linked command; null: none does.
-const std::string* Service::find_template_for(const std::string& command) const {
-    for (const auto& [name, loaded] : configuration_.templates)
-        if (std::ranges::find(loaded.definition.links, command) != loaded.definition.links.end())
-            return &name;
-    const auto named = configuration_.templates.find(command);
-    return named == configuration_.templates.end() ? nullptr : &named->first;
-}
-
-void Service::manage(Client& client, const ServiceMessage& message) {
-    FieldReader reader(message.body);
-    const std::string verb = reader.text(), name = reader.text();
-    const auto answer = [&](const Json& json) {
-        client.send(
-            ServiceKind::managed, message.id,
-            FieldWriter().text(json.dump(-1, ' ', false, Json::error_handler_t::replace)).bytes());
-    };
-    if (!may_lease(client))
-        return refuse(client, message.id, Stage::launch, EACCES,
-                      "this is for the service's own user");
-    if (verb == "reload" && name.empty()) {
-        answer({{"reloading", true}});
-        // Not from within its own request.
-        reloading_ = loop_.soon([this] { reload(); });
-        return;
-    }
-    if (verb == "list") {
-        Json list = Json::array();
-        for (const auto& [known, loaded] : configuration_.templates) {
-            const auto served = templates_.find(known);
-            const bool runs = served != templates_.end();
-            list.push_back({{"name", known},
-                            {"extends", loaded.definition.extends},
-                            {"state", runs ? name_of(served->second) : "idle"},
-                            {"parked", runs ? served->second.named.parked() : 0},
-                            {"files", loaded.files}});
-        }
-        Json errors = Json::array();
-        for (const ConfigurationError& error : configuration_.errors)
-            errors.push_back(to_string(error));
-        return answer({{"templates", list}, {"errors", errors}});
-    }
-    if (verb == "link") {
-        const std::string* const found = find_template_for(name);
-        if (found) return answer({{"template", *found}});
-        return refuse(client, message.id, Stage::launch, ENOENT, "no template is for " + name);
-    }
-    if (verb == "reload") load_configuration();
-    ServedTemplate* served = find_template(name);
-    if (!served || !configuration_.templates.count(name))
-        return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
-    if (verb == "stop")
-        refuse_asks(*served, {static_cast<std::uint64_t>(Stage::launch), ESHUTDOWN, 0,
-                              fmt::format("the template {} has been stopped", name)});
-    if (verb == "stop") templates_.erase(name);
-    if (verb == "reload") served = renew_template(name);
-    if (verb == "start" || verb == "reload") {
-        if (!served)
-            return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
-        if (const Outcome failure = served->named.start())
-            return refuse(client, message.id, failure->stage, failure->error_number, failure->text);
-        attend(name);
-    } else if (verb != "stop") {
-        return refuse(client, message.id, Stage::launch, EINVAL, "unknown verb " + verb);
-    }
-    answer({{"template", name}, {"state", verb == "stop" ? "idle" : name_of(*served)}});
 }
 
 }  // namespace warmfork::service

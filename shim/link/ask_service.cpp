@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 
+#include "link/python_program.hpp"
 #include "link/service_place.hpp"
 #include "protocol/service.hpp"
 
@@ -20,6 +22,8 @@ namespace {
 constexpr int kPatience = 100;  // milliseconds
 
 constexpr char kVerb[] = "link";
+// What an interpreter is to run stands among its first arguments, or it is not kept in mind.
+constexpr std::size_t kMostArguments = 16;
 constexpr std::uint64_t kRequest = 1;
 
 /// A message on its way out: see protocol/fields.hpp for how bodies are written.
@@ -33,7 +37,17 @@ class Message {
         number(size);
         add(value, size);
     }
+    void text(const char* value) { text(value, std::strlen(value)); }
+    /// What has been added since is taken back.
+    [[nodiscard]] std::size_t size() const { return size_; }
+    void cut(std::size_t size) {
+        size_ = size;
+        is_too_large_ = false;
+    }
+    [[nodiscard]] bool is_too_large() const { return is_too_large_; }
+
     [[nodiscard]] bool send(int socket) {
+        if (is_too_large_) return false;
         header_.body_size = static_cast<std::uint32_t>(size_);
         std::memcpy(bytes_, &header_, sizeof header_);
         const std::size_t size = sizeof header_ + size_;
@@ -43,13 +57,20 @@ class Message {
 
   private:
     void add(const void* bytes, std::size_t size) {
+        is_too_large_ = is_too_large_ || size > kRoom - size_;
+        if (is_too_large_) return;
         std::memcpy(bytes_ + sizeof header_ + size_, bytes, size);
         size_ += size;
     }
 
+    // Paths and the beginning of a command line; it has to fit into a message.
+    static constexpr std::size_t kRoom = 12u << 10;
+    static_assert(kRoom < kInlineBodySize);
+
     ServiceHeader header_{};
     std::size_t size_ = 0;
-    char bytes_[sizeof(ServiceHeader) + 512];
+    bool is_too_large_ = false;
+    char bytes_[sizeof(ServiceHeader) + kRoom];
 };
 
 /// Of this user, or of root, or chosen by name: what is asked for is then run by it.
@@ -102,7 +123,32 @@ bool await_answer(int socket, char (&ret_name)[kTemplateNameSize]) {
     }
 }
 
-bool ask(int socket, const char* command, char (&ret_name)[kTemplateNameSize]) {
+/// What the command comes to: see LinkedCommand in protocol/service_bodies.hpp. Left out where it
+/// is no program of Python's, or does not fit.
+void add_command(const char* path, char* const* arguments, Message& ret_question) {
+    PythonStart start;
+    char directory[PATH_MAX];
+    if (!find_python_start(path, std::getenv("PATH"), start) ||
+        !::getcwd(directory, sizeof directory))
+        return;
+    const std::size_t before = ret_question.size();
+    ret_question.text(start.interpreter);
+    ret_question.text(directory);
+    if (start.is_script) {
+        ret_question.number(start.word_count + 1);
+        for (std::size_t i = 0; i < start.word_count; ++i) ret_question.text(start.words[i]);
+        ret_question.text(path);
+    } else {
+        std::size_t count = 0;
+        while (arguments[0] && count < kMostArguments && arguments[1 + count]) ++count;
+        ret_question.number(count);
+        for (std::size_t i = 0; i < count; ++i) ret_question.text(arguments[1 + i]);
+    }
+    if (ret_question.is_too_large()) ret_question.cut(before);
+}
+
+bool ask(int socket, const char* command, const char* path, char* const* arguments,
+         char (&ret_name)[kTemplateNameSize]) {
     sockaddr_un address{};
     // EAGAIN: as many as it lets wait are waiting.
     address.sun_family = AF_UNIX;
@@ -113,19 +159,21 @@ bool ask(int socket, const char* command, char (&ret_name)[kTemplateNameSize]) {
     Message hello(ServiceKind::hello, 0);
     hello.number(static_cast<std::uint64_t>(::getpid()));
     Message question(ServiceKind::manage, kRequest);
-    question.text(kVerb, sizeof kVerb - 1);
-    question.text(command, std::strlen(command));
+    question.text(kVerb);
+    question.text(command);
+    add_command(path, arguments, question);
     return hello.send(socket) && question.send(socket) && await_answer(socket, ret_name);
 }
 
 }  // namespace
 
-bool find_template(const char* command, char (&ret_name)[kTemplateNameSize]) {
+bool find_template(const char* command, const char* path, char* const* arguments,
+                   char (&ret_name)[kTemplateNameSize]) {
     constexpr std::size_t kMostOfName = 255;
     if (std::strlen(command) > kMostOfName) return false;
     const int socket = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (socket < 0) return false;
-    const bool is_found = ask(socket, command, ret_name);
+    const bool is_found = ask(socket, command, path, arguments, ret_name);
     ::close(socket);
     return is_found;
 }

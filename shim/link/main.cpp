@@ -74,8 +74,8 @@ bool is_at_terminal() {
 /// gets a warm child from it. Returns where it is to be cold.
 void become_warm(const char* name, const char* path, char* const* arguments) {
     char found[kTemplateNameSize], command_line[PATH_MAX];
-    if (is_cold_asked_for() || is_at_terminal() || !arguments[0] || !find_template(name, found) ||
-        !find_command_line(command_line))
+    if (is_cold_asked_for() || is_at_terminal() || !arguments[0] ||
+        !find_template(name, path, arguments, found) || !find_command_line(command_line))
         return;
     const char* const front[] = {"warmfork",      "run", "--template", found,
                                  "--in-place-of", path,  "--"};

@@ -73,6 +73,56 @@ bool names_interpreter(char* line) {
     return is_python_name(word);
 }
 
+/// Reads the line of a script without its "#!"; empty: it is none.
+char* read_line(const char* path, char (&ret_line)[sizeof PythonStart::line]) {
+    char start[kStartSize];
+    const std::size_t size = read_start(path, start);
+    *ret_line = '\0';
+    if (size < 2 || std::memcmp(start, "#!", 2) != 0) return ret_line;
+    const void* const end = std::memchr(start, '\n', size < kLineSize ? size : kLineSize);
+    if (!end) return ret_line;
+    const auto length = static_cast<std::size_t>(static_cast<const char*>(end) - start) - 2;
+    if (std::memchr(start + 2, '\0', length)) return ret_line;
+    std::memcpy(ret_line, start + 2, length);
+    ret_line[length] = '\0';
+    return ret_line;
+}
+
+/// Past links: what env(1) comes to in the end.
+bool find_in_path(const char* name, const char* search_path, char (&ret_path)[PATH_MAX]) {
+    if (!is_python_name(name)) return false;  // a path among others
+    ProgramSearch search(name, search_path);
+    if (!search.next()) return false;
+    std::strcpy(ret_path, search.path());
+    return true;
+}
+
+/// Puts the words of what env(1) is given into `ret_start`: the interpreter's name, which is
+/// returned, and its own. Null: it is not as simple as that.
+const char* take_words_of_env(char* rest, PythonStart& ret_start) {
+    const char* name = take_word(rest);
+    const bool is_split = std::strcmp(name, "-S") == 0;
+    if (is_split) name = take_word(rest);
+    while (*(rest += std::strspn(rest, " \t"))) {
+        const char* const word = take_word(rest);
+        // Without -S all of it would be one name; with it, these characters mean something.
+        if (!is_split || std::strpbrk(word, "\\'\"$#") ||
+            ret_start.word_count == PythonStart::kMostWords)
+            return nullptr;
+        ret_start.words[ret_start.word_count++] = word;
+    }
+    return name;
+}
+
+/// What the kernel passes on of a script's line, if anything: all of it, as one.
+void take_one_word(char* rest, PythonStart& ret_start) {
+    rest += std::strspn(rest, " \t");
+    std::size_t size = std::strlen(rest);
+    while (size > 0 && (rest[size - 1] == ' ' || rest[size - 1] == '\t')) --size;
+    rest[size] = '\0';
+    if (size > 0) ret_start.words[ret_start.word_count++] = rest;
+}
+
 }  // namespace
 
 bool is_python_name(const char* name) {
@@ -86,15 +136,29 @@ bool is_python_name(const char* name) {
 
 bool is_python_program(const char* path) {
     if (is_python_name(base_name(path))) return is_interpreter(path);
-    char start[kStartSize];
-    const std::size_t size = read_start(path, start);
-    if (size < 2 || std::memcmp(start, "#!", 2) != 0) return false;
-    char* const end =
-        static_cast<char*>(std::memchr(start, '\n', size < kLineSize ? size : kLineSize));
-    if (!end) return false;
-    *end = '\0';
-    return std::strlen(start) == static_cast<std::size_t>(end - start) &&
-           names_interpreter(start + 2);
+    char line[sizeof PythonStart::line];
+    return names_interpreter(read_line(path, line));
+}
+
+bool find_python_start(const char* path, const char* search_path, PythonStart& ret_start) {
+    ret_start.word_count = 0;
+    ret_start.is_script = !is_python_name(base_name(path)) || !is_interpreter(path);
+    if (!ret_start.is_script) {
+        if (std::strlen(path) >= sizeof ret_start.interpreter) return false;
+        std::strcpy(ret_start.interpreter, path);
+        return true;
+    }
+    char* rest = read_line(path, ret_start.line);
+    const char* const named = take_word(rest);
+    if (std::strcmp(base_name(named), "env") == 0) {
+        const char* const name = take_words_of_env(rest, ret_start);
+        return name && find_in_path(name, search_path, ret_start.interpreter) &&
+               is_interpreter(ret_start.interpreter);
+    }
+    take_one_word(rest, ret_start);
+    if (*named != '/' || std::strlen(named) >= sizeof ret_start.interpreter) return false;
+    std::strcpy(ret_start.interpreter, named);
+    return is_interpreter(named);
 }
 
 }  // namespace warmfork::link

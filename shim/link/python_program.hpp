@@ -1,5 +1,9 @@
-// Which programs libwarmfork-exec.so is for. Nothing here allocates or takes a lock.
+// Which programs are Python's: what libwarmfork-exec.so is for, and what has automatic templates.
+// Nothing here allocates or takes a lock.
 #pragma once
+
+#include <climits>
+#include <cstddef>
 
 namespace warmfork::link {
 
@@ -10,5 +14,22 @@ namespace warmfork::link {
 /// executed, would have other rights than its caller (set-uid, set-gid), or is linked statically:
 /// such a program would not have had this library either.
 [[nodiscard]] bool is_python_program(const char* path);
+
+/// How an interpreter comes to run a program.
+struct PythonStart {
+    static constexpr std::size_t kMostWords = 8;
+
+    char interpreter[PATH_MAX];
+    char line[257];                 ///< of a script: what `words` point into
+    const char* words[kMostWords];  ///< of a script: what its line gives the interpreter
+    std::size_t word_count;
+    bool is_script;  ///< its path comes behind the words, and then the arguments of the command
+};
+
+/// The same, and which interpreter: the file itself, or what its `#!` line names, by env(1) looked
+/// up in `search_path`, the value of PATH or null, past links. False: it is no program of Python's,
+/// or more than a glance is needed to tell.
+[[nodiscard]] bool find_python_start(const char* path, const char* search_path,
+                                     PythonStart& ret_start);
 
 }  // namespace warmfork::link

@@ -26,6 +26,11 @@ void write_again(const std::optional<Body>& body,
                   "a body that is written anew is the same");
 }
 
+std::optional<LinkedCommand> read_command_again(std::span<const std::byte> body) {
+    FieldReader reader(body);
+    return read_linked_command(reader);
+}
+
 void read_body(ServiceKind kind, std::span<const std::byte> body) {
     switch (kind) {
         case ServiceKind::lease: {
@@ -59,8 +64,15 @@ void read_body(ServiceKind kind, std::span<const std::byte> body) {
         case ServiceKind::exited:
             static_cast<void>(read_exit_report(body));
             break;
+        case ServiceKind::manage: {
+            FieldReader reader(body);
+            static_cast<void>(reader.text());
+            static_cast<void>(reader.text());
+            if (reader.has_more()) write_again(read_linked_command(reader), read_command_again);
+            break;
+        }
         default: {
-            // hello, find, run, signal, manage, welcome, managed: a number or some texts.
+            // hello, find, run, signal, welcome, managed: a number or some texts.
             FieldReader reader(body);
             static_cast<void>(reader.number());
             static_cast<void>(reader.text());

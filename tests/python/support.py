@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 import warmfork
 
@@ -121,6 +122,14 @@ class _Service:
         while word not in self._notifications.recv(4096).split(b"\n"):
             pass
 
+    def drain(self):
+        """Takes what it has said: it would wait once there is no more room for it."""
+        self._notifications.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while self._notifications.recv(4096):
+                pass
+        self._notifications.settimeout(60)
+
     def reload(self):
         """Until it serves again."""
         self.process.send_signal(signal.SIGHUP)
@@ -133,6 +142,8 @@ class _Service:
         os.unlink(self._board)
 
     def stop(self):
+        if self.process.poll() is not None:
+            return self._notifications.close()
         self.process.terminate()
         self.process.wait()
         self._notifications.close()
@@ -150,6 +161,9 @@ class ServiceTestCase(TestCase):
         self._folder = self.folder({})
         self.addCleanup(os.environ.pop, "WARMFORK_SOCKET")
         os.environ["WARMFORK_SOCKET"] = self.path("socket")
+        state = unittest.mock.patch.dict(os.environ, XDG_STATE_HOME=self.path("state"))
+        state.start()
+        self.addCleanup(state.stop)
         os.mkdir(self.path("modules"))
         for name, preload, more in (
             ("num", "csv", ""), ("own", "own", ""), ("slow", "slow", ""), ("patient", "own", 'on_stale = "wait"\n')

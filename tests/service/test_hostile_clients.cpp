@@ -117,6 +117,30 @@ TEST_CASE("Bodies of garbage behind a right header do no harm") {
     }
 }
 
+TEST_CASE("Questions for a linked command that is none are refused, and many fill no memory") {
+    AttackedService attacked;
+    RawClient client(attacked.service.socket());
+    const auto ask = [&](std::uint64_t id, std::span<const std::byte> command) {
+        std::vector<std::byte> body = FieldWriter().text("link").text("tool").bytes();
+        body.insert(body.end(), command.begin(), command.end());
+        client.send(ServiceKind::manage, id, body);
+        ServiceMessage answer;
+        CHECK(client.receive(answer) == 0);
+        CHECK(answer.kind == ServiceKind::refused);
+    };
+    for (unsigned round = 1; round < 100; ++round) ask(round, random_bytes(1 + round, round));
+    for (int round = 0; round < 1000; ++round)
+        ask(1, write_body(LinkedCommand{"/tmp/none/python3", "/", {fmt::format("/{}", round)}}));
+    // One that is known by now is named, and nothing is started before somebody wants its child.
+    const auto known = write_body(LinkedCommand{"/tmp/none/python3", "/", {"/999"}});
+    std::vector<std::byte> body = FieldWriter().text("link").text("tool").bytes();
+    body.insert(body.end(), known.begin(), known.end());
+    client.send(ServiceKind::manage, 1, body);
+    ServiceMessage answer;
+    CHECK(client.receive(answer) == 0);
+    CHECK(answer.kind == ServiceKind::managed);
+}
+
 TEST_CASE("Who says nothing is hung up on in time, also across a reload") {
     AttackedService attacked;
     RawClient silent(attacked.service.socket(), false);

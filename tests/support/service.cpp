@@ -116,6 +116,7 @@ void TestService::start() {
     pid_ = ::fork();
     if (pid_ == 0) {
         ::setenv("NOTIFY_SOCKET", (directory_.path() + "/notify").c_str(), 1);
+        ::setenv("XDG_STATE_HOME", (directory_.path() + "/state").c_str(), 1);
         for (std::string& variable : settings_.environment) ::putenv(variable.data());
         if (settings_.is_watched) {
             ::setenv("WATCHDOG_USEC", "200000", 1);

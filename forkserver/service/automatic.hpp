@@ -1,0 +1,90 @@
+// Commands that have no template of their own in the configuration, and what is known of them:
+// those that are asked for again get one that the service makes. Plain data; nothing is started
+// here.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "protocol/service_bodies.hpp"
+
+namespace warmfork::service {
+
+/// A program of Python's, as an interpreter is told to run it.
+struct AutomaticCommand {
+    std::string interpreter;           ///< full path: that of a virtual environment is another one
+    std::vector<std::string> options;  ///< of the interpreter
+    bool is_module = false;
+    std::string operand;  ///< the module's name, or the script's full path
+
+    bool operator==(const AutomaticCommand&) const = default;
+};
+
+/// Nothing: a client has sent what cannot be one, or what runs is not the same each time (-c,
+/// standard input, a descriptor), or only a cold interpreter can run it.
+[[nodiscard]] std::optional<AutomaticCommand> make_automatic_command(const LinkedCommand& linked);
+
+/// A name for its template: that of the program, and a hash of all the rest.
+[[nodiscard]] std::string name_of(const AutomaticCommand& command);
+
+/// How the command would be typed.
+[[nodiscard]] std::string to_string(const AutomaticCommand& command);
+
+/// What is known of a command.
+struct AutomaticTemplate {
+    AutomaticCommand command;
+    std::uint64_t sightings = 0;  ///< how often it was asked for
+    std::uint64_t runs = 0;       ///< that have ended, and told what they had to import
+    std::int64_t last_sight = 0;  ///< seconds since 1970
+    /// Of the environment, that its images have read.
+    std::set<std::string, std::less<>> variables;
+    /// Why it cannot be preloaded; empty: it can. Holds until `stamp` is another one.
+    std::string refusal;
+    std::string stamp;  ///< of the program's file when it was refused; empty: not looked at yet
+    bool is_looked_at = false;  ///< by a call in the background
+};
+
+class AutomaticTemplates {
+  public:
+    using Seconds = std::int64_t;  ///< since 1970
+
+    /// So often it has to be asked for.
+    static constexpr std::uint64_t kSightings = 2;
+    /// So many commands are known at the most; those that were asked for once go first, then the
+    /// least recent ones.
+    static constexpr std::size_t kMostCommands = 256;
+
+    /// Counts that it was asked for. Its name; empty: another command has that.
+    std::string see(const AutomaticCommand& command, Seconds now);
+    /// Null: there is no such template, or its command has not been asked for often enough.
+    [[nodiscard]] AutomaticTemplate* find(std::string_view name);
+    /// False: many have been started for the first time of late. A build that runs each of its
+    /// scripts twice has nothing of a template for each. True: one more is.
+    [[nodiscard]] bool may_start_new(Seconds now);
+    /// Forgets it.
+    void erase(std::string_view name);
+    /// All, by name.
+    [[nodiscard]] const std::map<std::string, AutomaticTemplate, std::less<>>& all() const {
+        return templates_;
+    }
+
+    /// What a later service has to know, as JSON.
+    [[nodiscard]] std::string write() const;
+    /// Takes it in. What is not as it was written is passed over.
+    void read(std::string_view text);
+
+  private:
+    void make_room();
+
+    std::map<std::string, AutomaticTemplate, std::less<>> templates_;
+    Seconds period_began_ = 0;
+    int started_in_period_ = 0;
+};
+
+}  // namespace warmfork::service

@@ -1,0 +1,267 @@
+// Templates that nobody has written: for commands that are seen again. Each begins as an
+// interpreter that has preloaded nothing, learns from its first run what that imports, and is
+// preloaded with it.
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+
+#include "owner/pointers.hpp"
+#include "service/automatic_file.hpp"
+#include "service/log.hpp"
+#include "service/service.hpp"
+
+namespace warmfork::service {
+namespace {
+
+// What is known is written so long after it has changed.
+constexpr std::chrono::seconds kSavePeriod{1};
+// Where something is learned an image is not waited for: its preload may take as long as the
+// command itself, which is cold meanwhile.
+constexpr std::uint32_t kAllCold = 1u << 20;
+// After so many runs there is something to be learned again: what only most of them import.
+constexpr std::uint64_t kLessons[] = {1, 8, 64};
+// Names that images have read, of one command.
+constexpr std::size_t kMostVariables = 1024;
+
+AutomaticTemplates::Seconds now() {
+    using namespace std::chrono;
+    return duration_cast<seconds>(system_clock::now().time_since_epoch()).count();
+}
+
+/// Another one for a file that was written or replaced.
+std::string stamp_of(const std::string& file) {
+    struct stat status;
+    if (::stat(file.c_str(), &status) < 0) return "none";
+    return fmt::format("{} {} {}.{:09}", status.st_ino, status.st_size, status.st_mtim.tv_sec,
+                       status.st_mtim.tv_nsec);
+}
+
+TemplateDefinition definition_of(const AutomaticTemplate& automatic, const std::string& name,
+                                 const AutomaticLimits& limits) {
+    TemplateDefinition definition;
+    definition.name = name;
+    definition.python = automatic.command.interpreter;
+    definition.options = automatic.command.options;
+    definition.learn = true;
+    definition.idle_timeout = limits.idle_timeout;
+    return definition;
+}
+
+}  // namespace
+
+void Service::load_automatic() {
+    const std::string file = automatic_file(options_.instances.front());
+    std::string text;
+    if (file.empty()) return;
+    if (const int error = read_own_file(file, text); error && error != ENOENT)
+        log(LOG_WARNING, {},
+            fmt::format("cannot read which commands were seen before, in {}: {}", file,
+                        std::strerror(error)));
+    automatic_.read(text);
+}
+
+void Service::save_automatic_soon() {
+    if (!saving_automatic_)
+        saving_automatic_ = loop_.after(kSavePeriod, [this] { save_automatic(); });
+}
+
+void Service::save_automatic() {
+    saving_automatic_.reset();
+    const std::string file = automatic_file(options_.instances.front());
+    if (file.empty()) return;
+    const auto error = std::make_shared<int>(0);
+    background_.add(
+        [file, error, text = automatic_.write()] { *error = replace_own_file(file, text); },
+        [file, error] {
+            if (*error)
+                log(LOG_WARNING, {},
+                    fmt::format("cannot write which commands have been seen, to {}: {}. They are "
+                                "known until this service ends",
+                                file, std::strerror(*error)));
+        });
+}
+
+AutomaticTemplate* Service::find_automatic(std::string_view name) {
+    if (!configuration_.daemon->automatic || configuration_.templates.contains(name))
+        return nullptr;
+    AutomaticTemplate* const found = automatic_.find(name);
+    return found && found->refusal.empty() ? found : nullptr;
+}
+
+/// A command for which there is no template of the configuration. The name of its own; empty: it
+/// has none, and `ret_why` may say why.
+std::string Service::see_command(FieldReader& reader, std::string& ret_why) {
+    if (!configuration_.daemon->automatic || is_stopping_ || !reader.has_more()) return {};
+    const std::optional<LinkedCommand> linked = read_linked_command(reader);
+    const std::optional<AutomaticCommand> command =
+        linked ? make_automatic_command(*linked) : std::nullopt;
+    if (!command) return {};
+    std::string name = automatic_.see(*command, now());
+    save_automatic_soon();
+    const AutomaticTemplate* const known = automatic_.find(name);
+    if (!known) {
+        ret_why += "; when it is run again it gets one";
+        return {};
+    }
+    if (configuration_.templates.contains(name)) return name;
+    if (!known->refusal.empty()) {
+        ret_why = fmt::format("{} cannot be preloaded: {}", to_string(*command), known->refusal);
+        look_at_refused(name);
+        return {};
+    }
+    if (!templates_.contains(name) && known->runs == 0 && !automatic_.may_start_new(now())) {
+        ret_why += "; many others have got one just now";
+        return {};
+    }
+    return name;
+}
+
+/// What was refused is tried again when the program is another one.
+void Service::look_at_refused(const std::string& name) {
+    AutomaticTemplate* const automatic = automatic_.find(name);
+    if (!automatic || std::exchange(automatic->is_looked_at, true)) return;
+    const AutomaticCommand& command = automatic->command;
+    const auto stamp = std::make_shared<std::string>();
+    background_.add(
+        [stamp, file = command.is_module ? command.interpreter : command.operand] {
+            *stamp = stamp_of(file);
+        },
+        [this, name, stamp] {
+            AutomaticTemplate* const seen = automatic_.find(name);
+            if (!seen) return;
+            seen->is_looked_at = false;
+            const bool has_changed = !seen->stamp.empty() && seen->stamp != *stamp;
+            seen->stamp = *stamp;
+            if (has_changed) {
+                seen->refusal.clear();
+                seen->runs = 0;
+            }
+            save_automatic_soon();
+        });
+}
+
+/// The template of a command, which is started by who asks for it. `wanted` is from a client that
+/// is as free as this service. Null: there is none to be had.
+Service::ServedTemplate* Service::start_automatic(const LeaseRequest& wanted) {
+    const std::string& name = wanted.name;
+    AutomaticTemplate* const automatic = find_automatic(name);
+    if (!automatic) return nullptr;
+    auto found = templates_.find(name);
+    if (found == templates_.end()) {
+        if (!make_room_for_automatic()) return nullptr;
+        std::vector<std::string> environment = wanted.environment;
+        ServedTemplate* const added = add_template(
+            definition_of(*automatic, name, configuration_.daemon->limits_of_automatic),
+            [&](NamedTemplate::Definition& named) {
+                // As its first client has it, so that this one need not wait for a variant; and
+                // only what counts, as of a variant.
+                named.images.environment = image_environment(variables_of(named.images.environment),
+                                                             mutable_pointers_to(environment),
+                                                             {automatic->variables, false}, true);
+                named.images.most_cold_at_first = automatic->runs > 0 ? kAllCold : 0;
+            });
+        if (!added) return nullptr;
+        added->is_automatic = true;
+        added->wants_to_learn = automatic->runs == 0;
+        found = templates_.find(name);
+        log(LOG_INFO, {name}, "a template for " + to_string(automatic->command));
+    }
+    found->second.last_wanted = wanted;
+    return &found->second;
+}
+
+/// The least recently used one that nobody waits for. False: there is none.
+bool Service::end_oldest_automatic(std::string_view why) {
+    auto oldest = templates_.end();
+    for (auto place = templates_.begin(); place != templates_.end(); ++place) {
+        ServedTemplate& served = place->second;
+        if (!served.is_automatic || served.named.has_asks()) continue;
+        if (oldest == templates_.end() ||
+            served.named.last_used() < oldest->second.named.last_used())
+            oldest = place;
+    }
+    if (oldest == templates_.end()) return false;
+    log(LOG_INFO, {oldest->first}, fmt::format("this template ends: {}", why));
+    templates_.erase(oldest);
+    return true;
+}
+
+/// False: all that there may be are being waited for.
+bool Service::make_room_for_automatic() {
+    const std::uint32_t most = configuration_.daemon->limits_of_automatic.templates;
+    const auto is_automatic = [](const auto& entry) { return entry.second.is_automatic; };
+    while (std::ranges::count_if(templates_, is_automatic) >= most)
+        if (!end_oldest_automatic("another command needs its place")) return false;
+    return true;
+}
+
+void Service::limit_automatic_memory() {
+    const std::uint64_t most_kb = configuration_.daemon->limits_of_automatic.memory >> 10;
+    const auto total_kb = [this] {
+        std::uint64_t total = 0;
+        for (const auto& [name, served] : templates_)
+            if (served.is_automatic) total += served.memory_kb;
+        return total;
+    };
+    while (total_kb() > most_kb)
+        if (!end_oldest_automatic("automatic templates take more memory than they may")) return;
+}
+
+/// One of its processes is ready, or never will be. True: the template has been given up.
+bool Service::note_automatic_start(ServedTemplate& served, const NamedTemplate::Process& process,
+                                   const Outcome& failure) {
+    const std::string name = served.named.definition().name;
+    AutomaticTemplate* const automatic = automatic_.find(name);
+    if (!automatic) return false;
+    if (!failure) {
+        for (const std::string& variable : process->variables().names)
+            if (automatic->variables.size() < kMostVariables) automatic->variables.insert(variable);
+        save_automatic_soon();
+        // What the new image reads may be what this client has otherwise: then there is a variant
+        // before it comes again.
+        if (served.prepares)
+            served.named.add({NamedTemplate::kNoClient, ++last_foundation_,
+                              *std::exchange(served.prepares, {})});
+        return false;
+    }
+    // An odd environment is not the program's fault.
+    const NamedTemplate::Process first = served.named.first();
+    const bool is_variant =
+        first && first->environment_at_start() != process->environment_at_start();
+    if (failure->stage != Stage::gate || is_variant) return false;
+    log(LOG_NOTICE, {name, 0, 0, "gate"},
+        fmt::format("{} is cold from now on: {}", to_string(automatic->command), failure->text));
+    automatic->refusal = failure->text;
+    automatic->stamp.clear();
+    look_at_refused(name);
+    refuse_asks(served, {static_cast<std::uint64_t>(Stage::gate),
+                         static_cast<std::uint64_t>(failure->error_number), WARMFORK_REASON_GATE,
+                         failure->text});
+    templates_.erase(name);
+    return true;
+}
+
+/// A child has ended, and has told what it imported.
+void Service::note_run(const std::string& name) {
+    const auto found = templates_.find(name);
+    AutomaticTemplate* const automatic = find_automatic(name);
+    if (found == templates_.end() || !found->second.is_automatic || !automatic) return;
+    ServedTemplate& served = found->second;
+    ++automatic->runs;
+    ++served.runs;
+    save_automatic_soon();
+    const bool is_due =
+        served.wants_to_learn || std::ranges::find(kLessons, automatic->runs) != std::end(kLessons);
+    if (!is_due) return;
+    served.wants_to_learn = !served.named.learn();
+    if (served.wants_to_learn) return;
+    served.prepares = served.last_wanted;
+    served.prepares->flags |= kLeaseMayWait;
+    served.prepares->count = 1;
+    attend_soon(name);
+}
+
+}  // namespace warmfork::service
