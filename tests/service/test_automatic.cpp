@@ -11,7 +11,7 @@ namespace {
 
 std::optional<AutomaticCommand> command_of(std::vector<std::string> arguments,
                                            std::string interpreter = "/usr/bin/python3",
-                                           std::string directory = "/work") {
+                                           std::string directory = "/srv") {
     return make_automatic_command(
         {std::move(interpreter), std::move(directory), std::move(arguments)});
 }
@@ -26,8 +26,8 @@ TEST_CASE("A command is known by interpreter, options and program") {
     const auto script = command_of({"-B", "-X", "utf8", "tool.py", "-x"});
     REQUIRE(script);
     CHECK(script->options == std::vector<std::string>{"-B", "-Xutf8"});
-    CHECK(script->operand == "/work/tool.py");
-    CHECK(to_string(*script) == "/usr/bin/python3 -B -Xutf8 /work/tool.py");
+    CHECK(script->operand == "/srv/tool.py");
+    CHECK(to_string(*script) == "/usr/bin/python3 -B -Xutf8 /srv/tool.py");
     const auto module = command_of({"-m", "http.server", "80"});
     REQUIRE(module);
     CHECK(to_string(*module) == "/usr/bin/python3 -m http.server");
@@ -38,7 +38,7 @@ TEST_CASE("A command is known by interpreter, options and program") {
     CHECK(name_of(*script) != name_of(command_of({"tool.py"}).value()));
     CHECK(name_of(*script) !=
           name_of(command_of({"-BXutf8", "tool.py"}, "/venv/bin/python3").value()));
-    CHECK(command_of({"tool.py"}, "venv/bin/python3")->interpreter == "/work/venv/bin/python3");
+    CHECK(command_of({"tool.py"}, "venv/bin/python3")->interpreter == "/srv/venv/bin/python3");
 }
 
 TEST_CASE("A template's name is one, whatever the program's is") {
