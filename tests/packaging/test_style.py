@@ -1,4 +1,4 @@
-"""What the tools that read sources say of them: .clang-format, setup.cfg."""
+"""What the tools that read sources say of them: .clang-format, packaging/python-style.cfg."""
 
 import ast
 import glob
@@ -13,6 +13,7 @@ import unittest
 from support import BUILD, SOURCE, environment
 
 PACKAGE = f"{SOURCE}/shim/python/warmfork"
+PYTHON_STYLE = f"{SOURCE}/packaging/python-style.cfg"
 
 # Versions of clang-format lay the same settings out differently: the sources are as this one has them (Debian 12).
 FORMATTER_VERSION = "14"
@@ -51,7 +52,7 @@ class Format(unittest.TestCase):
 class Lint(unittest.TestCase):
     def test_the_linter_finds_nothing(self):
         tops = [os.path.join(SOURCE, name) for name in ("bench", "packaging", "shim", "tests")]
-        done = subprocess.run(["flake8", *tops], capture_output=True, text=True, cwd=SOURCE, env=environment())
+        done = subprocess.run(["flake8", "--config", PYTHON_STYLE, *tops], capture_output=True, text=True, cwd=SOURCE, env=environment())
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
 
 
@@ -60,7 +61,7 @@ class Types(unittest.TestCase):
     def check(self, *arguments):
         with tempfile.TemporaryDirectory() as cache:
             return subprocess.run(
-                ["mypy", "--no-error-summary", "--config-file", f"{SOURCE}/setup.cfg", "--cache-dir", cache, *arguments],
+                ["mypy", "--no-error-summary", "--config-file", PYTHON_STYLE, "--cache-dir", cache, *arguments],
                 capture_output=True, text=True, cwd=SOURCE, env=environment(),
             )
 
