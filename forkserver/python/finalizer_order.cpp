@@ -10,19 +10,17 @@
 #include "python/image_data.hpp"
 
 namespace warmfork::python {
-namespace {
 
-/// Are those of the image in sys.modules?
-bool has_all_modules() {
+/// Are those of the image in sys.modules? One of the program's may have the address of one that is
+/// no more.
+bool ImageSearch::has_all_modules() const {
     std::unordered_set<const PyObject*> found;
     PyObject *name, *module;
     for (Py_ssize_t position = 0; PyDict_Next(PyImport_GetModuleDict(), &position, &name, &module);)
-        found.insert(module);
+        if (!is_own(module)) found.insert(module);
     return std::all_of(image.modules.begin(), image.modules.end(),
                        [&](const PyObject* known) { return found.contains(known); });
 }
-
-}  // namespace
 
 /// After the image has been looked through: is what hangs on it, and has a finalizer, collected
 /// when the modules are gone, and not before or after?

@@ -128,6 +128,7 @@ class ImageSearch {
     int visit_values(PyObject* dictionary);
     int find(Ends kind);
     Ends kind_of_end(PyObject* object) const;
+    bool has_all_modules() const;
     bool has_callback() const;
     bool is_collected_with_modules() const;
     bool holds_finalizer() const;

@@ -77,8 +77,11 @@ PyObject* drawn(PyObject*, PyObject*) {
 }
 
 PyObject* descriptors_in_the_way(PyObject*, PyObject*) {
+    const std::vector<DescriptorFact> facts = list_descriptors({});
+    // Of a template's some are open in any case: they cannot be listed.
+    if (facts.empty()) return PyErr_SetFromErrno(PyExc_OSError);
     Reference numbers(PySet_New(nullptr));
-    for (const DescriptorFact& fact : list_descriptors({})) {
+    for (const DescriptorFact& fact : facts) {
         const Reference number(PyLong_FromLong(fact.number));
         if (fact.hazardous && (!number || !numbers || PySet_Add(numbers.get(), number.get()) < 0))
             return nullptr;

@@ -16,7 +16,7 @@ PyObject* observe(PyObject* module, PyObject* none);
 PyObject* drawn(PyObject* module, PyObject* none);
 
 /// descriptors_in_the_way() -> {number}: those for which the gate would refuse this process, and
-/// warmfork's own.
+/// warmfork's own. OSError: they cannot be listed.
 PyObject* descriptors_in_the_way(PyObject* module, PyObject* none);
 /// resume_recording(): in a forked copy of the template.
 PyObject* resume_recording(PyObject* module, PyObject* none);

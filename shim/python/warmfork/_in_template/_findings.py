@@ -51,7 +51,7 @@ class Findings:
         if doubts:
             text = f"{doubts[0]}, which a module keeps, has the process id as its seed, or one that happens to be the same"
             self.found.append(("identity:random", text))
-        self.found += lasting()
+        self.found += _of_process()
         for path, kinds in _asking_libraries():
             name = os.path.basename(path)
             if not _keeps_state(name, kinds) and not name.startswith(("python", "libpython", "libwarmfork", "_native.")):
@@ -74,8 +74,8 @@ class Findings:
                 self.asked.append((name, kinds))
 
 
-def lasting():
-    """Those of this process, that stay when the module is forgotten which has brought them about: [(name, text)]."""
+def _of_process():
+    """Those that are of this process rather than of a module: [(name, text)]."""
     found = []
     if _has_children():
         found.append(("program:", "a program that was started while preloading still runs"))
