@@ -10,6 +10,7 @@ child of that process as any other, and is cold where a template cannot serve it
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 
@@ -64,7 +65,8 @@ class WarmforkProvisioner(LocalProvisioner):
         has_no_input = options.get("stdin") is None
         if has_no_input:
             options["stdin"] = subprocess.PIPE
-        self.process = process = self._template(cmd).popen(cmd, **options)
+        # It may have to wait for the image: other kernels are served meanwhile.
+        self.process = process = await asyncio.to_thread(self._template(cmd).popen, cmd, **options)
         if has_no_input and process.stdin:
             process.stdin.close()  # as the launcher does: a kernel's input comes by its sockets
         self.pid = process.pid
