@@ -5,13 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
 
 #include "channel/descriptor.hpp"
 #include "service/configuration.hpp"
+#include "service/configuration_files.hpp"
 
 namespace warmfork::service {
 namespace {
@@ -42,18 +42,7 @@ int read_own_file(const std::string& path, std::string& ret_text) {
     if (!file || ::fstat(file.get(), &status) < 0) return errno;
     if (!S_ISREG(status.st_mode) || status.st_uid != ::geteuid() || (status.st_mode & 0022))
         return EPERM;
-    std::string text;
-    std::array<char, 16384> buffer;
-    for (;;) {
-        const ssize_t size = ::read(file.get(), buffer.data(), buffer.size());
-        if (size < 0 && errno == EINTR) continue;
-        if (size < 0) return errno;
-        if (size == 0) break;
-        text.append(buffer.data(), static_cast<std::size_t>(size));
-        if (text.size() > kLargestFile) return EFBIG;
-    }
-    ret_text = std::move(text);
-    return 0;
+    return read_text(file.get(), kLargestFile, ret_text);
 }
 
 int replace_own_file(const std::string& path, std::string_view text) {

@@ -129,18 +129,7 @@ int read_file(const std::string& file, std::string& ret_text) {
     if (!S_ISREG(status.st_mode)) return EINVAL;
     // Of what is read, should it have been replaced since.
     if (ret_text = distrust(file, status, false); !ret_text.empty()) return EPERM;
-    std::string text;
-    std::array<char, 16384> buffer;
-    for (;;) {
-        const ssize_t size = ::read(descriptor.get(), buffer.data(), buffer.size());
-        if (size < 0 && errno == EINTR) continue;
-        if (size < 0) return errno;
-        if (size == 0) break;
-        text.append(buffer.data(), static_cast<std::size_t>(size));
-        if (text.size() > kLargestFile) return EFBIG;
-    }
-    ret_text = std::move(text);
-    return 0;
+    return read_text(descriptor.get(), kLargestFile, ret_text);
 }
 
 std::string explain(int error_number, const std::string& text) {
@@ -151,6 +140,21 @@ std::string explain(int error_number, const std::string& text) {
 }
 
 }  // namespace
+
+int read_text(int descriptor, std::size_t most, std::string& ret_text) {
+    std::string text;
+    std::array<char, 16384> buffer;
+    for (;;) {
+        const ssize_t size = ::read(descriptor, buffer.data(), buffer.size());
+        if (size < 0 && errno == EINTR) continue;
+        if (size < 0) return errno;
+        if (size == 0) break;
+        text.append(buffer.data(), static_cast<std::size_t>(size));
+        if (text.size() > most) return EFBIG;
+    }
+    ret_text = std::move(text);
+    return 0;
+}
 
 bool is_template_name(std::string_view name) {
     const auto is_plain = [](char c) {

@@ -11,6 +11,10 @@
 
 namespace warmfork::service {
 
+/// All that is left in an open file, of `most` bytes at the most. Returns 0 or errno; EFBIG: it has
+/// more. `ret_text` is written on success only.
+[[nodiscard]] int read_text(int descriptor, std::size_t most, std::string& ret_text);
+
 /// The files of one definition.
 struct FileSet {
     std::string file;                   ///< the most specific one; empty: there are only drop-ins
