@@ -6,6 +6,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -130,6 +131,7 @@ class Service {
     void note_use(Client& client, const ServiceMessage& message);
     [[nodiscard]] std::string explain_absence(const std::string& name) const;
     void manage(Client& client, const ServiceMessage& message);
+    [[nodiscard]] nlohmann::json list_templates();
     [[nodiscard]] bool is_within_limits(Client& client, const ServedTemplate& served,
                                         std::uint64_t request, std::uint64_t count,
                                         std::size_t size);
@@ -173,6 +175,7 @@ class Service {
                                             const Outcome& failure);
     void note_run(const std::string& name);
     void look_at_refused(const std::string& name);
+    [[nodiscard]] nlohmann::json list_automatic();
     void load_automatic();
     void save_automatic();
     void save_automatic_soon();

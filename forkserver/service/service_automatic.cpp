@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "owner/pointers.hpp"
 #include "service/automatic_file.hpp"
@@ -242,6 +243,38 @@ bool Service::note_automatic_start(ServedTemplate& served, const NamedTemplate::
                          failure->text});
     templates_.erase(name);
     return true;
+}
+
+/// Those that a client can ask for, and those that were refused.
+nlohmann::json Service::list_automatic() {
+    nlohmann::json list = nlohmann::json::array();
+    for (const auto& [name, known] : automatic_.all()) {
+        if (!automatic_.find(name) || configuration_.templates.contains(name)) continue;
+        const auto found = templates_.find(name);
+        const NamedTemplate::Process first =
+            found == templates_.end() ? nullptr : found->second.named.first();
+        nlohmann::json entry{{"name", name},
+                             {"command", to_string(known.command)},
+                             {"python", known.command.interpreter},
+                             {"options", known.command.options},
+                             {"state", known.refusal.empty() ? "idle" : "cold"},
+                             {"parked", 0},
+                             {"age_seconds", nullptr},
+                             {"memory_kb", nullptr},
+                             {"calls", known.sightings},
+                             {"last_use", known.last_sight},
+                             {"reason", known.refusal}};
+        if (first) {
+            ServedTemplate& served = found->second;
+            const std::chrono::duration<double> age = WaitClock::now() - first->started_at();
+            entry["state"] = name_of(served);
+            entry["parked"] = served.named.parked();
+            entry["age_seconds"] = age.count();
+            if (served.memory_kb) entry["memory_kb"] = served.memory_kb;
+        }
+        list.push_back(std::move(entry));
+    }
+    return list;
 }
 
 /// A child has ended, and has told what it imported.

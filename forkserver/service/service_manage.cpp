@@ -65,6 +65,28 @@ const std::string* Service::find_template_for(const std::string& command) const 
     return named == configuration_.templates.end() ? nullptr : &named->first;
 }
 
+nlohmann::json Service::list_templates() {
+    Json list = Json::array();
+    for (const auto& [known, loaded] : configuration_.templates) {
+        const auto served = templates_.find(known);
+        const bool runs = served != templates_.end();
+        list.push_back({{"name", known},
+                        {"extends", loaded.definition.extends},
+                        {"state", runs ? name_of(served->second) : "idle"},
+                        {"parked", runs ? served->second.named.parked() : 0},
+                        {"files", loaded.files}});
+    }
+    Json errors = Json::array();
+    for (const ConfigurationError& error : configuration_.errors)
+        errors.push_back(to_string(error));
+    return {{"templates", std::move(list)},
+            {"automatic", list_automatic()},
+            {"errors", std::move(errors)},
+            // Where who adopts one writes, and what templates have learned lies.
+            {"directory", options_.directories.empty() ? "" : options_.directories.back()},
+            {"learned", state_home() + "/warmfork/learned"}};
+}
+
 void Service::manage(Client& client, const ServiceMessage& message) {
     FieldReader reader(message.body);
     const std::string verb = reader.text(), name = reader.text();
@@ -82,22 +104,7 @@ void Service::manage(Client& client, const ServiceMessage& message) {
         reloading_ = loop_.soon([this] { reload(); });
         return;
     }
-    if (verb == "list") {
-        Json list = Json::array();
-        for (const auto& [known, loaded] : configuration_.templates) {
-            const auto served = templates_.find(known);
-            const bool runs = served != templates_.end();
-            list.push_back({{"name", known},
-                            {"extends", loaded.definition.extends},
-                            {"state", runs ? name_of(served->second) : "idle"},
-                            {"parked", runs ? served->second.named.parked() : 0},
-                            {"files", loaded.files}});
-        }
-        Json errors = Json::array();
-        for (const ConfigurationError& error : configuration_.errors)
-            errors.push_back(to_string(error));
-        return answer({{"templates", list}, {"errors", errors}});
-    }
+    if (verb == "list") return answer(list_templates());
     if (verb == "link") {
         std::string why = "no template is for " + name;
         const std::string* const configured = find_template_for(name);

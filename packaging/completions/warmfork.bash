@@ -81,7 +81,7 @@ _warmfork() {
     fi
     if [[ $command == template ]]; then
         if ((cword == 2)); then
-            COMPREPLY=($(compgen -W 'list show start stop reload edit --help' -- "$cur"))
+            COMPREPLY=($(compgen -W 'list show start stop reload edit adopt --help' -- "$cur"))
             return
         fi
         command="template ${words[2]}"

@@ -38,8 +38,8 @@ complete -c warmfork -n '__warmfork_command run' -l explain -d 'Say which backen
 complete -c warmfork -n '__warmfork_command explain doctor profile status links' -l json -d 'Print JSON'
 complete -c warmfork -n '__warmfork_command run explain log' -s t -l template -x -d 'A template of the service'
 complete -c warmfork -n '__warmfork_command log' -s f -l follow -d 'Go on with what comes'
-complete -c warmfork -n '__warmfork_command template; and not __fish_seen_subcommand_from list show start stop reload edit' \
-    -f -a 'list show start stop reload edit'
+complete -c warmfork -n '__warmfork_command template; and not __fish_seen_subcommand_from list show start stop reload edit adopt' \
+    -f -a 'list show start stop reload edit adopt'
 complete -c warmfork -n '__warmfork_template list' -l json -d 'Print JSON'
 complete -c warmfork -n '__warmfork_template show edit' -l config -x -a '(__fish_complete_directories)' -d 'Its directory'
 complete -c warmfork -n '__warmfork_command status top' -l user -x -a '(__fish_complete_users)' -d 'The daemon of this user'

@@ -51,7 +51,7 @@ struct StatusOptions {
 };
 
 struct ManageOptions {
-    std::string verb;  ///< list, show, start, stop, reload, edit
+    std::string verb;  ///< list, show, start, stop, reload, edit, adopt
     std::string name;  ///< of the template; empty: all of them
     bool json = false;
     std::vector<std::string> directories;  ///< of the configuration; empty: the default ones

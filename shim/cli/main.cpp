@@ -135,7 +135,9 @@ void add_template(CLI::App& app, int& ret_status) {
         enum { none, optional, required } argument;
     };
     for (const Verb& verb :
-         {Verb{"list", "Which there are, and whether they are ready", Verb::none},
+         {Verb{"list",
+               "Which there are, and whether they are ready; of automatic ones what they preload",
+               Verb::none},
           {"show", "What the files say of one, and where; no service is asked", Verb::required},
           {"start", "Preload one now, and wait until it is ready", Verb::required},
           {"stop", "End one; it starts again when it is asked for", Verb::required},
@@ -143,7 +145,9 @@ void add_template(CLI::App& app, int& ret_status) {
            "Read one anew and preload it; without a name the service starts itself again "
            "in place, and reads everything",
            Verb::optional},
-          {"edit", "Open one's file in VISUAL or EDITOR, and check it", Verb::required}}) {
+          {"edit", "Open one's file in VISUAL or EDITOR, and check it", Verb::required},
+          {"adopt", "Write an automatic one down as a file of the configuration",
+           Verb::required}}) {
         const auto options = std::make_shared<ManageOptions>();
         options->verb = verb.name;
         CLI::App* action = command->add_subcommand(verb.name, verb.text);

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "cli/automatic.hpp"
 #include "cli/board_view.hpp"
 #include "cli/commands.hpp"
 #include "client/leased_source.hpp"
@@ -64,11 +65,21 @@ int ask(const std::string& verb, const std::string& name, Json& ret_answer) {
     return ret_answer.is_object() ? 0 : complain("the service answers wrongly");
 }
 
+/// What the service says of all templates, and what those that it has made by itself preload. As
+/// `ask`.
+int ask_for_list(Json& ret_answer) {
+    if (int status = ask("list", "", ret_answer)) return status;
+    // A service of before there were any says nothing of them.
+    if (!ret_answer.contains("automatic")) ret_answer["automatic"] = Json::array();
+    add_learned(ret_answer["automatic"], ret_answer.value("learned", ""));
+    return 0;
+}
+
 int list(bool as_json) {
     Json answer;
-    if (int status = ask("list", "", answer)) return status;
+    if (int status = ask_for_list(answer)) return status;
     if (as_json) {
-        fmt::print("{}\n", answer.dump(1));
+        fmt::print("{}\n", answer.dump(1, ' ', false, Json::error_handler_t::replace));
         return 0;
     }
     Table table({"<TEMPLATE", "<STATE", "PARKED", "<EXTENDS", "<FILE"}, ::isatty(STDOUT_FILENO));
@@ -77,6 +88,10 @@ int list(bool as_json) {
                    entry.value("parked", std::uint64_t{0}), entry.value("extends", ""),
                    entry["files"].empty() ? "" : entry["files"][0].get<std::string>()});
     for (const std::string& line : table.lines()) fmt::print("{}\n", line);
+    if (!answer["automatic"].empty()) {
+        fmt::print("\n");
+        print_automatic(answer["automatic"]);
+    }
     for (const Json& error : answer["errors"]) fmt::print(stderr, "{}\n", error.get<std::string>());
     return 0;
 }
@@ -177,10 +192,49 @@ int edit(const std::string& name, const std::vector<std::string>& directories) {
     return 0;
 }
 
+/// A file that was not there. Returns 0, or 1 with a message and no file.
+int write_new_file(const std::string& path, const std::string& text) {
+    std::error_code error;
+    fs::create_directories(fs::path(path).parent_path(), error);
+    ::umask(::umask(022) | 022);  // what others may write to is not read
+    std::FILE* const file = std::fopen(path.c_str(), "wxe");
+    if (!file) return complain(fmt::format("cannot write {}: {}", path, std::strerror(errno)));
+    const bool is_written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
+    const bool is_flushed = std::fclose(file) == 0;
+    if (is_written && is_flushed) return 0;
+    const int error_number = errno;
+    ::unlink(path.c_str());
+    return complain(fmt::format("cannot write {}: {}", path, std::strerror(error_number)));
+}
+
+/// The file lies where the service reads it, which does so at once.
+int adopt(const std::string& name) {
+    Json answer;
+    if (int status = ask_for_list(answer)) return status;
+    const auto found = std::ranges::find_if(
+        answer["automatic"], [&](const Json& entry) { return entry.value("name", "") == name; });
+    if (found == answer["automatic"].end())
+        return complain(
+            fmt::format("there is no automatic template {}; those that there are: "
+                        "warmfork template list",
+                        name));
+    const std::string command = found->value("command", "");
+    if (const auto reason = found->value("reason", ""); !reason.empty())
+        return complain(fmt::format("{} cannot be preloaded: {}", command, reason));
+    if ((*found)["modules"].is_null())
+        return complain(
+            fmt::format("it is not known yet what {} preloads: run {} once more", name, command));
+    const std::string file = answer.value("directory", "") + "/templates.d/" + name + ".toml";
+    if (int status = write_new_file(file, adopted_text(*found))) return status;
+    fmt::print("{}\n", file);
+    return start("reload", name);
+}
+
 }  // namespace
 
 int manage_templates(const ManageOptions& options) {
     if (options.verb == "list") return list(options.json);
+    if (options.verb == "adopt") return adopt(options.name);
     const std::vector<std::string> directories =
         options.directories.empty() ? service::default_directories() : options.directories;
     if (options.verb == "show") return show(options.name, directories);

@@ -238,6 +238,91 @@ class Automatic(AutomaticTestCase):
         self.until(lambda text: text != f"False {os.getpid()}\n", lambda: self.call("tool"))
         self.assertEqual(self.until(set().__eq__, self.templates), set())
 
+    def automatic(self, name="tool"):
+        """What `template list` says of it."""
+        listed = json.loads(self.cli("template", "list", "--json"))["automatic"]
+        (entry,) = [entry for entry in listed if entry["name"].startswith(f"{name}-")]
+        return entry
+
+    def test_it_is_listed_with_what_it_preloads_and_costs(self):
+        self.script("tool")
+        self.script("other")
+        service = self.start_service()
+        began = int(time.time())
+        self.call("other")
+        self.make_warm(service, "tool")
+        entry = self.until(lambda entry: entry["memory_kb"], self.automatic)  # measured once in a while
+        self.assertEqual((entry["command"], entry["python"]), (f"{PYTHON} {self.path('bin/tool')}", PYTHON))
+        self.assertEqual((entry["state"], entry["reason"]), ("ready", ""))
+        modules = {module["module"]: module["seconds"] for module in entry["modules"]}
+        self.assertLessEqual({"tool_library", "colorsys"}, modules.keys())
+        self.assertAlmostEqual(entry["saves_seconds"], sum(modules.values()), delta=1e-5)
+        self.assertGreater(entry["memory_kb"], 0)
+        self.assertGreater(entry["age_seconds"], 0)
+        self.assertGreaterEqual(entry["last_use"], began)
+        self.assertRegex(self.cli("template", "list"), r"(?m)^tool-\w+ +ready .*tool_library.*bin/tool$")
+        # What has been called once has none.
+        self.assertNotIn("other-", self.cli("template", "list"))
+        service.stop()
+        self.start_service()
+        entry = self.automatic()
+        self.assertEqual((entry["state"], entry["age_seconds"], entry["memory_kb"]), ("idle", None, None))
+        self.assertIn("tool_library", [module["module"] for module in entry["modules"]])
+
+    def test_the_list_says_what_cannot_be_preloaded(self):
+        self.write("library/threads.py",
+                   "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n")
+        self.script("tool", TOOL + "import threads\n")
+        self.make_warm(self.start_service(), "tool")
+        (refused,) = [refused for refused in self.automatic()["refused"] if refused["module"] == "threads"]
+        self.assertEqual(refused["reason"], "it starts threads")
+
+    def test_the_list_says_why_a_command_is_cold(self):
+        self.write("library/sitecustomize.py",
+                   "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n")
+        self.script("tool")
+        self.start_service()
+        self.call("tool")
+        entry = self.until(lambda entry: entry["reason"], lambda: self.call("tool") and self.automatic())
+        self.assertEqual((entry["state"], entry["parked"]), ("cold", 0))
+        self.assertIn("thread", entry["reason"])
+        self.assertRegex(self.cli("template", "list"), r"(?m)^tool-\w+ +cold .*thread.*bin/tool$")
+
+    def test_an_adopted_one_is_a_file_that_serves_the_same_command(self):
+        self.script("tool")
+        service = self.start_service()
+        self.make_warm(service, "tool")
+        name = self.automatic()["name"]
+        file = self.path(f"config/templates.d/{name}.toml")
+        self.assertEqual(self.cli("template", "adopt", name), f"{file}\n")
+        with open(file) as written:
+            text = written.read()
+        self.assertRegex(text, r'(?m)^preload = \[.*"tool_library"')
+        self.assertIn(f'python = "{PYTHON}"\n', text)
+        self.assertEqual(json.loads(self.cli("template", "list", "--json"))["automatic"], [])
+        self.make_warm(service, "tool")
+        with open(file, "a") as written:
+            written.write('links = ["other"]\n')
+        self.script("other")
+        self.cli("template", "reload", name)
+        self.make_warm(service, "other")
+        os.unlink(file)
+        service.drain()
+        service.reload()
+        self.assertEqual(self.automatic()["name"], name)
+        self.make_warm(service, "tool")
+
+    def test_what_cannot_be_adopted_leaves_no_file(self):
+        self.write("library/sitecustomize.py",
+                   "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n")
+        self.script("tool")
+        self.start_service()
+        self.cli("template", "adopt", "tool", status=1)
+        self.call("tool")
+        self.until("cold".__eq__, lambda: self.call("tool") and self.automatic()["state"])
+        self.cli("template", "adopt", self.automatic()["name"], status=1)
+        self.assertEqual(os.listdir(self.path("config/templates.d")), [])
+
     def test_it_is_off_where_the_configuration_says_so(self):
         self.write("config/warmforkd.toml", "automatic = false\n")
         self.script("tool")

@@ -73,16 +73,16 @@ class Learned:
             self.error = str(error)
 
 
-def learn(folder, observer, allowed):
-    """In the template, after its own modules: what is to be preloaded beyond them. observer: looks on. allowed:
-    "directory:MODULE" of those that may depend on the template's directory."""
+def learn(program, folder, observer, allowed):
+    """In the template, after its own modules: what is to be preloaded beyond them. program: whose children these are.
+    observer: looks on. allowed: "directory:MODULE" of those that may depend on the template's directory."""
     learned = Learned(folder)
     sys.stdout.flush()
     sys.stderr.flush()
     read_end, write_end = os.pipe()
     helper = os.fork()
     if helper == 0:
-        _help(folder, write_end, observer, allowed)
+        _help(program, folder, write_end, observer, allowed)
     os.close(write_end)
     trying = ""
     with open(read_end, encoding="utf-8", errors="surrogateescape") as lines:
@@ -108,7 +108,7 @@ def learn(folder, observer, allowed):
     return learned
 
 
-def _help(folder, write_end, observer, allowed):
+def _help(program, folder, write_end, observer, allowed):
     """Does the work, and says what comes of it."""
     status = 1
     try:
@@ -121,7 +121,14 @@ def _help(folder, write_end, observer, allowed):
         _native.resume_recording()
         with open(write_end, "w", buffering=1, encoding="utf-8", errors="surrogateescape") as channel:
             try:
-                _decide(folder, lambda *words: print(*words, file=channel, flush=True), observer, allowed)
+                told = []
+
+                def say(*words):
+                    print(*words, file=channel, flush=True)
+                    told.append(" ".join(map(str, words)))
+
+                _decide(folder, say, observer, allowed)
+                _write_image(folder, program, told)
                 status = 0
             except OSError as error:
                 print("error", error, file=channel, flush=True)
@@ -186,6 +193,12 @@ def _times_of(line):
     """{module: microseconds}"""
     entries = [entry.rpartition("=") for entry in line.split()]
     return {name: int(microseconds) for name, _, microseconds in entries if name and microseconds.isdigit()}
+
+
+def _write_image(folder, program, told):
+    """For `warmfork template list`. told: to the template, in lines."""
+    lines = [program, *(line for line in told if line.startswith(("ok ", "no ")))]
+    _replace(os.path.join(folder, "image"), [line.replace("\n", " ") + "\n" for line in lines])
 
 
 def _replace(path, lines):

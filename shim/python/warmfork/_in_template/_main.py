@@ -83,11 +83,11 @@ def _learning_folder(program, names, allowed):
     return _learning.folder_of(program, names, allowed)
 
 
-def _learn(folder, times, observer, allowed):
+def _learn(program, folder, times, observer, allowed):
     """Preloads what children were seen to import, and adds it to the times."""
     from . import _learning
 
-    learned = _learning.learn(folder, observer, allowed)
+    learned = _learning.learn(program, folder, observer, allowed)
 
     def refuse(name, error):
         learned.refuse(name, f"it could be imported once, and not again: {error!r}")
@@ -337,7 +337,7 @@ def _preload(start):
     observer = Observer(_flush)
     sys.meta_path.append(missed)
     times = base.times + _import_all(names, observer, refusals)
-    learned = _learn(folder, times, observer, allowed) if learns else None
+    learned = _learn(program, folder, times, observer, allowed) if learns else None
     _lazy.resolve(refusals.leave_out)
     before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
     sys.meta_path.remove(missed)
