@@ -4,6 +4,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "cli/screen.hpp"
 #include "cli/signal_queue.hpp"
 #include "cli/terminal.hpp"
+#include "link/ask_service.hpp"
 #include "link/execute.hpp"
 #include "link/real_program.hpp"
 #include "link/use_count.hpp"
@@ -133,11 +135,12 @@ std::optional<int> run_at_terminal(Template& served, const RunOptions& options,
     return status_of(*child);
 }
 
-int run_from_service(const RunOptions& options, warmfork_backend backend,
-                     InheritedDescriptors& inherited) {
-    Template served = Template::connect(options.from.name, backend);
-    // It may be preloading: until there is a child, Ctrl-C is for this process.
-    if (backend != WARMFORK_BACKEND_COLD) wait_for_image(served);
+/// `waits`: for an image that is preloading.
+int run_from_service(const RunOptions& options, const std::string& name, warmfork_backend backend,
+                     bool waits, InheritedDescriptors& inherited) {
+    Template served = Template::connect(name, backend);
+    // Until there is a child, Ctrl-C is for this process.
+    if (waits) wait_for_image(served);
     // Ahead of the spawn: a child that runs already and has not been told of a Ctrl-Z runs on.
     SignalQueue signals(true);
     if (backend != WARMFORK_BACKEND_COLD)
@@ -146,6 +149,39 @@ int run_from_service(const RunOptions& options, warmfork_backend backend,
     Process child = spawn(served, options, signals, inherited);
     if (child.backend() != WARMFORK_BACKEND_WARM) signals.leave_terminal_to_child();
     return wait_and_forward(child, signals);
+}
+
+/// The template that the service has for the command, as a link in its place would find it; empty:
+/// it has none, no service runs, or one of this process's own is asked for.
+std::string template_for(const RunOptions& options, warmfork_backend backend) {
+    const TemplateOptions& from = options.from;
+    const bool is_own_wanted =
+        !from.preload.empty() || !from.python.empty() || from.learn || !from.program.empty();
+    if (backend != WARMFORK_BACKEND_AUTO || is_own_wanted) return {};
+    const char* const word = options.command.front().c_str();
+    const char* const name = link::base_name(word);
+    // A link that is named by its path stands for another file as well.
+    link::ProgramSearch search(name, std::getenv("PATH"));
+    const bool is_file = name != word && !link::is_link_program(word);
+    if (!is_file && !search.next()) return {};
+    const auto arguments = detail::pointers(options.command);
+    char found[link::kTemplateNameSize];
+    return link::find_template(name, is_file ? word : search.path(),
+                               const_cast<char* const*>(arguments.data()), found)
+               ? found
+               : std::string();
+}
+
+/// From a template that was named, that the service has for such commands, or of its own.
+int run_from_any(const RunOptions& options, warmfork_backend backend,
+                 InheritedDescriptors& inherited) {
+    if (const std::string& name = options.from.name; !name.empty())
+        return run_from_service(options, name, backend, backend != WARMFORK_BACKEND_COLD,
+                                inherited);
+    const std::string found = template_for(options, backend);
+    // It was not asked for, so that nobody waits for it longer than for the command itself.
+    return found.empty() ? run_from_own(options, backend, inherited)
+                         : run_from_service(options, found, backend, false, inherited);
 }
 
 /// Becomes the command: only under this pid it finds itself meant. Returns only by an error.
@@ -200,8 +236,7 @@ int run_one(const RunOptions& options) {
             become(options, backend, variable);
         }
         if (!options.in_place_of.empty()) return run_in_place(options, inherited);
-        return end_as(options.from.name.empty() ? run_from_own(options, backend, inherited)
-                                                : run_from_service(options, backend, inherited));
+        return end_as(run_from_any(options, backend, inherited));
     } catch (const Error& error) {
         fmt::print(stderr, "warmfork: {}\n", error.what());
         // Of the service it may also be the template that does not exist.

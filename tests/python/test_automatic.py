@@ -238,6 +238,18 @@ class Automatic(AutomaticTestCase):
         self.until(lambda text: text != f"False {os.getpid()}\n", lambda: self.call("tool"))
         self.assertEqual(self.until(set().__eq__, self.templates), set())
 
+    def test_run_has_its_child_from_there(self):
+        self.write("bin/tool", f"#!{PYTHON}\n{TOOL}")
+        os.chmod(self.path("bin/tool"), 0o755)
+        service = self.start_service()
+        self.make_warm(service, CLI, "run", "--", "tool")
+        self.make_warm(service, CLI, "run", "--", self.path("bin/tool"))
+        self.assertEqual(self.automatic()["command"], f"{PYTHON} {self.path('bin/tool')}")
+        # Who says what is to be preloaded, or which backend, has a template of its own, or none.
+        for options in ("--preload", "json"), ("--python", PYTHON), ("--backend", "warm"), ("--backend", "cold"):
+            seen = self.call(CLI, "run", *options, "--", "tool")
+            self.assertNotEqual(seen.split()[1], str(service.pid), options)
+
     def automatic(self, name="tool"):
         """What `template list` says of it."""
         listed = json.loads(self.cli("template", "list", "--json"))["automatic"]
