@@ -223,6 +223,39 @@ class Learning(TestCase):
         learned = self.children()
         self.assertEqual([entry["module"] for entry in learned["refused"]], ["subject"])
 
+    def test_a_module_that_was_refused_is_tried_again_when_it_has_changed(self):
+        folder = self.on_the_path({
+            "subject.py": "import threading\nend = threading.Event()\nthreading.Thread(target=end.wait).start()",
+            "user.py": "import subject", "other.py": "import os\nos.pipe()"})
+        text = "import user, other, subject\nif hasattr(subject, 'end'): subject.end.set()"
+        self.children(text)
+        learned = self.children(text)
+        refused = {entry["module"]: entry["reason"] for entry in learned["refused"]}
+        self.assertEqual(refused.keys(), {"subject", "user", "other"})
+
+        def tried():
+            with open(f"{learned['folder']}/modules") as file:
+                return [line.split()[1] for line in file]
+        before = tried()
+        self.children(text)
+        self.assertEqual(tried(), before)  # they are what they were
+        with open(os.path.join(folder, "subject.py"), "w") as file:
+            file.write("VALUE = 1")
+        # What imports it, and has not changed itself, was refused because of it.
+        learned = self.children(text)
+        self.assertLessEqual({"subject", "user"}, set(self.names(learned)))
+        self.assertIn("other", [entry["module"] for entry in learned["refused"]])
+
+    def test_a_module_of_a_package_that_was_refused_is_tried_again_when_it_has_changed(self):
+        folder = self.on_the_path({"pack/__init__.py": "", "pack/part.py": "import os\nos.environ['CHILD']"})
+        text = "import os; os.environ['CHILD'] = '1'; import pack.part"
+        self.children(text)
+        (refused,) = self.children(text)["refused"]
+        self.assertEqual(refused["module"], "pack.part")
+        with open(os.path.join(folder, "pack/part.py"), "w") as file:
+            file.write("")
+        self.assertIn("pack.part", self.names(self.children()))
+
     def test_children_see_no_trace(self):
         text = (
             "import os, sys\n"

@@ -5,8 +5,8 @@ Under $XDG_STATE_HOME/warmfork/learned there is a folder for each program with e
 children  a line of each child that has ended, by import_times.cpp: " module=microseconds ..." of what its
           image lacked
 modules   a line of each module that was tried: "ok NAME microseconds kilobytes size mtime_ns file", or
-          "no NAME reason"; the last one of a name counts. And "gain MICROSECONDS": of imports that a child spent
-          when the image had none of this; the greatest counts
+          "no NAME size mtime_ns file<TAB>reason"; the last one of a name counts. And "gain MICROSECONDS": of imports
+          that a child spent when the image had none of this; the greatest counts
 
 A line that a full disk has cut short is passed over. To forget, remove the folder. All of it is read and tried
 in a process of its own, forked by the template while it preloads: the image does not come to depend on these
@@ -68,7 +68,7 @@ class Learned:
     def refuse(self, name, reason):
         self.refused.append((name, reason))
         try:
-            _remember(self.folder, f"no {name} {reason}")
+            _remember(self.folder, _line(name, ("no", *_identity(name), reason)))
         except OSError as error:
             self.error = str(error)
 
@@ -155,17 +155,22 @@ def _decide(folder, say, observer, allowed):
         gain = round(gain_now)
         remember(f"gain {gain}")
     microseconds = kilobytes = 0
+    has_changed = False
     for name, cost in _wanted(children, known):
         if microseconds + cost > gain + _MOST_MICROSECONDS_MORE:
             say("no", name, "the image would start later by it than a child does earlier")
             continue
-        if not _is_known(known.get(name)):
+        if not _is_known(name, known.get(name)):
+            has_changed = has_changed or name in known
+            known.pop(name, None)
+        # What was refused may have been so because of what it imports, which comes before it here.
+        if name not in known or has_changed and known[name][0] == "no":
             say("try", name)
             known[name] = _try_apart(name, cost, observer, allowed)
             remember(_line(name, known[name]))
         verdict, *facts = known[name]
         if verdict == "no":
-            say("no", name, *facts)
+            say("no", name, facts[-1])
             continue
         if kilobytes + facts[1] > _MOST_KILOBYTES:
             say("no", name, "more than an image may learn: it takes too much memory")
@@ -209,7 +214,7 @@ def _replace(path, lines):
 
 
 def _read_modules(path):
-    """What was tried: {name: (verdict, ...)} with microseconds, kilobytes and stamp, or the reason. And the gain."""
+    """What was tried: {name: ("ok", microseconds, kilobytes, stamp, file) or ("no", stamp, file, reason)}. And the gain."""
     known, gain = {}, 0
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -229,9 +234,11 @@ def _read_modules(path):
 
 def _judged(verdict, rest):
     """Of a line, as `_line` writes it; None where it has been cut short."""
-    if verdict == "no":
-        return verdict, rest
     try:
+        if verdict == "no":
+            size, modified, rest = rest.split(" ", 2)
+            file, reason = rest.split("\t", 1)
+            return verdict, (int(size), int(modified)), file, reason
         microseconds, kilobytes, size, modified, file = rest.split(" ", 4)
         return verdict, int(microseconds), int(kilobytes), (int(size), int(modified)), file
     except ValueError:
@@ -241,17 +248,36 @@ def _judged(verdict, rest):
 def _line(name, judged):
     verdict, *facts = judged
     if verdict == "no":
-        return f"no {name} {facts[0]}"
+        (size, modified), file, reason = facts
+        return f"no {name} {size} {modified} {file}\t{reason}"
     microseconds, kilobytes, (size, modified), file = facts
     return f"ok {name} {microseconds} {kilobytes} {size} {modified} {file}"
 
 
-def _is_known(judged):
+def _is_known(name, judged):
     """Was it tried as it is now?"""
-    if judged is None or judged[0] == "no":
-        return judged is not None
+    if judged is None:
+        return False
+    if judged[0] == "no":
+        return _identity(name) == judged[1:3]
     *_, stamp, file = judged
     return _stamp(file) == stamp
+
+
+def _identity(name):
+    """(stamp, file) of a module that need not be importable: nothing is imported. The file is "" where there is none."""
+    from importlib.machinery import PathFinder
+
+    path, spec = None, None
+    parts = name.split(".")
+    try:
+        for count in range(1, len(parts) + 1):
+            spec = PathFinder.find_spec(".".join(parts[:count]), path)
+            path = spec.submodule_search_locations
+    except Exception:  # of a finder that others have brought, or where a package is none
+        spec = None
+    file = spec and spec.has_location and spec.origin or ""
+    return _stamp(file), file
 
 
 def _stamp(file):
@@ -309,6 +335,7 @@ def _try_apart(name, microseconds, observer, allowed):
     has made) is no reason to refuse others. One that can be preloaded is imported here then, for those that need it."""
     from importlib import import_module
 
+    identity = _identity(name)  # before it is tried: what is written meanwhile is another one
     read_end, write_end = os.pipe()
     patience, _ = signal.getitimer(signal.ITIMER_REAL)
     process = os.fork()
@@ -317,7 +344,8 @@ def _try_apart(name, microseconds, observer, allowed):
         try:
             signal.setitimer(signal.ITIMER_REAL, patience)  # which is not inherited
             _native.resume_recording()
-            line = _line(name, _try(name, microseconds, observer, allowed))
+            verdict, *facts = _try(name, microseconds, observer, allowed)
+            line = _line(name, (verdict, *(identity if verdict == "no" else ()), *facts))
             os.write(write_end, line.encode(errors="surrogateescape")[:_MOST_BYTES])
             status = 0
         finally:
@@ -330,12 +358,12 @@ def _try_apart(name, microseconds, observer, allowed):
     verdict, _, rest = (*line.split(" ", 2), "", "")[:3]
     judged = _judged(verdict, rest)
     if status or judged is None:
-        return "no", f"its import ended the process, {_how(status)}"
+        return "no", *identity, f"its import ended the process, {_how(status)}"
     if verdict == "ok":
         try:
             import_module(name)
         except BaseException as error:
-            return "no", f"it can be imported once, and not again: {error}"
+            return "no", *identity, f"it can be imported once, and not again: {error}"
     return judged
 
 
