@@ -23,8 +23,8 @@ struct ProcessIdentity {
 /// that has the pid later was started later. Start times are told in ticks of 10 ms. To be called
 /// while the process has not been reaped.
 [[nodiscard]] std::uint64_t mark_by_time();
-/// The same without that grain: Linux 6.9 and later number all processes, and no number comes twice
-/// before a reboot. Where `pidfd` has no number, `otherwise`. No allocation.
+/// The same mark without that grain: Linux 6.9 and later number all processes, and no number comes
+/// twice before a reboot. Where `pidfd` has no number, `otherwise`. No allocation.
 [[nodiscard]] std::uint64_t mark_of(int pidfd, std::uint64_t otherwise = mark_by_time());
 /// The calling process. No allocation; safe between fork and exec.
 [[nodiscard]] ProcessIdentity identify_self();

@@ -12,7 +12,7 @@
 
 namespace warmfork {
 
-/// Why a consumer sleeps: its `asleep` word.
+/// What a consumer waits for while it sleeps. It is the value of its `asleep` word.
 enum class WakeFor : std::uint32_t {
     frames = 1,           ///< wake it after a push
     frames_and_room = 2,  ///< and after a pop from the ring that it writes
@@ -30,7 +30,8 @@ class RingWriter {
     /// happened before is seen by the peer if this returns false.
     bool peer_sleeps() const;
 
-    /// Likewise after a pop from the opposite ring: does the peer wait for the room that it made?
+    /// Does the peer wait for the room that a pop from the opposite ring has made? Any pop that
+    /// happened before is seen by the peer if this returns false.
     bool peer_waits_for_room() const;
 
     /// How many bytes the peer has taken so far, as it says.

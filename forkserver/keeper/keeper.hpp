@@ -23,8 +23,8 @@ struct StartedKeeper {
 
 /// Gives a process, by its pidfd, to the keeper, and waits until that has it. Returns 0 or errno:
 /// EPIPE or ECONNRESET: the keeper is gone; ETIMEDOUT: it does not answer within seconds, and what
-/// is read from its socket is of no use any more; EMFILE: it has no room. Of several threads one at
-/// a time. Safe between vfork and exec.
+/// is read from its socket is of no use any more; EMFILE: it has no room. Only one thread at a time
+/// may call it. Safe between vfork and exec.
 [[nodiscard]] int keep(int keeper, int pidfd, bool told_by_kernel);
 
 /// Gives it a process that has an owner of its own, behind `owner_pidfd`. As long as the keeper's

@@ -18,7 +18,7 @@ void resume();
 /// Makes a system call without arguments, of which nothing is noted.
 long system_call(long number);
 
-/// Is this the process that records, and does it still? Not in what it forks.
+/// Is this the process that records, and does it still? What it forks does not record.
 bool is_recording();
 void note_variable(const char* name);
 /// A file that was opened, or asked about before its content was taken by a way that cannot be

@@ -21,8 +21,8 @@ constexpr int kFlushFailedStatus = 120;
 /// (so that a shell sees it), and else with `status`.
 [[noreturn]] void finalize_and_exit(int status, bool interrupted);
 
-/// The same of a template, which has nothing of its own: what was preloaded comes to its end, and
-/// is not taken apart: that would write to each page that it shares with its children.
+/// Brings a template to its end, which has nothing of its own: what was preloaded is not taken
+/// apart, as that would write to each page that it shares with its children.
 [[noreturn]] void finalize_template_and_exit(int status);
 
 /// In the template. `first_builtins`: what CPython makes of builtins when it has taken the modules

@@ -10,14 +10,14 @@
 
 namespace warmfork::python {
 
-/// As os keeps it: bytes by bytes. Of a name given twice the first counts. Null with an exception
-/// set.
+/// Makes a dictionary as os keeps it, of bytes by bytes. Where a name is given twice, the first
+/// counts. Null with an exception set.
 Reference environment_dictionary(char** variables);
 
-/// In a child: os.environ made equal to environ, unless it is. `child`: the module warmfork._child.
+/// Makes os.environ of a child equal to environ, unless it is. `child`: the module warmfork._child.
 /// False with an exception set.
 bool renew_environment(PyObject* child);
-/// What it was made equal to, last.
+/// Returns what os.environ was last made equal to.
 std::vector<std::string>& renewed_environment();
 
 /// In a child that becomes a template: copies of what the record has brought, which lies where the

@@ -19,7 +19,7 @@ namespace warmfork::python {
 /// `finalize_image` called after all else of atexit? In a layer that does not count.
 PyObject* freeze_image(PyObject* module, PyObject* arguments, PyObject* names);
 
-/// In a child, before its first own object. False with an exception set.
+/// To be called in a child before it has an object of its own. False with an exception set.
 bool begin_own_objects();
 
 /// For atexit, before all others, so that it is called after them. Does nothing in a template.

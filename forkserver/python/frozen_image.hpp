@@ -36,12 +36,12 @@ struct Kinds {
 /// exception set.
 bool freeze(const Kinds& kinds);
 
-/// In the template, before it serves: notes what is frozen, for `ImageSearch`.
+/// Notes what is frozen, for `ImageSearch`, in the template before it serves.
 void take_census();
 
 /// Takes a reference, of which the collector knows nothing, until `let_go`.
 void keep_until_finalized(PyObject* object);
-/// In the template: a dictionary of a module of ours, to which no program refers.
+/// Notes, in the template, a dictionary of a module of ours, to which no program refers.
 void note_own_namespace(PyObject* dictionary);
 /// What these refer to would not be collected. Not to be used any more: types, generators and what
 /// else has been given to `freeze`.
@@ -109,8 +109,8 @@ class ImageSearch {
     /// After `find_holders`: or a function that hangs on nothing that we know?
     bool finds_kept_function() const;
 
-    /// Lets go of what hangs on it, as the collector would. Not while a search lives. False: that
-    /// cannot be done.
+    /// Lets go of what hangs on it, as the collector would. Must not be called while a search
+    /// lives. False: that cannot be done.
     static bool clear(PyObject* holder);
 
   private:

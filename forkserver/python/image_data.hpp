@@ -162,7 +162,8 @@ class Types {
         return false;
     }
 
-    /// Of those that C code has defined: others may say of themselves that they are of any module.
+    /// Looks only at types that C code has defined: others may say of themselves that they are of
+    /// any module.
     bool is_quiet(PyTypeObject* type) const {
         if (PyType_GetSlot(type, Py_tp_dealloc) == python_dealloc_) return false;
         const Reference module = plain_attribute(reinterpret_cast<PyObject*>(type), "__module__");
@@ -299,7 +300,7 @@ bool is_taken_first(PyObject* name);
 
 bool contains(std::span<const PyObject* const> objects, const PyObject* object);
 
-/// Of the image: does it end by itself, so that it cannot be left as it is?
+/// Does this object of the image end by itself, so that it cannot be left as it is?
 bool has_finalizer(PyObject* object, std::span<const PyObject* const> streams);
 
 /// A look at which objects one refers to, that reads none of them.

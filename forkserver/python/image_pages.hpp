@@ -20,7 +20,7 @@ namespace warmfork::python {
 
 class ImagePages {
   public:
-    /// In the template: forgets what was added.
+    /// Forgets, in the template, what was added.
     void clear();
     /// In the template: the next object, and where it keeps what it refers to. Nothing: that never
     /// changes, and it is never chosen. Null: that is not known, and it is chosen in any case. May

@@ -11,8 +11,8 @@ namespace warmfork::python {
 
 /// What was imported up to now does not count. When this process ends, by exit, a line is added to
 /// the file: of each module that was imported since, " name=microseconds", without the time of what
-/// it imported itself. Not by what this process forks. Where the line cannot be written the process
-/// ends as it would have. `path` is kept, and must be good until then.
+/// it imported itself. Processes that it forks add no line. Where the line cannot be written the
+/// process ends as it would have. `path` is kept, and must be good until then.
 void report_imports_at_exit(const std::string& path);
 
 }  // namespace warmfork::python

@@ -18,13 +18,13 @@ PyObject* drawn(PyObject* module, PyObject* none);
 /// descriptors_in_the_way() -> {number}: those for which the gate would refuse this process, and
 /// warmfork's own. OSError: they cannot be listed.
 PyObject* descriptors_in_the_way(PyObject* module, PyObject* none);
-/// resume_recording(): in a forked copy of the template.
+/// resume_recording() goes on recording in a forked copy of the template.
 PyObject* resume_recording(PyObject* module, PyObject* none);
 
 /// list_for(what) -> what directories were listed for before: see PreloadInterface.
 PyObject* list_for(PyObject* module, PyObject* what);
 
-/// forget_listing(path): likewise.
+/// forget_listing(path): that this directory was listed until now does not count any more.
 PyObject* forget_listing(PyObject* module, PyObject* path);
 
 /// askers() -> a list of (path of a library, bits) of who has called: bit n is number n of

@@ -6,11 +6,12 @@
 
 namespace warmfork::python {
 
-/// In a template: looks for where the interpreter keeps them. Where it does not, what
+/// Looks, in a template, for where the interpreter keeps them. Where it does not, what
 /// Py_GetArgcArgv returns stays the template's.
 void find_original_arguments();
 
-/// In a child: these strings from now on. False with an exception set.
+/// Makes these strings what the interpreter keeps from now on, in a child. False with an exception
+/// set.
 bool set_original_arguments(PyObject* list);
 
 }  // namespace warmfork::python

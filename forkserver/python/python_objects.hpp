@@ -116,8 +116,8 @@ class EncodedStrings {
     std::vector<const char*> pointers_;
 };
 
-/// As its type and it itself have it, without asking code of Python, except for that of a property.
-/// Null: there is none; no exception is set.
+/// Returns an attribute that the object or its type has, without asking code of Python, except for
+/// that of a property. Null: there is none; no exception is set.
 inline Reference plain_attribute(PyObject* object, const char* name) {
     const Reference key(PyUnicode_FromString(name));
     Reference value(key ? PyObject_GenericGetAttr(object, key.get()) : nullptr);

@@ -42,7 +42,7 @@ struct AutomaticTemplate {
     std::uint64_t sightings = 0;  ///< how often it was asked for
     std::uint64_t runs = 0;       ///< that have ended, and told what they had to import
     std::int64_t last_sight = 0;  ///< seconds since 1970
-    /// Of the environment, that its images have read.
+    /// The variables of the environment that its images have read.
     std::set<std::string, std::less<>> variables;
     /// Why it cannot be preloaded; empty: it can. Holds until `stamp` is another one.
     std::string refusal;

@@ -82,7 +82,7 @@ class ClientEntry {
     /// Of its children's cgroups: bytes, and processor time in microseconds; 0: not known.
     void set_cost(std::uint64_t memory, std::uint64_t cpu_us);
 
-    /// As of TemplateEntry.
+    /// These are what those of TemplateEntry are.
     bool is_shown() const { return place_ != nullptr; }
 
   private:
@@ -112,8 +112,9 @@ class Board {
     /// without a board.
     [[nodiscard]] static int create(std::string_view instance, Board& ret_board);
 
-    /// As `create`, under the first of these names that no live daemon has; under the one that this
-    /// process had before it exec'd itself, if it is among them. EEXIST: all of them are taken.
+    /// Does what `create` does, under the first of these names that no live daemon has; under the
+    /// one that this process had before it exec'd itself, if it is among them. EEXIST: all of them
+    /// are taken.
     [[nodiscard]] static int create_one_of(std::span<const std::string> instances,
                                            Board& ret_board);
 

@@ -59,8 +59,8 @@ struct BoardSnapshot {
     std::uint64_t unreadable = 0;
 };
 
-/// Reads the board of a daemon. Never waits for that daemon. Returns 0 or errno: ENOENT (there is
-/// no board, or it is just being made), ESRCH (the daemon is dead, this is what it left), EACCES
+/// Reads the board of a daemon. This never waits for that daemon. Returns 0 or errno: ENOENT (there
+/// is no board, or it is just being made), ESRCH (the daemon is dead, this is what it left), EACCES
 /// (not to be read by this user, or not made by `uid`), EPROTO (not a board, or one that is cut
 /// short meanwhile), EPROTONOSUPPORT (another version's), EAGAIN (it is changed all the time),
 /// EINVAL (no name for an instance).

@@ -32,9 +32,9 @@ class Cgroups {
         auto operator<=>(const Owner&) const = default;
     };
 
-    /// No cgroups: every call does nothing.
+    /// There are no cgroups, and every call does nothing.
     Cgroups() = default;
-    /// Below this directory.
+    /// The cgroups are to lie below this directory.
     explicit Cgroups(std::string root);
 
     /// Moves this process out of the cgroup that was delegated to it, into `daemon` below it, and
@@ -56,7 +56,7 @@ class Cgroups {
     /// no such process). `ret_missing`: the first limit that could not be set, and why.
     [[nodiscard]] int place(pid_t pid, const Owner& owner, const std::string& template_name,
                             const CgroupLimits& limits, std::string& ret_missing) const;
-    /// SIGKILL to all that an owner has.
+    /// Sends SIGKILL to all that an owner has.
     void kill(const Owner& owner) const;
     /// Removes its empty cgroups. False: a process is left in one.
     [[nodiscard]] bool remove(const Owner& owner) const;

@@ -53,7 +53,7 @@ class EventLoop {
     /// Tells systemd's watchdog that this process lives, if it was asked to (WATCHDOG_USEC).
     void feed_watchdog();
 
-    /// Until `leave`. Returns its status.
+    /// Runs until `leave` is called. Returns its status.
     [[nodiscard]] int run();
     void leave(int status);
 

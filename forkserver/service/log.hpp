@@ -24,7 +24,8 @@ struct LogFields {
 void log(int priority, const LogFields& fields, std::string_view text,
          const std::source_location& where = std::source_location::current());
 
-/// For a process whose standard error is nobody's: to the journal, or nowhere.
+/// From now on messages go to the journal, or nowhere: for a process whose standard error is
+/// nobody's.
 void log_to_journal_only();
 
 /// Entries of less importance are dropped; LOG_INFO at first.

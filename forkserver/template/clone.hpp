@@ -24,8 +24,8 @@ class CloneContext {
     [[nodiscard]] int clone_sibling(std::atomic<std::int32_t>& shown_pid,
                                     Descriptor& ret_pidfd) const;
 
-    /// Makes a child of this process. Otherwise the same. `exit_signal`: SIGCHLD, or 0 for a child
-    /// that is not seen by any wait without __WALL and ends without a word to its parent.
+    /// Makes a child of this process. Otherwise it does the same. `exit_signal`: SIGCHLD, or 0 for
+    /// a child that is not seen by any wait without __WALL and ends without a word to its parent.
     [[nodiscard]] int clone_child(int exit_signal, Descriptor& ret_pidfd) const;
 
   private:

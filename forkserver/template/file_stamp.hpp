@@ -14,8 +14,8 @@ struct FileStamp {
     bool operator==(const FileStamp&) const = default;
 };
 
-/// Of the file that `path` leads to now; nothing: there is none. A network file system asks its
-/// server, whatever it remembers.
+/// The stamp of the file that `path` leads to now; nothing where there is none. A network file
+/// system asks its server, whatever it remembers.
 [[nodiscard]] std::optional<FileStamp> stamp_of(const std::string& path);
 
 }  // namespace warmfork

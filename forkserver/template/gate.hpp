@@ -66,14 +66,14 @@ class ForkCheck {
   public:
     explicit ForkCheck(AllowList allowed) : allowed_(std::move(allowed)) {}
 
-    /// Before the prepare handlers. `own`: warmfork's descriptors, sorted.
+    /// To be called before the prepare handlers. `own`: warmfork's descriptors, sorted.
     void prepare(std::vector<int> own);
     /// Looks for further threads again for up to 10 ms: the kernel counts a thread for a while
     /// after pthread_join has returned. Descriptors are listed only if their number is not the one
     /// of the last look. No allocation, no lock.
     [[nodiscard]] bool is_safe();
-    /// After the parent handlers. `added`: descriptors that the caller has opened since `prepare`;
-    /// where others have come or gone the next look lists them.
+    /// To be called after the parent handlers. `added`: descriptors that the caller has opened
+    /// since `prepare`; where others have come or gone the next look lists them.
     void finish(std::size_t added);
     /// Why it was not safe.
     [[nodiscard]] std::string obstacle() const;

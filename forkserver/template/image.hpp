@@ -18,7 +18,7 @@ namespace warmfork {
 /// By what an entry of ImageFacts::shadowable that depends on the directory can be allowed:
 /// "directory:MODULE" or "directory:./NAME"; empty: it does not.
 [[nodiscard]] std::string dependence_of(std::string_view entry);
-/// Of all of them.
+/// Returns those of all of them.
 [[nodiscard]] std::vector<std::string> dependences_of(const std::set<std::string>& shadowable);
 
 /// Adds what the preload library has recorded, the files that are mapped, and what libc and the

@@ -31,15 +31,15 @@ class SpawnCommand {
     bool takes_stale_image() const { return header_.values[1] & kSpawnFromStaleImage; }
     Lifetime lifetime() const { return lifetime_; }
     std::span<std::byte> record() const { return record_; }
-    /// That go to each child.
+    /// The descriptors that go to each child.
     std::span<const int> descriptors() const { return numbers_; }
 
-    /// Of the next child; stays this command's.
+    /// The mailbox of the next child, which stays this command's.
     int mailbox() const { return mailboxes_[forked_].get(); }
     /// The next child has been forked: its mailbox is closed here. False: it was the last one.
     bool go_on();
 
-    /// Adds the numbers of what it holds.
+    /// Adds the numbers of the descriptors that it holds.
     void list_descriptors(std::vector<int>& ret_numbers) const;
 
   private:

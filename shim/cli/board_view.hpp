@@ -11,7 +11,7 @@
 
 namespace warmfork::cli {
 
-/// As systemctl status.
+/// The exit status where no daemon runs, which is the one of systemctl status.
 inline constexpr int kNoDaemon = 3;
 
 /// Reads the board of the daemon that the options name. Returns the exit status: 0, kNoDaemon (none

@@ -99,8 +99,8 @@ int examine(const DoctorOptions& options);
 /// Prints what the daemon's statistics board says. 0; 3: no daemon runs; 1: it cannot be read.
 int show_status(const StatusOptions& options);
 
-/// The board, redrawn each second until `q` or a signal; where that cannot be, printed once. As
-/// show_status.
+/// The board, redrawn each second until `q` or a signal; where that cannot be, printed once. Its
+/// exit status is that of show_status.
 int show_top(const BoardOptions& options);
 
 /// Shows or changes the service's templates.

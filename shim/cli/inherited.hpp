@@ -16,7 +16,7 @@ class InheritedDescriptors {
     /// To be made before anything else opens descriptors. Throws Error where /proc does not tell.
     InheritedDescriptors();
 
-    /// For a request: each under its own number.
+    /// As a request wants them, each under its own number.
     const std::vector<warmfork_descriptor>& pairs() const { return pairs_; }
 
     /// Closes them here, and puts /dev/null on standard input and output: who waits for the end of

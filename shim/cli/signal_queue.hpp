@@ -11,7 +11,7 @@
 
 namespace warmfork::cli {
 
-/// One that has arrived.
+/// A signal that has arrived.
 struct ArrivedSignal {
     int number;
     bool is_from_kernel;  ///< a terminal's: to the whole process group

@@ -36,7 +36,8 @@ class TerminalPair {
     void enter();
     /// The terminal's modes are as they were before `enter`.
     void leave();
-    /// As `enter`, after this process was stopped: a shell may have set the modes meanwhile.
+    /// Does what `enter` does, after this process was stopped: a shell may have set the modes
+    /// meanwhile.
     void enter_again();
     /// Gives the size of the person's terminal to the child's, whose foreground then gets SIGWINCH.
     void copy_size();

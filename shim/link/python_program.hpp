@@ -26,9 +26,9 @@ struct PythonStart {
     bool is_script;  ///< its path comes behind the words, and then the arguments of the command
 };
 
-/// The same, and which interpreter: the file itself, or what its `#!` line names, by env(1) looked
-/// up in `search_path`, the value of PATH or null, past links. False: it is no program of Python's,
-/// or more than a glance is needed to tell.
+/// The same, and it tells which interpreter: the file itself, or what its `#!` line names, by
+/// env(1) looked up in `search_path`, the value of PATH or null, past links. False: it is no
+/// program of Python's, or more than a glance is needed to tell.
 [[nodiscard]] bool find_python_start(const char* path, const char* search_path,
                                      PythonStart& ret_start);
 

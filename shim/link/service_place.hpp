@@ -9,7 +9,7 @@ namespace warmfork::link {
 
 inline constexpr std::size_t kSocketPathSize = sizeof sockaddr_un::sun_path;
 
-/// As service_address() of shim/owner. False: there is no place for it.
+/// Gives what service_address() of shim/owner gives. False: there is no place for it.
 [[nodiscard]] bool find_service_socket(char (&ret_path)[kSocketPathSize]);
 
 }  // namespace warmfork::link

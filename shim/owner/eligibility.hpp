@@ -42,7 +42,7 @@ struct ColdReason {
 
 [[nodiscard]] bool is_same_file(const std::string& one, const std::string& other);
 
-/// May this process execute the file? Not, whether it is a program.
+/// May this process execute the file? Whether it is a program is not asked.
 [[nodiscard]] bool is_executable(const std::string& path);
 
 /// The file that execvp would run, started in `directory`, by the name that exec gets then; empty
@@ -51,7 +51,7 @@ struct ColdReason {
                                           std::span<char* const> environment,
                                           const std::string& directory);
 
-/// The same of this process's own directory, as a full path.
+/// Returns this process's own directory in the same way, as a full path.
 [[nodiscard]] std::string resolve_program(const std::string& program,
                                           std::span<char* const> environment);
 

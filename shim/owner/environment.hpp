@@ -22,7 +22,7 @@ struct ReadVariables {
 [[nodiscard]] bool always_counts(std::string_view name, bool is_python);
 
 /// A variable that the image depends on and that `wanted` has otherwise than `started_with`; empty:
-/// there is none. Of a name given twice the first counts, as for getenv.
+/// there is none. Where a name is given twice the first counts, as for getenv.
 [[nodiscard]] std::string differing_variable(std::span<const std::string> started_with,
                                              std::span<char* const> wanted,
                                              const ReadVariables& read, bool is_python);
@@ -33,7 +33,7 @@ struct ReadVariables {
                                                          std::span<char* const> wanted,
                                                          const ReadVariables& read, bool is_python);
 
-/// String by string?
+/// Are they the same, string by string?
 [[nodiscard]] bool is_same_environment(std::span<const std::string> one,
                                        std::span<char* const> other);
 

@@ -20,8 +20,8 @@ struct Failure {
 /// Nothing on success.
 using Outcome = std::optional<Failure>;
 
-/// Of this process, or in flight. A cold child takes fewer of them, and none by a socket, where the
-/// kernel counts those of all processes of the user.
+/// Is it for lack of descriptors, of this process or in flight? A cold child takes fewer of them,
+/// and none by a socket, where the kernel counts those of all processes of the user.
 inline bool is_lack_of_descriptors(const Failure& failure) {
     const int error = failure.error_number;
     return error == EMFILE || error == ENFILE || error == ETOOMANYREFS;

@@ -98,7 +98,7 @@ class ImageSet {
     /// An image whose process is of no use any more: the next request starts another.
     void forget(const Process& process);
 
-    /// For the benchmark: the environment does not count.
+    /// From now on the environment does not count, which is for the benchmark.
     void leave_unchecked() { is_unchecked_ = true; }
 
     /// All that run, also those that have been told to end. Lets go of those that have ended.

@@ -9,7 +9,7 @@
 
 namespace warmfork {
 
-/// With the preload library in front of others, and the channel's number.
+/// Adds the preload library in front of others, and the channel's number.
 [[nodiscard]] std::vector<std::string> with_launch(std::vector<std::string> environment,
                                                    const std::string& preload_library);
 

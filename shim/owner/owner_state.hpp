@@ -76,7 +76,7 @@ enum class Parent {
 /// The first of them is that namespace's first process, and with it the namespace ends.
 [[nodiscard]] bool has_children_elsewhere();
 
-/// For another process.
+/// Makes a text of it, which another process can read.
 [[nodiscard]] std::string encode_owner_state(const OwnerState& state);
 /// `unknown` says so where the text is not one.
 [[nodiscard]] OwnerState decode_owner_state(std::string_view text);

@@ -24,7 +24,7 @@ struct PythonCommand {
     /// Why only a cold interpreter can run it; empty: a warm one can.
     std::string obstacle;
 
-    /// Without the user's own paths and the program's directory on the import path.
+    /// Does it run without the user's own paths and the program's directory on the import path?
     [[nodiscard]] bool is_isolated() const;
     /// -I or -E: PYTHON* variables do not count.
     [[nodiscard]] bool ignores_environment() const;

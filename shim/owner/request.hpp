@@ -17,14 +17,15 @@ class Request {
     /// live as long as this object. EINVAL: no arguments, or values out of range.
     [[nodiscard]] Outcome read(const warmfork_request& request);
 
-    /// The same with another command line, whose first word is the program. `executed`: the file
-    /// that gives the child its name. All of these, and this request, must live as long.
+    /// Makes the same request with another command line, whose first word is the program.
+    /// `executed`: the file that gives the child its name. All of these, and this request, must
+    /// live as long.
     [[nodiscard]] Request with_command(const std::string& executed,
                                        std::span<const std::string> arguments) const;
 
     warmfork_backend backend() const { return request_.backend; }
     bool nonblocking() const { return request_.flags & WARMFORK_NONBLOCK; }
-    /// Nothing is to be started rather than something cold.
+    /// Is nothing to be started rather than something cold?
     bool may_not_be_cold() const {
         return request_.flags & (WARMFORK_NOT_COLD | WARMFORK_TERMINAL);
     }

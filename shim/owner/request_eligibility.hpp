@@ -31,7 +31,7 @@ struct ImageTraits {
 /// Why a Python request cannot be served from an image that fits it otherwise.
 [[nodiscard]] ColdReason find_image_reason(const Request& request, const PythonCommand& command,
                                            const ImageTraits& image, ShadowSearch& shadows);
-/// Likewise, for every kind of image.
+/// Asks the same for every kind of image.
 [[nodiscard]] ColdReason find_common_reason(const Request& request, const ImageTraits& image);
 
 }  // namespace warmfork

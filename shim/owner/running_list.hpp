@@ -19,7 +19,7 @@ class RunningList {
         std::erase_if(entries_, [](const Entry& process) { return !is_running(process); });
         prune_at_ = std::max(kFewest, 2 * entries_.size());
     }
-    /// Perhaps with some that have ended.
+    /// Returns the entries, perhaps with some that have ended.
     std::vector<Entry>& entries() { return entries_; }
 
   private:

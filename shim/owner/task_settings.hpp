@@ -11,8 +11,8 @@ namespace warmfork {
 /// so, negated.
 using TaskSettings = std::array<std::int64_t, 40>;
 
-/// Of the calling thread and its process. Returns null, or the name of one that could not be asked
-/// for. Some fifteen system calls.
+/// Reads those of the calling thread and its process. Returns null, or the name of one that could
+/// not be asked for. Some fifteen system calls.
 [[nodiscard]] const char* read_task_settings(TaskSettings& ret_settings);
 
 enum class SettingOf { thread, process };

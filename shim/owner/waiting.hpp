@@ -13,13 +13,13 @@ namespace warmfork {
 using WaitClock = std::chrono::steady_clock;
 using Deadline = std::optional<WaitClock::time_point>;  ///< nothing: for ever
 
-/// For a child that is on its way to user code, after which it is given up: the template does not
-/// answer, or a fork handler does not return.
+/// How long a child may be on its way to user code, after which it is given up: the template does
+/// not answer, or a fork handler does not return.
 inline constexpr std::chrono::seconds kStartPatience{5};
-/// For a process that was killed, which nothing but the kernel can delay.
+/// How long a process that was killed may take to end, which nothing but the kernel can delay.
 inline constexpr std::chrono::seconds kKillPatience{10};
 
-/// For poll(2), in milliseconds.
+/// Returns how much time is left, in milliseconds, for poll(2).
 [[nodiscard]] int poll_timeout(Deadline deadline);
 
 /// While it lives the waits of this thread ask now and then whether they are to be broken off: for
@@ -49,7 +49,7 @@ class Interruption {
 /// What was answered so far; does not ask.
 [[nodiscard]] bool was_interrupted();
 
-/// Until when to sleep at most before asking again.
+/// Returns until when to sleep at most before asking again.
 [[nodiscard]] Deadline next_look(Deadline deadline);
 
 /// poll(2). Returns how many are ready; 0: the deadline has passed, or the wait was interrupted. No
