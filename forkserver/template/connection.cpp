@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <string_view>
 
@@ -57,6 +58,17 @@ int receive_hello(Connection& connection) {
     return Segment::attach(memfd, connection.segment);
 }
 
+/// A message can be received before its send has ended, and it is then that the kernel raises the
+/// signal of the socket: one that is asked for in between would come for the hello. So the owner
+/// rings once the send has ended. Returns 0, or ECONNRESET: the owner has gone.
+int await_end_of_send(const Connection& connection) {
+    pollfd polled[2] = {{connection.command_bell.get(), POLLIN, 0},
+                        {connection.control.get(), 0, 0}};
+    while (::poll(polled, 2, -1) < 0)
+        if (errno != EINTR) return errno;
+    return polled[0].revents & POLLIN ? 0 : ECONNRESET;
+}
+
 }  // namespace
 
 int say_hello(int channel) {
@@ -74,7 +86,8 @@ int open_connection(Descriptor control, Connection& ret_connection) {
     const int answer_error = say_hello(ret_connection.control.get());
     // In a child the number is another channel's, or somebody else's.
     announced_channel = -1;
-    return error ? error : answer_error;
+    if (error || answer_error) return error ? error : answer_error;
+    return await_end_of_send(ret_connection);
 }
 
 void end_with_owner_by_signal(int control) {

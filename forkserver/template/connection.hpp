@@ -29,7 +29,7 @@ struct Connection {
 [[nodiscard]] int say_hello(int channel);
 
 /// Receives the owner's hello over `control`, attaches what comes with it, and answers. Blocks
-/// until it is there. Returns 0 or errno.
+/// until it is there and its send has ended, or the owner has. Returns 0 or errno.
 [[nodiscard]] int open_connection(Descriptor control, Connection& ret_connection);
 
 /// The end of the owner raises SIGKILL for this process from now on, however it comes, whatever

@@ -67,6 +67,8 @@ Outcome TemplateProcess::queue_hello(const LaunchPlan& plan, const Descriptor& s
     if (int error = send_message(control_.get(), bytes_of(hello), std::as_bytes(std::span(strings)),
                                  descriptors, MSG_DONTWAIT))
         return make_failure(Stage::launch, error, "cannot greet the template");
+    // One that receives it already has to know when the send has ended.
+    ring(command_bell_.get());
     return {};
 }
 
