@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "channel/message_socket.hpp"
+#include "channel/standard_numbers.hpp"
 #include "owner/service_address.hpp"
 #include "service/clean_state.hpp"
 #include "service/log.hpp"
@@ -165,6 +166,7 @@ void define(CLI::App& app, Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    hold_standard_numbers();
     CLI::App app(
         "Keeps templates warm for programs that come and go. One a user, started by systemd's "
         "socket "

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string_view>
 
+#include "channel/standard_numbers.hpp"
 #include "cli/commands.hpp"
 
 using namespace warmfork::cli;
@@ -263,6 +264,7 @@ constexpr struct {
 }  // namespace
 
 int main(int argc, char** argv) {
+    warmfork::hold_standard_numbers();
     CLI::App app("Starts processes from a template that has its start-up behind it.", "warmfork");
     app.set_version_flag("--version", WARMFORK_VERSION);
     app.require_subcommand(1);

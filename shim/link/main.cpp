@@ -14,6 +14,7 @@
 #include <iterator>
 #include <utility>
 
+#include "channel/standard_numbers.hpp"
 #include "link/ask_service.hpp"
 #include "link/execute.hpp"
 #include "link/mark.hpp"
@@ -122,6 +123,7 @@ int become_file(char* const* arguments) {
 }  // namespace
 
 int main(int count, char** argv) {
+    warmfork::hold_standard_numbers();
     const char* const name = called_name(argv);
     const bool is_own_name = std::strcmp(name, "warmfork-exec") == 0;
     if (is_own_name && count > 2 && argv[1][0] == '/') return become_file(argv + 1);

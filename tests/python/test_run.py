@@ -59,6 +59,40 @@ class Commands:
                     os.write(tell, b"x")
                 os.close(read_end), os.close(tell)
 
+    def test_streams_that_are_closed_are_so_in_the_child_and_signals_reach_it(self):
+        text = """if True:
+            import os, signal, sys
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+            open_ones = []
+            for number in range(3):
+                try:
+                    os.fstat(number)
+                    open_ones.append(number)
+                except OSError:
+                    pass
+            os.write(int(sys.argv[1]), repr(open_ones).encode())
+            signal.pause()
+        """
+        for way in self.ways:
+            for closed in ([0], [2], [0, 1, 2]):
+                with self.subTest(way, closed=closed):
+                    read_end, write_end = os.pipe()
+
+                    def close():
+                        for number in closed:
+                            os.close(number)
+
+                    with self.start(way, text, str(write_end), pass_fds=[write_end], preexec_fn=close) as child:
+                        os.close(write_end)
+                        seen = os.read(read_end, 100).decode()
+                        child.terminate()
+                        try:
+                            self.assertEqual(child.wait(60), 7)
+                        finally:
+                            child.kill()
+                    self.assertEqual(seen, repr([number for number in range(3) if number not in closed]))
+                    os.close(read_end)
+
     def test_a_command_that_is_meant_by_its_pid_is_executed_in_place(self):
         text = "import os; print(os.getpid() == int(os.environ['PID']), os.environ['LISTEN_FDS'], os.read(3, 9))"
         for variable in ("LISTEN_PID", "WATCHDOG_PID"):
