@@ -75,6 +75,8 @@ Value member(const Json& object, const char* name, Value otherwise = {}) {
     if (found == object.end()) return otherwise;
     if constexpr (std::is_same_v<Value, std::string>)
         return found->is_string() ? found->get<std::string>() : otherwise;
+    else if constexpr (std::is_same_v<Value, bool>)
+        return found->is_boolean() ? found->get<bool>() : otherwise;
     else
         return found->is_number_integer() ? found->get<Value>() : otherwise;
 }
@@ -189,7 +191,8 @@ std::string AutomaticTemplates::write() const {
                             {"last_sight", entry.last_sight},
                             {"variables", entry.variables},
                             {"refusal", entry.refusal},
-                            {"stamp", entry.stamp}});
+                            {"stamp", entry.stamp},
+                            {"empty", entry.is_empty}});
     return Json{{"commands", std::move(commands)}}.dump(1, ' ', false,
                                                         Json::error_handler_t::replace) +
            "\n";
@@ -214,6 +217,7 @@ void AutomaticTemplates::read(std::string_view text) {
             entry.variables.insert(std::move(variable));
         entry.refusal = member<std::string>(written, "refusal");
         entry.stamp = member<std::string>(written, "stamp");
+        entry.is_empty = member<bool>(written, "empty");
         std::string name = name_of(entry.command);
         templates_.try_emplace(std::move(name), std::move(entry));
     }

@@ -48,6 +48,8 @@ struct AutomaticTemplate {
     std::string refusal;
     std::string stamp;  ///< of the program's file when it was refused; empty: not looked at yet
     bool is_looked_at = false;  ///< by a call in the background
+    /// Its first run imported nothing that the interpreter had not.
+    bool is_empty = false;
 };
 
 class AutomaticTemplates {
@@ -56,14 +58,22 @@ class AutomaticTemplates {
 
     /// So often it has to be asked for.
     static constexpr std::uint64_t kSightings = 2;
+    /// So often one whose template would be an interpreter and nothing else. To make that costs the
+    /// processors as much as six warm calls save.
+    static constexpr std::uint64_t kSightingsOfEmpty = 8;
     /// So many commands are known at the most; those that were asked for once go first, then the
     /// least recent ones.
     static constexpr std::size_t kMostCommands = 256;
 
     /// Counts that it was asked for. Its name; empty: another command has that.
     std::string see(const AutomaticCommand& command, Seconds now);
-    /// Null: there is no such template, or its command has not been asked for often enough.
+    /// Null: there is no such template, or its command has not been asked for more than once.
     [[nodiscard]] AutomaticTemplate* find(std::string_view name);
+    /// Is it worth a template, as far as is known?
+    [[nodiscard]] static bool is_worth_it(const AutomaticTemplate& automatic) {
+        return automatic.refusal.empty() &&
+               (!automatic.is_empty || automatic.sightings >= kSightingsOfEmpty);
+    }
     /// False: many have been started for the first time of late. A build that runs each of its
     /// scripts twice has nothing of a template for each. True: one more is.
     [[nodiscard]] bool may_start_new(Seconds now);

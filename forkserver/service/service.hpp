@@ -174,6 +174,8 @@ class Service {
                                             const NamedTemplate::Process& process,
                                             const Outcome& failure);
     void note_run(const std::string& name);
+    void look_at_first_run(const std::string& name);
+    void make_learned_image(ServedTemplate& served);
     void look_at_refused(const std::string& name);
     [[nodiscard]] nlohmann::json list_automatic();
     void load_automatic();

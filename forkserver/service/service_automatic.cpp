@@ -11,6 +11,7 @@
 
 #include "owner/pointers.hpp"
 #include "service/automatic_file.hpp"
+#include "service/learned.hpp"
 #include "service/log.hpp"
 #include "service/service.hpp"
 
@@ -24,6 +25,9 @@ constexpr std::chrono::seconds kSavePeriod{1};
 constexpr std::uint32_t kAllCold = 1u << 20;
 // After so many runs there is something to be learned again: what only most of them import.
 constexpr std::uint64_t kLessons[] = {1, 8, 64};
+// Of a command that is cold for it.
+constexpr std::string_view kIsEmpty =
+    "imports nothing that could be preloaded; it gets a template when it is called more often";
 // Names that images have read, of one command.
 constexpr std::size_t kMostVariables = 1024;
 
@@ -89,7 +93,7 @@ AutomaticTemplate* Service::find_automatic(std::string_view name) {
     if (!configuration_.daemon->automatic || configuration_.templates.contains(name))
         return nullptr;
     AutomaticTemplate* const found = automatic_.find(name);
-    return found && found->refusal.empty() ? found : nullptr;
+    return found && AutomaticTemplates::is_worth_it(*found) ? found : nullptr;
 }
 
 /// A command for which there is no template of the configuration. The name of its own; empty: it
@@ -111,6 +115,10 @@ std::string Service::see_command(FieldReader& reader, std::string& ret_why) {
     if (!known->refusal.empty()) {
         ret_why = fmt::format("{} cannot be preloaded: {}", to_string(*command), known->refusal);
         look_at_refused(name);
+        return {};
+    }
+    if (!AutomaticTemplates::is_worth_it(*known)) {
+        ret_why = fmt::format("{} {}", to_string(*command), kIsEmpty);
         return {};
     }
     if (!templates_.contains(name) && known->runs == 0 && !automatic_.may_start_new(now())) {
@@ -251,19 +259,22 @@ nlohmann::json Service::list_automatic() {
     for (const auto& [name, known] : automatic_.all()) {
         if (!automatic_.find(name) || configuration_.templates.contains(name)) continue;
         const auto found = templates_.find(name);
+        const bool is_worth_it = AutomaticTemplates::is_worth_it(known);
         const NamedTemplate::Process first =
             found == templates_.end() ? nullptr : found->second.named.first();
-        nlohmann::json entry{{"name", name},
-                             {"command", to_string(known.command)},
-                             {"python", known.command.interpreter},
-                             {"options", known.command.options},
-                             {"state", known.refusal.empty() ? "idle" : "cold"},
-                             {"parked", 0},
-                             {"age_seconds", nullptr},
-                             {"memory_kb", nullptr},
-                             {"calls", known.sightings},
-                             {"last_use", known.last_sight},
-                             {"reason", known.refusal}};
+        nlohmann::json entry{
+            {"name", name},
+            {"command", to_string(known.command)},
+            {"python", known.command.interpreter},
+            {"options", known.command.options},
+            {"state", is_worth_it ? "idle" : "cold"},
+            {"parked", 0},
+            {"age_seconds", nullptr},
+            {"memory_kb", nullptr},
+            {"calls", known.sightings},
+            {"last_use", known.last_sight},
+            {"reason",
+             known.refusal.empty() && !is_worth_it ? std::string(kIsEmpty) : known.refusal}};
         if (first) {
             ServedTemplate& served = found->second;
             const std::chrono::duration<double> age = WaitClock::now() - first->started_at();
@@ -289,12 +300,42 @@ void Service::note_run(const std::string& name) {
     const bool is_due =
         served.wants_to_learn || std::ranges::find(kLessons, automatic->runs) != std::end(kLessons);
     if (!is_due) return;
+    if (automatic->runs == 1) return look_at_first_run(name);
+    make_learned_image(served);
+}
+
+/// A new image, which is preloaded with what was learned.
+void Service::make_learned_image(ServedTemplate& served) {
     served.wants_to_learn = !served.named.learn();
     if (served.wants_to_learn) return;
     served.prepares = served.last_wanted;
     served.prepares->flags |= kLeaseMayWait;
     served.prepares->count = 1;
-    attend_soon(name);
+    attend_soon(served.named.definition().name);
+}
+
+/// Where there is nothing to be learned its place is for others.
+void Service::look_at_first_run(const std::string& name) {
+    const auto is_empty = std::make_shared<bool>(false);
+    background_.add(
+        [is_empty, name] {
+            const auto images = read_learned(learned_folder());
+            const auto image = images.find(name);
+            *is_empty = image != images.end() && imported_nothing(image->second);
+        },
+        [this, is_empty, name] {
+            const auto found = templates_.find(name);
+            AutomaticTemplate* const automatic = find_automatic(name);
+            if (found == templates_.end() || !found->second.is_automatic || !automatic) return;
+            ServedTemplate& served = found->second;
+            if (!*is_empty) return make_learned_image(served);
+            automatic->is_empty = true;
+            save_automatic_soon();
+            if (AutomaticTemplates::is_worth_it(*automatic) || served.named.has_asks()) return;
+            log(LOG_INFO, {name},
+                fmt::format("this template ends: {} {}", to_string(automatic->command), kIsEmpty));
+            templates_.erase(found);
+        });
 }
 
 }  // namespace warmfork::service

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "service/learned.hpp"
 #include "service/service.hpp"
 
 namespace warmfork::service {
@@ -84,7 +85,7 @@ nlohmann::json Service::list_templates() {
             {"errors", std::move(errors)},
             // Where who adopts one writes, and what templates have learned lies.
             {"directory", options_.directories.empty() ? "" : options_.directories.back()},
-            {"learned", state_home() + "/warmfork/learned"}};
+            {"learned", learned_folder()}};
 }
 
 void Service::manage(Client& client, const ServiceMessage& message) {

@@ -4,80 +4,40 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cstdlib>
 #include <ctime>
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <vector>
 
 #include "cli/board_view.hpp"
 #include "service/configuration_keys.hpp"
+#include "service/learned.hpp"
 
 namespace warmfork::cli {
 namespace {
 
-namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 // Of the packages that a template preloads the table names so many.
 constexpr std::size_t kMostPackages = 3;
 constexpr std::size_t kWidestLine = 100;
 
-std::uint64_t number_of(std::string_view text) {
-    std::uint64_t number = 0;
-    std::from_chars(text.data(), text.data() + text.size(), number);
-    return number;
-}
-
-/// Cuts off the first word, and the space behind it.
-std::string_view take_word(std::string_view& ret_line) {
-    const std::size_t end = std::min(ret_line.find(' '), ret_line.size());
-    const std::string_view word = ret_line.substr(0, end);
-    ret_line.remove_prefix(std::min(end + 1, ret_line.size()));
-    return word;
-}
-
-/// What lies behind the first line of a file that protocol/README.md draws.
-Json read_image(std::ifstream& file) {
+/// As the service's own answer has it.
+Json to_json(const service::LearnedImage& image) {
     Json modules = Json::array(), refused = Json::array();
     double seconds = 0;
-    for (std::string line; std::getline(file, line);) {
-        std::string_view rest = line;
-        const std::string_view verdict = take_word(rest), name = take_word(rest);
-        if (verdict == "no") refused.push_back({{"module", name}, {"reason", rest}});
-        if (verdict != "ok") continue;
-        const double of_module = static_cast<double>(number_of(take_word(rest))) / 1e6;
+    for (const service::LearnedModule& module : image.modules) {
+        const double of_module = static_cast<double>(module.microseconds) / 1e6;
         modules.push_back(
-            {{"module", name}, {"seconds", of_module}, {"kilobytes", number_of(take_word(rest))}});
+            {{"module", module.name}, {"seconds", of_module}, {"kilobytes", module.kilobytes}});
         seconds += of_module;
     }
+    for (const service::RefusedModule& module : image.refused)
+        refused.push_back({{"module", module.name}, {"reason", module.reason}});
     return {{"modules", std::move(modules)},
             {"refused", std::move(refused)},
             {"saves_seconds", seconds}};
-}
-
-/// By the template's name: what the youngest of its images was made of.
-std::map<std::string, Json> read_images(const std::string& learned) {
-    std::map<std::string, Json> images;
-    std::map<std::string, fs::file_time_type> times;
-    std::error_code error;
-    for (fs::directory_iterator entry(learned, error), end; !error && entry != end;
-         entry.increment(error)) {
-        const fs::path path = entry->path() / "image";
-        std::error_code unknown;
-        const fs::file_time_type time = fs::last_write_time(path, unknown);
-        std::ifstream file(path);
-        std::string name;
-        if (unknown || !std::getline(file, name)) continue;
-        if (const auto known = times.find(name); known != times.end() && known->second > time)
-            continue;
-        times[name] = time;
-        images[name] = read_image(file);
-    }
-    return images;
 }
 
 /// "numpy, json, +12": those that take the most time, first.
@@ -133,10 +93,10 @@ std::string wrapped(std::string_view list) {
 }  // namespace
 
 void add_learned(Json& automatic, const std::string& learned) {
-    const std::map<std::string, Json> images = read_images(learned);
+    const auto images = service::read_learned(learned);
     for (Json& entry : automatic) {
         const auto found = images.find(entry.value("name", ""));
-        entry.update(found != images.end() ? found->second
+        entry.update(found != images.end() ? to_json(found->second)
                                            : Json{{"modules", nullptr},
                                                   {"refused", Json::array()},
                                                   {"saves_seconds", nullptr}});

@@ -238,6 +238,27 @@ class Automatic(AutomaticTestCase):
         self.until(lambda text: text != f"False {os.getpid()}\n", lambda: self.call("tool"))
         self.assertEqual(self.until(set().__eq__, self.templates), set())
 
+    def first_run_of_an_empty_one(self):
+        """The name of a tool that imports nothing, and has been a child of the service for the first time."""
+        for number in range(20):  # a link that is not answered at once counts as a call as well
+            name = f"tool{number}"
+            self.script(name, "import os, sys\nprint(os.getppid())\n")
+            if f"{self.service.pid}\n" in (self.call(name) for _ in range(4)):
+                return name
+        self.fail("no link was answered")
+
+    def test_what_imports_nothing_has_a_template_only_when_it_is_called_often(self):
+        service = self.start_service()
+        name = self.first_run_of_an_empty_one()
+        entry = self.until(lambda entry: entry["reason"], lambda: self.automatic(name))
+        self.assertEqual((entry["state"], entry["age_seconds"]), ("cold", None))
+        self.assertIn("imports nothing", entry["reason"])
+        while self.automatic(name)["calls"] < 7:
+            self.assertEqual(self.call(name), f"{os.getpid()}\n")
+        self.assertEqual(self.templates(), set())
+        warm = f"{service.pid}\n"
+        self.assertEqual(self.until(warm.__eq__, lambda: self.call(name)), warm)
+
     def test_run_has_its_child_from_there(self):
         self.write("bin/tool", f"#!{PYTHON}\n{TOOL}")
         os.chmod(self.path("bin/tool"), 0o755)

@@ -117,11 +117,13 @@ TEST_CASE("What is written is read as the same") {
     known.variables = {"A", "B"};
     known.refusal = "it starts \"threads\"\n";
     known.stamp = "1 2 3";
+    known.is_empty = true;
     AutomaticTemplates again;
     again.read(templates.write());
     CHECK(again.write() == templates.write());
     REQUIRE(again.find(name));
     CHECK(again.find(name)->refusal == known.refusal);
+    CHECK(again.find(name)->is_empty);
     CHECK(again.all().size() == 2);
 }
 

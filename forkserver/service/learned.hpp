@@ -1,0 +1,41 @@
+// What templates have learned of their children's imports, as they leave it in files:
+// protocol/README.md draws these.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace warmfork::service {
+
+struct LearnedModule {
+    std::string name;
+    std::uint64_t microseconds = 0;  ///< that its import takes a child
+    std::uint64_t kilobytes = 0;     ///< that it takes an image
+};
+
+struct RefusedModule {
+    std::string name, reason;
+};
+
+/// The youngest image of a program.
+struct LearnedImage {
+    std::string folder;
+    std::vector<LearnedModule> modules;
+    std::vector<RefusedModule> refused;
+};
+
+/// $XDG_STATE_HOME/warmfork/learned, or in ~/.local/state.
+[[nodiscard]] std::string learned_folder();
+
+/// By the names of programs, or of templates, in such a folder. Blocks on the disk; what cannot be
+/// read is passed over.
+[[nodiscard]] std::map<std::string, LearnedImage, std::less<>> read_learned(
+    const std::string& folder);
+
+/// Have children of its program reported, and none of them an import? Blocks on the disk.
+[[nodiscard]] bool imported_nothing(const LearnedImage& image);
+
+}  // namespace warmfork::service
