@@ -506,6 +506,25 @@ class Equivalence(TestCase):
                     for _ in range(2):
                         self.assertEqual(self.run_importing(template.popen, program, env)[0], expected)
 
+    def test_a_preloaded_module_that_is_run_warns_where_a_cold_one_does(self):
+        show = "if __name__ == '__main__': print('run', __spec__.name, __package__)\n"
+        folder = self.folder_of({
+            "left/__init__.py": "", "left/part.py": show,
+            "taken/__init__.py": "import taken.part\n", "taken/part.py": show,
+            "whole/__init__.py": "", "whole/__main__.py": show,
+            "outer/__init__.py": "from .inner import part\n", "outer/inner/__init__.py": "", "outer/inner/part.py": show,
+        })
+        env = {**os.environ, "PYTHONPATH": folder}
+        preload = ["left.part", "taken.part", "whole.__main__", "outer"]
+        template = self.template(preload, backend="warm", env=env)
+        for module in ("left.part", "taken.part", "whole", "outer.inner.part"):
+            with self.subTest(module):
+                seen = []
+                for popen in (subprocess.Popen, template.popen):
+                    with popen([PYTHON, "-m", module], stdout=-1, stderr=-1, env=env) as process:
+                        seen.append((*process.communicate(timeout=60), process.returncode))
+                self.assertEqual(seen[1], seen[0])
+
     @warm_only
     def test_what_children_could_not_go_on_with_is_cold(self):
         for name, (source, program) in OBSTACLES.items():

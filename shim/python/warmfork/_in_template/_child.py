@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 
+from ._run_module import hide_from_runpy
 from ._streams import Stream
 
 if sys.version_info >= (3, 13):
@@ -52,6 +53,7 @@ _keeps_moment = False
 _threading = None
 _is_link_program = None  # of the template; None: there are no links to see
 _preloaded = ()
+_of_packages = ()
 _known_codes = {}  # programs for -c that the template has compiled; by their text
 
 
@@ -84,14 +86,14 @@ class NoGenerators:
 
 
 def remember_image(
-    preloaded, start_environment, c_environment, in_child, ignored, path_changes, generators=NoGenerators,
+    preloaded, start_environment, c_environment, in_child, ignored, path_changes, of_packages, generators=NoGenerators,
 ):
     """In the template, when preloading is done. start_environment: what the interpreter was
     started with. c_environment: what environ holds now. in_child: a function or None. ignored: signals
-    that were so from the start. path_changes: what was added to sys.path, and removed. generators: as
-    NoGenerators."""
+    that were so from the start. path_changes: what was added to sys.path, and removed.
+    of_packages: as of hide_from_runpy. generators: as NoGenerators."""
     global _image_path, _image_ignored, _streams, _generators, _image_executable, _in_child
-    global _preloaded, _multiprocessing, _threading, _path_added, _path_removed
+    global _preloaded, _multiprocessing, _threading, _path_added, _path_removed, _of_packages
     global _written_by_python, _written_by_c, _logging, _directory_keepers, _arguments_kept, _keeps_moment
     _preloaded = tuple(name for name in preloaded if "=" not in name)
     _in_child = in_child
@@ -101,6 +103,7 @@ def remember_image(
     _written_by_python = _written(start_environment, os.environ._data)
     _written_by_c = _written(start_environment, c_environment)
     _path_added, _path_removed = path_changes
+    _of_packages = of_packages
     _image_ignored = sum(1 << (number - 1) for number in ignored)
     _streams = (
         Stream("stdin", 0, "rb"),
@@ -412,6 +415,8 @@ def prepare(arguments, kind, index, operand, ignored, pipes, is_rehearsal):
             _insert_path(os.getcwd())
         except OSError:
             _insert_path("")
+        if not is_rehearsal:
+            hide_from_runpy(operand, _of_packages)
         prepared = runpy._run_module_as_main, (operand,)
     elif kind == "stdin":
         _insert_path("")

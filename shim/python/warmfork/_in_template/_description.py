@@ -4,6 +4,7 @@ import os
 import sys
 
 from ._kept import attributes_of
+from ._run_module import ModulesOfPackages
 
 
 class ReadVariables:
@@ -61,6 +62,21 @@ class MissedModules:
     def find_spec(self, name, path=None, target=None):
         self.names.add(name)
         return None
+
+
+class Finders:
+    """Those that look on while modules are imported."""
+
+    def __init__(self):
+        self._missed, self._of_packages = MissedModules(), ModulesOfPackages()
+        sys.meta_path.insert(0, self._of_packages)
+        sys.meta_path.append(self._missed)
+
+    def stop(self):
+        """Returns the names of the modules that were not found, and of those that their packages have imported."""
+        for finder in (self._of_packages, self._missed):
+            sys.meta_path.remove(finder)
+        return self._missed.names, self._of_packages.names
 
 
 def _sources_of(attributes):

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-from ._description import MissedModules, ReadVariables, changes_of_path, describe, kept_directories
+from ._description import Finders, ReadVariables, changes_of_path, describe, kept_directories
 from ._findings import Findings, leave_to_children
 from ._generators import Generators
 from ._kept import Moment
@@ -233,6 +233,7 @@ class _Image:
     def __init__(self):
         self.names = ()  # of the modules that were asked for
         self.times = []
+        self.of_packages = frozenset()  # see ModulesOfPackages
         self.ignored = _ignored_signals()  # when the interpreter had started
         self.own_path = sys.path[:]
         self.search_path = []  # came in front of it
@@ -332,15 +333,15 @@ def _preload(start):
     image.names, image.search_path = (*base.names, *names), path
     program, *allowed = learns.partition("=")[2].split("\n")
     folder = _learning_folder(program, image.names, allowed) if learns else ""
-    variables, missed = ReadVariables(), MissedModules()
+    variables = ReadVariables()
     began, began_monotonic = time.time_ns(), time.monotonic()
     observer = Observer(_flush)
-    sys.meta_path.append(missed)
+    finders = Finders()
     times = base.times + _import_all(names, observer, refusals)
     learned = _learn(program, folder, times, observer, allowed) if learns else None
     _lazy.resolve(refusals.leave_out)
     before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
-    sys.meta_path.remove(missed)
+    missed, of_packages = finders.stop()
     variables.stop()
     observer.stop()
     draws = _native.drawn()
@@ -348,13 +349,13 @@ def _preload(start):
     image.generators = generators = Generators(base.generators.found if base.generators else (), draws, moment)
     findings = Findings(observer, draws, generators.found, began_monotonic, moment.doubts)
     _leave_no_trace(package, image.names)
-    description = describe(start, sys.path, missed.names, described)
+    description = describe(start, sys.path, missed, described)
     path_changes = changes_of_path(path_at_start, sys.path)
-    image.times = times[:]
+    image.times, image.of_packages = times[:], base.of_packages | of_packages
     image.take_path()
     _child.remember_image(
         image.names, start_environment, _native.current_environment(), in_child,
-        image.ignored & _ignored_signals(), path_changes, generators,
+        image.ignored & _ignored_signals(), path_changes, image.of_packages, generators,
     )
     _child.leave_numpy_to(_native.keep_twister)
     _child.see_links_by(_native.is_link_program)

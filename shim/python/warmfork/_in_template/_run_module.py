@@ -1,0 +1,43 @@
+"""`python3 -m` of a module that has been preloaded."""
+
+import runpy
+import sys
+
+
+class ModulesOfPackages:
+    """The first of the finders while modules are preloaded: notes those that are imported while a package around
+    them is."""
+
+    def __init__(self):
+        self.names = set()
+
+    def find_spec(self, name, path=None, target=None):
+        package = name.rpartition(".")[0]
+        while package:
+            if getattr(getattr(sys.modules.get(package), "__spec__", None), "_initializing", False):
+                self.names.add(name)
+            package = package.rpartition(".")[0]
+        return None
+
+
+def hide_from_runpy(module, of_packages):
+    """runpy warns of a module that its package has imported before it is run. One that the package does not import
+    is not there while runpy looks. of_packages: the names of those that it does."""
+    hidden = {
+        name: sys.modules.pop(name)
+        for name in (module, module + ".__main__")
+        if "." in name and name in sys.modules and name not in of_packages
+        and not hasattr(sys.modules[name], "__path__")
+    }
+    if not hidden:
+        return
+    find = getattr(runpy, "_get_module_details")
+
+    def find_hidden(*arguments):
+        setattr(runpy, "_get_module_details", find)
+        try:
+            return find(*arguments)
+        finally:
+            sys.modules.update(hidden)
+
+    setattr(runpy, "_get_module_details", find_hidden)
