@@ -75,9 +75,10 @@ int wait_for_answer(int keeper, KeeperAnswer& ret_answer) {
 int start_keeper(const std::string& program, int owner_pidfd, StartedKeeper& ret_keeper) {
     Descriptor near, far;
     if (int error = make_message_pair(near, far)) return error;
+    const Descriptor low_null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    if (!low_null) return errno;
     far = Descriptor(::fcntl(far.get(), F_DUPFD_CLOEXEC, kKeeperOwnerNumber + 1));
     const Descriptor owner(::fcntl(owner_pidfd, F_DUPFD_CLOEXEC, kKeeperOwnerNumber + 1));
-    const Descriptor low_null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     const Descriptor null(::fcntl(low_null.get(), F_DUPFD_CLOEXEC, kKeeperOwnerNumber + 1));
     if (!far || !owner || !null) return errno;
     ChildStack parent_stack, keeper_stack;
@@ -108,7 +109,7 @@ int start_keeper(const std::string& program, int owner_pidfd, StartedKeeper& ret
 int keep(int keeper, int pidfd, bool told_by_kernel) {
     const KeeperMessage message{told_by_kernel, 0};
     if (int error = send_message(keeper, bytes_of(message), {}, std::span(&pidfd, 1), MSG_DONTWAIT))
-        return error == EAGAIN || error == ETOOMANYREFS ? ETIMEDOUT : error;
+        return error == EAGAIN ? ETIMEDOUT : error;
     KeeperAnswer answer{};
     const int error = wait_for_answer(keeper, answer);
     return error ? error : answer.error_number;
@@ -131,6 +132,20 @@ int receive_answer(int keeper, KeeperAnswer& ret_answer) {
     return received.size == sizeof ret_answer ? 0 : EPIPE;
 }
 
+namespace {
+
+/// Who is told of a child for the last time waits until fewer descriptors are in flight.
+int keep_in_time(int keeper, int pidfd, bool told_by_kernel) {
+    int error = ETOOMANYREFS;
+    for (int waited = 0; error == ETOOMANYREFS && waited < kPatience; ++waited) {
+        if (waited > 0) ::poll(nullptr, 0, 1);
+        error = keep(keeper, pidfd, told_by_kernel);
+    }
+    return error;
+}
+
+}  // namespace
+
 int leave_to_keepers(const std::string& program, int owner_pidfd, std::span<const int> pidfds,
                      bool told_by_kernel) {
     const KeeperMessage last{0, 1};
@@ -140,7 +155,7 @@ int leave_to_keepers(const std::string& program, int owner_pidfd, std::span<cons
         std::size_t kept = 0;
         int error = 0;
         while (kept < pidfds.size() && !error) {
-            error = keep(keeper.socket.get(), pidfds[kept], told_by_kernel);
+            error = keep_in_time(keeper.socket.get(), pidfds[kept], told_by_kernel);
             if (!error) ++kept;
         }
         if (kept == 0) return error;

@@ -23,8 +23,9 @@ struct StartedKeeper {
 
 /// Gives a process, by its pidfd, to the keeper, and waits until that has it. Returns 0 or errno:
 /// EPIPE or ECONNRESET: the keeper is gone; ETIMEDOUT: it does not answer within seconds, and what
-/// is read from its socket is of no use any more; EMFILE: it has no room. Only one thread at a time
-/// may call it. Safe between vfork and exec.
+/// is read from its socket is of no use any more; EMFILE: it has no room; ETOOMANYREFS: nothing can
+/// be sent to it, or to any other one, as too many descriptors of this user are in flight, which
+/// passes. Only one thread at a time may call it. Safe between vfork and exec.
 [[nodiscard]] int keep(int keeper, int pidfd, bool told_by_kernel);
 
 /// Gives it a process that has an owner of its own, behind `owner_pidfd`. As long as the keeper's

@@ -32,10 +32,10 @@ struct TrackedChild : ProcessIdentity {
     bool is_told = false;  ///< to a keeper that has not been found dead since
 };
 
-/// What a plain spawn may do without as well as with.
+/// What a plain spawn may do without as well as with: the child is told to a keeper later.
 bool is_lack_of_resources(int error) {
     return error == EAGAIN || error == ENOMEM || error == EMFILE || error == ENFILE ||
-           error == ETIMEDOUT;
+           error == ETIMEDOUT || error == ETOOMANYREFS;
 }
 
 bool has_gone(const Keeper& keeper) {
@@ -53,18 +53,23 @@ class Keepers {
     Outcome keep(const ProcessIdentity& child, int pidfd) {
         const std::lock_guard lock(mutex_);
         refresh();
-        if (int error = tell(pidfd, false))
+        const int error = tell(pidfd, false);
+        if (error && !is_lack_of_resources(error))
             return make_failure(Stage::fork, error, "cannot give the child to a warmfork-keeper");
-        children_.add({child, false, true});
+        children_.add({child, false, error == 0});
+        has_untold_ = has_untold_ || error;
         return {};
     }
 
     Outcome spawn(ColdPlan& plan, ColdProcess& ret_process) {
         const std::lock_guard lock(mutex_);
+        plan.keeper_error = 0;
         for (int tries = 0;; ++tries) {
             refresh();
             int error = 0;
-            Keeper* keeper = tries < kMostTries ? find(error) : nullptr;
+            // No keeper can be told of it now: no other one would be either.
+            const bool may_be_told = plan.keeper_error != ETOOMANYREFS && tries < kMostTries;
+            Keeper* keeper = may_be_told ? find(error) : nullptr;
             if (error && !is_lack_of_resources(error))
                 return make_failure(Stage::launch, error, "cannot start warmfork-keeper");
             plan.keeper = keeper ? keeper->socket.get() : -1;
@@ -127,7 +132,7 @@ class Keepers {
             Keeper* const keeper = find(start_error);
             if (!keeper) return start_error;
             error = warmfork::keep(keeper->socket.get(), pidfd, told_by_kernel);
-            if (!error) return 0;
+            if (!error || error == ETOOMANYREFS) return error;
             note_failure(*keeper, error);
         }
         return error;
@@ -153,6 +158,7 @@ class Keepers {
 
     /// One that has gone is found by the next `refresh`, which has what it was told told again.
     void note_failure(Keeper& keeper, int error) {
+        if (error == ETOOMANYREFS) return;  // which is not the keeper's
         if (error == EMFILE || error == ENOMEM || error == ENOSPC) {
             keeper.is_full = true;
             return;

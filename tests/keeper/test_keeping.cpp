@@ -228,6 +228,63 @@ TEST_CASE("Where no process is left for a keeper the child is started, and given
     CHECK(owner.all_have_ended());
 }
 
+TEST_CASE(
+    "Where too many descriptors are in flight a child is started, and given to a keeper later") {
+    if (::geteuid() != 0) return;
+    Actor owner([](Actor& self) {
+        // Of a user whose descriptors nobody else has in flight, and whom the limit binds.
+        const rlimit limit{64, 64};
+        if (::setuid(2'000'000'012) < 0 || ::access(WARMFORK_PROBE, X_OK) < 0) ::_exit(0);
+        ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+        ::setrlimit(RLIMIT_NOFILE, &limit);
+        ::signal(SIGTERM, SIG_DFL);  // by which the keeper ends it
+        const pid_t other = fork_idler();
+        {
+            InFlight in_flight(65);
+            for (int i = 0; i < 3; ++i) self.say(spawn_sleeper());
+            self.say(warmfork_keep(other, nullptr));
+            self.say(static_cast<pid_t>(own_keepers().size()));
+        }
+        self.say(other);
+        self.say(spawn_sleeper());
+        self.say(static_cast<pid_t>(own_keepers().size()));
+    });
+    std::vector<Descriptor> children;
+    for (int i = 0; i < 3; ++i) {
+        const pid_t pid = owner.hear();
+        if (i == 0 && pid == 0) return;  // that user may not enter the build's directory
+        REQUIRE(pid > 0);
+        children.push_back(warmfork::open_pidfd(pid));
+    }
+    CHECK(owner.hear() == 0);
+    CHECK(owner.hear() == 1);
+    owner.watch(2);
+    CHECK(owner.hear() == 1);
+    owner.kill();
+    for (const Descriptor& child : children) CHECK(has_ended(child));
+    CHECK(owner.all_have_ended());
+}
+
+TEST_CASE("An owner without a free descriptor has cold children without a keeper") {
+    Actor owner([](Actor& self) {
+        const rlimit limit{64, 64};
+        ::setrlimit(RLIMIT_NOFILE, &limit);
+        std::vector<Descriptor> taken;
+        while (Descriptor one{::open("/dev/null", O_RDWR | O_CLOEXEC)})
+            taken.push_back(std::move(one));
+        // How many of those a keeper's start takes by and by is not to matter.
+        for (int i = 0; i < 8; ++i) {
+            self.say(spawn_sleeper());
+            taken.pop_back();
+        }
+    });
+    for (int i = 0; i < 8; ++i) {
+        const pid_t pid = owner.hear();
+        CHECK(pid > 0);
+        if (pid > 0) ::kill(pid, SIGKILL);
+    }
+}
+
 TEST_CASE("An owner that adopts its keeper can wait until no child is left") {
     Actor owner([](Actor& self) {
         ::prctl(PR_SET_CHILD_SUBREAPER, 1);

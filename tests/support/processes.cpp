@@ -1,5 +1,6 @@
 #include "support/processes.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/sched.h>
 #include <poll.h>
@@ -12,6 +13,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "channel/message_socket.hpp"
 #include "owner/kept_descriptor.hpp"
 
 using warmfork::Descriptor;
@@ -150,6 +152,16 @@ std::string output_of(warmfork::Template& from, std::vector<std::string> argumen
                       int* ret_status) {
     ProbeRequest request(std::move(arguments));
     return output_of(from, request, ret_status);
+}
+
+InFlight::InFlight(std::size_t count) {
+    if (warmfork::make_message_pair(sender_, receiver_)) std::abort();
+    // Not one of the two: a socket on its way to itself is in flight until the kernel looks for
+    // such.
+    const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    const std::vector<int> numbers(count, null.get());
+    const std::byte byte{};
+    if (warmfork::send_message(sender_.get(), std::span(&byte, 1), {}, numbers, 0)) std::abort();
 }
 
 std::string in_an_owner(const std::function<std::string()>& body) {

@@ -38,6 +38,15 @@ struct Pipe {
     std::string read_all();
 };
 
+/// Descriptors that are sent and not received while it lives.
+class InFlight {
+  public:
+    explicit InFlight(std::size_t count);
+
+  private:
+    warmfork::Descriptor sender_, receiver_;
+};
+
 /// Until it is ready, or cannot be; a minute at most.
 void wait_for_image(warmfork::Template& opened);
 
