@@ -7,6 +7,7 @@
 
 #include "channel/stopping_point.hpp"
 #include "child/setup.hpp"
+#include "owner/in_flight.hpp"
 #include "owner/keeping.hpp"
 #include "protocol/layout.hpp"
 
@@ -87,8 +88,9 @@ EmbeddedSource::EmbeddedSource(ImageSet::Definition definition)
       images_(std::move(definition)) {}
 
 Outcome EmbeddedSource::start(bool may_be_cold) {
+    if (!may_be_cold) return outwait_descriptors_in_flight({}, [this] { return images_.start(); });
     Outcome failure = images_.start();
-    if (failure && may_be_cold && is_in_the_way_of_templates(*failure)) return {};
+    if (failure && is_in_the_way_of_templates(*failure)) return {};
     return failure;
 }
 
@@ -96,7 +98,8 @@ Outcome EmbeddedSource::start(bool may_be_cold) {
 Outcome EmbeddedSource::ready_image(Deadline deadline, Process& ret_process) {
     const Selection selection = images_.plain_selection();
     ColdReason reason;
-    Outcome failure = images_.choose(selection, true, deadline, ret_process, reason);
+    Outcome failure = outwait_descriptors_in_flight(
+        deadline, [&] { return images_.choose(selection, true, deadline, ret_process, reason); });
     if (!failure && !ret_process)
         return Failure{Stage::launch, ETIMEDOUT, 0, "the template is not ready: " + reason.text};
     return failure;

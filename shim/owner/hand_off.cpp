@@ -180,6 +180,7 @@ Outcome give_up_start(Born& born, Outcome late) {
 
 /// "cannot be set up" in the words of the step.
 void describe(Failure& failure, const Request& request) {
+    if (failure.error_number == ETOOMANYREFS) return;  // of sending: no step of the child's
     std::string what;
     switch (failure.stage) {
         case Stage::directory:

@@ -2,6 +2,7 @@
 
 #include "channel/message_socket.hpp"
 #include "channel/stopping_point.hpp"
+#include "owner/in_flight.hpp"
 #include "owner/interpreted_request.hpp"
 #include "owner/spawn_cold.hpp"
 
@@ -76,7 +77,11 @@ Outcome Spawner::spawn_together(const Request& request, std::uint32_t count,
         return spawn_cold(request, count, asked_for(), ret_spawned);
     const bool insists = backend == WARMFORK_BACKEND_WARM;
     ColdReason reason;
-    Outcome failure = spawn_warm(request, count, insists, reason, ret_spawned);
+    const auto attempt = [&] {
+        reason = {};
+        return spawn_warm(request, count, insists, reason, ret_spawned);
+    };
+    Outcome failure = insists ? outwait_descriptors_in_flight({}, attempt) : attempt();
     if ((failure || reason) && was_interrupted())
         return make_failure(Stage::hand_off, EINTR, "the spawn was broken off");
     if (!reason) return failure;

@@ -1,8 +1,11 @@
 // A limit that only warmfork has is a reason to be cold, and cold children are not bound by it.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/resource.h>
 
 #include <functional>
+#include <optional>
+#include <thread>
 
 #include "support/catch.hpp"
 #include "support/processes.hpp"
@@ -102,6 +105,65 @@ TEST_CASE(
                   return error.error_number() == EMFILE ? "" : error.what();
               }
           }) == "");
+}
+
+TEST_CASE("Where too many descriptors are in flight children are cold until there are fewer") {
+    if (::geteuid() != 0) return;
+    CHECK(in_an_owner([]() -> std::string {
+              // Of a user whose descriptors nobody else has in flight, and whom the limit binds.
+              if (::setuid(2'000'000'013) < 0 || ::access(WARMFORK_PROBE, X_OK) < 0) return "";
+              set_limit(RLIMIT_NOFILE, 64);
+              ProbeRequest request({"exit", "0"});
+              std::string served;
+              const auto serve = [&](warmfork::Template& table) {
+                  warmfork::Process child = table.spawn(request.get());
+                  served += child.wait() != 0 ? "failed" : warmfork_reason_name(child.reason());
+                  served +=
+                      child.reason_text().find("descriptor 0") == std::string::npos ? ' ' : '!';
+              };
+              warmfork::Template parking = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+              warmfork::Template forking = probe_template(0, {}, WARMFORK_BACKEND_AUTO);
+              parking.wait_parked(1);
+              std::optional<InFlight> in_flight(65);
+              serve(parking);
+              serve(forking);
+              in_flight.reset();
+              serve(parking);
+              serve(forking);
+              return served == "limits limits none none " ? "" : served;
+          }) == "");
+}
+
+TEST_CASE("Who waits for a template, or wants no other child, waits for descriptors in flight") {
+    if (::geteuid() != 0) return;
+    for (const bool is_ready : {false, true}) {
+        CAPTURE(is_ready);
+        CHECK(in_an_owner([&]() -> std::string {
+                  if (::setuid(2'000'000'014) < 0 || ::access(WARMFORK_PROBE, X_OK) < 0) return "";
+                  set_limit(RLIMIT_NOFILE, 64);
+                  std::optional<warmfork::Template> table;
+                  if (is_ready) {
+                      table = probe_template(1);
+                      table->wait_parked(1);
+                  }
+                  std::optional<InFlight> in_flight(65);
+                  std::thread receiver([&] {
+                      // For them to be met: else this test tells nothing, and passes.
+                      for (int round = 0; round < 20; ++round) ::poll(nullptr, 0, 1);
+                      in_flight.reset();
+                  });
+                  ProbeRequest request({"exit", "0"});
+                  std::string wrong;
+                  try {
+                      if (!is_ready) table = probe_template(1);
+                      if (table->spawn(request.get()).wait() != 0) wrong = "failed";
+                  } catch (const std::exception& error) {
+                      wrong = error.what();
+                  }
+                  receiver.join();
+                  return wrong;
+              }) == "");
+    }
 }
 
 TEST_CASE("Where few numbers are free the child is cold, and not an error", "[numbers]") {
