@@ -290,8 +290,9 @@ class Owner(Party):
         return 2
 
     def killed_template(self):
-        if self.own.pid:
-            os.kill(self.own.pid, signal.SIGKILL)
+        # One that is killed in its very first start has failed to start, which is told as an error.
+        self.own.wait_ready()
+        os.kill(self.own.pid, signal.SIGKILL)
         return self._pass(self.own)
 
 

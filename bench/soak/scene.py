@@ -17,7 +17,9 @@ from load import ACTIONS, PRELOAD, Counts
 
 _PACKAGE = os.path.dirname(os.path.abspath(warmfork.__file__))
 _PR_SET_CHILD_SUBREAPER = 36
+# Seconds. A turn may be in the midst of its longest wait, and where the machine is busy everything takes that much longer.
 _LATEST_END = 30
+_LATEST_END_OF_PARTY = 150
 # Where the parties may leave files: HOME, TMPDIR, XDG_RUNTIME_DIR.
 _FOLDERS = ("home", "tmp", "run")
 # Of the service, which leaves it in its directory: removed, it could be taken twice.
@@ -180,6 +182,9 @@ class Scene:
             if started not in self.parties:
                 started.process.send_signal(signal.SIGTERM)
             status = started.wait(_LATEST_END)
+            if status is None and started in self.parties:
+                started.process.send_signal(signal.SIGUSR1)  # it says where it is
+                status = started.wait(_LATEST_END_OF_PARTY)
             if status is None:
                 left.append(f"the {started.name}, which does not end")
             elif status:
