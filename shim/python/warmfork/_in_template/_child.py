@@ -86,7 +86,8 @@ class NoGenerators:
 
 
 def remember_image(
-    preloaded, start_environment, c_environment, in_child, ignored, path_changes, of_packages, generators=NoGenerators,
+    preloaded, start_environment, c_environment, in_child, ignored, path_changes, of_packages=(),
+    generators=NoGenerators,
 ):
     """In the template, when preloading is done. start_environment: what the interpreter was
     started with. c_environment: what environ holds now. in_child: a function or None. ignored: signals
