@@ -239,7 +239,7 @@ bool Service::note_automatic_start(ServedTemplate& served, const NamedTemplate::
     // An odd environment is not the program's fault.
     const NamedTemplate::Process first = served.named.first();
     const bool is_variant =
-        first && first->environment_at_start() != process->environment_at_start();
+        first && first->at_start().environment != process->at_start().environment;
     if (failure->stage != Stage::gate || is_variant) return false;
     log(LOG_NOTICE, {name, 0, 0, "gate"},
         fmt::format("{} is cold from now on: {}", to_string(automatic->command), failure->text));
@@ -277,7 +277,8 @@ nlohmann::json Service::list_automatic() {
              known.refusal.empty() && !is_worth_it ? std::string(kIsEmpty) : known.refusal}};
         if (first) {
             ServedTemplate& served = found->second;
-            const std::chrono::duration<double> age = WaitClock::now() - first->started_at();
+            const std::chrono::duration<double> age =
+                WaitClock::now() - first->at_start().started_at;
             entry["state"] = name_of(served);
             entry["parked"] = served.named.parked();
             entry["age_seconds"] = age.count();

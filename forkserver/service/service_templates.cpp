@@ -152,8 +152,8 @@ void Service::show_image(Client& client, TemplateProcess& process) {
     client.images.insert(id);
     SharedImage image;
     image.pid = static_cast<std::uint64_t>(process.pid());
-    image.directory = process.directory();
-    image.environment = process.environment_at_start();
+    image.directory = process.at_start().directory;
+    image.environment = process.at_start().environment;
     const ReadVariables variables = process.variables();
     image.reads_all_variables = variables.all;
     image.variables.assign(variables.names.begin(), variables.names.end());
@@ -161,7 +161,7 @@ void Service::show_image(Client& client, TemplateProcess& process) {
         image.shadowable.push_back(module + "=" + file);
     for (int number : process.image_descriptors())
         image.descriptors.push_back(static_cast<std::uint64_t>(number));
-    image.owner_state = encode_owner_state(process.state_at_start());
+    image.owner_state = encode_owner_state(process.at_start().state);
     const auto [segment, inotify] = process.shown_files();
     std::vector<int> descriptors{segment};
     if (inotify >= 0) descriptors.push_back(inotify);
@@ -242,7 +242,7 @@ void Service::start_fixed_command(ServedTemplate& served, Client& client,
                                   NamedTemplate::Answer& answer, std::uint64_t id) {
     const std::vector<const char*> arguments = detail::pointers(served.named.definition().command);
     const std::vector<const char*> environment =
-        detail::pointers(answer.process->environment_at_start());
+        detail::pointers(answer.process->at_start().environment);
     warmfork_descriptor map[3];
     for (int number : {0, 1, 2})
         map[number] = {answer.ask->descriptors.get()[static_cast<std::size_t>(number)].get(),
@@ -251,7 +251,7 @@ void Service::start_fixed_command(ServedTemplate& served, Client& client,
     warmfork_request_init(&given);
     given.arguments = arguments.data();
     given.environment = environment.data();
-    given.directory = answer.process->directory().c_str();
+    given.directory = answer.process->at_start().directory.c_str();
     given.descriptors = map;
     given.descriptor_count = std::size(map);
     given.flags = WARMFORK_SIGNAL_MASK;  // none: this service's own are blocked
@@ -260,7 +260,7 @@ void Service::start_fixed_command(ServedTemplate& served, Client& client,
     ChildRecord record;
     ColdReason cold;  // which is not for a client of another user
     if (!failure)
-        failure = make_child_record(request, answer.process->state_at_start(), read_owner_state(),
+        failure = make_child_record(request, answer.process->at_start().state, read_owner_state(),
                                     {Lifetime::detached, 0, false, true}, record, cold);
     int ends[2] = {-1, -1};
     if (!failure && ::pipe2(ends, O_CLOEXEC) < 0)

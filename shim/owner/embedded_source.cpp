@@ -41,7 +41,7 @@ bool is_in_the_way_of_templates(const Failure& failure) {
 ChildTies ties_of(Lifetime lifetime, const TemplateProcess& process) {
     ChildTies ties{lifetime};
     ties.parent = ::getpid();
-    ties.has_parent_death_signal = process.opened_by_main_thread();
+    ties.has_parent_death_signal = process.at_start().by_main_thread;
     return ties;
 }
 
@@ -51,8 +51,8 @@ class EmbeddedSource::Image : public ChosenImage {
   public:
     Image(EmbeddedSource& source, Process process, Lifetime lifetime)
         : ChosenImage({process->pid(), process->image_descriptors(), process->shadowable(),
-                       process->directory()},
-                      process->state_at_start(), ties_of(lifetime, *process),
+                       process->at_start().directory},
+                      process->at_start().state, ties_of(lifetime, *process),
                       !source.is_unchecked_),
           source_(source),
           process_(std::move(process)) {}
@@ -174,7 +174,8 @@ std::string EmbeddedSource::Image::find_difference(const OwnerState& now, bool& 
     ret_is_lasting = !change.empty();
     if (change.empty()) change = find_incompatible_change(state_at_start(), now);
     if (!change.empty() || can_look_at(process_->pid()) || process_->has_ended()) return change;
-    if (process_->could_look()) return "the owner has been confined since the template was started";
+    if (process_->at_start().could_look)
+        return "the owner has been confined since the template was started";
     if (!may_have_been_confined(now)) return {};
     ret_is_lasting = true;
     return "whether the owner is confined (Landlock) cannot be told, as it may not look at its "

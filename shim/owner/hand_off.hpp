@@ -4,11 +4,11 @@
 #include <span>
 #include <vector>
 
+#include "owner/born.hpp"
 #include "owner/eligibility.hpp"
 #include "owner/owner_state.hpp"
 #include "owner/request.hpp"
 #include "owner/shadowing.hpp"
-#include "owner/template_process.hpp"
 
 namespace warmfork {
 

@@ -46,10 +46,11 @@ bool ImageSet::is_worth_waiting(Image& image, const TemplateProcess& process,
                                 std::uint32_t children) {
     const auto now = Clock::now();
     const bool is_soon = image.start_took > Clock::duration::zero() &&
-                         now > process.started_at() + image.start_took / 2;
+                         now > process.at_start().started_at + image.start_took / 2;
     const std::uint32_t left = definition_.most_cold_at_first -
                                std::min(image.cold_meanwhile, definition_.most_cold_at_first);
-    if (is_soon || process.was_twin() || now >= process.ready_by() || children > left) return true;
+    if (is_soon || process.at_start().was_twin || now >= process.ready_by() || children > left)
+        return true;
     image.cold_meanwhile += children;
     return false;
 }

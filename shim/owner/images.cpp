@@ -112,7 +112,9 @@ LaunchPlan ImageSet::plan_for(const Image& image) const {
 
 Outcome ImageSet::start_process(Image& image, Process& ret_process) {
     if (definition_.take_foundation) return start_layer(image, ret_process);
-    if (Outcome failure = TemplateProcess::start(plan_for(image), ret_process)) return failure;
+    LaunchedTemplate launched;
+    if (Outcome failure = launch_template(plan_for(image), launched)) return failure;
+    ret_process = std::make_shared<TemplateProcess>(std::move(launched));
     ++starts_;
     return {};
 }
@@ -129,17 +131,21 @@ Outcome ImageSet::start_layer(Image& image, Process& ret_process) {
     if (is_not_yet(image.base_failure)) return std::exchange(image.base_failure, std::nullopt);
     image.base_failed_at = Clock::now();
     if (image.base_failure) return image.base_failure;
-    Outcome failure = TemplateProcess::extend(plan_for(image), *foundation.base,
-                                              std::move(foundation.spare), ret_process);
+    LaunchedTemplate launched;
+    Outcome failure =
+        launch_layer(plan_for(image), foundation.base->at_start(),
+                     foundation.base->image_descriptors(), std::move(foundation.spare), launched);
     if (failure && failure->stage == Stage::hand_off) return start_layer(image, ret_process);
-    if (!failure) ++starts_;
-    return failure;
+    if (failure) return failure;
+    ret_process = std::make_shared<TemplateProcess>(std::move(launched));
+    ++starts_;
+    return {};
 }
 
 /// The process of the image from now on.
 void ImageSet::adopt(Image& image, Process process) {
     discard(image.process);
-    image.started_with = process->environment_at_start();
+    image.started_with = process->at_start().environment;
     image.process = std::move(process);
     image.phase = ImagePhase::preloading;
     image.failure.reset();
@@ -244,7 +250,7 @@ Outcome ImageSet::resume() {
 
 void ImageSet::learn(Image& image, TemplateProcess& process) {
     if (image.phase == ImagePhase::ready) return;
-    image.started_with = process.environment_at_start();
+    image.started_with = process.at_start().environment;
     image.read = process.variables();
     known_reads_.names.insert(image.read->names.begin(), image.read->names.end());
     known_reads_.all = known_reads_.all || image.read->all;

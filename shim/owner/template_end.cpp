@@ -37,7 +37,7 @@ void TemplateProcess::shut_down() {
     drain();
     if (state_ == State::starting || state_ == State::broken) signal_pidfd(pidfd_.get(), SIGKILL);
     // A ring without room belongs to a template that does not answer: it is killed in the end.
-    else if (commands_->push(make_frame(FrameKind::shut_down), {}) == 0)
+    else if (commands_.push(make_frame(FrameKind::shut_down), {}) == 0)
         ring(command_bell_.get());
     // The application has closed the bell: the end of file wakes the template as well.
     if (!command_bell_) control_.reset();
@@ -48,7 +48,7 @@ bool TemplateProcess::is_over() const {
 }
 
 TemplateProcess::~TemplateProcess() {
-    if (owner_ != ::getpid() || process_.pid <= 0) return;  // a forked copy, or never started
+    if (facts_.owner != ::getpid()) return;  // a forked copy
     if (!end_template()) leave_children_to_keeper();
     settle_after_end();
     for (Born& spare : spares_) ending_spares_.push_back(spare.identity());
@@ -58,7 +58,7 @@ TemplateProcess::~TemplateProcess() {
 /// Tells the template to end, waits until it has, and reaps it. False: it did not end in good
 /// order, and nobody looks after its children any more.
 bool TemplateProcess::end_template() {
-    if (!pidfd_) pidfd_ = KeptDescriptor(open_process(process_));
+    if (!pidfd_) pidfd_ = KeptDescriptor(open_process(facts_.process));
     shut_down();
     pollfd polled{pidfd_.get(), POLLIN, 0};
     if (::poll(&polled, 1, poll_timeout(patience_ends_.load())) == 0)
@@ -157,27 +157,28 @@ std::string TemplateProcess::last_lines() const {
 /// Why a template that has ended did not serve.
 Failure TemplateProcess::end_failure() {
     // Of a layer: whether it has become one at all.
-    if (started_) {
-        const Descriptor started = std::move(started_);
+    if (layer_ && layer_->reply) {
         // What it has to say it has said.
-        not_started_ = await_start(extended_, started.get(), Clock::now());
+        not_started_ = await_start(layer_->child, layer_->reply.get(), Clock::now());
+        layer_.reset();
         if (not_started_ && not_started_->stage == Stage::directory)
-            not_started_ = make_failure(Stage::launch, not_started_->error_number,
-                                        "the layer cannot change to the directory " + directory_);
+            not_started_ =
+                make_failure(Stage::launch, not_started_->error_number,
+                             "the layer cannot change to the directory " + facts_.directory);
     }
     if (not_started_) return *not_started_;
     siginfo_t info{};
     std::string how = "ended";
     const auto pidfd = static_cast<id_t>(pidfd_.get());
     if (::waitid(P_PIDFD, pidfd, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
-        info.si_pid == process_.pid)
+        info.si_pid == facts_.process.pid)
         how = (info.si_code == CLD_EXITED ? "exited with status " : "was killed by signal ") +
               std::to_string(info.si_status);
     const std::string lines = last_lines();
     const std::string last = lines.empty() ? "; it wrote nothing" : "; it wrote last:\n" + lines;
     if (hello_by_ && !said_hello_)
         return {Stage::launch, ENOEXEC, 0,
-                program_ + " was started as a template and is none: it " + how +
+                facts_.program + " was started as a template and is none: it " + how +
                     no_interpreter_hint() + last};
     return {Stage::launch, ECHILD, 0, "the template " + how + " before it was ready" + last};
 }

@@ -1,10 +1,12 @@
 // How a layer is started: a parked child of its base becomes a template.
+#include <fcntl.h>
+
 #include <algorithm>
 
 #include "owner/cold.hpp"
 #include "owner/hand_off.hpp"
 #include "owner/pointers.hpp"
-#include "owner/template_process.hpp"
+#include "owner/template_launch.hpp"
 #include "protocol/messages.hpp"
 
 namespace warmfork {
@@ -19,61 +21,62 @@ int channel_number(const std::vector<int>& image_descriptors) {
     return number;
 }
 
-}  // namespace
-
-Outcome TemplateProcess::extend(const LaunchPlan& plan, TemplateProcess& base, Born spare,
-                                std::shared_ptr<TemplateProcess>& ret_process) {
-    std::shared_ptr<TemplateProcess> process(new TemplateProcess);
-    const ProcessIdentity child = spare.identity();
-    if (Outcome failure = process->start_layer(plan, base, std::move(spare))) {
-        process.reset();
-        end_child(child);
-        return failure;
-    }
-    ret_process = std::move(process);
-    return {};
-}
-
-Outcome TemplateProcess::start_layer(const LaunchPlan& plan, TemplateProcess& base, Born spare) {
-    owner_ = ::getpid();
+Outcome start_layer(const LaunchPlan& plan, const LaunchFacts& base,
+                    const std::vector<int>& image_descriptors, Born spare,
+                    LaunchedTemplate& ret_launched) {
+    LaunchedTemplate launched;
+    LaunchFacts& facts = launched.facts;
     Descriptor segment;
     OwnedSocket far;
-    if (Outcome failure = make_channel_files(plan, segment)) return failure;
-    if (Outcome failure = connect(plan, segment, far)) return failure;
+    if (Outcome failure = prepare_launch(plan, launched, segment)) return failure;
+    if (Outcome failure = connect(plan, segment, launched.channel, far)) return failure;
     ::fcntl(far.get(), F_SETOWN, spare.pid);
-    note_launch(plan);
+    note_surroundings(plan, facts);
     // It stays what its base was started as, and its children are brought up to date from there.
-    state_at_start_ = base.state_at_start();
-    pidfd_ = KeptDescriptor(open_process(spare.identity()));
+    facts.state = base.state;
+    launched.pidfd = KeptDescriptor(open_process(spare.identity()));
     const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     ReplyPipe reply;
-    if (!pidfd_ || !null) return make_failure(Stage::launch, errno, "cannot extend a template");
+    if (!launched.pidfd || !null)
+        return make_failure(Stage::launch, errno, "cannot extend a template");
     if (int error = reply.open())
         return make_failure(Stage::launch, error, "cannot make a pipe for the reply");
 
     const std::vector<const char*> arguments = pointers_to(plan.arguments);
-    const std::vector<const char*> environment = pointers_to(environment_);
+    const std::vector<const char*> environment = pointers_to(facts.environment);
     RecordContents contents;
     contents.header.flags =
         kRecordProcessGroup | kRecordSignalMask | kRecordSignalsIgnored | kRecordLayer;
     contents.header.lifetime = Lifetime::detached;  // it watches its owner itself
-    contents.header.signals_ignored = state_at_start_.signals_ignored;
-    contents.descriptor_targets = {0, 1, 2, channel_number(base.image_descriptors())};
+    contents.header.signals_ignored = facts.state.signals_ignored;
+    contents.descriptor_targets = {0, 1, 2, channel_number(image_descriptors)};
     contents.arguments = arguments;
     contents.environment = environment;
-    contents.directory = directory_;
+    contents.directory = facts.directory;
     ChildRecord record;
-    record.descriptors = {null.get(), log_.get(), log_.get(), far.get()};
+    record.descriptors = {null.get(), launched.log.get(), launched.log.get(), far.get()};
     if (Outcome failure = encode(contents, record)) {
         failure->stage = Stage::launch;
         return failure;
     }
     if (Outcome failure = send_record(record, spare, reply.write_end())) return failure;
-    started_ = Descriptor(::fcntl(reply.read_end(), F_DUPFD_CLOEXEC, 0));
-    process_ = spare.identity();
-    extended_ = std::move(spare);
-    could_look_ = can_look_at(process_.pid);
+    facts.process = spare.identity();
+    facts.could_look = can_look_at(facts.process.pid);
+    launched.layer =
+        LayerStart{std::move(spare), Descriptor(::fcntl(reply.read_end(), F_DUPFD_CLOEXEC, 0))};
+    ret_launched = std::move(launched);
     return {};
+}
+
+}  // namespace
+
+Outcome launch_layer(const LaunchPlan& plan, const LaunchFacts& base,
+                     const std::vector<int>& image_descriptors, Born spare,
+                     LaunchedTemplate& ret_launched) {
+    const ProcessIdentity child = spare.identity();
+    Outcome failure = start_layer(plan, base, image_descriptors, std::move(spare), ret_launched);
+    if (failure) end_child(child);
+    return failure;
 }
 
 }  // namespace warmfork

@@ -26,6 +26,27 @@ constexpr std::chrono::seconds kEndPatience{1};
 
 }  // namespace
 
+TemplateProcess::TemplateProcess(LaunchedTemplate launched)
+    : serial_([] {
+          static std::atomic<std::uint64_t> last{0};
+          return ++last;
+      }()),
+      facts_(std::move(launched.facts)),
+      pidfd_(std::move(launched.pidfd)),
+      log_(std::move(launched.log)),
+      control_(std::move(launched.channel.control)),
+      segment_(std::move(launched.channel.segment)),
+      command_bell_(std::move(launched.channel.command_bell)),
+      completion_bell_(std::move(launched.channel.completion_bell)),
+      inotify_(std::move(launched.channel.inotify)),
+      has_inotify_(launched.channel.has_inotify),
+      mounts_(std::move(launched.channel.mounts)),
+      shown_segment_(std::move(launched.channel.shown_segment)),
+      layer_(std::move(launched.layer)),
+      hello_by_(launched.hello_by),
+      commands_(segment_.layout().command_ring, segment_.layout().command_bytes),
+      completions_(segment_.layout().completion_ring, segment_.layout().completion_bytes) {}
+
 // What comes from the template.
 
 void TemplateProcess::receive_hello() {
@@ -71,7 +92,7 @@ void TemplateProcess::drain() {
     FrameHeader header;
     bool popped = false;
     while (true) {
-        const Pop result = completions_->pop(header, payload_);
+        const Pop result = completions_.pop(header, payload_);
         if (result == Pop::broken) {
             state_ = State::broken;
             refusal_ = "the template broke the completion ring";
@@ -80,7 +101,7 @@ void TemplateProcess::drain() {
         popped = true;
         dispatch(header);
     }
-    if (popped && commands_->peer_waits_for_room()) ring(command_bell_.get());
+    if (popped && commands_.peer_waits_for_room()) ring(command_bell_.get());
 }
 
 void TemplateProcess::dispatch(const FrameHeader& header) {
@@ -92,9 +113,8 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
                 std::memcpy(image_descriptors_.data(), payload_.data(),
                             image_descriptors_.size() * sizeof(int));
             state_ = State::ready;
-            start_took_ = Clock::now() - started_at_;
-            extended_ = {};
-            started_.reset();
+            start_took_ = Clock::now() - facts_.started_at;
+            layer_.reset();
             break;
         }
         case FrameKind::variables:
@@ -177,7 +197,7 @@ void TemplateProcess::take_in(const FrameHeader& header) {
     ending_spares_.push_back(spare.identity());
     lacks_descriptors_ = true;
     const auto kept = static_cast<std::int64_t>(spares_.size());
-    if (commands_->push(make_frame(FrameKind::park, 0, kept, kept), {}) == 0)
+    if (commands_.push(make_frame(FrameKind::park, 0, kept, kept), {}) == 0)
         ring(command_bell_.get());
 }
 
@@ -241,7 +261,7 @@ void TemplateProcess::attend() {
     silence(completion_bell_.get());
     if (!ended_ && has_ended()) settle_after_end();
     // Announced before the last look at the ring, so that what comes after it rings.
-    completions_->going_to_sleep(WakeFor::frames_and_room);
+    completions_.going_to_sleep(WakeFor::frames_and_room);
     drain();
     reap_ended_spares();
 }
@@ -249,9 +269,9 @@ void TemplateProcess::attend() {
 std::uint64_t TemplateProcess::look() {
     const std::lock_guard lock(mutex_);
     const std::uint64_t id = ++last_id_;
-    if (commands_->push(make_frame(FrameKind::look, id), {})) return 0;
+    if (commands_.push(make_frame(FrameKind::look, id), {})) return 0;
     pending_[id] = {};
-    if (commands_->peer_sleeps()) ring(command_bell_.get());
+    if (commands_.peer_sleeps()) ring(command_bell_.get());
     return id;
 }
 
@@ -297,7 +317,7 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
         }
         // Before the record, so that a template whose owner dies here knows whom to end or to
         // leave.
-        if (commands_->push(
+        if (commands_.push(
                 make_frame(FrameKind::handed_off, spare.id, static_cast<std::int64_t>(lifetime)),
                 {}) != 0) {
             spares_.push_front(std::move(spare));
@@ -316,7 +336,7 @@ void TemplateProcess::wake_to_refill() {
         const std::lock_guard lock(mutex_);
         if (!spares_.empty()) return;
     }
-    if (commands_->peer_sleeps()) ring(command_bell_.get());
+    if (commands_.peer_sleeps()) ring(command_bell_.get());
 }
 
 Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int memfd,
@@ -360,7 +380,7 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
     while (error == EAGAIN) {
         if (ended_ || is_closing_ || state_ == State::broken) {
             error = EPIPE;
-        } else if (commands_->has_room(record.size())) {
+        } else if (commands_.has_room(record.size())) {
             error = 0;
             while (!error && messages_sent < std::size(messages)) {
                 error = send_message(control_.get(), bytes_of(message), {}, messages[messages_sent],
@@ -377,12 +397,12 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
         kill_stuck(lock);
         return make_failure(Stage::hand_off, ETIMEDOUT, "the template takes no commands");
     }
-    if (!error) error = commands_->push(header, record);
+    if (!error) error = commands_.push(header, record);
     if (error)
         return make_failure(Stage::hand_off, error == ECONNRESET ? EPIPE : error,
                             "cannot give the command to the template");
     pending_[id] = {};
-    if (commands_->peer_sleeps()) ring(command_bell_.get());
+    if (commands_.peer_sleeps()) ring(command_bell_.get());
     ret_id = id;
     ret_born = std::move(born);
     return {};
@@ -425,8 +445,8 @@ bool TemplateProcess::lacks_descriptors() {
 int TemplateProcess::set_spares(std::uint32_t least, std::uint32_t most) {
     const std::lock_guard lock(mutex_);
     lacks_descriptors_ = false;
-    const int error = commands_->push(make_frame(FrameKind::park, 0, least, most), {});
-    if (!error && commands_->peer_sleeps()) ring(command_bell_.get());
+    const int error = commands_.push(make_frame(FrameKind::park, 0, least, most), {});
+    if (!error && commands_.peer_sleeps()) ring(command_bell_.get());
     return error;
 }
 

@@ -14,42 +14,16 @@
 #include <vector>
 
 #include "channel/ring.hpp"
-#include "channel/segment.hpp"
+#include "owner/born.hpp"
 #include "owner/environment.hpp"
 #include "owner/failure.hpp"
 #include "owner/kept_descriptor.hpp"
-#include "owner/owned_sockets.hpp"
-#include "owner/owner_state.hpp"
 #include "owner/running_list.hpp"
 #include "owner/shadowing.hpp"
+#include "owner/template_launch.hpp"
 #include "owner/waiting.hpp"
 
 namespace warmfork {
-
-/// What to start. Strings are owned: a template is started again when it has ended.
-struct LaunchPlan {
-    std::vector<std::string> arguments;
-    std::optional<std::vector<std::string>> environment;  ///< nothing: the owner's of the moment
-    std::string directory;                                ///< empty: the owner's
-    std::uint32_t spares_least = 1, spares_most = 8;
-    std::vector<std::string> allowed;
-    bool is_python = false;
-    std::size_t path_at = 0;  ///< Python: which argument is the number of search directories
-    bool nested = false;      ///< each child keeps a twin of the template
-    bool is_shared = false;   ///< its freshness is shown to other processes: see `shown_files`
-};
-
-/// A child that the template made, and the owner's end of its mailbox.
-struct Born {
-    std::uint64_t id = 0;
-    pid_t pid = 0;
-    OwnedSocket mailbox;
-    bool has_parked = false;                       ///< has said that it is prepared
-    std::chrono::steady_clock::time_point made{};  ///< a spare: at most its age
-    std::uint64_t mark = 0;
-
-    ProcessIdentity identity() const { return {pid, mark}; }
-};
 
 /// A spare that is older than this is not handed off: the kernel tells when a process was started.
 inline constexpr std::chrono::seconds kOldestSpare{60};
@@ -71,40 +45,21 @@ class TemplateProcess {
     /// How long a spawn waits for a template that preloads, before it goes without.
     static constexpr std::chrono::seconds kReadyPatience{15};
 
-    /// Starts a template. It is not ready yet. On success `ret_process` is set.
-    [[nodiscard]] static Outcome start(const LaunchPlan& plan,
-                                       std::shared_ptr<TemplateProcess>& ret_process);
-
-    /// Makes a template of a parked child of another one, which goes on to preload on top of its
-    /// image; the plan's command line is that of this second part. It is not ready yet. A failure
-    /// leaves nothing of the child; stage hand_off: it had ended, and another one will do.
-    [[nodiscard]] static Outcome extend(const LaunchPlan& plan, TemplateProcess& base, Born spare,
-                                        std::shared_ptr<TemplateProcess>& ret_process);
-
+    /// Takes over what has just been started. It is not ready yet.
+    explicit TemplateProcess(LaunchedTemplate launched);
     /// Ends template and spares, and reaps them. Blocks until they have ended.
     ~TemplateProcess();
     TemplateProcess(const TemplateProcess&) = delete;
     TemplateProcess& operator=(const TemplateProcess&) = delete;
 
-    pid_t pid() const { return process_.pid; }
-    const OwnerState& state_at_start() const { return state_at_start_; }
-    /// Could its owner look at it when it was started? See can_look_at.
-    bool could_look() const { return could_look_; }
-    /// Had it nothing to import, as it was a nested template's twin?
-    bool was_twin() const { return was_twin_; }
-    const std::vector<std::string>& environment_at_start() const { return environment_; }
-
-    /// The directory that it was started in.
-    const std::string& directory() const { return directory_; }
-
-    bool opened_by_main_thread() const { return opened_by_main_thread_; }
+    pid_t pid() const { return facts_.process.pid; }
+    [[nodiscard]] const LaunchFacts& at_start() const { return facts_; }
 
     /// Has it ended? No wait, one system call.
     [[nodiscard]] bool has_ended() const;
     /// When a spawn that need not come from it ceases to wait for it.
-    [[nodiscard]] Clock::time_point ready_by() const { return started_at_ + kReadyPatience; }
+    [[nodiscard]] Clock::time_point ready_by() const { return facts_.started_at + kReadyPatience; }
 
-    [[nodiscard]] Clock::time_point started_at() const { return started_at_; }
     /// From its start until it was ready, as far as this side has seen. Known once ready.
     [[nodiscard]] Clock::duration start_took();
 
@@ -219,19 +174,7 @@ class TemplateProcess {
         bool was_fresh = false;  ///< of a look
     };
     using Lock = std::unique_lock<std::mutex>;
-    /// Of an interpreter, from its start to the first line of ours.
-    static constexpr std::chrono::seconds kHelloPatience{10};
 
-    TemplateProcess();
-    [[nodiscard]] Outcome launch(const LaunchPlan& plan);
-    [[nodiscard]] Outcome make_channel_files(const LaunchPlan& plan, Descriptor& ret_memfd);
-    [[nodiscard]] bool take_over_twin(const LaunchPlan& plan, const Descriptor& segment);
-    [[nodiscard]] Outcome start_program(const LaunchPlan& plan, const Descriptor& segment);
-    [[nodiscard]] Outcome start_layer(const LaunchPlan& plan, TemplateProcess& base, Born spare);
-    [[nodiscard]] Outcome connect(const LaunchPlan& plan, const Descriptor& segment,
-                                  OwnedSocket& ret_far);
-    void note_launch(const LaunchPlan& plan);
-    [[nodiscard]] Outcome queue_hello(const LaunchPlan& plan, const Descriptor& segment);
     [[nodiscard]] std::string last_output() const;
     [[nodiscard]] std::string last_lines() const;
     [[nodiscard]] Failure end_failure();
@@ -265,8 +208,7 @@ class TemplateProcess {
     void reap_ended_spares();
 
     const std::uint64_t serial_;
-    ProcessIdentity process_;
-    pid_t owner_ = 0;
+    const LaunchFacts facts_;
     KeptDescriptor pidfd_;
     KeptDescriptor log_;  ///< the template's stdout and stderr
     OwnedSocket control_;
@@ -277,15 +219,8 @@ class TemplateProcess {
     bool has_inotify_ = false;
     KeptDescriptor mounts_;  ///< of this side's own: each open file tells of a change once
     KeptDescriptor shown_segment_;
-    OwnerState state_at_start_;
-    bool could_look_ = false;
-    bool was_twin_ = false;
-    Born extended_;       ///< of a layer: the child that it was, until it has ended
-    Descriptor started_;  ///< likewise: where that says that it has its command
+    std::optional<LayerStart> layer_;  ///< of a layer that is not ready yet
     Outcome not_started_;
-    bool opened_by_main_thread_ = false;
-    std::vector<std::string> environment_;
-    std::string directory_;
 
     std::timed_mutex
         command_turn_;  ///< taken before `mutex_`, by who sends a command with descriptors
@@ -299,21 +234,19 @@ class TemplateProcess {
     std::atomic<Clock::time_point> patience_ends_{Clock::time_point::max()};  ///< once told to end
     std::string refusal_;
     int refusal_error_ = EPROTO;  ///< of a broken one
-    std::string program_;         ///< of one that was started as a program
     Deadline hello_by_;           ///< when that has to have proved to be a template; nothing: later
     bool has_hung_up_ = false;    ///< without a hello
     std::vector<int> image_descriptors_;
     ReadVariables variables_;
     ModuleFiles shadowable_;
     std::string change_;
-    std::optional<RingWriter> commands_;
-    std::optional<RingReader> completions_;
+    RingWriter commands_;
+    RingReader completions_;
     std::vector<std::byte> payload_;
     std::deque<Born> spares_;
     std::vector<ProcessIdentity> ending_spares_;
     bool lacks_descriptors_ = false;
     std::uint64_t late_at_ = 0;  ///< the youngest child's id when one was late; 0: none was
-    const Clock::time_point started_at_ = Clock::now();
     Clock::duration start_took_{};
     std::atomic<bool> is_stuck_ = false;
     std::map<std::uint64_t, Pending> pending_;

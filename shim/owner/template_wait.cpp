@@ -61,9 +61,8 @@ void TemplateProcess::poll_channel(Lock& lock, Deadline deadline) {
         return;
     }
     somebody_polls_ = true;
-    completions_->going_to_sleep(waiting_for_room_ > 0 ? WakeFor::frames_and_room
-                                                       : WakeFor::frames);
-    if (completions_->empty()) {
+    completions_.going_to_sleep(waiting_for_room_ > 0 ? WakeFor::frames_and_room : WakeFor::frames);
+    if (completions_.empty()) {
         pollfd polled[3] = {{completion_bell_.get(), POLLIN, 0},
                             {pidfd_.get(), POLLIN, 0},
                             // After the hello whatever comes belongs to a frame, and waits for it.
@@ -75,21 +74,21 @@ void TemplateProcess::poll_channel(Lock& lock, Deadline deadline) {
         if (polled[1].revents) settle_after_end();
         if (polled[2].revents & POLLIN) receive_mailboxes();
     }
-    completions_->awake();
+    completions_.awake();
     somebody_polls_ = false;
     changed_.notify_all();
 }
 
 /// For the command ring to have more room than now, the deadline, or the template to have ended.
 void TemplateProcess::wait_for_room(Lock& lock, Deadline deadline) {
-    const std::uint64_t before = commands_->taken();
+    const std::uint64_t before = commands_.taken();
     ++waiting_for_room_;
     while (!ended_ && state_ != State::broken && Clock::now() < deadline) {
         drain();
         // Announced before the look at what was taken, so that the template rings if it takes more
         // later.
-        completions_->going_to_sleep(WakeFor::frames_and_room);
-        if (commands_->taken() != before) break;
+        completions_.going_to_sleep(WakeFor::frames_and_room);
+        if (commands_.taken() != before) break;
         poll_channel(lock, deadline);
     }
     --waiting_for_room_;
@@ -117,7 +116,7 @@ Outcome TemplateProcess::report(std::string& ret_json) {
     Lock lock(mutex_);
     const std::uint64_t id = ++last_id_;
     pending_[id] = {};
-    if (int error = commands_->push(make_frame(FrameKind::report, id), {})) {
+    if (int error = commands_.push(make_frame(FrameKind::report, id), {})) {
         pending_.erase(id);
         return make_failure(Stage::launch, error, "cannot ask the template for its report");
     }
@@ -154,10 +153,10 @@ Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
             return make_failure(Stage::descriptors, EMFILE,
                                 "no number is free for the connection to a parked child: children "
                                 "are forked when they are needed. Raise the limit on open files");
-        const bool is_asleep = commands_->peer_sleeps();
-        if (is_asleep && commands_->drained() && have_parked()) return {};
+        const bool is_asleep = commands_.peer_sleeps();
+        if (is_asleep && commands_.drained() && have_parked()) return {};
         // It has slept through a hand-off, for which nobody has rung.
-        if (is_asleep && !commands_->drained()) ring(command_bell_.get());
+        if (is_asleep && !commands_.drained()) ring(command_bell_.get());
         if (deadline && Clock::now() >= *deadline) break;
         // A spare announces itself on its mailbox, and a template that goes to sleep tells nobody.
         lock.unlock();
@@ -216,10 +215,10 @@ Deadline TemplateProcess::earlier_of_hello(Deadline deadline) const {
 /// gets no processor, or no disk answers, it is no other program. False: it waits for something
 /// else, or has computed long enough.
 bool TemplateProcess::put_off_hello() {
-    const char state = process_state(process_.pid);
+    const char state = process_state(facts_.process.pid);
     if (has_hung_up_ || (state != 'R' && state != 'D')) return false;
-    const std::uint64_t ticks = process_statistic(process_.pid, kUserTimeField) +
-                                process_statistic(process_.pid, kSystemTimeField);
+    const std::uint64_t ticks = process_statistic(facts_.process.pid, kUserTimeField) +
+                                process_statistic(facts_.process.pid, kSystemTimeField);
     const auto per_second = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
     if (std::chrono::seconds(ticks / per_second) >= kHelloPatience) return false;
     hello_by_ = Clock::now() + kHelloLook;
@@ -233,7 +232,7 @@ void TemplateProcess::end_unproven() {
     if (::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, group) == 0 ||
         errno == ESRCH)
         return;
-    if (open_process(process_)) ::kill(-process_.pid, SIGKILL);
+    if (open_process(facts_.process)) ::kill(-facts_.process.pid, SIGKILL);
 }
 
 /// What runs there is not what was to be started.
@@ -241,7 +240,7 @@ void TemplateProcess::give_up_silent() {
     end_unproven();
     state_ = State::broken;
     refusal_error_ = ENOEXEC;
-    refusal_ = program_ + " was started as a template and is none: " +
+    refusal_ = facts_.program + " was started as a template and is none: " +
                (has_hung_up_ ? "it runs another program"
                              : "it has not said that it is the interpreter it was to be") +
                no_interpreter_hint();
@@ -249,7 +248,7 @@ void TemplateProcess::give_up_silent() {
 
 std::uint64_t TemplateProcess::count_signs_of_life() {
     drain();
-    return commands_->taken() + last_born_;
+    return commands_.taken() + last_born_;
 }
 
 std::uint64_t TemplateProcess::signs_of_life() {

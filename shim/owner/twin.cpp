@@ -16,8 +16,10 @@
 #include "owner/cold.hpp"
 #include "owner/companions.hpp"
 #include "owner/eligibility.hpp"
+#include "owner/environment.hpp"
 #include "owner/launch_environment.hpp"
-#include "owner/template_process.hpp"
+#include "owner/launch_plan.hpp"
+#include "owner/waiting.hpp"
 #include "protocol/messages.hpp"
 #include "template/freshness.hpp"
 
