@@ -51,8 +51,7 @@ TemplateProcess::~TemplateProcess() {
     if (facts_.owner != ::getpid()) return;  // a forked copy
     if (!end_template()) leave_children_to_keeper();
     settle_after_end();
-    for (Born& spare : spares_) ending_spares_.push_back(spare.identity());
-    for (const ProcessIdentity& spare : ending_spares_) end_child(spare);
+    spares_.end_all();
 }
 
 /// Tells the template to end, waits until it has, and reaps it. False: it did not end in good
@@ -85,11 +84,11 @@ void TemplateProcess::settle_after_end() {
         if (child.mark == 0) child.mark = mark_by_time();
         last_born_ = std::max(last_born_, id);
         if (spawn == 0)
-            ending_spares_.push_back(child);
+            spares_.let_end(child);
         else if (const auto pending = pending_.find(spawn); pending != pending_.end())
             pending->second.born.push_back(child);
     }
-    mailboxes_.clear();
+    spares_.drop_mailboxes();
 }
 
 void TemplateProcess::leave_children_to_keeper() {

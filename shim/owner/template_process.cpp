@@ -82,9 +82,8 @@ void TemplateProcess::receive_mailboxes() {
             return;
         // Without its descriptor (too many open files here) the child is lost to us; it ends
         // itself.
-        Born& spare = mailboxes_[message.child_id];
-        spare.mailbox = std::move(mailbox);
-        spare.made = Clock::time_point(std::chrono::nanoseconds(message.made));
+        spares_.add_mailbox(message.child_id, std::move(mailbox),
+                            Clock::time_point(std::chrono::nanoseconds(message.made)));
     }
 }
 
@@ -132,7 +131,8 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
             take_in(header);
             break;
         case FrameKind::gone:
-            forget_spare(header);
+            receive_mailboxes();
+            spares_.remove(header.id);
             break;
         case FrameKind::not_born:
             if (auto pending = pending_.find(header.id); pending != pending_.end())
@@ -181,42 +181,12 @@ void TemplateProcess::take_in(const FrameHeader& header) {
         return;
     }
     receive_mailboxes();
-    Born spare;
-    if (auto found = mailboxes_.find(header.id); found != mailboxes_.end()) {
-        spare = std::move(found->second);
-        mailboxes_.erase(found);
-    }
-    spare.id = header.id;
-    spare.pid = born_of(header).pid;
-    spare.mark = born_of(header).mark;
-    if (spare.mailbox) {
-        spares_.push_back(std::move(spare));
-        return;
-    }
-    // No number was free for its mailbox: it ends, and more of its kind are not wanted.
-    ending_spares_.push_back(spare.identity());
+    if (spares_.add(header.id, born_of(header))) return;
+    // No number was free for its mailbox: more of its kind are not wanted.
     lacks_descriptors_ = true;
     const auto kept = static_cast<std::int64_t>(spares_.size());
     if (commands_.push(make_frame(FrameKind::park, 0, kept, kept), {}) == 0)
         ring(command_bell_.get());
-}
-
-void TemplateProcess::forget_spare(const FrameHeader& header) {
-    receive_mailboxes();
-    mailboxes_.erase(header.id);
-    const auto spare = std::find_if(spares_.begin(), spares_.end(),
-                                    [&](const Born& born) { return born.id == header.id; });
-    if (spare == spares_.end()) return;  // handed off: whoever holds it waits for it
-    ending_spares_.push_back(spare->identity());
-    spares_.erase(spare);
-}
-
-void TemplateProcess::reap_ended_spares() {
-    std::erase_if(ending_spares_, [](const ProcessIdentity& spare) {
-        const Descriptor pidfd = open_process(spare);
-        if (!pidfd) return errno == ESRCH;  // else no descriptor is free, and it has to wait
-        return reap(pidfd.get(), WNOHANG, nullptr, nullptr) != EAGAIN;
-    });
 }
 
 std::vector<int> TemplateProcess::image_descriptors() {
@@ -227,7 +197,7 @@ std::vector<int> TemplateProcess::image_descriptors() {
 std::uint32_t TemplateProcess::parked() {
     const std::lock_guard lock(mutex_);
     drain();
-    reap_ended_spares();
+    spares_.reap_ended();
     return static_cast<std::uint32_t>(spares_.size());
 }
 
@@ -263,7 +233,7 @@ void TemplateProcess::attend() {
     // Announced before the last look at the ring, so that what comes after it rings.
     completions_.going_to_sleep(WakeFor::frames_and_room);
     drain();
-    reap_ended_spares();
+    spares_.reap_ended();
 }
 
 std::uint64_t TemplateProcess::look() {
@@ -299,34 +269,20 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
     const std::lock_guard lock(mutex_);
     if (is_closing_) return {};
     drain();
-    if (!ending_spares_.empty()) reap_ended_spares();
-    while (!spares_.empty()) {
-        auto next = std::find_if(spares_.begin(), spares_.end(), [this](Born& spare) {
-            note_parked(spare);
-            return spare.has_parked;
-        });
-        if (next == spares_.end() && late_at_ != 0) return {};
-        if (next == spares_.end()) next = spares_.begin();
-        Born spare = std::move(*next);
-        spares_.erase(next);
-        if (!spare.mailbox.is_intact()) {
-            // Somebody has closed descriptors that were not theirs: the spare has seen the end of
-            // file.
-            ending_spares_.push_back(spare.identity());
-            continue;
-        }
+    spares_.reap_ended();
+    while (std::optional<Born> spare = spares_.take()) {
         // Before the record, so that a template whose owner dies here knows whom to end or to
         // leave.
         if (commands_.push(
-                make_frame(FrameKind::handed_off, spare.id, static_cast<std::int64_t>(lifetime)),
+                make_frame(FrameKind::handed_off, spare->id, static_cast<std::int64_t>(lifetime)),
                 {}) != 0) {
-            spares_.push_front(std::move(spare));
-            break;
+            spares_.give_back(std::move(*spare));
+            return {};
         }
-        // Its start would be told by ps and the like. The end of its mailbox ends it; the template
-        // takes it for one that is in use, and makes another.
-        if (Clock::now() - spare.made <= kOldestSpare) return spare;
-        ending_spares_.push_back(spare.identity());
+        if (Clock::now() - spare->made <= kOldestSpare) return spare;
+        // Its start would be told by ps and the like. The template takes it for one that is in use,
+        // and makes another.
+        spares_.let_end(std::move(*spare));
     }
     return {};
 }
@@ -334,7 +290,7 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
 void TemplateProcess::wake_to_refill() {
     {
         const std::lock_guard lock(mutex_);
-        if (!spares_.empty()) return;
+        if (spares_.size() > 0) return;
     }
     if (commands_.peer_sleeps()) ring(command_bell_.get());
 }

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -14,19 +13,16 @@
 #include <vector>
 
 #include "channel/ring.hpp"
-#include "owner/born.hpp"
 #include "owner/environment.hpp"
 #include "owner/failure.hpp"
 #include "owner/kept_descriptor.hpp"
 #include "owner/running_list.hpp"
 #include "owner/shadowing.hpp"
+#include "owner/spare_pool.hpp"
 #include "owner/template_launch.hpp"
 #include "owner/waiting.hpp"
 
 namespace warmfork {
-
-/// A spare that is older than this is not handed off: the kernel tells when a process was started.
-inline constexpr std::chrono::seconds kOldestSpare{60};
 
 /// What to do where the program that was started is no template.
 [[nodiscard]] std::string no_interpreter_hint();
@@ -187,7 +183,6 @@ class TemplateProcess {
     void take_strings(const FrameHeader& header);
     [[nodiscard]] ProcessIdentity born_of(const FrameHeader& header) const;
     void take_in(const FrameHeader& header);
-    void forget_spare(const FrameHeader& header);
     void settle_after_end();
     [[nodiscard]] bool end_template();
     void leave_children_to_keeper();
@@ -198,14 +193,12 @@ class TemplateProcess {
     /// deadline has passed, the template has ended, or the wait was interrupted, if it may be.
     bool wait_until(Lock& lock, Deadline deadline, const std::function<bool()>& done,
                     bool may_break_off = true);
-    void note_parked(Born& spare);
     void kill_stuck(Lock& lock);
     void end_unproven();
     void give_up_silent();
     [[nodiscard]] bool put_off_hello();
     [[nodiscard]] Deadline earlier_of_hello(Deadline deadline) const;
     void poll_channel(Lock& lock, Deadline deadline);
-    void reap_ended_spares();
 
     const std::uint64_t serial_;
     const LaunchFacts facts_;
@@ -243,15 +236,12 @@ class TemplateProcess {
     RingWriter commands_;
     RingReader completions_;
     std::vector<std::byte> payload_;
-    std::deque<Born> spares_;
-    std::vector<ProcessIdentity> ending_spares_;
+    SparePool spares_;
     bool lacks_descriptors_ = false;
-    std::uint64_t late_at_ = 0;  ///< the youngest child's id when one was late; 0: none was
     Clock::duration start_took_{};
     std::atomic<bool> is_stuck_ = false;
     std::map<std::uint64_t, Pending> pending_;
-    std::map<std::uint64_t, Born> mailboxes_;  ///< of spares that are not yet `born`
-    std::uint64_t last_born_ = 0;              ///< that was announced
+    std::uint64_t last_born_ = 0;  ///< that was announced
     std::uint32_t waiting_for_room_ = 0;
     RunningList<ProcessIdentity> running_children_;
     std::uint64_t last_id_ = 0;

@@ -27,7 +27,7 @@ bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::funct
     const bool asks = may_break_off && may_be_interrupted();
     while (true) {
         drain();
-        reap_ended_spares();
+        spares_.reap_ended();
         if (done()) return true;
         if (ended_ || state_ == State::broken) return false;
         if (hello_by_ && !said_hello_ && Clock::now() >= *hello_by_) {
@@ -138,14 +138,6 @@ TemplateProcess::Clock::duration TemplateProcess::start_took() {
 Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
     if (Outcome failure = wait_ready(deadline)) return failure;
     Lock lock(mutex_);
-    const auto have_parked = [&] {
-        std::uint32_t parked = 0;
-        for (Born& spare : spares_) {
-            note_parked(spare);
-            parked += spare.has_parked;
-        }
-        return parked >= count;
-    };
     while (true) {
         const auto are_there = [&] { return spares_.size() >= count; };
         if (!wait_until(lock, deadline, [&] { return are_there() || lacks_descriptors_; })) break;
@@ -154,7 +146,7 @@ Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
                                 "no number is free for the connection to a parked child: children "
                                 "are forked when they are needed. Raise the limit on open files");
         const bool is_asleep = commands_.peer_sleeps();
-        if (is_asleep && commands_.drained() && have_parked()) return {};
+        if (is_asleep && commands_.drained() && spares_.count_parked() >= count) return {};
         // It has slept through a hand-off, for which nobody has rung.
         if (is_asleep && !commands_.drained()) ring(command_bell_.get());
         if (deadline && Clock::now() >= *deadline) break;
@@ -169,28 +161,14 @@ Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
     return timed_out("not enough children are parked yet");
 }
 
-/// Looks at what a spare may have said. It stays in the mailbox: the spare may be leased to a
-/// client of the service, who waits for it as well.
-void TemplateProcess::note_parked(Born& spare) {
-    MailboxReply reply{};
-    ReceivedMessage received;
-    if (spare.has_parked || !spare.mailbox.is_intact() ||
-        receive_message(spare.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)), {},
-                        MSG_DONTWAIT | MSG_PEEK, received) ||
-        received.size != sizeof reply)
-        return;
-    spare.has_parked = true;
-    if (spare.id > late_at_) late_at_ = 0;
-}
-
 void TemplateProcess::note_late_child() {
     const std::lock_guard lock(mutex_);
-    late_at_ = std::max<std::uint64_t>(last_born_, 1);
+    spares_.note_late(last_born_);
 }
 
 bool TemplateProcess::is_slow() {
     const std::lock_guard lock(mutex_);
-    return late_at_ != 0;
+    return spares_.is_slow();
 }
 
 /// One that does not answer. With its end it is known which children it has got.
