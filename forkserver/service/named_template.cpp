@@ -185,13 +185,13 @@ NamedTemplate::Step NamedTemplate::choose(Ask& ask, Answer& ret_answer) {
 NamedTemplate::Step NamedTemplate::verify(Ask& ask, Answer& ret_answer) {
     TemplateProcess& process = *ask.process;
     const bool takes_stale = serves_stale() && ask.client != kNoClient;
-    const TemplateProcess::Freshness freshness = process.freshness();
-    if (freshness == TemplateProcess::Freshness::stale && !takes_stale)
+    const ImageWatch::Freshness freshness = process.watch().look();
+    if (freshness == ImageWatch::Freshness::stale && !takes_stale)
         return renew(ask, process.change(), ret_answer);
-    if (freshness == TemplateProcess::Freshness::fresh || takes_stale || ask.is_verified)
+    if (freshness == ImageWatch::Freshness::fresh || takes_stale || ask.is_verified)
         return Step::granted;
     if (ask.look == 0) {
-        ask.mount_changes = process.mount_changes();
+        ask.mount_changes = process.watch().mount_changes();
         ask.look = process.look();
         return Step::waits;
     }
@@ -199,7 +199,7 @@ NamedTemplate::Step NamedTemplate::verify(Ask& ask, Answer& ret_answer) {
     if (!was_fresh) return Step::waits;
     ask.look = 0;
     if (!*was_fresh) return renew(ask, process.change(), ret_answer);
-    process.mounts_checked(ask.mount_changes);
+    process.watch().mounts_checked(ask.mount_changes);
     ask.is_verified = true;
     return Step::granted;
 }
@@ -255,8 +255,7 @@ bool NamedTemplate::was_out_of_descriptors() {
 bool NamedTemplate::renew_stale() {
     bool was_stale = false;
     for (const Process& process : images_.processes()) {
-        if (process->is_lost() || process->freshness() != TemplateProcess::Freshness::stale)
-            continue;
+        if (process->is_lost() || process->watch().look() != ImageWatch::Freshness::stale) continue;
         images_.renew(process, process->change(), serves_stale());
         was_stale = true;
     }

@@ -332,8 +332,8 @@ TemplateState Service::state_of(ServedTemplate& served) {
     const NamedTemplate::Process first = served.named.first();
     if (!first) return TemplateState::idle;
     if (first->wait_ready(TemplateProcess::Clock::now())) return TemplateState::preloading;
-    return first->freshness() == TemplateProcess::Freshness::stale ? TemplateState::stale
-                                                                   : TemplateState::ready;
+    return first->watch().look() == ImageWatch::Freshness::stale ? TemplateState::stale
+                                                                 : TemplateState::ready;
 }
 
 }  // namespace warmfork::service

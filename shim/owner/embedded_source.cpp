@@ -192,9 +192,8 @@ OwnerChange EmbeddedSource::Image::find_change(const OwnerState& now) {
 
 /// Where only the template can tell it is asked. One that does not answer is taken as up to date.
 bool EmbeddedSource::Image::is_out_of_date() {
-    const TemplateProcess::Freshness known = process_->freshness();
-    if (known != TemplateProcess::Freshness::unknown)
-        return known == TemplateProcess::Freshness::stale;
+    const ImageWatch::Freshness known = process_->watch().look();
+    if (known != ImageWatch::Freshness::unknown) return known == ImageWatch::Freshness::stale;
     const std::uint64_t look = process_->look();
     if (look == 0) return false;
     const auto deadline = TemplateProcess::Clock::now() + kLookPatience;
@@ -209,9 +208,9 @@ bool EmbeddedSource::Image::is_out_of_date() {
 
 Outcome EmbeddedSource::Image::check_freshness(bool serves_stale, bool& ret_is_known) {
     if (source_.is_unchecked_) return {};
-    const TemplateProcess::Freshness freshness = process_->freshness();
-    ret_is_known = freshness != TemplateProcess::Freshness::unknown;
-    if (freshness != TemplateProcess::Freshness::stale) return {};
+    const ImageWatch::Freshness freshness = process_->watch().look();
+    ret_is_known = freshness != ImageWatch::Freshness::unknown;
+    if (freshness != ImageWatch::Freshness::stale) return {};
     if (!serves_stale) return Failure{Stage::stale, ESTALE, 0, process_->change()};
     source_.images_.renew(process_, process_->change(), true);
     return {};
@@ -274,7 +273,7 @@ Outcome EmbeddedSource::Image::fork_on_command(const ChildRecord& record, const 
             "the template's children are not prepared in time: a fork handler of what is "
             "preloaded takes its time"};
     serves_stale = serves_stale || source_.is_unchecked_;
-    const std::uint64_t mount_changes = process_->mount_changes();
+    const std::uint64_t mount_changes = process_->watch().mount_changes();
     std::uint64_t id;
     std::vector<Born> born;
     stopping_point("owner.before-command");
@@ -308,7 +307,7 @@ Outcome EmbeddedSource::Image::fork_on_command(const ChildRecord& record, const 
     if (explanation && !(is_late(failure) && process_->is_stuck()))
         failure = std::move(explanation);
     if (spawned.size() == count) {
-        process_->mounts_checked(mount_changes);
+        process_->watch().mounts_checked(mount_changes);
         process_->remember_children(identities_of(spawned), request.lifetime());
         ret_spawned = std::move(spawned);
         return {};

@@ -37,10 +37,10 @@ void TemplateProcess::shut_down() {
     drain();
     if (state_ == State::starting || state_ == State::broken) signal_pidfd(pidfd_.get(), SIGKILL);
     // A ring without room belongs to a template that does not answer: it is killed in the end.
-    else if (commands_.push(make_frame(FrameKind::shut_down), {}) == 0)
-        ring(command_bell_.get());
+    else if (channel_.push(make_frame(FrameKind::shut_down)) == 0)
+        channel_.ring();
     // The application has closed the bell: the end of file wakes the template as well.
-    if (!command_bell_) control_.reset();
+    if (!channel_.can_ring()) channel_.hang_up();
 }
 
 bool TemplateProcess::is_over() const {
@@ -62,7 +62,7 @@ bool TemplateProcess::end_template() {
     pollfd polled{pidfd_.get(), POLLIN, 0};
     if (::poll(&polled, 1, poll_timeout(patience_ends_.load())) == 0)
         signal_pidfd(pidfd_.get(), SIGKILL);
-    if (hello_by_ && !said_hello_) end_unproven();
+    if (hello_by_ && !channel_.has_said_hello()) end_unproven();
     int status = -1;
     return reap(pidfd_.get(), 0, &status, nullptr) == 0 && status == 0;
 }
@@ -71,11 +71,11 @@ bool TemplateProcess::end_template() {
 /// forked and not told of is in the segment. A spare ends when its mailbox is closed.
 void TemplateProcess::settle_after_end() {
     ended_ = true;
-    receive_mailboxes();
-    if (hello_by_ && !said_hello_) end_unproven();
+    receive_messages();
+    if (hello_by_ && !channel_.has_said_hello()) end_unproven();
     drain();
     const std::uint64_t last_announced = last_born_;
-    for (const Newborn& newborn : segment_.layout().newborns) {
+    for (const Newborn& newborn : channel_.layout().newborns) {
         const std::uint64_t id = newborn.id, spawn = newborn.spawn;
         ProcessIdentity child{newborn.pid, newborn.mark};
         if (id <= last_announced || child.pid <= 0) continue;
@@ -110,9 +110,7 @@ bool TemplateProcess::has_ended() const {
 bool TemplateProcess::is_lost() {
     {
         const std::lock_guard lock(mutex_);
-        if (state_ == State::broken || is_closing_ || !control_.is_intact() || !pidfd_ ||
-            !command_bell_ || !completion_bell_)
-            return true;
+        if (state_ == State::broken || is_closing_ || !channel_.is_intact() || !pidfd_) return true;
         // One that ended before it was ready still has to say why, and the gate will not think
         // better.
         if (state_ == State::starting || state_ == State::refused) return false;
@@ -175,7 +173,7 @@ Failure TemplateProcess::end_failure() {
               std::to_string(info.si_status);
     const std::string lines = last_lines();
     const std::string last = lines.empty() ? "; it wrote nothing" : "; it wrote last:\n" + lines;
-    if (hello_by_ && !said_hello_)
+    if (hello_by_ && !channel_.has_said_hello())
         return {Stage::launch, ENOEXEC, 0,
                 facts_.program + " was started as a template and is none: it " + how +
                     no_interpreter_hint() + last};

@@ -34,52 +34,30 @@ TemplateProcess::TemplateProcess(LaunchedTemplate launched)
       facts_(std::move(launched.facts)),
       pidfd_(std::move(launched.pidfd)),
       log_(std::move(launched.log)),
-      control_(std::move(launched.channel.control)),
-      segment_(std::move(launched.channel.segment)),
-      command_bell_(std::move(launched.channel.command_bell)),
-      completion_bell_(std::move(launched.channel.completion_bell)),
-      inotify_(std::move(launched.channel.inotify)),
-      has_inotify_(launched.channel.has_inotify),
-      mounts_(std::move(launched.channel.mounts)),
-      shown_segment_(std::move(launched.channel.shown_segment)),
+      channel_(std::move(launched.channel)),
+      watch_(channel_.ends()),
       layer_(std::move(launched.layer)),
-      hello_by_(launched.hello_by),
-      commands_(segment_.layout().command_ring, segment_.layout().command_bytes),
-      completions_(segment_.layout().completion_ring, segment_.layout().completion_bytes) {}
+      hello_by_(launched.hello_by) {}
 
 // What comes from the template.
 
 void TemplateProcess::receive_hello() {
-    TemplateHello hello{};
-    ReceivedMessage received;
-    if (receive_message(control_.get(), std::as_writable_bytes(std::span(&hello, 1)), {},
-                        MSG_DONTWAIT, received))
-        return;
-    if (received.size == 0) {
-        // It ends, or has become another program. Its status tells more, where it comes soon.
-        if (!std::exchange(has_hung_up_, true) && hello_by_)
-            hello_by_ = std::min(*hello_by_, Clock::now() + kEndPatience);
-        return;
-    }
-    said_hello_ = true;
-    if (received.size == sizeof hello && hello.magic == kHelloMagic &&
-        hello.version == kProtocolVersion)
-        return;
+    const bool had_hung_up = channel_.has_hung_up();
+    channel_.receive_hello();
+    // It ends, or has become another program. Its status tells more, where it comes soon.
+    if (channel_.has_hung_up() && !had_hung_up && hello_by_)
+        hello_by_ = std::min(*hello_by_, Clock::now() + kEndPatience);
+    if (channel_.hello_error().empty()) return;
     state_ = State::broken;
-    refusal_ = "the template speaks version " + std::to_string(hello.version) +
-               " of the protocol, this library version " + std::to_string(kProtocolVersion);
+    refusal_ = channel_.hello_error();
 }
 
-void TemplateProcess::receive_mailboxes() {
-    if (!said_hello_) receive_hello();
-    while (said_hello_ && state_ != State::broken) {
+void TemplateProcess::receive_messages() {
+    if (!channel_.has_said_hello()) receive_hello();
+    while (channel_.has_said_hello() && state_ != State::broken) {
         MailboxMessage message{};
-        ReceivedMessage received;
         OwnedSocket mailbox;
-        if (receive_owned(control_.get(), std::as_writable_bytes(std::span(&message, 1)), mailbox,
-                          received) ||
-            received.size != sizeof message)
-            return;
+        if (!channel_.receive_mailbox(message, mailbox)) return;
         // Without its descriptor (too many open files here) the child is lost to us; it ends
         // itself.
         spares_.add_mailbox(message.child_id, std::move(mailbox),
@@ -91,7 +69,7 @@ void TemplateProcess::drain() {
     FrameHeader header;
     bool popped = false;
     while (true) {
-        const Pop result = completions_.pop(header, payload_);
+        const Pop result = channel_.pop(header);
         if (result == Pop::broken) {
             state_ = State::broken;
             refusal_ = "the template broke the completion ring";
@@ -100,16 +78,17 @@ void TemplateProcess::drain() {
         popped = true;
         dispatch(header);
     }
-    if (popped && commands_.peer_waits_for_room()) ring(command_bell_.get());
+    if (popped) channel_.tell_of_room();
 }
 
 void TemplateProcess::dispatch(const FrameHeader& header) {
-    const std::string_view text(reinterpret_cast<const char*>(payload_.data()), payload_.size());
+    const std::span<const std::byte> payload = channel_.payload();
+    const std::string_view text(reinterpret_cast<const char*>(payload.data()), payload.size());
     switch (header.kind) {
         case FrameKind::ready: {
-            image_descriptors_.resize(payload_.size() / sizeof(int));
+            image_descriptors_.resize(payload.size() / sizeof(int));
             if (!image_descriptors_.empty())
-                std::memcpy(image_descriptors_.data(), payload_.data(),
+                std::memcpy(image_descriptors_.data(), payload.data(),
                             image_descriptors_.size() * sizeof(int));
             state_ = State::ready;
             start_took_ = Clock::now() - facts_.started_at;
@@ -131,7 +110,7 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
             take_in(header);
             break;
         case FrameKind::gone:
-            receive_mailboxes();
+            receive_messages();
             spares_.remove(header.id);
             break;
         case FrameKind::not_born:
@@ -154,7 +133,8 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
 
 void TemplateProcess::take_strings(const FrameHeader& header) {
     if (header.kind == FrameKind::variables && header.values[0]) variables_.all = true;
-    std::string_view text(reinterpret_cast<const char*>(payload_.data()), payload_.size());
+    const std::span<const std::byte> payload = channel_.payload();
+    std::string_view text(reinterpret_cast<const char*>(payload.data()), payload.size());
     while (!text.empty()) {
         const std::string_view string = text.substr(0, text.find('\0'));
         const std::size_t equals = string.find('=');
@@ -168,8 +148,9 @@ void TemplateProcess::take_strings(const FrameHeader& header) {
 
 ProcessIdentity TemplateProcess::born_of(const FrameHeader& header) const {
     ProcessIdentity born{static_cast<pid_t>(header.values[0]), 0};
-    if (payload_.size() == sizeof born.mark)
-        std::memcpy(&born.mark, payload_.data(), sizeof born.mark);
+    const std::span<const std::byte> payload = channel_.payload();
+    if (payload.size() == sizeof born.mark)
+        std::memcpy(&born.mark, payload.data(), sizeof born.mark);
     return born;
 }
 
@@ -180,13 +161,12 @@ void TemplateProcess::take_in(const FrameHeader& header) {
         if (pending != pending_.end()) pending->second.born.push_back(born_of(header));
         return;
     }
-    receive_mailboxes();
+    receive_messages();
     if (spares_.add(header.id, born_of(header))) return;
     // No number was free for its mailbox: more of its kind are not wanted.
     lacks_descriptors_ = true;
     const auto kept = static_cast<std::int64_t>(spares_.size());
-    if (commands_.push(make_frame(FrameKind::park, 0, kept, kept), {}) == 0)
-        ring(command_bell_.get());
+    if (channel_.push(make_frame(FrameKind::park, 0, kept, kept)) == 0) channel_.ring();
 }
 
 std::vector<int> TemplateProcess::image_descriptors() {
@@ -206,32 +186,12 @@ ReadVariables TemplateProcess::variables() {
     return variables_;
 }
 
-TemplateProcess::Freshness TemplateProcess::freshness() {
-    // The events first, and then the word: template/freshness.hpp says why.
-    pollfd polled[2] = {{inotify_.get(), POLLIN, 0}, {mounts_.get(), POLLPRI, 0}};
-    // Closed by somebody: only the template still sees what happens.
-    if ((has_inotify_ && polled[0].fd < 0) || polled[1].fd < 0) return Freshness::unknown;
-    ::poll(polled, 2, 0);
-    // Each open file tells of a change once, and this may be another spawn's look at it.
-    if (polled[1].revents & POLLPRI) ++mount_changes_;
-    const bool something_changed =
-        (polled[0].revents & POLLIN) || mount_changes_ != mount_changes_checked_;
-    switch (segment_.layout().freshness.load()) {
-        case kFreshnessStale:
-            return Freshness::stale;
-        case kFreshnessFresh:
-            return something_changed ? Freshness::unknown : Freshness::fresh;
-        default:
-            return Freshness::unknown;
-    }
-}
-
 void TemplateProcess::attend() {
     const std::lock_guard lock(mutex_);
-    silence(completion_bell_.get());
+    channel_.silence();
     if (!ended_ && has_ended()) settle_after_end();
     // Announced before the last look at the ring, so that what comes after it rings.
-    completions_.going_to_sleep(WakeFor::frames_and_room);
+    channel_.announce_sleep();
     drain();
     spares_.reap_ended();
 }
@@ -239,9 +199,9 @@ void TemplateProcess::attend() {
 std::uint64_t TemplateProcess::look() {
     const std::lock_guard lock(mutex_);
     const std::uint64_t id = ++last_id_;
-    if (commands_.push(make_frame(FrameKind::look, id), {})) return 0;
+    if (channel_.push(make_frame(FrameKind::look, id))) return 0;
     pending_[id] = {};
-    if (commands_.peer_sleeps()) ring(command_bell_.get());
+    channel_.ring_if_asleep();
     return id;
 }
 
@@ -273,9 +233,8 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
     while (std::optional<Born> spare = spares_.take()) {
         // Before the record, so that a template whose owner dies here knows whom to end or to
         // leave.
-        if (commands_.push(
-                make_frame(FrameKind::handed_off, spare->id, static_cast<std::int64_t>(lifetime)),
-                {}) != 0) {
+        if (channel_.push(make_frame(FrameKind::handed_off, spare->id,
+                                     static_cast<std::int64_t>(lifetime))) != 0) {
             spares_.give_back(std::move(*spare));
             return {};
         }
@@ -292,7 +251,7 @@ void TemplateProcess::wake_to_refill() {
         const std::lock_guard lock(mutex_);
         if (spares_.size() > 0) return;
     }
-    if (commands_.peer_sleeps()) ring(command_bell_.get());
+    channel_.ring_if_asleep();
 }
 
 Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int memfd,
@@ -329,18 +288,16 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
     FrameHeader header =
         make_frame(FrameKind::spawn, id, count, flags | (memfd >= 0 ? kSpawnRecordInMemfd : 0));
     header.descriptor_count = static_cast<std::uint16_t>(sent.size());
-    const DescriptorMessage message{id};
     const std::span<const int> messages[] = {child_numbers, sent};
     std::size_t messages_sent = 0;
     int error = EAGAIN;
     while (error == EAGAIN) {
         if (ended_ || is_closing_ || state_ == State::broken) {
             error = EPIPE;
-        } else if (commands_.has_room(record.size())) {
+        } else if (channel_.has_room(record.size())) {
             error = 0;
             while (!error && messages_sent < std::size(messages)) {
-                error = send_message(control_.get(), bytes_of(message), {}, messages[messages_sent],
-                                     MSG_DONTWAIT);
+                error = channel_.send_descriptors(id, messages[messages_sent]);
                 if (!error) ++messages_sent;
             }
         }
@@ -353,12 +310,12 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
         kill_stuck(lock);
         return make_failure(Stage::hand_off, ETIMEDOUT, "the template takes no commands");
     }
-    if (!error) error = commands_.push(header, record);
+    if (!error) error = channel_.push(header, record);
     if (error)
         return make_failure(Stage::hand_off, error == ECONNRESET ? EPIPE : error,
                             "cannot give the command to the template");
     pending_[id] = {};
-    if (commands_.peer_sleeps()) ring(command_bell_.get());
+    channel_.ring_if_asleep();
     ret_id = id;
     ret_born = std::move(born);
     return {};
@@ -401,8 +358,8 @@ bool TemplateProcess::lacks_descriptors() {
 int TemplateProcess::set_spares(std::uint32_t least, std::uint32_t most) {
     const std::lock_guard lock(mutex_);
     lacks_descriptors_ = false;
-    const int error = commands_.push(make_frame(FrameKind::park, 0, least, most), {});
-    if (!error && commands_.peer_sleeps()) ring(command_bell_.get());
+    const int error = channel_.push(make_frame(FrameKind::park, 0, least, most));
+    if (!error) channel_.ring_if_asleep();
     return error;
 }
 

@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -12,10 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "channel/ring.hpp"
 #include "owner/environment.hpp"
 #include "owner/failure.hpp"
+#include "owner/image_watch.hpp"
 #include "owner/kept_descriptor.hpp"
+#include "owner/owner_channel.hpp"
 #include "owner/running_list.hpp"
 #include "owner/shadowing.hpp"
 #include "owner/spare_pool.hpp"
@@ -29,12 +29,6 @@ namespace warmfork {
 
 class TemplateProcess {
   public:
-    enum class Freshness {
-        fresh,    ///< nothing that the image came from has changed before this was asked
-        unknown,  ///< the template has to look: it does so at a fork on command
-        stale,
-    };
-
     using Clock = WaitClock;
     using Deadline = warmfork::Deadline;
 
@@ -75,16 +69,8 @@ class TemplateProcess {
     /// Top-level modules that a file beside a script would be imported instead of. Known once
     /// ready, and the same from then on.
     [[nodiscard]] const ModuleFiles& shadowable() const { return shadowable_; }
-    [[nodiscard]] Freshness freshness();
-    /// Changes of mounts that have been seen here. The template has looked at them all when it has
-    /// forked for a command that was given after: then `mounts_checked` is told the number of
-    /// before.
-    [[nodiscard]] std::uint64_t mount_changes() const { return mount_changes_; }
-    void mounts_checked(std::uint64_t changes) {
-        std::uint64_t before = mount_changes_checked_;
-        while (before < changes && !mount_changes_checked_.compare_exchange_weak(before, changes)) {
-        }
-    }
+    /// Asks nobody: see ImageWatch.
+    [[nodiscard]] ImageWatch& watch() { return watch_; }
     /// What has changed, where it is stale.
     [[nodiscard]] std::string change();
 
@@ -94,7 +80,7 @@ class TemplateProcess {
     // For who has an event loop and never waits here.
 
     /// What to watch for input: then `attend` is due. -1: closed by somebody.
-    [[nodiscard]] int bell() const { return completion_bell_.get(); }
+    [[nodiscard]] int bell() const { return channel_.completion_bell(); }
     [[nodiscard]] int pidfd() const { return pidfd_.get(); }
     /// Takes in what the template has said, and lets it ring again.
     void attend();
@@ -104,10 +90,10 @@ class TemplateProcess {
     /// Was it fresh after the request? Nothing: no answer yet. An answer is given once.
     [[nodiscard]] std::optional<bool> looked(std::uint64_t request);
     void forget_look(std::uint64_t request);
-    /// For another process that is to judge freshness as `freshness` does: the segment, read-only,
+    /// For another process that is to judge freshness as `watch` does: the segment, read-only,
     /// and the inotify instance, or -1. Of a template that is shared.
     [[nodiscard]] std::pair<int, int> shown_files() const {
-        return {shown_segment_.get(), inotify_.get()};
+        return {channel_.ends().shown_segment.get(), channel_.ends().inotify.get()};
     }
 
     /// Takes the oldest child that has parked, or is about to, and tells the template so; nothing
@@ -169,7 +155,7 @@ class TemplateProcess {
         bool is_answered = false;
         bool was_fresh = false;  ///< of a look
     };
-    using Lock = std::unique_lock<std::mutex>;
+    using Lock = OwnerChannel::Lock;
 
     [[nodiscard]] std::string last_output() const;
     [[nodiscard]] std::string last_lines() const;
@@ -179,7 +165,7 @@ class TemplateProcess {
     void drain();
     void dispatch(const FrameHeader& header);
     void receive_hello();
-    void receive_mailboxes();
+    void receive_messages();
     void take_strings(const FrameHeader& header);
     [[nodiscard]] ProcessIdentity born_of(const FrameHeader& header) const;
     void take_in(const FrameHeader& header);
@@ -198,51 +184,37 @@ class TemplateProcess {
     void give_up_silent();
     [[nodiscard]] bool put_off_hello();
     [[nodiscard]] Deadline earlier_of_hello(Deadline deadline) const;
-    void poll_channel(Lock& lock, Deadline deadline);
+    void sleep(Lock& lock, Deadline deadline);
 
     const std::uint64_t serial_;
     const LaunchFacts facts_;
     KeptDescriptor pidfd_;
     KeptDescriptor log_;  ///< the template's stdout and stderr
-    OwnedSocket control_;
-    Segment segment_;
-    KeptDescriptor command_bell_, completion_bell_;
-    KeptDescriptor inotify_;  ///< the template watches with it, this side looks whether events wait
-    std::atomic<std::uint64_t> mount_changes_{0}, mount_changes_checked_{0};
-    bool has_inotify_ = false;
-    KeptDescriptor mounts_;  ///< of this side's own: each open file tells of a change once
-    KeptDescriptor shown_segment_;
+    OwnerChannel channel_;
+    ImageWatch watch_;
     std::optional<LayerStart> layer_;  ///< of a layer that is not ready yet
     Outcome not_started_;
 
     std::timed_mutex
         command_turn_;  ///< taken before `mutex_`, by who sends a command with descriptors
     std::mutex mutex_;
-    std::condition_variable changed_;
-    bool somebody_polls_ = false;
     State state_ = State::starting;
-    bool said_hello_ = false;
     bool ended_ = false;
     bool is_closing_ = false;  ///< told to end: nothing new is asked of it
     std::atomic<Clock::time_point> patience_ends_{Clock::time_point::max()};  ///< once told to end
     std::string refusal_;
     int refusal_error_ = EPROTO;  ///< of a broken one
     Deadline hello_by_;           ///< when that has to have proved to be a template; nothing: later
-    bool has_hung_up_ = false;    ///< without a hello
     std::vector<int> image_descriptors_;
     ReadVariables variables_;
     ModuleFiles shadowable_;
     std::string change_;
-    RingWriter commands_;
-    RingReader completions_;
-    std::vector<std::byte> payload_;
     SparePool spares_;
     bool lacks_descriptors_ = false;
     Clock::duration start_took_{};
     std::atomic<bool> is_stuck_ = false;
     std::map<std::uint64_t, Pending> pending_;
     std::uint64_t last_born_ = 0;  ///< that was announced
-    std::uint32_t waiting_for_room_ = 0;
     RunningList<ProcessIdentity> running_children_;
     std::uint64_t last_id_ = 0;
 };

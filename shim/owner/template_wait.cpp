@@ -30,20 +30,20 @@ bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::funct
         spares_.reap_ended();
         if (done()) return true;
         if (ended_ || state_ == State::broken) return false;
-        if (hello_by_ && !said_hello_ && Clock::now() >= *hello_by_) {
+        if (hello_by_ && !channel_.has_said_hello() && Clock::now() >= *hello_by_) {
             // It may have said it in time, with nobody listening since.
-            receive_mailboxes();
-            if (!said_hello_ && !put_off_hello()) give_up_silent();
+            receive_messages();
+            if (!channel_.has_said_hello() && !put_off_hello()) give_up_silent();
             continue;
         }
         if (deadline && Clock::now() >= *deadline) {
             // Also who does not wait has to learn that it has ended.
-            if (somebody_polls_ || !has_ended()) return false;
+            if (channel_.is_polled() || !has_ended()) return false;
             settle_after_end();
             continue;
         }
         const Deadline next = earlier_of_hello(deadline);
-        poll_channel(lock, asks ? next_look(next) : next);
+        sleep(lock, asks ? next_look(next) : next);
         if (!asks) continue;
         lock.unlock();
         const bool breaks_off = is_interrupted();
@@ -52,46 +52,24 @@ bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::funct
     }
 }
 
-void TemplateProcess::poll_channel(Lock& lock, Deadline deadline) {
-    if (somebody_polls_) {
-        if (deadline)
-            changed_.wait_until(lock, *deadline);
-        else
-            changed_.wait(lock);
-        return;
-    }
-    somebody_polls_ = true;
-    completions_.going_to_sleep(waiting_for_room_ > 0 ? WakeFor::frames_and_room : WakeFor::frames);
-    if (completions_.empty()) {
-        pollfd polled[3] = {{completion_bell_.get(), POLLIN, 0},
-                            {pidfd_.get(), POLLIN, 0},
-                            // After the hello whatever comes belongs to a frame, and waits for it.
-                            {said_hello_ || has_hung_up_ ? -1 : control_.get(), POLLIN, 0}};
-        lock.unlock();
-        ::poll(polled, 3, poll_timeout(deadline));
-        lock.lock();
-        if (polled[0].revents) silence(completion_bell_.get());
-        if (polled[1].revents) settle_after_end();
-        if (polled[2].revents & POLLIN) receive_mailboxes();
-    }
-    completions_.awake();
-    somebody_polls_ = false;
-    changed_.notify_all();
+void TemplateProcess::sleep(Lock& lock, Deadline deadline) {
+    const OwnerChannel::Woken woken = channel_.sleep(lock, deadline, pidfd_);
+    if (woken.by_end) settle_after_end();
+    if (woken.by_message) receive_messages();
 }
 
 /// For the command ring to have more room than now, the deadline, or the template to have ended.
 void TemplateProcess::wait_for_room(Lock& lock, Deadline deadline) {
-    const std::uint64_t before = commands_.taken();
-    ++waiting_for_room_;
+    const std::uint64_t before = channel_.taken();
+    const OwnerChannel::RoomWanted wanted(channel_);
     while (!ended_ && state_ != State::broken && Clock::now() < deadline) {
         drain();
         // Announced before the look at what was taken, so that the template rings if it takes more
         // later.
-        completions_.going_to_sleep(WakeFor::frames_and_room);
-        if (commands_.taken() != before) break;
-        poll_channel(lock, deadline);
+        channel_.announce_sleep();
+        if (channel_.taken() != before) break;
+        sleep(lock, deadline);
     }
-    --waiting_for_room_;
 }
 
 Outcome TemplateProcess::wait_ready(Deadline deadline) {
@@ -116,11 +94,11 @@ Outcome TemplateProcess::report(std::string& ret_json) {
     Lock lock(mutex_);
     const std::uint64_t id = ++last_id_;
     pending_[id] = {};
-    if (int error = commands_.push(make_frame(FrameKind::report, id), {})) {
+    if (int error = channel_.push(make_frame(FrameKind::report, id))) {
         pending_.erase(id);
         return make_failure(Stage::launch, error, "cannot ask the template for its report");
     }
-    ring(command_bell_.get());
+    channel_.ring();
     wait_until(lock, Clock::now() + kStartPatience, [&] { return pending_[id].is_answered; });
     ret_json = std::move(pending_[id].report);
     pending_.erase(id);
@@ -145,10 +123,10 @@ Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
             return make_failure(Stage::descriptors, EMFILE,
                                 "no number is free for the connection to a parked child: children "
                                 "are forked when they are needed. Raise the limit on open files");
-        const bool is_asleep = commands_.peer_sleeps();
-        if (is_asleep && commands_.drained() && spares_.count_parked() >= count) return {};
+        const bool is_asleep = channel_.is_peer_asleep();
+        if (is_asleep && channel_.is_drained() && spares_.count_parked() >= count) return {};
         // It has slept through a hand-off, for which nobody has rung.
-        if (is_asleep && !commands_.drained()) ring(command_bell_.get());
+        if (is_asleep && !channel_.is_drained()) channel_.ring();
         if (deadline && Clock::now() >= *deadline) break;
         // A spare announces itself on its mailbox, and a template that goes to sleep tells nobody.
         lock.unlock();
@@ -185,7 +163,7 @@ void TemplateProcess::end_silent() {
 }
 
 Deadline TemplateProcess::earlier_of_hello(Deadline deadline) const {
-    if (!hello_by_ || said_hello_) return deadline;
+    if (!hello_by_ || channel_.has_said_hello()) return deadline;
     return deadline ? std::min(deadline, hello_by_) : hello_by_;
 }
 
@@ -194,7 +172,7 @@ Deadline TemplateProcess::earlier_of_hello(Deadline deadline) const {
 /// else, or has computed long enough.
 bool TemplateProcess::put_off_hello() {
     const char state = process_state(facts_.process.pid);
-    if (has_hung_up_ || (state != 'R' && state != 'D')) return false;
+    if (channel_.has_hung_up() || (state != 'R' && state != 'D')) return false;
     const std::uint64_t ticks = process_statistic(facts_.process.pid, kUserTimeField) +
                                 process_statistic(facts_.process.pid, kSystemTimeField);
     const auto per_second = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
@@ -218,15 +196,16 @@ void TemplateProcess::give_up_silent() {
     end_unproven();
     state_ = State::broken;
     refusal_error_ = ENOEXEC;
-    refusal_ = facts_.program + " was started as a template and is none: " +
-               (has_hung_up_ ? "it runs another program"
-                             : "it has not said that it is the interpreter it was to be") +
-               no_interpreter_hint();
+    refusal_ =
+        facts_.program + " was started as a template and is none: " +
+        (channel_.has_hung_up() ? "it runs another program"
+                                : "it has not said that it is the interpreter it was to be") +
+        no_interpreter_hint();
 }
 
 std::uint64_t TemplateProcess::count_signs_of_life() {
     drain();
-    return commands_.taken() + last_born_;
+    return channel_.taken() + last_born_;
 }
 
 std::uint64_t TemplateProcess::signs_of_life() {
