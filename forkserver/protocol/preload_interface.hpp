@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 
 #include "protocol/files.hpp"
 
@@ -61,6 +62,10 @@ enum Asked : std::uint32_t {
     kAskedDirectory,
     kAskedKinds
 };
+/// What they are called where somebody reads it, in the same order.
+inline constexpr const char* kAskedNames[] = {"process id", "thread id", "time", "random bytes",
+                                              "directory"};
+static_assert(std::size(kAskedNames) == kAskedKinds);
 
 /// Where a library has called for something of that.
 struct Asker {

@@ -9,6 +9,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "python/python_objects.hpp"
 #include "template/atfork.hpp"
@@ -52,14 +53,28 @@ PyObject* observe(PyObject*, PyObject*) {
     if (!asked) return nullptr;
     const long long real = nanoseconds_of(CLOCK_REALTIME);
     const long long monotonic = nanoseconds_of(CLOCK_MONOTONIC);
-    const auto count = [asked](Asked kind) {
-        return static_cast<unsigned long long>(
-            __atomic_load_n(&asked->counts[kind], __ATOMIC_RELAXED));
-    };
-    return Py_BuildValue("KKKKKLLLL", count(kAskedProcess), count(kAskedThread),
-                         count(kAskedClock) - own_questions, count(kAskedRandom),
-                         count(kAskedDirectory), faults_of_children(), size_of_output(), real,
-                         monotonic);
+    std::vector<unsigned long long> seen;
+    for (const std::uint64_t& count : asked->counts)
+        seen.push_back(__atomic_load_n(&count, __ATOMIC_RELAXED));
+    seen[kAskedClock] -= own_questions;
+    for (const long long number : {faults_of_children(), size_of_output(), real, monotonic})
+        seen.push_back(static_cast<unsigned long long>(number));
+    Reference tuple(PyTuple_New(static_cast<Py_ssize_t>(seen.size())));
+    for (std::size_t i = 0; tuple && i < seen.size(); ++i) {
+        PyObject* number = PyLong_FromUnsignedLongLong(seen[i]);
+        if (!number || PyTuple_SetItem(tuple.get(), static_cast<Py_ssize_t>(i), number) < 0)
+            return nullptr;
+    }
+    return tuple.release();
+}
+
+PyObject* names_of_asked() {
+    Reference names(PyTuple_New(kAskedKinds));
+    for (Py_ssize_t kind = 0; names && kind < kAskedKinds; ++kind) {
+        PyObject* name = PyUnicode_FromString(kAskedNames[kind]);
+        if (!name || PyTuple_SetItem(names.get(), kind, name) < 0) return nullptr;
+    }
+    return names.release();
 }
 
 PyObject* drawn(PyObject*, PyObject*) {

@@ -5,10 +5,13 @@
 
 namespace warmfork::python {
 
-/// observe() -> (process, thread, clock, random, programs, output, real time, monotonic time): how
-/// often the first four were asked for until now, by protocol/preload_interface.hpp; a number that
-/// grows when programs that were started end; the size of the template's output; two clocks, in
-/// nanoseconds.
+/// A tuple of what can be asked of a process, by name, in the order of Asked in
+/// protocol/preload_interface.hpp.
+PyObject* names_of_asked();
+
+/// observe() -> a tuple of how often each of `names_of_asked` was asked for until now, a number
+/// that grows when programs that were started end, the size of the template's output, and real and
+/// monotonic time, in nanoseconds.
 PyObject* observe(PyObject* module, PyObject* none);
 
 /// drawn() -> the random bytes that were drawn until now, as a list of bytes objects; None: not all
@@ -27,8 +30,8 @@ PyObject* list_for(PyObject* module, PyObject* what);
 /// forget_listing(path): that this directory was listed until now does not count any more.
 PyObject* forget_listing(PyObject* module, PyObject* path);
 
-/// askers() -> a list of (path of a library, bits) of who has called: bit n is number n of
-/// `observe`.
+/// askers() -> a list of (path of a library, bits) of who has called: bit n is name n of
+/// `names_of_asked`.
 PyObject* askers(PyObject* module, PyObject* none);
 
 }  // namespace warmfork::python

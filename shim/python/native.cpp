@@ -92,11 +92,10 @@ constexpr std::array<std::pair<const char*, const char*>, 3> kTexts = {{
     {"LAUNCH_VARIABLE", kLaunchVariable},
 }};
 
-/// Takes the dictionary.
-int add_dictionary(PyObject* module, const char* name, PyObject* dictionary) {
-    if (!dictionary || PyModule_AddObject(module, name, dictionary) == 0)
-        return dictionary ? 0 : -1;
-    Py_DECREF(dictionary);
+/// Takes the object over, which is null where it could not be made.
+int add_object(PyObject* module, const char* name, PyObject* object) {
+    if (!object || PyModule_AddObject(module, name, object) == 0) return object ? 0 : -1;
+    Py_DECREF(object);
     return -1;
 }
 
@@ -105,12 +104,13 @@ int add_constants(PyObject* module) {
         if (PyModule_AddIntConstant(module, name, value) < 0) return -1;
     for (const auto& [name, value] : kTexts)
         if (PyModule_AddStringConstant(module, name, value) < 0) return -1;
-    if (add_dictionary(module, "BACKENDS",
-                       Py_BuildValue("{sisisi}", "auto", WARMFORK_BACKEND_AUTO, "warm",
-                                     WARMFORK_BACKEND_WARM, "cold", WARMFORK_BACKEND_COLD)) < 0 ||
-        add_dictionary(module, "ON_STALE",
-                       Py_BuildValue("{sisisi}", "cold", WARMFORK_STALE_COLD, "wait",
-                                     WARMFORK_STALE_WAIT, "serve", WARMFORK_STALE_SERVE)) < 0)
+    if (add_object(module, "BACKENDS",
+                   Py_BuildValue("{sisisi}", "auto", WARMFORK_BACKEND_AUTO, "warm",
+                                 WARMFORK_BACKEND_WARM, "cold", WARMFORK_BACKEND_COLD)) < 0 ||
+        add_object(module, "ON_STALE",
+                   Py_BuildValue("{sisisi}", "cold", WARMFORK_STALE_COLD, "wait",
+                                 WARMFORK_STALE_WAIT, "serve", WARMFORK_STALE_SERVE)) < 0 ||
+        add_object(module, "ASKED", names_of_asked()) < 0)
         return -1;
     return 0;
 }

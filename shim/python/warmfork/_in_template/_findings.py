@@ -22,7 +22,6 @@ _HARMLESS_MODULES = (
 )
 # Libraries that keep a state of their own, of which they make ids.
 _LIBRARIES_WITH_STATE = ("libuuid.so",)
-_LIBRARY_KINDS = ("process id", "thread id", "time", "random bytes", "directory")
 _LONGEST_OUTPUT = 80
 _TEMPORARY = "has made {path} when it was imported, and each child would make a temporary one of its own"
 _PUT_RIGHT = [(name, attribute, "directory") for name, attribute, _ in _child.KEEP_DIRECTORY] + [
@@ -89,7 +88,7 @@ def _of_process():
 def _asking_libraries():
     """[(path, kinds)]: what they have asked the process for."""
     return [
-        (path, [kind for number, kind in enumerate(_LIBRARY_KINDS) if bits >> number & 1])
+        (path, [kind for number, kind in enumerate(_native.ASKED) if bits >> number & 1])
         for path, bits in _native.askers()
     ]
 

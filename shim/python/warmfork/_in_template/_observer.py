@@ -12,7 +12,7 @@ from ._listings import Listings
 from ._temporary import Temporary
 
 # What is counted; all but the last as _native.observe has them.
-KINDS = ("process id", "thread id", "time", "random bytes", "directory", "program", "output", "arguments")
+KINDS = (*_native.ASKED, "program", "output", "arguments")
 _PROCESS, _THREAD, _PROGRAM, _OUTPUT = map(KINDS.index, ("process id", "thread id", "program", "output"))
 # What starts programs of which it is known what they read, or asks for what it tells nobody: {module: (attribute that
 # has the function, or "", its name, kind)}. `uname -p` says nothing that changes while the machine runs; `ldconfig -p`
