@@ -8,8 +8,9 @@
 #include <set>
 
 #include "channel/stopping_point.hpp"
+#include "owner/child_record.hpp"
+#include "owner/child_start.hpp"
 #include "owner/cold.hpp"
-#include "owner/hand_off.hpp"
 #include "service/log.hpp"
 #include "service/service.hpp"
 #include "warmfork.hpp"

@@ -7,6 +7,7 @@
 
 #include "channel/stopping_point.hpp"
 #include "child/setup.hpp"
+#include "owner/child_start.hpp"
 #include "owner/in_flight.hpp"
 #include "owner/keeping.hpp"
 #include "protocol/layout.hpp"

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "owner/hand_off.hpp"
+#include "owner/child_record.hpp"
 #include "owner/request.hpp"
 #include "owner/request_eligibility.hpp"
 #include "owner/template_process.hpp"

@@ -2,6 +2,7 @@
 
 #include "channel/message_socket.hpp"
 #include "channel/stopping_point.hpp"
+#include "owner/child_start.hpp"
 #include "owner/in_flight.hpp"
 #include "owner/interpreted_request.hpp"
 #include "owner/spawn_cold.hpp"

@@ -9,8 +9,8 @@
 #include <sstream>
 
 #include "channel/doorbell.hpp"
+#include "owner/child_start.hpp"
 #include "owner/cold.hpp"
-#include "owner/hand_off.hpp"
 #include "owner/keeping.hpp"
 #include "owner/template_process.hpp"
 #include "protocol/messages.hpp"

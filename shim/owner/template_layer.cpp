@@ -3,8 +3,9 @@
 
 #include <algorithm>
 
+#include "owner/child_record.hpp"
+#include "owner/child_start.hpp"
 #include "owner/cold.hpp"
-#include "owner/hand_off.hpp"
 #include "owner/pointers.hpp"
 #include "owner/template_launch.hpp"
 #include "protocol/messages.hpp"

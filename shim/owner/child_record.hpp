@@ -1,14 +1,13 @@
-// From a request to a child that has started: the record, its way into a mailbox, the answer.
+// What a child is to become, as the record that it gets: made of a request and of what a cold child
+// would inherit at this moment.
 #pragma once
 
-#include <span>
 #include <vector>
 
-#include "owner/born.hpp"
+#include "channel/descriptor.hpp"
 #include "owner/eligibility.hpp"
 #include "owner/owner_state.hpp"
 #include "owner/request.hpp"
-#include "owner/shadowing.hpp"
 
 namespace warmfork {
 
@@ -41,24 +40,5 @@ struct ChildRecord {
 [[nodiscard]] Outcome make_child_record(const Request& request, const OwnerState& then,
                                         const OwnerState& now, const ChildTies& ties,
                                         ChildRecord& ret_record, ColdReason& ret_cold);
-
-/// Sends the record to a parked child, with the write end of a pipe for its reply. Stage hand_off:
-/// it has ended.
-[[nodiscard]] Outcome send_record(const ChildRecord& record, const Born& spare, int reply);
-
-/// Waits until the child is set up, or has failed to be. `born.pid` is filled in where the template
-/// ended before it could tell. `reply`: where the child says so; its mailbox, unless it got a pipe.
-/// A child that `is_late` tells of may still start.
-[[nodiscard]] Outcome await_start(Born& born, int reply, Deadline deadline);
-
-/// The child has not said anything in time, or whoever waited was interrupted (EINTR).
-[[nodiscard]] bool is_late(const Outcome& failure);
-
-/// Of a child that was forked on command and is late: from here on it cannot start any more, as it
-/// ends where it cannot say so. What it has said before counts; otherwise it is `late`.
-[[nodiscard]] Outcome give_up_start(Born& born, Outcome late);
-
-/// "cannot be set up" in the words of the step.
-void describe(Failure& failure, const Request& request);
 
 }  // namespace warmfork
