@@ -62,9 +62,11 @@ int receive_hello(Connection& connection) {
 /// signal of the socket: one that is asked for in between would come for the hello. So the owner
 /// rings once the send has ended. Returns 0, or ECONNRESET: the owner has gone.
 int await_end_of_send(const Connection& connection) {
-    pollfd polled[2] = {{connection.command_bell.get(), POLLIN, 0},
-                        {connection.control.get(), 0, 0}};
-    while (::poll(polled, 2, -1) < 0)
+    // A forked copy of the owner may hold the other end of the socket when the owner has gone.
+    pollfd polled[3] = {{connection.command_bell.get(), POLLIN, 0},
+                        {connection.control.get(), 0, 0},
+                        {connection.owner_pidfd.get(), POLLIN, 0}};
+    while (::poll(polled, 3, -1) < 0)
         if (errno != EINTR) return errno;
     return polled[0].revents & POLLIN ? 0 : ECONNRESET;
 }

@@ -23,6 +23,9 @@ class ModulesOfPackages:
 def hide_from_runpy(module, of_packages):
     """runpy warns of a module that its package has imported before it is run. One that the package does not import
     is not there while runpy looks. of_packages: the names of those that it does."""
+    find = getattr(runpy, "_get_module_details", None)
+    if find is None:
+        return  # another runpy than the known ones: it is left as it is
     hidden = {
         name: sys.modules.pop(name)
         for name in (module, module + ".__main__")
@@ -31,7 +34,6 @@ def hide_from_runpy(module, of_packages):
     }
     if not hidden:
         return
-    find = getattr(runpy, "_get_module_details")
 
     def find_hidden(*arguments):
         setattr(runpy, "_get_module_details", find)
