@@ -164,7 +164,7 @@ TEXTS = {
     "own_handler": "import signal, os; signal.signal(signal.SIGUSR1, lambda *a: print('got')); os.kill(os.getpid(), signal.SIGUSR1)",
     "alarm": "import signal; print(signal.alarm(0), signal.getitimer(signal.ITIMER_REAL))",
     "alarm_kills": "import signal; signal.setitimer(signal.ITIMER_REAL, 0.01); signal.pause()",
-    "handler_interrupts_read": "import signal, os; r, w = os.pipe(); signal.signal(signal.SIGALRM, lambda *a: os.write(w, b'tick')); signal.setitimer(signal.ITIMER_REAL, .01); print(os.read(r, 9))",
+    "handler_interrupts_read": "import signal, os; r, w = os.pipe(); signal.signal(signal.SIGALRM, lambda *a: os.write(w, b'tick')); signal.setitimer(signal.ITIMER_REAL, .01, .01); print(os.read(r, 4))",
     "umask": "import os; print(os.umask(0))",
     "directory": "import os; print(os.getcwd())",
     "root_directory": "import os; print(os.readlink('/proc/self/root'))",
