@@ -28,6 +28,9 @@ EXCEPTIONS = {
 if hasattr(test._test_multiprocessing, "_TestSpawnedSysPath"):
     test._test_multiprocessing._TestSpawnedSysPath.START_METHODS |= {"warmfork"}
 
+# Their names for files have the process's id: the template's, in all children.
+warmfork.multiprocessing._default.definition[1]["allow"] = ["identity:test.support.os_helper"]
+
 # Children import this module too, and find the tests' classes in it.
 test._test_multiprocessing.install_tests_in_module_dict(globals(), os.environ["METHOD"])
 

@@ -35,7 +35,7 @@ KEPT = {
     "output": ("print('hello from', __name__)", "output:kept", "hello from kept"),
     "unbuffered output": ("import os\nos.write(2, b'oh')", "output:kept", "'oh'"),
     "program": ("import subprocess\nOUT = subprocess.run(['true'])", "program:kept", "a program was started"),
-    "program without a wait": ("import os\nos.posix_spawn('/bin/true', ['true'], {})", "program:", "still runs"),
+    "program without a wait": ("import os\nos.posix_spawn('/bin/true', ['true'], {})", "program:", "still runs: "),
     "temporary directory": (
         "import tempfile\nFOLDER = tempfile.TemporaryDirectory(dir='.')", "identity:kept", "kept has made /",
     ),
@@ -67,6 +67,7 @@ HARMLESS = {
     "looks for a library": "import ctypes.util\nHAS_LIBRARY = ctypes.util.find_library('c') is not None",
     "writes and closes a file": "import tempfile\nwith tempfile.TemporaryFile() as file: file.write(b'x')",
     "asks for the directory of temporary files": "import tempfile\nWHERE = tempfile.gettempdir()",
+    "tries a lock": "import multiprocessing\nmultiprocessing.get_context('spawn').Lock()",
     "removes what it has made": (
         "import tempfile\n"
         "with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile(dir=folder): pass"

@@ -4,6 +4,7 @@ A finding is a name, "identity:MODULE", "output:MODULE" or "program:MODULE", by 
 The directory is for each spawn to ask about: a child in the same one has nothing otherwise.
 """
 
+import contextlib
 import os
 import sys
 
@@ -76,8 +77,8 @@ class Findings:
 def _of_process():
     """Those that are of this process rather than of a module: [(name, text)]."""
     found = []
-    if _has_children():
-        found.append(("program:", "a program that was started while preloading still runs"))
+    if programs := _running_programs():
+        found.append(("program:", f"a program that was started while preloading still runs: {', '.join(programs)}"))
     for path, kinds in _asking_libraries():
         name = os.path.basename(path)
         if _keeps_state(name, kinds):
@@ -120,12 +121,23 @@ def _take_directory(kept):
     return names
 
 
-def _has_children():
+def _running_programs():
+    """The command lines of this process's children, zombies too; where they cannot be listed, a word for them."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return False
-    return True
+        return []
+    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as children:
+        return [_command_line(pid) for pid in children.read().split()] or ["of which no more is known"]
+    return ["which one cannot be told"]
+
+
+def _command_line(pid):
+    for name in ("cmdline", "comm"):  # a zombie has the second alone
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb") as file:
+            if text := file.read().replace(b"\0", b" ").decode(errors="replace").strip():
+                return text[:_LONGEST_OUTPUT]
+    return pid
 
 
 def _beginning(of_module):
