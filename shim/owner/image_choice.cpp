@@ -142,9 +142,9 @@ ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selecti
                            image.successor == Successor::awaiting_base;
     if (image.restarting) {
         ColdReason reason = image.restarting;
-        if (is_failed)
+        if (is_failed && image.failure->text != reason.text)
             reason.text += "; the image could not be preloaded again: " + image.failure->text;
-        else
+        else if (!is_failed)
             reason.text += is_coming ? fmt::format("; the image is being preloaded{}",
                                                    image.read ? " again" : "")
                                      : "; too often to preload it again now";
@@ -307,6 +307,9 @@ Outcome ImageSet::settle_failure(Choice& choice, const Process& process, ColdRea
     }
     // Who asks next is to be told as well.
     image.cold_meanwhile = UINT32_MAX;
+    // What killed it is no fault of the modules', or one that a cold child need not have.
+    if (is_first_start(choice) && process->was_killed())
+        image.restarting = {WARMFORK_REASON_RESTARTING, failure.text};
     if (is_first_start(choice)) {
         if (failure.stage == Stage::gate)
             ret_cold = {WARMFORK_REASON_GATE, failure.text};

@@ -151,6 +151,20 @@ std::string TemplateProcess::last_lines() const {
     return text;
 }
 
+/// How it has ended; si_pid 0: not yet, or somebody else has reaped it.
+siginfo_t TemplateProcess::end() const {
+    siginfo_t info{};
+    const auto pidfd = static_cast<id_t>(pidfd_.get());
+    const bool is_known = ::waitid(P_PIDFD, pidfd, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+                          info.si_pid == facts_.process.pid;
+    return is_known ? info : siginfo_t{};
+}
+
+bool TemplateProcess::was_killed() const {
+    const siginfo_t info = end();
+    return info.si_pid != 0 && info.si_code != CLD_EXITED;
+}
+
 /// Why a template that has ended did not serve.
 Failure TemplateProcess::end_failure() {
     // Of a layer: whether it has become one at all.
@@ -164,11 +178,9 @@ Failure TemplateProcess::end_failure() {
                              "the layer cannot change to the directory " + facts_.directory);
     }
     if (not_started_) return *not_started_;
-    siginfo_t info{};
+    const siginfo_t info = end();
     std::string how = "ended";
-    const auto pidfd = static_cast<id_t>(pidfd_.get());
-    if (::waitid(P_PIDFD, pidfd, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
-        info.si_pid == facts_.process.pid)
+    if (info.si_pid != 0)
         how = (info.si_code == CLD_EXITED ? "exited with status " : "was killed by signal ") +
               std::to_string(info.si_status);
     const std::string lines = last_lines();

@@ -1,6 +1,8 @@
 // One running template, seen from its owner: its channel, its parked children, its end.
 #pragma once
 
+#include <signal.h>
+
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -52,6 +54,8 @@ class TemplateProcess {
 
     /// From its start until it was ready, as far as this side has seen. Known once ready.
     [[nodiscard]] Clock::duration start_took();
+    /// Has it ended by a signal? Known from its end until its object goes.
+    [[nodiscard]] bool was_killed() const;
 
     /// Has it ended, or its channel been lost (closed by somebody, broken)?
     [[nodiscard]] bool is_lost();
@@ -159,6 +163,7 @@ class TemplateProcess {
 
     [[nodiscard]] std::string last_output() const;
     [[nodiscard]] std::string last_lines() const;
+    [[nodiscard]] siginfo_t end() const;
     [[nodiscard]] Failure end_failure();
 
     // With the mutex held:

@@ -122,6 +122,27 @@ class Launches(TestCase):
         with self.assertRaisesRegex(warmfork.TemplateError, "while another one preloads"):
             template.wait_ready()
 
+    def test_children_are_cold_while_something_kills_the_first_template(self):
+        folder = self.folder({"killed.py": "import os\nif 'KILLS' in os.environ: os.kill(os.getpid(), 9)\n"})
+        env = {**os.environ, "PYTHONPATH": folder, "KILLS": "1"}
+        template = self.template(["killed"], env=env)  # it has been killed once
+        done = template.popen([PYTHON, "-c", "print(1)"], stdout=-1, env=env)
+        self.assertEqual(done.communicate(timeout=60)[0], b"1\n")
+        self.assertEqual((done.backend, done.reason_code), ("cold", "restarting"))
+        self.assertIn("killed by signal 9", done.reason)
+        with self.assertRaisesRegex(warmfork.TemplateError, "killed by signal 9"):
+            template.popen([PYTHON, "-c", "print(1)"], backend="warm", env=env)
+
+    def test_one_that_was_killed_is_started_again(self):
+        folder = self.folder({
+            "killed.py": f"import os\nif not os.path.exists(mark := {self.folder({})!r} + '/mark'):\n"
+                         "    open(mark, 'w').close()\n    os.kill(os.getpid(), 9)\n",
+        })
+        env = {**os.environ, "PYTHONPATH": folder}
+        template = self.template(["killed"], env=env)
+        template.wait_ready(timeout=60)
+        self.assertEqual(template.run([PYTHON, "-c", "raise SystemExit(4)"], backend="warm", env=env).returncode, 4)
+
 
 if __name__ == "__main__":
     unittest.main()
