@@ -271,6 +271,19 @@ class OddImages(TestCase):
         process = template.popen([PYTHON, "-c", "pass"])
         self.assertEqual((process.wait(), process.backend), (0, "warm"), process.reason)
 
+    def test_a_module_is_not_asked_for_attributes_of_no_name_of_its_own(self):
+        template = self.preloading(
+            {
+                "choosy.py": "asked = []\n"
+                "def __getattr__(name):\n    asked.append(name)\n    if name[0] == '_': raise AttributeError(name)\n"
+                "    raise LookupError(name)\n",
+            },
+            "choosy",
+        )
+        program = [PYTHON, "-c", "import choosy; print([name for name in choosy.asked if name[:2] != '__'])"]
+        process = template.popen(program, stdout=-1, backend="warm")
+        self.assertEqual(process.communicate()[0], b"[]\n")
+
     def test_a_file_in_the_owners_directory_is_not_imported_by_the_template(self):
         before = os.getcwd()
         os.chdir(self.folder({"enum.py": "1/0", "runpy.py": "1/0"}))

@@ -147,7 +147,9 @@ class Observer:
 
     def _look_at(self, module):
         """Counts what the module starts or asks for, if it is one of _HARMLESS, as such."""
-        attribute, name, kind = _HARMLESS.get(module, ("", "", 0))
+        if module not in _HARMLESS:
+            return  # a module's own __getattr__ is not to be called
+        attribute, name, kind = _HARMLESS[module]
         owner = sys.modules.get(module)
         owner = getattr(owner, attribute, None) if attribute else owner
         start = getattr(owner, name, None)
