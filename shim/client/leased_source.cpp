@@ -347,10 +347,10 @@ std::uint32_t LeasedSource::parked() {
     return static_cast<std::uint32_t>(ahead_.size());
 }
 
-Outcome LeasedSource::report(std::string& ret_json) {
-    Connection connection;
-    if (Outcome failure = connect(connection)) return failure;
-    return ask_to_manage(*connection, "show", name_, ret_json);
+Outcome LeasedSource::report(std::string&) {
+    return Failure{Stage::launch, ENOTSUP, 0,
+                   "the template " + name_ +
+                       " is the service's, which tells of it by `warmfork template list --json`"};
 }
 
 Outcome ask_to_manage(ServiceConnection& connection, const std::string& verb,

@@ -186,7 +186,8 @@ WARMFORK_EXPORT int warmfork_template_counts(warmfork_template *self,
                                              struct warmfork_counts *ret_counts);
 
 /* What the template looks like from inside, as JSON: threads, descriptors, mappings, resident memory,
- * fork time, and for Python the import time of each module. To be freed with free(). */
+ * fork time, and for Python the import time of each module. To be freed with free(). ENOTSUP for one
+ * of the service. */
 WARMFORK_EXPORT int warmfork_template_report(warmfork_template *self, char **ret_json,
                                              struct warmfork_failure *ret_failure);
 

@@ -235,6 +235,12 @@ class Opening(Service):
                 template.set_spares(3)
             self.assertEqual(caught.exception.errno, errno.ENOTSUP)
 
+    def test_its_report_is_the_services_to_give(self):
+        self.start_service()
+        with self.assertRaisesRegex(warmfork.TemplateError, "warmfork template list") as caught:
+            self.open().report()
+        self.assertEqual(caught.exception.errno, errno.ENOTSUP)
+
     def test_a_service_is_started_where_none_runs(self):
         self.addCleanup(self.stop_unknown_service)
         # It reads what is configured on this machine.

@@ -298,7 +298,7 @@ class Template:
         """What the template looks like from inside: what `warmfork doctor --json` shows. Threads, descriptors,
         mappings, resident memory, fork time; below "host" the imports with their seconds.
 
-        TemplateError: as of wait_ready().
+        TemplateError: as of wait_ready(); ENOTSUP: of one of the service `warmfork template list` tells.
         ValueError: it is closed.
         """
         import json
