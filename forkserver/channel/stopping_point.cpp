@@ -1,4 +1,5 @@
-// Compiled only with WARMFORK_STOPPING_POINTS.
+#ifdef WARMFORK_STOPPING_POINTS
+
 #include "channel/stopping_point.hpp"
 
 #include <fcntl.h>
@@ -82,3 +83,5 @@ char* stopping_point_variable() {
 }
 
 }  // namespace warmfork
+
+#endif

@@ -221,7 +221,7 @@ int main() {
     ::getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &limit);
-    Keeper keeper(Descriptor(warmfork::kKeeperSocketNumber),
-                  Descriptor(warmfork::kKeeperOwnerNumber));
+    Keeper keeper{Descriptor(warmfork::kKeeperSocketNumber),
+                  Descriptor(warmfork::kKeeperOwnerNumber)};
     keeper.run();
 }

@@ -184,7 +184,7 @@ void add_name(const char*& kept, const char* name) {
 
 /// `name`: in the working directory, or null.
 void add_file(const char* path, const char* name, const struct stat& status) {
-    std::size_t slot;
+    std::size_t slot = 0;
     if (const std::size_t known = find(path, file_slots, path_of_file, slot)) {
         add_name(files[known - 1].name, name);
         return;
@@ -257,7 +257,7 @@ bool is_recording() {
 
 void note_variable(const char* name) {
     ::pthread_mutex_lock(&lock);
-    std::size_t slot;
+    std::size_t slot = 0;
     if (find(name, variable_slots, text_of_variable, slot) == 0) {
         const char* kept = variable_count < kMostVariables ? keep(name) : nullptr;
         if (kept) {

@@ -220,7 +220,7 @@ void take_out_of_sys() {
 }
 
 void collect() {
-    Reference(PyObject_CallObject(collect_function, nullptr));
+    static_cast<void>(Reference(PyObject_CallObject(collect_function, nullptr)));
     PyErr_Clear();
 }
 
@@ -353,7 +353,8 @@ void finalize_and_exit(int status, bool interrupted) {
 }
 
 void finalize_template_and_exit(int status) {
-    Reference(PyObject_CallMethod(PyImport_AddModule("atexit"), "_run_exitfuncs", nullptr));
+    static_cast<void>(
+        Reference(PyObject_CallMethod(PyImport_AddModule("atexit"), "_run_exitfuncs", nullptr)));
     PyErr_Clear();  // it has told of them
     std::vector<Reference> finalizers_of_image;
     if (!can_search_image() || !find_finalizers_of_image(finalizers_of_image) ||

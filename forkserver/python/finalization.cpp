@@ -129,7 +129,7 @@ bool leave_image() try {
 
 /// As a cold child's, everything will be taken apart.
 void unfreeze() {
-    Reference(PyObject_CallObject(unfreeze_function, nullptr));
+    static_cast<void>(Reference(PyObject_CallObject(unfreeze_function, nullptr)));
     first_own_object = nullptr;
     let_go();
     for (PyObject* dictionary : std::exchange(own_namespaces, {})) {

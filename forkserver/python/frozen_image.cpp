@@ -172,8 +172,8 @@ bool lies_behind(const CollectorHead* frozen, const Generation* collected) {
     if (distance == 0) return true;
     if (distance < sizeof(void*) || distance >= 2 * sizeof(void*)) return false;
     const CollectorHead* pointer;
-    std::memcpy(&pointer, reinterpret_cast<const std::byte*>(frozen) - sizeof pointer,
-                sizeof pointer);
+    std::memcpy(&pointer, reinterpret_cast<const std::byte*>(frozen) - sizeof(void*),
+                sizeof(void*));
     return pointer == &collected->ring;
 }
 

@@ -105,7 +105,10 @@ bool set_original_arguments(PyObject* list) {
         return false;
     }
     for (Py_ssize_t i = 0; i < count; ++i)
-        if (!(strings[i] = copy_wide(PyList_GetItem(list, i)))) return false;
+        if (!(strings[i] = copy_wide(PyList_GetItem(list, i)))) {
+            std::free(strings);  // the texts are left: the child ends by this
+            return false;
+        }
     *original = {count, strings};
     return true;
 }
