@@ -318,15 +318,15 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
         return found
 
     def send_signal(self, sig: int) -> None:
-        """Sends a signal to the child, of the service too; nothing where it has been waited for."""
+        """Sends a signal to the child, of the service too; nothing where it has been waited for, by whomever."""
         served = self._awaited().served
-        if not served:
-            super().send_signal(sig)
-        elif self.poll() is None:
-            try:
+        try:
+            if not served:
+                super().send_signal(sig)
+            elif self.poll() is None:
                 _native.signal_served(served, sig)
-            except ProcessLookupError:
-                pass  # it has ended, and its status is about to come
+        except (ChildProcessError, ProcessLookupError):
+            pass  # its status was lost, or is about to come
 
     def _open_pidfd(self) -> int:
         """Of the child; the caller's to close. It is readable when the child has ended."""
