@@ -86,6 +86,39 @@ with warmfork.Template(["json"]) as template:
         print("done")
 """
 
+# What else gevent's own Popen does.
+GEVENT = """
+from gevent.fileobject import FileObject
+def check(backend):
+    def start(text):
+        return template.popen(python(text), backend=backend)
+    children = [start("raise SystemExit(3)"), start("raise SystemExit(4)")]
+    assert set(gevent.wait(children, timeout=60)) == set(children)
+    assert [child.returncode for child in children] == [3, 4]
+    seen = gevent.event.Event()
+    child = start("raise SystemExit(5)")
+    child.rawlink(lambda ended: seen.set() if ended is child else None)
+    assert seen.wait(60) and child.result.get() == 5
+    # A pipe that one of its files has made non-blocking.
+    read_end, write_end = os.pipe()
+    with FileObject(read_end, "rb") as reader, FileObject(write_end, "wb", 0) as writer:
+        for stream in (reader, writer):
+            assert not os.get_blocking(stream.fileno())
+        show = python("import os; raise SystemExit(os.get_blocking(0) + 2 * os.get_blocking(1) + 4 * os.get_blocking(2))")
+        streams = {"stdin": reader, "stdout": writer, "stderr": writer, "backend": backend}
+        assert template.popen(show, **streams).wait() == 7
+        os.set_blocking(reader.fileno(), False)
+        with template.popen("read -r line; echo $line", shell=True, stdin=reader, stdout=PIPE, backend="cold") as child:
+            gevent.sleep(0.01)
+            writer.write(b"x\\n")
+            assert child.stdout.read() == b"x\\n"
+
+check("warm")
+check("cold")
+template.close()
+print("done")
+"""
+
 CONTEXTS = """
 from concurrent.futures import ProcessPoolExecutor
 def leave(pipe):
@@ -127,6 +160,11 @@ class GreenThreads(TestCase):
 
     def test_spawns_in_gevent(self):
         self.run_in("gevent", PATCHES["gevent"] + COMMON + POPEN)
+
+    def test_what_gevents_own_popen_has_besides(self):
+        begin = "import gevent.event; template = warmfork.Template(['json']); template.wait_ready()\n"
+        python = "def python(text):\n    return [sys.executable, '-c', text]\n"
+        self.run_in("gevent", PATCHES["gevent"] + COMMON + begin + python + GEVENT)
 
     def test_spawns_in_eventlet(self):
         self.run_in("eventlet", PATCHES["eventlet"] + COMMON + POPEN)

@@ -5,9 +5,11 @@ Nothing is imported here that the owner has not: a library counts once it has pa
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
+from contextlib import suppress
 
 from . import _native
 
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
         sleep: Any
         open: Any
         selector: Any
+        popen_bases: tuple[type, ...]
 
+        def let_block(self, streams: tuple[int, int, int]) -> None: ...
         def wait_readable(self, descriptor: int, timeout: float | None) -> bool: ...
         def watch(self, pid: int, statuses: list[Status]) -> bool: ...
         def let_reap(self) -> None: ...
@@ -38,6 +42,7 @@ _PAUSE = 0.01
 class _Gevent:
     def __init__(self):
         import gevent
+        import gevent.event
         import gevent.fileobject
         import gevent.monkey
         import gevent.os
@@ -49,6 +54,34 @@ class _Gevent:
         self.sleep = gevent.sleep
         self.open = gevent.fileobject.FileObject
         self.selector = gevent.selectors.GeventSelector
+        self.popen_bases = (self._make_awaited(),)
+
+    def _make_awaited(self):
+        class Awaited:
+            """What the rawlink() of gevent's Popen asks for, and by it gevent's wait() and iwait()."""
+
+            @functools.cached_property
+            def result(popen):
+                """The status, once it is known, or why it is not."""
+                result = self._gevent.event.AsyncResult()
+
+                def await_end():
+                    try:
+                        result.set(popen.wait())
+                    except ChildProcessError as error:
+                        result.set_exception(error)
+
+                self._gevent.spawn(await_end)
+                return result
+
+        return Awaited
+
+    def let_block(self, streams):
+        """gevent's files make what they are of non-blocking, also for a child that has it: its standard streams block
+        again, as those of gevent's own Popen do. streams: their numbers in this process; -1: it has this process's."""
+        for number, stream in enumerate(streams):
+            with suppress(OSError):  # it is closed
+                os.set_blocking(number if stream == -1 else stream, True)
 
     def wait_readable(self, descriptor, timeout):
         return bool(self._gevent.select.select([descriptor], [], [], timeout)[0])
@@ -90,6 +123,10 @@ class _Eventlet:
         self.sleep = eventlet.sleep
         self.open = eventlet.greenio.GreenPipe
         self.selector = Selector
+        self.popen_bases = ()
+
+    def let_block(self, streams):
+        """eventlet leaves them as they are."""
 
     def wait_readable(self, descriptor, timeout):
         return bool(self._wait_any([descriptor], [], timeout)[0])

@@ -29,6 +29,9 @@ _OTHERS = _subprocess.BASES[1:]
 # What subprocess does first in each Popen: it reaps children that had not ended when their object was dropped.
 _reap_abandoned: Callable[[], object] = getattr(_subprocess.module, "_cleanup", lambda: None)
 
+# The standard streams of a child, where a library of green threads has made them non-blocking.
+_let_block: Callable[[tuple[int, int, int]], None] = getattr(_subprocess.library, "let_block", lambda _: None)
+
 _LIFETIMES = {"owner": 0, "detached": _native.DETACHED}
 
 # Parameters with which subprocess raises nothing once it has the pipes, whatever their values.
@@ -199,6 +202,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
             obstacle = "another user or group is set at exec"
         if obstacle:
             self._refuse(obstacle)
+            _let_block((p2cread, c2pwrite, errwrite))
             super()._execute_child(
                 args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
                 creationflags, shell, *handles, restore_signals, gid, gids, uid, umask,
@@ -245,6 +249,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
         sys.audit("subprocess.Popen", program, args, cwd, env)
         if cwd is not None and not os.fspath(cwd):
             raise _request.system_error(errno.ENOENT, cwd)
+        _let_block((handles[0], handles[3], handles[5]))
         descriptors = _request.descriptor_pairs(handles, pass_fds)
         flags = _request.flag_bits(self._flags, restore_signals, umask, start_new_session, process_group)
         self._spawned = []

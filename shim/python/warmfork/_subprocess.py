@@ -90,13 +90,14 @@ def _is_known(kind):
 
 def _bases(own):
     """Of warmfork.Popen: also what is in subprocess.Popen's place, for who asks isinstance()."""
+    more = library.popen_bases if library is not None else ()
     if own is not subprocess.Popen and type(subprocess.Popen) is type:
-        return own, subprocess.Popen
-    return (own,)
+        more += (subprocess.Popen,)
+    return (own, *more)
 
 
-_library = _green.library()
-module = subprocess if _library is None and _is_own(subprocess.Popen) else _anew(_library)
+library = _green.library()
+module = subprocess if library is None and _is_own(subprocess.Popen) else _anew(library)
 BASES = _bases(module.Popen)
 IS_KNOWN = _is_known(module.Popen)
 # As it is now: who replaces it later is not asked either.
