@@ -6,6 +6,7 @@ Prints JSON: of each run, the outcome of each test, and how the interpreters wer
 """
 
 import collections
+import collections.abc
 import io
 import json
 import subprocess
@@ -25,9 +26,10 @@ class Served:
 
     class Popen(warmfork.Popen):
         def __init__(self, args, *positional, **keywords):
-            args = args if isinstance(args, (str, bytes)) else list(args)
+            if isinstance(args, collections.abc.Iterable) and not isinstance(args, (str, bytes)):
+                args = list(args)
             super().__init__(args, *positional, template=Served.template, **keywords)
-            if not isinstance(self.args, str) and list(self.args)[:1] == [sys.executable]:
+            if isinstance(self.args, list) and self.args[:1] == [sys.executable]:
                 Served.counts[self.backend] += 1
                 if self.backend == "cold":
                     Served.counts[self.reason] += 1
