@@ -30,6 +30,7 @@ KEPT = {
     "arguments in a default": (
         "import sys\ndef main(argv=sys.argv[1:]): print(argv)", "identity:kept", "arguments in kept.main"
     ),
+    "list of arguments in a tuple": ("import sys\nGIVEN = (sys.argv, 1)", "identity:sys", "keeps sys.argv"),
     "encoded arguments": ("import os, sys\nGIVEN = [os.fsencode(a) for a in sys.argv]", "identity:kept", "kept.GIVEN"),
     "program's name": ("import argparse\nparser = argparse.ArgumentParser()", "identity:kept", "arguments in kept.parser"),
     "output": ("print('hello from', __name__)", "output:kept", "hello from kept"),
@@ -61,6 +62,7 @@ HARMLESS = {
     "asks for the process id": "import os\nHAS_PID = os.getpid() > 0\nNUMBER = 3",
     "asks for the time": "import time\nif time.time() < 0: raise SystemExit\nLIMIT = 5.0",
     "has the list of arguments": "from sys import argv",
+    "has and looks at the list of arguments": "import sys\ndef main(argv=sys.argv): pass\nlen(sys.argv)",
     "looks at the arguments": "import sys\nIS_TEST = 'test' in sys.argv or '-x' in sys.argv[1:]",
     "draws random bytes": "import os, random\nos.urandom(16)\nrandom.random()",
     "asks for the machine": "import platform\nPROCESSOR = platform.processor()",
@@ -155,6 +157,26 @@ class Kept(Importing):
         template, env = self.importing("from sys import argv", backend="warm")
         program = "import sys; print(kept.argv is sys.argv, type(kept.argv), kept.argv)"
         self.assertEqual(self.run_in(template, program, env, "x").stdout, "True <class 'list'> ['-c', 'x']\n")
+
+    def test_the_list_of_arguments_is_the_childs_wherever_a_module_has_it(self):
+        source = (
+            "import sys\n"
+            "def outer(argv):\n"
+            "    return lambda: argv\n"
+            "def main(argv=sys.argv, *, more=sys.argv): return argv, more\n"
+            "class Command:\n"
+            "    argv = sys.argv\n"
+            "    def __init__(self): self.own = sys.argv\n"
+            "inner, command, parts, by_name = outer(sys.argv), Command(), [1, sys.argv], {'argv': sys.argv}\n"
+            "Command.argv\n"
+        )
+        program = (
+            "import sys; found = [*kept.main(), kept.Command.argv, kept.command.argv, kept.command.own, kept.inner(),"
+            " kept.parts[1], kept.by_name['argv']]\n"
+            "print([argv is sys.argv for argv in found].count(True), len(found), found[0])"
+        )
+        template, env = self.importing(source, backend="warm")
+        self.assertEqual(self.run_in(template, program, env, "x").stdout, "8 8 ['-c', 'x']\n")
 
     def test_nothing_of_a_main_module_is_kept(self):
         main = (

@@ -118,6 +118,13 @@ class Freshness(Layers):
         with top.popen([PYTHON, "-c", "pass"], cwd=self.path("elsewhere")) as child:
             self.assertEqual((child.wait(), child.reason_code), (0, "shadowed"))
 
+    def test_what_has_the_list_of_arguments_in_a_base_or_a_layer_has_the_childs(self):
+        for name in ("base_part", "top_part"):
+            self.write_module(name, "old", "from sys import argv\n")
+        self.start_service()
+        program = "import base_part, sys, top_part; print(base_part.argv is sys.argv is top_part.argv)"
+        self.assertEqual(self.run_python(self.open(), program), "True")
+
     def test_an_edit_of_a_bases_file_imports_both(self):
         self.start_service()
         base, top = self.open("base"), self.open("top")

@@ -40,7 +40,7 @@ class Findings:
         Moment."""
         _kept.put_right()
         kept = _kept.find_monotonic(began)
-        for name, names in _kept.find_kept(observer.seen, observer.argument, draws, ours).items():
+        for name, names in _kept.find_kept(observer.seen, observer.arguments.only, draws, ours).items():
             kept.setdefault(name, {}).update(names)
         self.found, self.asked, self.libraries = [], [], []
         _take_right(kept)
@@ -48,6 +48,8 @@ class Findings:
         self._add_modules(observer.seen, kept)
         for name, path in observer.left_behind().items():
             self.found.append((f"identity:{name}", f"{name} {_TEMPORARY.format(path=path)}"))
+        if places := observer.arguments.give_back():
+            self.found.append(("identity:sys", f"a module keeps sys.argv of the process that imports it, in a {places[0]}"))
         if doubts:
             text = f"{doubts[0]}, which a module keeps, has the process id as its seed, or one that happens to be the same"
             self.found.append(("identity:random", text))
@@ -152,7 +154,7 @@ def leave_to_children(observer, name):
     done = ["it makes a temporary file"] if name in observer.left_behind() else []
     seen = observer.seen.pop(name, None)
     if seen is not None:
-        kept = _kept.find_kept({name: seen}, observer.argument, _native.drawn()).get(name, {})
+        kept = _kept.find_kept({name: seen}, observer.arguments.only, _native.drawn()).get(name, {})
         # Its directory is among what it is prepared for: see _main_module.py.
         done += [f"it keeps the {kind}" for kind in kept.values() if kind != "directory"]
         whats = ("output", "it writes something"), ("program", "it starts a program")

@@ -10,7 +10,7 @@ import sys
 import time
 import types
 
-from ._observer import Rest
+from ._arguments import Rest
 
 # Objects of these types hold no others that count.
 _LEAVES = (int, float, complex, str, bytes, bytearray, bool, type(None))
@@ -109,7 +109,7 @@ class _Search:
 
     def __init__(self, seen, argument, draws, ours, namespaces):
         self._seen = seen
-        self._visited = {id(value) for value in ours}
+        self._visited = {id(value) for value in (*ours, sys.argv)}
         self._namespaces = namespaces
         self._arguments = argument if seen["arguments"] else None
         self._pid = os.getpid() if seen["process id"] or seen["thread id"] else None
@@ -269,7 +269,7 @@ def _forms_of(draws):
 def find_kept(seen, argument, draws, ours=()):
     """{name of a module: {name in it: kind}} of what was asked for and is kept. seen: as of Observer. argument: its
     stand-in for sys.argv[0]. draws: random bytes that were drawn; None: not all are known. ours: objects that are
-    put right in each child."""
+    put right in each child, as sys.argv is."""
     packages = {}
     for name, of_module in seen.items():
         package = name.partition(".")[0]

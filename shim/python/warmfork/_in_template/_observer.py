@@ -8,6 +8,7 @@ import _thread
 import sys
 
 from .. import _native
+from ._arguments import Arguments
 from ._listings import Listings
 from ._temporary import Temporary
 
@@ -45,40 +46,6 @@ class Seen:
         return Seen(counts, (began[0], ended[0]), (began[1], ended[1]), min(self.output_at, other.output_at))
 
 
-class Rest(list):
-    """A slice of sys.argv, which is told from other lists though it is empty here and would not be in a child."""
-
-
-class _Arguments(list):
-    """Stands for sys.argv, and counts how often somebody looks into it."""
-
-    reads = 0
-
-
-def _counting(name):
-    method = getattr(list, name)
-
-    def count(*arguments, **keywords):
-        _Arguments.reads += 1
-        return method(*arguments, **keywords)
-
-    return count
-
-
-def _getitem(arguments, index):
-    _Arguments.reads += 1
-    item = list.__getitem__(arguments, index)
-    return Rest(item) if isinstance(index, slice) else item
-
-
-_Arguments.__getitem__ = _getitem  # type: ignore[assignment]
-for _name in (
-    "__iter__", "__reversed__", "__len__", "__contains__", "__eq__", "__ne__", "__add__", "__mul__",
-    "__repr__", "copy", "index", "count", "pop",
-):
-    setattr(_Arguments, _name, _counting(_name))
-
-
 class Observer:
     """Looks on from its making until `stop`. seen: {name of a module: Seen}, of those where anything was."""
 
@@ -88,9 +55,7 @@ class Observer:
         self._flush = flush
         self._thread = _thread.get_ident()
         self._within = [[0] * len(KINDS)]  # what imports have caused that an import has caused
-        # An object that no other list has, whatever copies it: see _kept.py.
-        self.argument = "".join(("-", "c"))
-        self.arguments = sys.argv = _Arguments([self.argument])
+        self.arguments = Arguments()
         # Ahead of the loader, which has it look at each module: where imports are lazy its own comes with the call.
         self._listings = Listings()
         self._names = [""]  # of the imports under way
@@ -111,13 +76,7 @@ class Observer:
             _bootstrap._load_unlocked = self._load
         for owner, name, function in self._put_back:
             setattr(owner, name, function)
-        sys.argv = [self.argument]
-        # Who has imported the name has the list itself.
-        for module in list(sys.modules.values()):
-            attributes = getattr(module, "__dict__", None)
-            if type(attributes) is dict:
-                for name in [name for name, value in attributes.items() if value is self.arguments]:
-                    attributes[name] = sys.argv
+        self.arguments.give_back()
 
     def forget(self):
         """What was seen so far."""
@@ -187,5 +146,5 @@ class Observer:
     def _look(self):
         self._flush()
         *counts, real, monotonic = _native.observe()
-        counts.append(_Arguments.reads)
+        counts.append(self.arguments.reads())
         return [count - harmless for count, harmless in zip(counts, self._harmless)], real, monotonic
