@@ -4,6 +4,8 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -38,6 +40,14 @@ DeleteThreadState delete_thread_state_function() {
         ::dlsym(RTLD_DEFAULT, "PyThreadState_DeleteCurrent"));
 }
 
+/// Modules in C++ keep the thread state by a key of the thread's (pybind11 does) and take the lock
+/// of the interpreter for it when they call back: for one that is gone this thread would wait for
+/// itself.
+void replace_thread_state(const PyThreadState* old_state, PyThreadState* state) {
+    for (pthread_key_t key = 0; key < PTHREAD_KEYS_MAX; ++key)
+        if (::pthread_getspecific(key) == old_state) ::pthread_setspecific(key, state);
+}
+
 /// Python frames that are on the stack now are not below what this thread runs from here on: it
 /// gets another thread state, as if it had just begun. There is no way back to them.
 /// What is in a thread state by itself, as numpy's handling of errors, goes along; `restore` puts
@@ -48,9 +58,11 @@ bool leave_python_frames(DeleteThreadState delete_current, PyObject* restore) {
     if (!kept || !values || PyDict_Update(kept.get(), values) < 0) return false;
     // Before 3.13 an interpreter without any thread state is taken for one that is ending.
     if (!is_version_from(0x030d0000)) PyThreadState_New(PyInterpreterState_Get());
+    const PyThreadState* old_state = PyThreadState_Get();
     PyThreadState_Clear(PyThreadState_Get());
     delete_current();
     PyGILState_Ensure();
+    replace_thread_state(old_state, PyThreadState_Get());
     values = PyThreadState_GetDict();
     return values && PyDict_Update(values, kept.get()) == 0 &&
            Reference(PyObject_CallObject(restore, nullptr));

@@ -343,6 +343,25 @@ class Generators(Importing):
         self.check("import numpy\nnumpy.random.seed(7)", {"kept.numpy.random.rand()": True})
 
 
+# What pybind11 does: a key of the thread's that has its state.
+THREAD_STATE = """
+import ctypes
+state = ctypes.pythonapi.PyThreadState_Get
+keys = ctypes.PyDLL(None)
+state.restype = keys.pthread_getspecific.restype = ctypes.c_void_p
+key = ctypes.c_uint()
+keys.pthread_key_create(ctypes.byref(key), None)
+keys.pthread_setspecific(key, ctypes.c_void_p(state()))
+"""
+
+
+class ThreadState(Importing):
+    def test_a_library_that_keeps_it_by_a_key_of_the_thread_has_the_childs(self):
+        template, env = self.importing(THREAD_STATE, backend="warm")
+        program = "print(kept.keys.pthread_getspecific(kept.key) == kept.state())"
+        self.assertEqual(self.run_in(template, program, env).stdout, "True\n")
+
+
 class Start(TestCase):
     @unittest.skipUnless(HAS_TITLES, "not installed: setproctitle")
     def test_a_program_can_change_its_title(self):
