@@ -71,12 +71,27 @@ bool is_at_terminal() {
     return ::isatty(STDIN_FILENO) || ::isatty(STDOUT_FILENO) || ::isatty(STDERR_FILENO);
 }
 
+/// Workers of multiprocessing's and of loky's tell their parent their process id, by which it knows
+/// them: they cannot be others than it has started.
+bool is_known_by_its_process_id(char* const* arguments) {
+    static constexpr char loky[] = "loky.backend.popen_loky_posix";
+    for (; *arguments; ++arguments) {
+        const std::size_t size = std::strlen(*arguments);
+        if (std::strcmp(*arguments, "--multiprocessing-fork") == 0 ||
+            (size >= sizeof loky - 1 &&
+             std::strcmp(*arguments + size - (sizeof loky - 1), loky) == 0))
+            return true;
+    }
+    return false;
+}
+
 /// Where there is a template for the command `name`, whose program is the file `path`: becomes what
 /// gets a warm child from it. Returns where it is to be cold.
 void become_warm(const char* name, const char* path, char* const* arguments) {
     char found[kTemplateNameSize], command_line[PATH_MAX];
-    if (is_cold_asked_for() || is_at_terminal() || !arguments[0] ||
-        !find_template(name, path, arguments, found) || !find_command_line(command_line))
+    if (is_cold_asked_for() || is_at_terminal() || is_known_by_its_process_id(arguments) ||
+        !arguments[0] || !find_template(name, path, arguments, found) ||
+        !find_command_line(command_line))
         return;
     const char* const front[] = {"warmfork",      "run", "--template", found,
                                  "--in-place-of", path,  "--"};

@@ -67,6 +67,14 @@ class ExecLibrary(WarmTestCase):
             done, plain = (self.start_by("vfork", self.path("bin/odd"), **more) for more in ({}, {"LD_PRELOAD": ""}))
             self.assertEqual((done.stdout, done.returncode), (plain.stdout, plain.returncode), text)
 
+    def test_workers_that_tell_their_process_id_are_left_alone(self):
+        self.start_ready()
+        self.write("library/loky/backend/popen_loky_posix.py", SEEN)
+        for command in (("-c", SEEN, "--multiprocessing-fork"), ("-m", "loky.backend.popen_loky_posix", "--pipe", "3")):
+            done = self.start_by("vfork", PYTHON, *command, PYTHONPATH=self.path("library"))
+            self.assertTrue(done.stdout.startswith("False "), (done.stdout, done.stderr))
+        self.assertTrue(os.path.exists(self.path("socket.links/python3")))  # warmfork-exec has been there
+
     def test_set_uid_programs_are_left_alone(self):
         self.start_ready()
         copy = self.path("bin/python3")
