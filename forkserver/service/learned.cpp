@@ -35,10 +35,12 @@ LearnedImage read_image(std::istream& file) {
         std::string_view rest = line;
         const std::string_view verdict = take_word(rest);
         std::string name(take_word(rest));
-        if (verdict == "no") image.refused.push_back({std::move(name), std::string(rest)});
-        if (verdict != "ok") continue;
-        const std::uint64_t microseconds = take_number(rest);
-        image.modules.push_back({std::move(name), microseconds, take_number(rest)});
+        if (verdict == "no") {
+            image.refused.push_back({std::move(name), std::string(rest)});
+        } else if (verdict == "ok") {
+            const std::uint64_t microseconds = take_number(rest);
+            image.modules.push_back({std::move(name), microseconds, take_number(rest)});
+        }
     }
     return image;
 }
