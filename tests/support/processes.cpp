@@ -47,11 +47,10 @@ bool is_running(pid_t pid) {
 pid_t fork_idler(pid_t wanted) {
     clone_args arguments{};
     arguments.exit_signal = SIGCHLD;
-    if (wanted > 0) {
-        arguments.set_tid = reinterpret_cast<std::uintptr_t>(&wanted);
-        arguments.set_tid_size = 1;
-    }
-    const long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+    arguments.set_tid = reinterpret_cast<std::uintptr_t>(&wanted);
+    arguments.set_tid_size = 1;
+    // Where clone3 is refused, as in containers, any pid is still to be had.
+    const long pid = wanted > 0 ? ::syscall(SYS_clone3, &arguments, sizeof arguments) : ::fork();
     while (pid == 0) ::pause();
     return static_cast<pid_t>(pid);
 }
