@@ -129,7 +129,7 @@ class Service {
     void run(Client& client, ServiceMessage& message);
     void signal_child(Client& client, const ServiceMessage& message);
     void note_use(Client& client, const ServiceMessage& message);
-    [[nodiscard]] std::string explain_absence(const std::string& name) const;
+    [[nodiscard]] std::string explain_absence(const std::string& name);
     void manage(Client& client, const ServiceMessage& message);
     [[nodiscard]] nlohmann::json list_templates();
     [[nodiscard]] bool is_within_limits(Client& client, const ServedTemplate& served,

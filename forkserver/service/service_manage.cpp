@@ -34,13 +34,18 @@ void Service::find(Client& client, const ServiceMessage& message) {
                 write_body(TemplateFacts{images.is_python, is_fixed, images.program}));
 }
 
-std::string Service::explain_absence(const std::string& name) const {
+std::string Service::explain_absence(const std::string& name) {
     for (const ConfigurationError& error : configuration_.errors)
         if (error.template_name == name)
             return fmt::format("the template {} is not usable: {}", name, to_string(error));
     if (const auto found = unusable_.find(name);
         found != unusable_.end() && configuration_.templates.count(name))
         return fmt::format("the template {} is not usable: {}", name, found->second);
+    if (const AutomaticTemplate* const automatic = automatic_.find(name))
+        return fmt::format(
+            "the template {} is an automatic one, which starts when its command is called, {}. "
+            "`warmfork template adopt {}` makes a file of it, by which it can be started",
+            name, to_string(automatic->command), name);
     std::string known;
     for (const auto& [other, loaded] : configuration_.templates)
         known += (known.empty() ? "" : ", ") + other;
@@ -115,7 +120,8 @@ void Service::manage(Client& client, const ServiceMessage& message) {
     }
     if (verb == "reload") load_configuration();
     ServedTemplate* served = find_template(name);
-    if (!served || !configuration_.templates.count(name))
+    const bool ends_automatic = served && served->is_automatic && verb == "stop";
+    if (!served || (!configuration_.templates.contains(name) && !ends_automatic))
         return refuse(client, message.id, Stage::launch, ENOENT, explain_absence(name));
     if (verb == "stop")
         refuse_asks(*served, {static_cast<std::uint64_t>(Stage::launch), ESHUTDOWN, 0,

@@ -231,6 +231,19 @@ class Automatic(AutomaticTestCase):
         self.assertEqual(self.until({"one", "three"}.__eq__, self.templates), {"one", "three"})
         self.make_warm(service, "two")  # it comes back
 
+    def test_one_that_runs_can_be_ended_by_its_name(self):
+        service = self.start_service()
+        self.script("one")
+        self.make_warm(service, "one")
+        name, = (found["name"] for found in json.loads(self.cli("template", "list", "--json"))["automatic"])
+        self.cli("template", "stop", name)
+        self.assertEqual(self.templates(), set())
+        for verb in ("stop", "start", "reload"):  # there is none to be ended or started now
+            done = subprocess.run([CLI, "template", verb, name], env=self.environment, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(f"{self.path('bin/one')}. `warmfork template adopt {name}`", done.stderr)
+        self.make_warm(service, "one")  # it comes back
+
     def test_what_takes_too_much_memory_goes(self):
         self.write("config/warmforkd.toml", 'limits_of_automatic.memory = "1M"\n')
         self.script("tool")
