@@ -71,7 +71,7 @@ const std::vector<Cell> table{
 
     {Scene::served_launch, "owner.before-launch", kService, {"w", "w", "c"}},
     {Scene::served_launch, "owner.launched", kService, {"w", "w", "c"}},
-    {Scene::served_launch, "template.preloaded", kService, {"e", "w", "c"}},
+    {Scene::served_launch, "template.preloaded", kService, {"c", "w", "c"}},
     {Scene::served_launch, "template.before-fork", kService, {"w", "w", "c"}},
     {Scene::served_launch, "child.before-parking", kService, {"w", "w", "wc"}},
     {Scene::served_launch, "keeper.before-greeting", kService, {"w", "w", "w"}},
