@@ -109,6 +109,15 @@ class Kept(Importing):
                 found = template.report()["findings"]
                 self.assertEqual([entry["allow"] for entry in found], [] if ":/" in allowed else [allowed])
 
+    def test_a_process_that_holds_what_another_one_waits_for_is_named(self):
+        source = (
+            "import multiprocessing, os, time\nmultiprocessing.get_context('spawn').Lock()\nparent = os.getpid()\n"
+            "if os.fork() == 0:\n    while os.getppid() == parent: time.sleep(0.05)\n    os._exit(0)\n"
+        )
+        template, _ = self.importing(source, waits=False)
+        with self.assertRaisesRegex(warmfork.TemplateError, "still runs: .*resource_tracker"):
+            template.wait_ready(timeout=60)
+
     def test_children_are_cold_then(self):
         template, env = self.importing(KEPT["process id"][0])
         done = self.run_in(template, "import os; print(kept.ID == os.getpid())", env)

@@ -38,6 +38,7 @@ class Findings:
     def __init__(self, observer, draws, ours, began, doubts):
         """ours: objects that are put right in each child. began: time.monotonic() at the first import. doubts: of
         Moment."""
+        _stop_resource_tracker()
         _kept.put_right()
         kept = _kept.find_monotonic(began)
         for name, names in _kept.find_kept(observer.seen, observer.arguments.only, draws, ours).items():
@@ -129,9 +130,24 @@ def _running_programs():
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return []
+    return [_command_line(pid) for pid in _children()] or ["which one cannot be told"]
+
+
+def _children():
+    """Their process ids, as texts; none where they cannot be listed."""
     with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as children:
-        return [_command_line(pid) for pid in children.read().split()] or ["of which no more is known"]
-    return ["which one cannot be told"]
+        return children.read().split()
+    return []
+
+
+def _stop_resource_tracker():
+    """multiprocessing's, which runs on for whoever has tried a lock at import. What still has a lock has a shared
+    mapping, which the gate finds; a child starts a tracker of its own, or has its parent's, as a cold one does.
+    It ends when nobody has its pipe: another child could, and would be waited for, so that it must be the only one."""
+    tracker = _kept.attributes_of(sys.modules.get("multiprocessing.resource_tracker")).get("_resource_tracker")
+    stop, pid = getattr(tracker, "_stop", None), getattr(tracker, "_pid", None)
+    if stop is not None and _children() == [str(pid)]:
+        stop()
 
 
 def _command_line(pid):

@@ -300,18 +300,8 @@ def find_monotonic(began):
     return kept
 
 
-def _stop_resource_tracker():
-    """multiprocessing's, which runs on for whoever has tried a lock at import. What still has a lock has a shared
-    mapping, which the gate finds; a child starts a tracker of its own, or has its parent's, as a cold one does."""
-    tracker = attributes_of(sys.modules.get("multiprocessing.resource_tracker")).get("_resource_tracker")
-    stop = getattr(tracker, "_stop", None)
-    if stop is not None and getattr(tracker, "_pid", None) is not None:
-        stop()
-
-
 def put_right():
     """What is known to keep something that can be said otherwise."""
-    _stop_resource_tracker()
     uuid = sys.modules.get("uuid")
     if uuid is not None and uuid._node is not None and uuid._node >> 40 & 1:
         uuid._node = None  # random, where there is no network card
