@@ -151,9 +151,9 @@ def _decide(folder, say, observer, allowed):
             say("error", error)
 
     gain_now = sum(sum(child.values()) for child in children) / len(children) if children else 0
-    if gain_now > gain * 1.1:
-        gain = round(gain_now)
-        remember(f"gain {gain}")
+    if gain_now > gain * 1.1:  # little more is not worth a line
+        remember(f"gain {round(gain_now)}")
+    gain = max(gain, gain_now)
     microseconds = kilobytes = 0
     has_changed = False
     for name, cost in _wanted(children, known):
