@@ -1,8 +1,12 @@
 #include "service/event_loop.hpp"
 
 #include <signal.h>
+#include <systemd/sd-daemon.h>
 
 #include <system_error>
+#include <tuple>
+
+#include "service/notify.hpp"
 
 namespace warmfork::service {
 namespace {
@@ -116,7 +120,15 @@ EventSource EventLoop::on_signal(int signal, std::function<void()> callback) {
 }
 
 void EventLoop::feed_watchdog() {
-    check(sd_event_set_watchdog(loop_, 1), "cannot set the watchdog");
+    std::uint64_t microseconds = 0;
+    check(sd_watchdog_enabled(0, &microseconds), "cannot read WATCHDOG_USEC");
+    if (microseconds > 0) feed_watchdog_every(std::chrono::microseconds(microseconds / 2));
+}
+
+void EventLoop::feed_watchdog_every(std::chrono::microseconds period) {
+    // Where the manager has no room it has not read what was said before, and knows no better.
+    std::ignore = notify_manager("WATCHDOG=1", std::chrono::milliseconds(0));
+    watchdog_ = after(period, [this, period] { feed_watchdog_every(period); });
 }
 
 int EventLoop::run() {

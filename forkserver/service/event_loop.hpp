@@ -50,7 +50,8 @@ class EventLoop {
     /// waits: none is ever taken and not yet dealt with, so an exec from a callback loses none.
     [[nodiscard]] EventSource on_signal(int signal, std::function<void()> callback);
 
-    /// Tells systemd's watchdog that this process lives, if it was asked to (WATCHDOG_USEC).
+    /// Tells systemd's watchdog that this process lives, if it was asked to (WATCHDOG_USEC). What
+    /// libsystemd has for it would wait for a manager that does not read.
     void feed_watchdog();
 
     /// Runs until `leave` is called. Returns its status.
@@ -58,7 +59,10 @@ class EventLoop {
     void leave(int status);
 
   private:
+    void feed_watchdog_every(std::chrono::microseconds period);
+
     sd_event* loop_ = nullptr;
+    EventSource watchdog_;
 };
 
 }  // namespace warmfork::service

@@ -19,6 +19,7 @@
 #include "owner/service_address.hpp"
 #include "service/clean_state.hpp"
 #include "service/log.hpp"
+#include "service/notify.hpp"
 #include "service/service.hpp"
 
 namespace {
@@ -106,7 +107,7 @@ int serve(Service::Options options, const std::string& socket, bool is_backgroun
     const EventSource on_hangup = loop.on_signal(SIGHUP, [&] { service.reload(); });
     loop.feed_watchdog();
     service.start(left);
-    ::sd_notify(0, "READY=1");
+    say_ready();
     if (caller) leave_caller(caller);
     caller.reset();
     return loop.run();

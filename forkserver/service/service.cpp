@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sys/epoll.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +14,7 @@
 #include "owner/pointers.hpp"
 #include "protocol/layout.hpp"
 #include "service/log.hpp"
+#include "service/notify.hpp"
 #include "service/process_memory.hpp"
 
 namespace warmfork::service {
@@ -188,13 +188,15 @@ void Service::note_idleness() {
 }
 
 void Service::say_status() {
-    // The notification socket is read by somebody else, and sending waits where it is full.
     if (status_) return;
     status_ = loop_.after(kStatusPeriod, [this] {
         status_.reset();
-        ::sd_notifyf(0, "STATUS=%s%zu clients, %zu children, %zu templates",
-                     is_reading_ ? "" : "errors in the configuration (see the journal); ",
-                     clients_.size(), children_.size(), templates_.size());
+        const std::string status =
+            fmt::format("STATUS={}{} clients, {} children, {} templates",
+                        is_reading_ ? "" : "errors in the configuration (see the journal); ",
+                        clients_.size(), children_.size(), templates_.size());
+        // A manager that has no room hears it later, with what is so then.
+        if (!notify_manager(status, std::chrono::milliseconds(0))) say_status();
     });
 }
 
@@ -289,7 +291,8 @@ void Service::stop() {
     if (!listener_.path.empty()) ::unlink(listener_.path.c_str());
     listener_ = {};
     // Only now: at that word the next one may be started.
-    ::sd_notify(0, "STOPPING=1");
+    if (!notify_manager("STOPPING=1", kManagerPatience))
+        log(LOG_WARNING, {}, "the service's manager was not told that it ends");
     idle_.reset();
     drain_ = loop_.after(kDrainPeriod, [this] {
         log(LOG_WARNING, {},

@@ -1,7 +1,6 @@
 // How the service execs itself: what the next one has to know, and how it takes it.
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <systemd/sd-daemon.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include "channel/stopping_point.hpp"
 #include "protocol/handover.hpp"
 #include "service/log.hpp"
+#include "service/notify.hpp"
 #include "service/service.hpp"
 
 namespace warmfork::service {
@@ -285,9 +285,11 @@ void Service::reload() {
     if (is_stopping_) return;
     timespec now;
     ::clock_gettime(CLOCK_MONOTONIC, &now);
-    ::sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
-                 static_cast<unsigned long long>(now.tv_sec) * 1'000'000 +
-                     static_cast<unsigned long long>(now.tv_nsec) / 1000);
+    const auto microseconds = static_cast<unsigned long long>(now.tv_sec) * 1'000'000 +
+                              static_cast<unsigned long long>(now.tv_nsec) / 1000;
+    if (!notify_manager(fmt::format("RELOADING=1\nMONOTONIC_USEC={}", microseconds),
+                        kManagerPatience))
+        log(LOG_WARNING, {}, "the service's manager was not told that it reloads");
     log(LOG_INFO, {}, "reloading");
     exec_again();
     log(LOG_ERR, {},
@@ -303,7 +305,7 @@ void Service::reload() {
         }
         attend_soon(name);
     }
-    ::sd_notify(0, "READY=1");
+    say_ready();
 }
 
 }  // namespace warmfork::service

@@ -223,7 +223,6 @@ class CellRun {
         if (const ssize_t size = ::read(output_.read_end.get(), buffer, sizeof buffer); size > 0)
             take_in({buffer, static_cast<std::size_t>(size)});
         reap_ended();
-        if (service_) service_->pass_over_notifications();
     }
 
     void take_in(std::string_view bytes) {

@@ -30,7 +30,8 @@ def run(*args, **options):
 def children():
     found = []
     for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/children") as file:
+        # A thread that was joined may be gone only now.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/self/task/{task}/children") as file:
             found += [int(pid) for pid in file.read().split()]
     return found
 
@@ -122,14 +123,6 @@ class _Service:
         while word not in self._notifications.recv(4096).split(b"\n"):
             pass
 
-    def drain(self):
-        """Takes what it has said: it would wait once there is no more room for it."""
-        self._notifications.settimeout(0)
-        with contextlib.suppress(BlockingIOError):
-            while self._notifications.recv(4096):
-                pass
-        self._notifications.settimeout(60)
-
     def reload(self):
         """Until it serves again."""
         self.process.send_signal(signal.SIGHUP)
@@ -142,11 +135,15 @@ class _Service:
         os.unlink(self._board)
 
     def stop(self):
-        if self.process.poll() is not None:
-            return self._notifications.close()
-        self.process.terminate()
-        self.process.wait()
         self._notifications.close()
+        if self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(120)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
 
 
 WARMFORKD = os.path.join(os.path.dirname(warmfork.__file__), "_libexec", "warmforkd")

@@ -1,5 +1,6 @@
 """Linked commands without a template in any file: the service makes one for those that are seen again."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -46,7 +47,6 @@ class AutomaticTestCase(ServiceTestCase):
         return self.service
 
     def call(self, *command, env=None):
-        self.service.drain()
         done = subprocess.run(["/usr/bin/env", *command], env={**self.environment, **(env or {})}, text=True,
                               stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -108,7 +108,6 @@ class Automatic(AutomaticTestCase):
         self.script("tool")
         service = self.start_service()
         self.make_warm(service, "tool")
-        service.drain()
         service.reload()
         self.make_warm(service, "tool")
 
@@ -186,9 +185,13 @@ class Automatic(AutomaticTestCase):
         for text in ("", "[]", "{", '{"commands": [1, {}, {"interpreter": 5, "script": "/x"}, {"script": []}]}', "\0" * 9):
             self.write(f"state/warmfork/automatic-test-{os.getpid()}.json", text)
             service = self.start_service()
-            self.call("tool")
+            for calls in range(1, 50):  # a service that is slow to answer may not have looked when it is to end
+                self.call("tool")
+                with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
+                    if "tool" in self.remembered():
+                        break
             service.stop()
-            self.assertEqual(self.remembered()["tool"]["sightings"], 1)
+            self.assertIn(self.remembered()["tool"]["sightings"], range(1, calls + 1))
 
     def test_commands_that_are_not_the_same_each_time_are_not_remembered(self):
         self.install("python3", "sh")
@@ -287,8 +290,9 @@ class Automatic(AutomaticTestCase):
     def automatic(self, name="tool"):
         """What `template list` says of it."""
         listed = json.loads(self.cli("template", "list", "--json"))["automatic"]
-        (entry,) = [entry for entry in listed if entry["name"].startswith(f"{name}-")]
-        return entry
+        entries = [entry for entry in listed if entry["name"].startswith(f"{name}-")]
+        self.assertLessEqual(len(entries), 1)
+        return entries[0] if entries else None
 
     def test_it_is_listed_with_what_it_preloads_and_costs(self):
         self.script("tool")
@@ -329,7 +333,7 @@ class Automatic(AutomaticTestCase):
         self.script("tool")
         self.start_service()
         self.call("tool")
-        entry = self.until(lambda entry: entry["reason"], lambda: self.call("tool") and self.automatic())
+        entry = self.until(lambda entry: entry and entry["reason"], lambda: self.call("tool") and self.automatic())
         self.assertEqual((entry["state"], entry["parked"]), ("cold", 0))
         self.assertIn("thread", entry["reason"])
         self.assertRegex(self.cli("template", "list"), r"(?m)^tool-\w+ +cold .*thread.*bin/tool$")
@@ -353,7 +357,6 @@ class Automatic(AutomaticTestCase):
         self.cli("template", "reload", name)
         self.make_warm(service, "other")
         os.unlink(file)
-        service.drain()
         service.reload()
         self.assertEqual(self.automatic()["name"], name)
         self.make_warm(service, "tool")
@@ -365,7 +368,7 @@ class Automatic(AutomaticTestCase):
         self.start_service()
         self.cli("template", "adopt", "tool", status=1)
         self.call("tool")
-        self.until("cold".__eq__, lambda: self.call("tool") and self.automatic()["state"])
+        self.until(lambda entry: entry and entry["state"] == "cold", lambda: self.call("tool") and self.automatic())
         self.cli("template", "adopt", self.automatic()["name"], status=1)
         self.assertEqual(os.listdir(self.path("config/templates.d")), [])
 

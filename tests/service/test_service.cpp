@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -143,6 +144,36 @@ TEST_CASE("It says that it is ready, reloading, stopping, and what it does") {
     CHECK(service.has_said("READY=1"));
     service.signal(SIGTERM);
     CHECK(service.has_said("STOPPING=1"));
+    CHECK(service.wait() == 0);
+}
+
+TEST_CASE("A manager that reads nothing does not stop it") {
+    Settings settings;
+    settings.is_watched = true;
+    TestService service(std::move(settings));
+    const Descriptor words(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{AF_UNIX, {}};
+    const std::string place = service.directory() + "/notify";
+    place.copy(address.sun_path, sizeof address.sun_path - 1);
+    const auto fill = [&] {
+        while (::sendto(words.get(), "X=1", 3, MSG_DONTWAIT,
+                        reinterpret_cast<const sockaddr*>(&address), sizeof address) == 3) {
+        }
+        return errno;
+    };
+    REQUIRE(fill() == EAGAIN);
+    // Each is a change of what it says, and longer than it lets pass between two words.
+    for (int i = 0; i < 3; ++i) {
+        CHECK(as_client(service, [] {
+                  Template table = Template::connect("probe", WARMFORK_BACKEND_WARM);
+                  ProbeRequest request({"wait"});
+                  Process child = table.spawn(request.get());
+                  ::poll(nullptr, 0, 700);
+                  child.signal(SIGKILL);
+                  return WTERMSIG(child.wait()) == SIGKILL ? 0 : 1;
+              }) == 0);
+    }
+    service.signal(SIGTERM);
     CHECK(service.wait() == 0);
 }
 
@@ -735,7 +766,7 @@ TEST_CASE("A stop that comes together with a reload is not lost") {
 
 TEST_CASE("It exits when nobody has needed it for a while, and takes its socket file along") {
     Settings settings;
-    settings.options = {"--idle-exit", "0.1"};
+    settings.options = {"--idle-exit", "2"};  // which is enough for the client to come
     TestService service(std::move(settings));
     CHECK(spawns_in(service) == 7);
     CHECK(service.wait() == 0);

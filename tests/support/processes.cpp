@@ -57,7 +57,7 @@ pid_t fork_idler(pid_t wanted) {
 
 bool has_ended(const Descriptor& pidfd) {
     pollfd polled{pidfd.get(), POLLIN, 0};
-    return ::poll(&polled, 1, 10'000) == 1;
+    return ::poll(&polled, 1, 60'000) == 1;
 }
 
 bool is_keeper_socket(int number) {

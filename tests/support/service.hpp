@@ -68,8 +68,6 @@ class TestService {
     bool has_said(const std::string& text);
     /// The next notification; empty: none for ten seconds.
     std::string next_notification();
-    /// Forgets what it has said: it waits where nobody reads.
-    void pass_over_notifications();
     /// What it has logged.
     std::string log() const;
     /// Waits until its log has this text.
@@ -102,7 +100,7 @@ class ClientProcess {
     void give_cue();
     void kill();
     /// Its exit status; 1000 and the signal; -1: it still runs after the time.
-    int wait(int milliseconds = 30'000);
+    int wait(int milliseconds = 300'000);
 
   private:
     Pipe output_, input_;
@@ -127,7 +125,7 @@ class RawClient {
     int send_bytes(std::span<const std::byte> bytes, std::span<const int> descriptors = {});
     /// The next message within ten seconds. Returns 0 or errno (ECONNRESET: it was hung up on,
     /// ETIMEDOUT).
-    int receive(warmfork::ServiceMessage& ret_message, int milliseconds = 10'000);
+    int receive(warmfork::ServiceMessage& ret_message, int milliseconds = 60'000);
     /// The next message of this kind; others are passed over.
     int receive(warmfork::ServiceKind kind, warmfork::ServiceMessage& ret_message);
     /// Is the connection closed on it? What comes before is passed over.
