@@ -18,9 +18,10 @@ namespace {
 
 // Nobody but its parent, the service, is told that the child has stopped. What stops it is nearly
 // always something that was typed: so it is looked at so long after that, twice as long after the
-// first look, and so on; an idle terminal costs nothing.
+// first look, and so on; at an idle terminal seldom, but never not again, as a program may take its
+// time to stop, or be stopped by somebody else.
 constexpr int kFirstLook = 10;    // milliseconds
-constexpr int kLastLook = 1500;   // milliseconds
+constexpr int kIdleLook = 5000;   // milliseconds
 constexpr int kBackground = 200;  // milliseconds: nor does anybody say that it is in the foreground
 
 // What a pseudo-terminal can hold, and more: a process that the child has left writes on.
@@ -171,8 +172,7 @@ TerminalRelay::~TerminalRelay() {
 
 int TerminalRelay::timeout() const {
     if (terminals_.is_hung_up()) return -1;
-    if (terminals_.is_raw()) return look_after_;
-    return look_after_ < 0 ? kBackground : std::min(look_after_, kBackground);
+    return terminals_.is_raw() ? look_after_ : std::min(look_after_, kBackground);
 }
 
 void TerminalRelay::run() {
@@ -241,9 +241,8 @@ void TerminalRelay::show_output() {
 /// The child may have stopped, and this process may be in the foreground now.
 void TerminalRelay::look_again() {
     if (!terminals_.is_raw()) terminals_.enter();
-    if (look_after_ < 0) return;
     if (state_of(child_.pid()) == 'T') return stop_with_child();
-    look_after_ = look_after_ < kLastLook ? 2 * look_after_ : -1;
+    look_after_ = std::min(2 * look_after_, kIdleLook);
 }
 
 /// So the shell that has started this process gets the terminal back.

@@ -83,7 +83,7 @@ class TerminalRelay {
     TerminalPair& terminals_;
     std::array<char, 4096> keys_;
     std::size_t key_count_ = 0;
-    int look_after_;  ///< milliseconds until the child is looked at; -1: it is idle
+    int look_after_;  ///< milliseconds until the child is looked at
 };
 
 }  // namespace warmfork::cli
