@@ -17,6 +17,7 @@
 #include "link/ask_service.hpp"
 #include "link/execute.hpp"
 #include "link/real_program.hpp"
+#include "link/terminal_job.hpp"
 #include "link/use_count.hpp"
 #include "owner/backend.hpp"
 
@@ -117,6 +118,12 @@ int run_from_own(const RunOptions& options, warmfork_backend backend,
     return wait_and_forward(child, signals);
 }
 
+/// The child has a terminal of its own: the status, as of waitpid.
+int relay(Process& child, SignalQueue& signals, TerminalPair& terminals) {
+    TerminalRelay(child, signals, terminals).run();
+    return status_of(child);
+}
+
 /// Where a whole job at a terminal is served warm: the status, as of waitpid. Empty: it is to be
 /// tried without a terminal of its own.
 std::optional<int> run_at_terminal(Template& served, const RunOptions& options,
@@ -131,8 +138,7 @@ std::optional<int> run_at_terminal(Template& served, const RunOptions& options,
         // else there is in its way is said then.
         return {};
     }
-    TerminalRelay(*child, signals, *terminals).run();
-    return status_of(*child);
+    return relay(*child, signals, *terminals);
 }
 
 /// `waits`: for an image that is preloading.
@@ -211,17 +217,23 @@ int become_real(const RunOptions& options, std::string_view reason) {
 int run_in_place(const RunOptions& options, InheritedDescriptors& inherited) {
     std::optional<Template> served;
     std::optional<SignalQueue> signals;
+    std::optional<TerminalPair> terminals;
     std::optional<Process> child;
     try {
         served = Template::connect(options.from.name, WARMFORK_BACKEND_AUTO);
         signals.emplace(true);
-        child = spawn(*served, options, *signals, inherited);
+        if (link::is_whole_job_at_terminal() && !(terminals = TerminalPair::open()))
+            throw own_error(WARMFORK_STAGE_ELIGIBILITY, ENOTSUP, "there is no pseudo-terminal");
+        child = spawn(*served, options, *signals, inherited, terminals ? &*terminals : nullptr);
     } catch (const Error& error) {
         if (signals) signals->give_back();
         return become_real(options, error.what());
     }
     link::count_use(link::base_name(options.in_place_of.c_str()), true);
-    return end_as(wait_and_forward(*child, *signals));
+    const int status =
+        terminals ? relay(*child, *signals, *terminals) : wait_and_forward(*child, *signals);
+    terminals.reset();
+    return end_as(status);
 }
 
 }  // namespace

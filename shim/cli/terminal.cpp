@@ -13,6 +13,8 @@
 #include <cstring>
 #include <string>
 
+#include "link/terminal_job.hpp"
+
 namespace warmfork::cli {
 namespace {
 
@@ -32,17 +34,6 @@ constexpr std::size_t kMostUnread = 16384;
 
 Descriptor duplicate(int number) {
     return Descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
-}
-
-/// One terminal, which controls this session, on all standard streams.
-bool is_whole_job_at_terminal() {
-    if (::getpgrp() != ::getpid() || ::tcgetpgrp(STDIN_FILENO) < 0) return false;
-    struct stat input, other;
-    if (::fstat(STDIN_FILENO, &input) < 0) return false;
-    for (int number : {STDOUT_FILENO, STDERR_FILENO})
-        if (::isatty(number) != 1 || ::fstat(number, &other) < 0 || other.st_rdev != input.st_rdev)
-            return false;
-    return true;
 }
 
 /// 'T': stopped.
@@ -97,7 +88,7 @@ bool write_all(int terminal, const char* bytes, std::size_t size) {
 std::optional<TerminalPair> TerminalPair::open() {
     TerminalPair pair;
     termios modes;
-    if (!is_whole_job_at_terminal() || ::tcgetattr(STDIN_FILENO, &modes) < 0) return {};
+    if (!link::is_whole_job_at_terminal() || ::tcgetattr(STDIN_FILENO, &modes) < 0) return {};
     pair.keyboard_ = duplicate(STDIN_FILENO);
     pair.screen_ = duplicate(STDOUT_FILENO);
     pair.master_ = Descriptor(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK));

@@ -19,6 +19,7 @@
 #include "link/execute.hpp"
 #include "link/mark.hpp"
 #include "link/real_program.hpp"
+#include "link/terminal_job.hpp"
 #include "link/use_count.hpp"
 
 namespace {
@@ -66,9 +67,13 @@ bool is_cold_asked_for() {
     return backend && std::strcmp(backend, "cold") == 0;
 }
 
-/// A child of the service has no controlling terminal, and is in no job of a shell.
-bool is_at_terminal() {
-    return ::isatty(STDIN_FILENO) || ::isatty(STDOUT_FILENO) || ::isatty(STDERR_FILENO);
+/// A child of the service has no controlling terminal, and is in no job of a shell. That it may
+/// have a terminal of its own, a person chooses.
+bool is_kept_at_terminal() {
+    if (!::isatty(STDIN_FILENO) && !::isatty(STDOUT_FILENO) && !::isatty(STDERR_FILENO))
+        return false;
+    const char* chosen = std::getenv("WARMFORK_LINKS_AT_TERMINAL");
+    return !chosen || std::strcmp(chosen, "warm") != 0 || !is_whole_job_at_terminal();
 }
 
 /// Workers of multiprocessing's and of loky's tell their parent their process id, by which it knows
@@ -89,7 +94,7 @@ bool is_known_by_its_process_id(char* const* arguments) {
 /// gets a warm child from it. Returns where it is to be cold.
 void become_warm(const char* name, const char* path, char* const* arguments) {
     char found[kTemplateNameSize], command_line[PATH_MAX];
-    if (is_cold_asked_for() || is_at_terminal() || is_known_by_its_process_id(arguments) ||
+    if (is_cold_asked_for() || is_kept_at_terminal() || is_known_by_its_process_id(arguments) ||
         !arguments[0] || !find_template(name, path, arguments, found) ||
         !find_command_line(command_line))
         return;

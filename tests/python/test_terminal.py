@@ -15,13 +15,15 @@ from support import PYTHON, ServiceTestCase
 
 CLI = os.environ["WARMFORK_CLI"]
 PATIENCE = 60  # seconds: only who waits in vain waits so long
+CAP_SYS_ADMIN = 21
 
 
 class Person:
     """Somebody at a terminal, who types and reads."""
 
     def __init__(self, test, *command, size=(24, 80)):
-        environment = {**os.environ, "PS1": "prompt> ", "TERM": "xterm", "HISTFILE": "", "NAME": "person"}
+        environment = {**os.environ, "PS1": "prompt> ", "TERM": "xterm", "HISTFILE": "", "NAME": "person",
+                       "PATH": f"{os.path.dirname(PYTHON)}:/usr/bin:/bin"}
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
             try:
@@ -79,12 +81,16 @@ def wait_until(condition):
 
 
 def may_put_keys_back():
-    """The owner of a terminal, who is not root."""
+    """The owner of a terminal."""
     try:
         with open("/proc/sys/dev/tty/legacy_tiocsti") as file:
-            return file.read().strip() == "1" or os.geteuid() == 0
+            if file.read().strip() == "1":
+                return True
     except OSError:
         return True  # an older kernel
+    with open("/proc/self/status") as file:
+        effective = next(line.split()[1] for line in file if line.startswith("CapEff"))
+    return bool(int(effective, 16) >> CAP_SYS_ADMIN & 1)
 
 
 # What a program sees of its terminal. In plain words of one line each, for a person to read.
@@ -100,6 +106,7 @@ print("size", *os.get_terminal_size(), "parent", os.getppid(), "warm", "csv" in 
 class AtTerminal(ServiceTestCase):
     def setUp(self):
         super().setUp()
+        self.write("config/templates.d/num.toml", f'python = "{PYTHON}"\npreload = ["csv"]\nlinks = ["python3"]\n')
         self.service = self.start_service()
         done = subprocess.run([CLI, "template", "start", "num"], capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -287,7 +294,7 @@ class JobControl(AtTerminal):
 
     def test_ctrl_c_ends_both_by_the_signal(self):
         shell = self.shell()
-        shell.type(self.command("import time; print('rea' + 'dy', flush=True)\nwhile True: time.sleep(60)")
+        shell.type(self.command("import time; print('rea' + 'dy', flush=True)\nwhile True: time.sleep(0.05)")
                    + b"; echo status: $? :\n")
         shell.wait_for(b"ready")
         shell.type(b"\x03")
@@ -378,6 +385,59 @@ class JobControlOfThePlainCommand(JobControl):
 
     def command(self, program, *arguments, backend=None):
         return " ".join([PYTHON, self.file(program), *arguments]).encode()
+
+
+class Linked(AtTerminal):
+    """A link, of a person who has chosen that links are warm at a terminal."""
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path("links"))
+        done = subprocess.run([CLI, "install-links", "--dir", self.path("links"), "python3"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def command(self, program, *arguments, backend=None):
+        words = ["WARMFORK_LINKS_AT_TERMINAL=warm", self.path("links/python3"), self.file(program), *arguments]
+        return " ".join(words).encode()
+
+
+class JobControlOfALink(Linked, JobControl):
+    """It is the same whether the service has answered in time or not."""
+
+
+class Links(Linked):
+    TERMINAL = "import os, sys; print('on', os.ttyname(0), 'csv' in sys.modules, '.', flush=True)"
+
+    def seen(self, shell, line):
+        """On another terminal than the shell's? And with what is preloaded?"""
+        shell.type(b"tty\n")
+        terminal = shell.wait_for(rb"(/dev/pts/\d+)\r")[1]
+        shell.type(line + b"\n")
+        found, warm = shell.wait_for(rb"on (/dev/\S+) (\w+) \.").groups()
+        return found != terminal, warm == b"True"
+
+    def test_a_whole_job_has_a_warm_child_with_a_terminal_of_its_own(self):
+        shell = self.shell()
+        line = self.command(self.TERMINAL)
+        for _ in range(50):  # the service answers within a tenth of a second, or the command is cold
+            own, warm = self.seen(shell, line)
+            self.assertEqual(own, warm)
+            if warm:
+                return
+        self.fail("it was never warm")
+
+    def test_what_shares_the_terminal_is_the_real_command(self):
+        shell = self.shell()
+        line = self.command(self.TERMINAL)
+        script = b"sh -c '" + line + b"; true'"
+        for shared in (line + b" | cat", line + b" 2>/dev/null", script):
+            self.assertEqual(self.seen(shell, shared), (False, False), shared)
+
+    def test_it_is_the_real_command_unless_that_was_chosen(self):
+        shell = self.shell()
+        line = self.command(self.TERMINAL).partition(b" ")[2]
+        self.assertEqual(self.seen(shell, line), (False, False))
+        self.assertEqual(self.seen(shell, b"WARMFORK_LINKS_AT_TERMINAL=cold " + line), (False, False))
 
 
 class InShell(AtTerminal):
