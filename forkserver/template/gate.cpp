@@ -25,8 +25,9 @@
 namespace warmfork {
 namespace {
 
-// After pthread_join the kernel was seen to count the thread for up to 157 microseconds.
-constexpr auto kThreadPatience = std::chrono::milliseconds(10);
+// After pthread_join the kernel was seen to count the thread for up to 157 microseconds; where
+// others have the processors, until it has had its turn.
+constexpr auto kThreadPatience = std::chrono::milliseconds(200);
 constexpr timespec kThreadInterval{0, 100'000};
 
 /// How many descriptors are open, in one system call; 0 before Linux 6.2, which does not say.
@@ -201,16 +202,17 @@ bool ForkCheck::has_other_threads() {
     kind_ = Kind::threads;
     const int own = ::gettid();
     const auto deadline = std::chrono::steady_clock::now() + kThreadPatience;
-    do {
+    while (true) {
+        const bool is_last_look = std::chrono::steady_clock::now() >= deadline;
         count_ = 0;
         error_ = visit_threads([&](int id, std::string_view name) {
             if (id != own && !allowed_.thread(name)) note(id, name);
         });
         if (error_ != 0) return true;
         if (count_ == 0) return false;
+        if (is_last_look) return true;
         ::syscall(SYS_nanosleep, &kThreadInterval, nullptr);
-    } while (std::chrono::steady_clock::now() < deadline);
-    return true;
+    }
 }
 
 bool ForkCheck::has_hazardous_descriptors() {
