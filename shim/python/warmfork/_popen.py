@@ -118,9 +118,9 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
             return
         is_refused = keywords.get("stdout") is subprocess.STDOUT
         is_late = positional or not template or not keywords.keys() <= _UNFAILING or is_refused or self._is_altered()
-        if not is_late:  # the child starts ahead of what subprocess does for this process alone
-            self._spawn_early(args, **keywords)
         try:
+            if not is_late:  # the child starts ahead of what subprocess does for this process alone
+                self._spawn_early(args, **keywords)
             _subprocess.initialize(self, args, *positional, **keywords)
         except BaseException:  # no memory, Ctrl-C
             self._take_back()
