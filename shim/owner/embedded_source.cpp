@@ -21,8 +21,8 @@ constexpr std::chrono::milliseconds kLook{500};
 // Who insists on a warm child waits so long for its template.
 constexpr std::chrono::minutes kWarmPatience{5};
 
-// How long a template may take to look whether it is out of date.
-constexpr std::chrono::seconds kLookPatience{1};
+// How long a template may take to look whether it is out of date, where others have the processors.
+constexpr std::chrono::seconds kLookPatience{5};
 
 std::vector<ProcessIdentity> identities_of(const std::vector<Spawned>& spawned) {
     std::vector<ProcessIdentity> identities;
