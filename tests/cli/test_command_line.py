@@ -141,7 +141,7 @@ class Profile(TestCase):
         self.assertEqual([node["module"] for node in root["imports"]], ["import json", "import csv"])
         self.assertIn("csv", [node["module"] for node in root["imports"][1]["imports"]])
         graph = xml.etree.ElementTree.parse(file).getroot()
-        self.assertGreater(len(list(graph)), 3)
+        self.assertGreater(len(list(graph)), 1)  # what took the smallest part of it has no box
 
     def test_a_module_that_does_not_exist(self):
         done = run("profile", "--python", PYTHON, "--preload", "no_such_module")

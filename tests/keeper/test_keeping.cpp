@@ -146,7 +146,7 @@ TEST_CASE("A keeper that a child's descriptor does not reach says so to whoever 
     REQUIRE(warmfork::send_for(socket, child.get(), self.get()) == 0);
     warmfork::KeeperAnswer answer{};
     pollfd polled{socket, POLLIN, 0};
-    REQUIRE(::poll(&polled, 1, 10'000) == 1);
+    REQUIRE(::poll(&polled, 1, 60'000) == 1);
     REQUIRE(warmfork::receive_answer(socket, answer) == 0);
     CHECK(answer.error_number == EMFILE);
     ::kill(pid, SIGKILL);

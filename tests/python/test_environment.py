@@ -126,7 +126,7 @@ class Environment(TestCase):
         self.assertEqual((seen, process.backend), ("1", "warm"))
         given = self.images_environments()
         self.assertTrue(any(b"SETTING=1" in environment for environment in given), given)
-        for environment in given:
+        for environment in filter(None, given):  # a spare that has ended has none
             self.assertNotIn(b"of the first", environment)
             self.assertIn(b"PLAIN=of the template", environment.split(b"\0"))
         # In a later child of the same image: what it was asked for itself, and no more.
@@ -174,7 +174,8 @@ class Environment(TestCase):
         for _ in range(2):
             _, process = self.value(template, "print(1)", SETTING="0")
             self.assertEqual((process.backend, process.wait()), ("cold", 0))
-            self.assertIn("could not be preloaded", process.reason)
+            # After five seconds it is tried again.
+            self.assertRegex(process.reason, "could not be preloaded|is being preloaded")
         self.assertEqual(self.value(template)[1].backend, "warm")
 
     def test_a_variable_that_preloading_wrote_counts_too(self):

@@ -53,7 +53,7 @@ class LinksTestCase(TestCase):
         environment = {**self.environment, **options.pop("env", {})}
         if plain:
             environment["PATH"] = environment["PATH"].replace(self.path("links") + ":", "")
-        return subprocess.run(["/usr/bin/env", *command], env=environment, capture_output=True, text=True, timeout=60,
+        return subprocess.run(["/usr/bin/env", *command], env=environment, capture_output=True, text=True, timeout=120,
                               **options)
 
     def assert_as_plain(self, *command, **options):
@@ -246,7 +246,7 @@ class Surroundings(LinksTestCase):
             self.assertEqual(self.run_it("tool", env=more).stdout, "real\n", more)
 
     def test_it_is_started_by_others(self):
-        for command in (("nohup", "tool"), ("setsid", "-w", "tool"), ("timeout", "20", "tool"), ("nice", "tool"),
+        for command in (("nohup", "tool"), ("setsid", "-w", "tool"), ("timeout", "100", "tool"), ("nice", "tool"),
                         ("sh", "-c", "tool <&-"), ("sh", "-c", "tool <&- 2>&-")):
             self.assertEqual(self.run_it(*command).stdout, "real\n", command)
         self.assertEqual(self.run_it("sh", "-c", "tool >&-", plain=True).returncode,

@@ -50,7 +50,7 @@ class WarmTestCase(ServiceTestCase):
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)  # no terminal
         return subprocess.run(["/usr/bin/env", *command], env={**self.environment, **(env or {})}, capture_output=True,
-                              text=True, timeout=60, **options)
+                              text=True, timeout=120, **options)
 
     def until(self, expected, attempt):
         """Again and again: a link waits for the service's answer a tenth of a second, and a busy machine may take longer.
@@ -198,7 +198,7 @@ class Warm(WarmTestCase):
     def test_it_is_started_by_others(self):
         self.script("tool", SEEN)
         service = self.start_ready()
-        for command in (("nohup", "tool"), ("timeout", "20", "tool")):
+        for command in (("nohup", "tool"), ("timeout", "100", "tool")):
             self.assert_warm(service, *command)
 
     def test_many_at_once(self):

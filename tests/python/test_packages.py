@@ -34,7 +34,7 @@ class Packages(TestCase):
             "x = numpy.linalg.solve(a, a @ numpy.ones(600))\n"
             "has_threads = len(os.listdir('/proc/self/task')) > 1\n"
             "with open('/proc/self/maps') as maps: is_openblas = 'openblas' in maps.read()\n"
-            "print(bool(abs(x - 1).max() < 1e-6), has_threads or not is_openblas or os.cpu_count() == 1)",
+            "print(bool(abs(x - 1).max() < 1e-6), has_threads or not is_openblas or len(os.sched_getaffinity(0)) == 1)",
             "True True",
         )
 
@@ -127,6 +127,8 @@ class Packages(TestCase):
         patch = unittest.mock.patch.dict(os.environ, MPLCONFIGDIR=self.folder({}))
         patch.start()
         self.addCleanup(patch.stop)
+        # If it takes longer than five seconds to find the fonts, it says so.
+        subprocess.run([PYTHON, "-c", "import matplotlib.font_manager"], check=True, stderr=subprocess.DEVNULL)
         self.check(
             ["matplotlib.pyplot", "matplotlib.backends.backend_agg"],
             "import matplotlib; matplotlib.use('Agg')\n"

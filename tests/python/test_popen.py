@@ -537,9 +537,9 @@ class Templates(TestCase):
             raise InterruptedError
 
         before = signal.signal(signal.SIGALRM, interrupt)
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
         try:
             with self.assertRaises(InterruptedError):
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
                 template.popen([PYTHON, "-c", "pass"])
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)

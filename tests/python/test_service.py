@@ -163,7 +163,8 @@ class Spawns(Service):
         self.write("modules/own.py", "VALUE = 'newer'")
         child = template.popen([PYTHON, "-c", program], stdout=subprocess.PIPE, text=True, cwd=self.path("modules"))
         self.assertEqual(child.communicate()[0], "newer\n")
-        self.assertEqual((child.backend, child.reason_code), ("cold", "stale"))
+        # Where the service was first it has a new image already.
+        self.assertIn((child.backend, child.reason_code), [("cold", "stale"), ("warm", "none")])
         self.assertEqual(self.run_python(template, program, backend="warm").stdout, "newer\n")
 
     def test_a_template_may_wait_for_its_new_image(self):
@@ -386,8 +387,8 @@ class Hanging(Service):
         self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, interrupt))
         self.stop()
         self._template.close()  # with what it has leased ahead
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
         with self.assertRaises(Interrupted):
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
             self.open()
 
 
@@ -501,6 +502,8 @@ class CommandLine(Service):
     def read_until(self, terminal, *words):
         shown = b""
         while not all(word in shown for word in words):
+            if not select.select([terminal], [], [], 60)[0]:
+                break
             try:
                 shown += os.read(terminal, 1000)
             except OSError:

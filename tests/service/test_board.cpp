@@ -361,15 +361,17 @@ TEST_CASE("Without a board every call is taken and shows nothing") {
 TEST_CASE("A reader never sees half of a change") {
     Board board = make_board();
     TemplateEntry entry = board.template_entry("num");
-    std::atomic<bool> stop = false;
+    std::atomic<bool> stop = false, has_begun = false;
     std::thread daemon([&] {
         for (std::uint64_t i = 1; !stop; ++i) {
             entry.set_population(i, i, i);
             entry.set_failing(1s, std::string(256, static_cast<char>('a' + i % 26)));
+            has_begun = true;
         }
     });
+    while (!has_begun) std::this_thread::yield();
     std::uint64_t halves = 0, seen = 0;
-    for (int round = 0; round < 10'000; ++round) {
+    for (int round = 0; round < 2000; ++round) {
         BoardSnapshot now;
         if (read(now) || now.templates.empty()) continue;  // changed during each of the tries
         const TemplateSnapshot& num = now.templates.front();
@@ -416,9 +418,14 @@ TEST_CASE(
         return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
     };
     const auto time_to_read = [&] {
-        const auto began = processor_time();
-        static_cast<void>(snapshot());
-        return processor_time() - began;
+        auto least = std::chrono::nanoseconds::max();
+        for (int i = 0; i < 5;
+             ++i) {  // a processor that is itself lent to others counts their time
+            const auto began = processor_time();
+            static_cast<void>(snapshot());
+            least = std::min(least, processor_time() - began);
+        }
+        return least;
     };
     Board board = make_board();
     RawBoard raw;

@@ -106,7 +106,7 @@ TEST_CASE("A template that a fork handler blocks ends with its owner") {
         IdleOwner owner(1, {"block-prepare:0"});
         REQUIRE(takes_name(owner.template_pid(), "blocked"));
         owner.kill();
-        CHECK(owner.template_has_ended(10'000));
+        CHECK(owner.template_has_ended(60'000));
     }
     SECTION("later, when it may have children to end, after a while") {
         IdleOwner owner(1, {"block-prepare:1"});
@@ -123,7 +123,7 @@ TEST_CASE("A child that a fork handler blocks ends with its owner") {
     const warmfork::Descriptor pidfd = warmfork::open_pidfd(blocked);
     owner.kill();
     CHECK(has_ended(pidfd));
-    CHECK(owner.template_has_ended(10'000));
+    CHECK(owner.template_has_ended(60'000));
 }
 
 TEST_CASE("What is stopped when its owner is killed ends as well") {
@@ -135,12 +135,12 @@ TEST_CASE("What is stopped when its owner is killed ends as well") {
         ::kill(owner.template_pid(), SIGSTOP);
         ::kill(spare, SIGSTOP);
         owner.kill();
-        CHECK(owner.template_has_ended(10'000));
+        CHECK(owner.template_has_ended(60'000));
     }
     SECTION("a spare whose template has ended") {
         ::kill(spare, SIGSTOP);
         ::kill(owner.template_pid(), SIGKILL);
-        REQUIRE(owner.template_has_ended(10'000));
+        REQUIRE(owner.template_has_ended(60'000));
         owner.kill();
     }
     CHECK(has_ended(pidfd));

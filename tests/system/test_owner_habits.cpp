@@ -292,7 +292,8 @@ TEST_CASE("An idle template uses no processor time") {
         request.request.backend = WARMFORK_BACKEND_COLD;
         table.spawn(request.get()).wait();
     }
-    CHECK(ticks() == before);
+    // Nanoseconds: once in five seconds it looks at its spares.
+    CHECK(ticks() - before < 1'000'000);
 }
 
 TEST_CASE("Files of /proc that the application has closed are opened again, and stay open") {
