@@ -292,7 +292,8 @@ class Owner(Party):
     def killed_template(self):
         # One that is killed in its very first start has failed to start, which is told as an error.
         self.own.wait_ready()
-        os.kill(self.own.pid, signal.SIGKILL)
+        if pid := self.own.pid:  # 0: the one that was killed before is only now seen to be gone
+            os.kill(pid, signal.SIGKILL)
         return self._pass(self.own)
 
 
