@@ -1,5 +1,6 @@
 #include "owner/request_eligibility.hpp"
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -27,6 +28,19 @@ std::vector<std::string> import_path(const Request& request, const PythonCommand
             path.push_back(std::filesystem::path(directory) / entry);
     }
     return path;
+}
+
+/// A process may have lowered its limit below what it has open. No call puts a descriptor there
+/// again; a cold child inherits it.
+ColdReason find_number_reason(const Request& request) {
+    const std::vector<std::int32_t>& targets = request.contents().descriptor_targets;
+    const auto highest = std::max_element(targets.begin(), targets.end());
+    rlimit limit;
+    if (highest == targets.end() || ::getrlimit(RLIMIT_NOFILE, &limit) < 0 ||
+        static_cast<rlim_t>(*highest) < limit.rlim_cur)
+        return {};
+    return {WARMFORK_REASON_LIMITS,
+            "descriptor " + std::to_string(*highest) + " is not below the limit on open files"};
 }
 
 ColdReason find_descriptor_reason(const Request& request, std::span<const int> image_descriptors) {
@@ -72,6 +86,7 @@ ColdReason find_selection(const Request& request, bool is_python, const std::str
     if (request.has_exec_limits())
         return {WARMFORK_REASON_LIMITS,
                 "a limit on stack, data or address space only takes effect at exec"};
+    if (ColdReason reason = find_number_reason(request)) return reason;
     if (ColdReason reason =
             find_program_reason(is_python, program, request.program(), request.arguments(),
                                 request.environment(), request.directory()))

@@ -107,6 +107,19 @@ TEST_CASE(
           }) == "");
 }
 
+TEST_CASE("A descriptor above a limit that was lowered later is inherited, by a cold child") {
+    CHECK(in_an_owner([]() -> std::string {
+              const int number = ::fcntl(0, F_DUPFD, 200);
+              set_limit(RLIMIT_NOFILE, 64);
+              warmfork::Template table = probe_template(1, {}, WARMFORK_BACKEND_AUTO);
+              table.wait_parked(1);
+              ProbeRequest request({"exit", "0"});
+              request.descriptors.push_back({number, number});
+              warmfork::Process child = table.spawn(request.get());
+              return child.wait() != 0 ? "failed" : warmfork_reason_name(child.reason());
+          }) == "limits");
+}
+
 TEST_CASE("Where too many descriptors are in flight children are cold until there are fewer") {
     if (::geteuid() != 0) return;
     CHECK(in_an_owner([]() -> std::string {
