@@ -4,7 +4,7 @@ import subprocess
 import unittest
 
 import warmfork
-from support import PYTHON, TestCase
+from support import PYTHON, TestCase, descriptors
 
 try:
     import trio
@@ -71,6 +71,20 @@ class Processes(TestCase):
 
         with self.assertRaises(FileNotFoundError):
             trio.run(main)
+
+    def test_a_child_that_cannot_be_started_leaves_no_pipe_for_as_long_as_the_error_is_kept(self):
+        async def main():
+            before, errors = descriptors(), []
+            for template in (self.warm, None):
+                try:
+                    await warmfork.trio.open_process(
+                        self.command("pass"), template=template, cwd="/no/such/place", stdin=-1, stdout=-1
+                    )
+                except OSError as error:  # with the frames that it has gone through
+                    errors.append(error)
+            self.assertEqual((len(errors), descriptors()), (2, before))
+
+        trio.run(main)
 
 
 if __name__ == "__main__":

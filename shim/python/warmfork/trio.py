@@ -38,11 +38,12 @@ _PATIENCE = 5
 class _Pipe:
     """A pipe of which one end is a stream of trio's."""
 
-    def __init__(self, is_input: bool, keep: ExitStack) -> None:
+    def __init__(self, is_input: bool, child_ends: ExitStack, own_ends: ExitStack) -> None:
         read_end, write_end = os.pipe()
         self.child_end, own_end = (read_end, write_end) if is_input else (write_end, read_end)
-        keep.callback(os.close, self.child_end)
+        child_ends.callback(os.close, self.child_end)
         self.stream = trio.lowlevel.FdStream(own_end)
+        own_ends.callback(self.stream.close)
 
 
 def _refuse_text(options: Mapping[str, Any]) -> None:
@@ -68,16 +69,16 @@ async def open_process(
         raise TypeError("command must be a string (not a sequence) if shell=True")
     wanted = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
     streams: dict[str, Any] = dict.fromkeys(wanted)
-    # The other ends are their streams', and close with them also when there is no child to be had.
-    with ExitStack() as child_ends:
+    with ExitStack() as child_ends, ExitStack() as own_ends:
         for name, value in wanted.items():
             if value == subprocess.PIPE:
-                pipe = _Pipe(name == "stdin", child_ends)
+                pipe = _Pipe(name == "stdin", child_ends, own_ends)
                 wanted[name], streams[name] = pipe.child_end, pipe.stream
         if stderr == subprocess.STDOUT and stdout is not None:
             wanted["stderr"] = wanted["stdout"]
         # In a thread, as trio does it: a spawn may wait for the template.
         child = await trio.to_thread.run_sync(partial(Popen, command, **wanted, **options))
+        own_ends.pop_all()  # the process's from now on
     process = trio.Process._create(child, streams["stdin"], streams["stdout"], streams["stderr"])
     if child._awaited().served:
         # What trio has opened by the number may be of another process already.
