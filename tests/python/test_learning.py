@@ -114,6 +114,16 @@ class Learning(TestCase):
         self.assertIn("the image would start later", refused["reason"])
         self.assertEqual(self.names(self.children()), self.names(learned))
 
+    def test_when_the_time_is_up_what_is_known_is_learned_and_no_more_is_tried(self):
+        from warmfork._in_template import _learning
+
+        self.children("import colorsys", "import colorsys")
+        folder = self.children("import colorsys, wave", "import colorsys, wave", "import colorsys, wave")["folder"]
+        said = []
+        with unittest.mock.patch.object(_learning, "_ENOUGH", -1):
+            _learning._decide(folder, lambda *words: said.append(words[:2]), None, ())
+        self.assertEqual(said, [("children", 5), ("ok", "colorsys")])
+
     def test_what_a_refused_module_leaves_behind_is_no_reason_to_refuse_others(self):
         self.on_the_path({"a.py": "import subprocess\nleft = subprocess.Popen(['cat'], stdin=subprocess.PIPE)",
                           "b.py": "import threading\nend = threading.Event()\nthreading.Thread(target=end.wait).start()",

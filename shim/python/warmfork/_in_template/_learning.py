@@ -33,8 +33,10 @@ _MOST_MICROSECONDS_MORE = 5000
 _MOST_KILOBYTES = 256 << 10
 # Of a line about a module, which goes through a pipe at once: PIPE_BUF.
 _MOST_BYTES = 4096
-# How long modules may be tried for, in seconds.
-_PATIENCE = 60
+# In seconds: how long modules are tried for, of which the rest is left to a later image; and until when the last of
+# them has to be imported, beyond which it is taken for one that does not return.
+_ENOUGH = 90
+_PATIENCE = 120
 
 
 def folder_of(program, preload, allowed):
@@ -112,7 +114,7 @@ def _help(program, folder, write_end, observer, allowed):
     """Does the work, and says what comes of it."""
     status = 1
     try:
-        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)  # whose signal ends this process
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE + 5)  # whose signal ends this process
         silence, output = os.open(os.devnull, os.O_RDONLY), os.memfd_create("warmfork-learning")
         for number, file in enumerate((silence, output, output)):
             os.dup2(file, number)
@@ -154,6 +156,7 @@ def _decide(folder, say, observer, allowed):
     if gain_now > gain * 1.1:  # little more is not worth a line
         remember(f"gain {round(gain_now)}")
     gain = max(gain, gain_now)
+    enough = time.monotonic() + _ENOUGH
     microseconds = kilobytes = 0
     has_changed = False
     for name, cost in _wanted(children, known):
@@ -165,6 +168,8 @@ def _decide(folder, say, observer, allowed):
             known.pop(name, None)
         # What was refused may have been so because of what it imports, which comes before it here.
         if name not in known or has_changed and known[name][0] == "no":
+            if time.monotonic() > enough:
+                continue
             say("try", name)
             known[name] = _try_apart(name, cost, observer, allowed)
             remember(_line(name, known[name]))
@@ -342,7 +347,7 @@ def _try_apart(name, microseconds, observer, allowed):
     if process == 0:
         status = 1
         try:
-            signal.setitimer(signal.ITIMER_REAL, patience)  # which is not inherited
+            signal.setitimer(signal.ITIMER_REAL, max(1, patience - 5))  # which is not inherited
             _native.resume_recording()
             verdict, *facts = _try(name, microseconds, observer, allowed)
             line = _line(name, (verdict, *(identity if verdict == "no" else ()), *facts))
