@@ -56,6 +56,10 @@ packages_of_tests=(python3-numpy python3-setproctitle python3-trio python3-panda
 # What looks at the sources themselves. Where the formatter is of another version its test is skipped.
 packages_of_style=(clang-format flake8 mypy)
 
+# A package, and the command in it. That of Debian 12 by this name is older than what its C++ library asks for.
+package_of_tidy=clang-tidy
+[ "$(sed -n 's/^VERSION_ID="\(.*\)"/\1/p' /etc/os-release)" != 12 ] || package_of_tidy=clang-tidy-16
+
 # Clang's libFuzzer and sanitizers.
 packages_of_fuzzers=(clang libclang-rt-dev)
 

@@ -57,9 +57,11 @@ void keep_environment() {
     std::size_t count = 0;
     while (environ[count]) ++count;
     auto** kept = static_cast<char**>(std::calloc(count + 1, sizeof(char*)));
-    for (std::size_t i = 0; kept && i < count; ++i)
-        if (!(kept[i] = ::strdup(environ[i]))) kept = nullptr;
     if (!kept) ::_exit(1);
+    for (std::size_t i = 0; i < count; ++i) {
+        kept[i] = ::strdup(environ[i]);
+        if (!kept[i]) ::_exit(1);
+    }
     environ = kept;
 }
 

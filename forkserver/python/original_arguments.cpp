@@ -104,11 +104,13 @@ bool set_original_arguments(PyObject* list) {
         PyErr_NoMemory();
         return false;
     }
-    for (Py_ssize_t i = 0; i < count; ++i)
-        if (!(strings[i] = copy_wide(PyList_GetItem(list, i)))) {
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        strings[i] = copy_wide(PyList_GetItem(list, i));
+        if (!strings[i]) {
             std::free(strings);  // the texts are left: the child ends by this
             return false;
         }
+    }
     *original = {count, strings};
     return true;
 }

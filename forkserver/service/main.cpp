@@ -118,7 +118,7 @@ int serve(Service::Options options, const std::string& socket, bool is_backgroun
 std::vector<std::string> instances_of(const std::string& instance, const std::string& socket) {
     if (!instance.empty()) return {instance};
     std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a, the same in all builds
-    for (unsigned char byte : socket) hash = (hash ^ byte) * 0x100000001b3;
+    for (const char byte : socket) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3;
     return {{}, fmt::format("socket.{:016x}", hash)};
 }
 
@@ -166,7 +166,7 @@ void define(CLI::App& app, Arguments& arguments) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
     hold_standard_numbers();
     CLI::App app(
         "Keeps templates warm for programs that come and go. One a user, started by systemd's "
@@ -203,10 +203,8 @@ int main(int argc, char** argv) {
         return 1;
     }
     options.instances = instances_of(instance, socket);
-    try {
-        return serve(std::move(options), socket, is_background);
-    } catch (const std::exception& failure) {
-        log(LOG_ERR, {}, failure.what());
-        return 1;
-    }
+    return serve(std::move(options), socket, is_background);
+} catch (const std::exception& failure) {
+    log(LOG_ERR, {}, failure.what());
+    return 1;
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <string>
@@ -79,7 +80,7 @@ std::optional<milliseconds> parse_time_span(std::string_view text) {
         if (total > kMost) return {};
     }
     if (total > 0 && total < 1) return {};
-    return milliseconds(static_cast<std::int64_t>(total + 0.5));
+    return milliseconds(std::llround(total));
 }
 
 std::string print_time_span(milliseconds span) {

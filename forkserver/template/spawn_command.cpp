@@ -22,8 +22,8 @@ SpawnCommand::~SpawnCommand() {
 
 std::string SpawnCommand::receive(int control) {
     // Both, whatever is wrong with the first: what comes after them is the next command's.
-    const std::string mailbox_error = receive_descriptors(control, mailboxes_);
-    const std::string error = receive_descriptors(control, descriptors_);
+    std::string mailbox_error = receive_descriptors(control, mailboxes_);
+    std::string error = receive_descriptors(control, descriptors_);
     if (!mailbox_error.empty()) return mailbox_error;
     if (!error.empty()) return error;
     const auto count =

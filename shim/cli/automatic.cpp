@@ -60,7 +60,7 @@ std::string packages_of(const Json& modules) {
 
 /// What it is ready with, or why it is cold.
 std::string contents_of(const Json& entry) {
-    if (const auto reason = entry.value("reason", ""); !reason.empty()) return reason;
+    if (auto reason = entry.value("reason", ""); !reason.empty()) return reason;
     return entry["modules"].is_array() ? packages_of(entry["modules"]) : "-";
 }
 

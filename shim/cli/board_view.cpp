@@ -200,9 +200,10 @@ Table::Cell state_cell(TemplateState state) {
     return {template_state_name(state), style};
 }
 
-Table::Table(std::vector<std::string> headings, bool is_coloured) : is_coloured_(is_coloured) {
+Table::Table(const std::vector<std::string>& headings, bool is_coloured)
+    : is_coloured_(is_coloured) {
     std::vector<Cell> row;
-    for (std::string& heading : headings) {
+    for (const std::string& heading : headings) {
         is_word_.push_back(heading.starts_with('<'));
         row.emplace_back(heading.substr(is_word_.back()), fmt::emphasis::bold);
     }

@@ -53,7 +53,7 @@ class Table {
 
     /// The headings; one that begins with '<' is of a column of words, the others are of numbers.
     /// is_coloured: with the styles of the cells.
-    Table(std::vector<std::string> headings, bool is_coloured);
+    Table(const std::vector<std::string>& headings, bool is_coloured);
     void add(std::vector<Cell> row) { rows_.push_back(std::move(row)); }
     /// The headings' line, then one for each row.
     std::vector<std::string> lines() const;

@@ -263,7 +263,7 @@ constexpr struct {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
     warmfork::hold_standard_numbers();
     CLI::App app("Starts processes from a template that has its start-up behind it.", "warmfork");
     app.set_version_flag("--version", WARMFORK_VERSION);
@@ -288,4 +288,7 @@ int main(int argc, char** argv) {
         return app.exit(error) == 0 ? 0 : kNotUnderstood;
     }
     return status;
+} catch (const std::exception& error) {
+    std::fprintf(stderr, "warmfork: %s\n", error.what());
+    return 1;
 }

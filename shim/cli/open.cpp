@@ -3,6 +3,7 @@
 
 #include <array>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <optional>
@@ -61,6 +62,35 @@ std::string program_of(const std::vector<std::string>& command) {
     return {};
 }
 
+/// What is preloaded, on one line of a terminal that is empty afterwards.
+class ProgressLine {
+  public:
+    ProgressLine() = default;
+    ProgressLine(const ProgressLine&) = delete;
+    ProgressLine& operator=(const ProgressLine&) = delete;
+    ~ProgressLine() {
+        if (has_shown_) std::fputs("\r\033[K", stderr);
+    }
+    void show(const char* text) {
+        has_shown_ = true;
+        fmt::print(stderr, "\r\033[Kwarmfork: preloading {}", text);
+    }
+
+  private:
+    bool has_shown_ = false;
+};
+
+/// Blocks for kProgressPeriod. Throws Error: it cannot become ready.
+bool is_ready_soon(Template& waited_for) {
+    try {
+        waited_for.wait_ready(kProgressPeriod);
+        return true;
+    } catch (const Error& error) {
+        if (error.error_number() != ETIMEDOUT) throw;
+        return false;
+    }
+}
+
 }  // namespace
 
 void complete(TemplateOptions& options, const std::vector<std::string>& command) {
@@ -88,26 +118,13 @@ Template open_template(const TemplateOptions& options, std::int32_t spares,
 
 void wait_with_progress(Template& waited_for) {
     if (!::isatty(STDERR_FILENO)) return waited_for.wait_ready();
-    const auto began = std::chrono::steady_clock::now();
-    bool has_printed = false;
-    const auto clear = [&] {
-        if (has_printed) fmt::print(stderr, "\r\033[K");
-    };
-    while (true) {
-        try {
-            waited_for.wait_ready(kProgressPeriod);
-            return clear();
-        } catch (const Error& error) {
-            if (error.error_number() != ETIMEDOUT) {
-                clear();
-                throw;
-            }
-        }
-        std::array<char, 80> progress;
+    const auto silent_until = std::chrono::steady_clock::now() + kProgressPatience;
+    ProgressLine line;
+    while (!is_ready_soon(waited_for)) {
+        std::array<char, 80> progress{};
         warmfork_template_progress(waited_for.handle(), progress.data(), progress.size());
-        if (!progress[0] || std::chrono::steady_clock::now() - began < kProgressPatience) continue;
-        has_printed = true;
-        fmt::print(stderr, "\r\033[Kwarmfork: preloading {}", progress.data());
+        if (progress[0] && std::chrono::steady_clock::now() >= silent_until)
+            line.show(progress.data());
     }
 }
 

@@ -222,7 +222,9 @@ int run_in_place(const RunOptions& options, InheritedDescriptors& inherited) {
     try {
         served = Template::connect(options.from.name, WARMFORK_BACKEND_AUTO);
         signals.emplace(true);
-        if (link::is_whole_job_at_terminal() && !(terminals = TerminalPair::open()))
+        const bool is_job = link::is_whole_job_at_terminal();
+        if (is_job) terminals = TerminalPair::open();
+        if (is_job && !terminals)
             throw own_error(WARMFORK_STAGE_ELIGIBILITY, ENOTSUP, "there is no pseudo-terminal");
         child = spawn(*served, options, *signals, inherited, terminals ? &*terminals : nullptr);
     } catch (const Error& error) {

@@ -55,7 +55,7 @@ Screen::Screen() {
     shown = this;
     struct sigaction action {};
     action.sa_handler = die;
-    action.sa_flags = SA_RESETHAND | SA_NODEFER;
+    action.sa_flags = static_cast<int>(SA_RESETHAND | SA_NODEFER);
     for (int signal : kMistakes) ::sigaction(signal, &action, nullptr);
     enter();
 }

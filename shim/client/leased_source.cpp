@@ -308,7 +308,7 @@ Outcome LeasedSource::wait_parked(std::uint32_t count, Deadline deadline) {
         if (id == 0) id = ask(*connection, wanted, kLeaseMayWait);
         Lease lease;
         ColdReason cold;
-        const Outcome failure = await(*connection, id, deadline, lease, cold);
+        Outcome failure = await(*connection, id, deadline, lease, cold);
         const std::lock_guard lock(mutex_);
         const bool is_late = failure && failure->error_number == ETIMEDOUT;
         if (is_late && awaited_ == 0 && connection == connection_)

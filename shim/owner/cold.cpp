@@ -81,9 +81,7 @@ int try_each(const std::vector<const char*>& paths, char* const* arguments,
         ::syscall(SYS_execve, path, arguments, environment);
         if (errno == EACCES)
             error = EACCES;
-        else if (errno != ENOENT && errno != ENOTDIR)
-            return errno;
-        else if (paths.size() == 1)
+        else if ((errno != ENOENT && errno != ENOTDIR) || paths.size() == 1)
             return errno;
     }
     return error;

@@ -148,7 +148,7 @@ std::string find_change_of_process(const OwnerState& then, const OwnerState& now
     if (is_own && then.cgroup != now.cgroup) return "the owner has moved to another cgroup" + since;
     if (is_own && now.oom_score_adjust < then.oom_score_adjust)
         return "the owner's oom_score_adj is lower than the template's";
-    for (int resource : {RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA})
+    for (const std::size_t resource : {RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA})
         if (!is_same(then.limits[resource], now.limits[resource]))
             return "the owner's limit on stack, data or address space has changed" + since;
     for (std::uint32_t resource = 0; resource < kResourceLimitCount; ++resource)
