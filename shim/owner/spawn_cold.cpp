@@ -11,8 +11,8 @@
 
 namespace warmfork {
 
-Outcome spawn_without_template(const Request& request, std::uint32_t count, ColdReason reason,
-                               std::vector<Spawned>& ret_spawned) {
+Outcome spawn_without_template(const Request& request, std::uint32_t count,
+                               const ColdReason& reason, std::vector<Spawned>& ret_spawned) {
     if (request.has_terminal())
         return Failure{Stage::eligibility, ENOTSUP, 0,
                        "a cold child has no terminal of its own (WARMFORK_TERMINAL): give it its "

@@ -13,6 +13,7 @@ namespace warmfork {
 
 /// All of them or none, without any template.
 [[nodiscard]] Outcome spawn_without_template(const Request& request, std::uint32_t count,
-                                             ColdReason reason, std::vector<Spawned>& ret_spawned);
+                                             const ColdReason& reason,
+                                             std::vector<Spawned>& ret_spawned);
 
 }  // namespace warmfork

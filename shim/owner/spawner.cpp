@@ -289,7 +289,8 @@ Outcome Spawner::explain(const Request& given, ColdReason& ret_reason) {
     failure = source_.choose(wish, image, ret_reason);
     if (failure) return ret_reason ? Outcome() : failure;
     if (ret_reason || !image) return {};
-    if ((ret_reason = find_reason(*image, attempt))) return {};
+    ret_reason = find_reason(*image, attempt);
+    if (ret_reason) return {};
     if (OwnerChange change = image->find_change(read_owner_state()); !change.text.empty())
         ret_reason = {WARMFORK_REASON_OWNER_CHANGED, std::move(change.text)};
     return {};
@@ -299,7 +300,7 @@ void Spawner::counts(warmfork_counts& ret_counts) const {
     ret_counts.handed_off = handed_off_;
     ret_counts.forked = forked_;
     ret_counts.cold = cold_;
-    for (int reason = 0; reason < WARMFORK_REASON_COUNT; ++reason)
+    for (std::size_t reason = 0; reason < WARMFORK_REASON_COUNT; ++reason)
         ret_counts.cold_by_reason[reason] = cold_by_reason_[reason];
 }
 
