@@ -107,7 +107,8 @@ TEST_CASE(
           }) == "");
 }
 
-TEST_CASE("A descriptor above a limit that was lowered later is inherited, by a cold child") {
+TEST_CASE("A descriptor above a limit that was lowered later is inherited, by a cold child",
+          "[numbers]") {
     CHECK(in_an_owner([]() -> std::string {
               const int number = ::fcntl(0, F_DUPFD, 200);
               set_limit(RLIMIT_NOFILE, 64);
