@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 
@@ -23,6 +24,11 @@ InheritedDescriptors::InheritedDescriptors() {
         const int flags = ::fcntl(number, F_GETFD);
         if (flags >= 0 && !(flags & FD_CLOEXEC)) pairs_.push_back({number, number});
     }
+}
+
+bool InheritedDescriptors::has_terminal() const {
+    return std::ranges::any_of(
+        pairs_, [](const warmfork_descriptor& pair) { return ::isatty(pair.source) == 1; });
 }
 
 void InheritedDescriptors::leave_to_child() {

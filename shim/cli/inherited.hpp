@@ -19,6 +19,10 @@ class InheritedDescriptors {
     /// As a request wants them, each under its own number.
     const std::vector<warmfork_descriptor>& pairs() const { return pairs_; }
 
+    /// Is one of them a terminal? What is read from it, or shown on it, goes past the relay between
+    /// the person's terminal and the child's.
+    [[nodiscard]] bool has_terminal() const;
+
     /// Closes them here, and puts /dev/null on standard input and output: who waits for the end of
     /// a pipe, or for a lock, waits for the child alone.
     void leave_to_child();

@@ -128,7 +128,8 @@ int relay(Process& child, SignalQueue& signals, TerminalPair& terminals) {
 /// tried without a terminal of its own.
 std::optional<int> run_at_terminal(Template& served, const RunOptions& options,
                                    SignalQueue& signals, InheritedDescriptors& inherited) {
-    std::optional<TerminalPair> terminals = TerminalPair::open();
+    std::optional<TerminalPair> terminals;
+    if (!inherited.has_terminal()) terminals = TerminalPair::open();
     if (!terminals) return {};
     std::optional<Process> child;
     try {
@@ -223,9 +224,10 @@ int run_in_place(const RunOptions& options, InheritedDescriptors& inherited) {
         served = Template::connect(options.from.name, WARMFORK_BACKEND_AUTO);
         signals.emplace(true);
         const bool is_job = link::is_whole_job_at_terminal();
-        if (is_job) terminals = TerminalPair::open();
+        if (is_job && !inherited.has_terminal()) terminals = TerminalPair::open();
         if (is_job && !terminals)
-            throw own_error(WARMFORK_STAGE_ELIGIBILITY, ENOTSUP, "there is no pseudo-terminal");
+            throw own_error(WARMFORK_STAGE_ELIGIBILITY, ENOTSUP,
+                            "the child cannot have a terminal of its own");
         child = spawn(*served, options, *signals, inherited, terminals ? &*terminals : nullptr);
     } catch (const Error& error) {
         if (signals) signals->give_back();

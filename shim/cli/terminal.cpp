@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "link/terminal_job.hpp"
 
@@ -23,7 +24,7 @@ namespace {
 // first look, and so on; at an idle terminal seldom, but never not again, as a program may take its
 // time to stop, or be stopped by somebody else.
 constexpr int kFirstLook = 10;    // milliseconds
-constexpr int kIdleLook = 5000;   // milliseconds
+constexpr int kIdleLook = 1000;   // milliseconds
 constexpr int kBackground = 200;  // milliseconds: nor does anybody say that it is in the foreground
 
 // What a pseudo-terminal can hold, and more: a process that the child has left writes on.
@@ -108,6 +109,19 @@ void TerminalPair::enter() {
     raw_ = before_;
     ::cfmakeraw(&raw_);
     is_raw_ = ::tcsetattr(keyboard(), TCSANOW, &raw_) == 0;
+    pollfd polled{keyboard(), POLLIN, 0};
+    has_lines_ = is_raw_ && ::poll(&polled, 1, 0) > 0;
+}
+
+ssize_t TerminalPair::read_keys(std::span<char> ret_keys) {
+    const ssize_t size = ::read(keyboard(), ret_keys.data(), ret_keys.size());
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return -1;
+    if (size <= 0) return 0;
+    // The end of a text that was typed while lines were read is a NUL where keys are.
+    if (std::exchange(has_lines_, false))
+        std::replace(ret_keys.begin(), ret_keys.begin() + size, '\0',
+                     static_cast<char>(before_.c_cc[VEOF]));
+    return size;
 }
 
 void TerminalPair::enter_again() {
@@ -170,17 +184,20 @@ void TerminalRelay::run() {
     for (;;) {
         const bool has_keys = key_count_ > 0;
         const short events = static_cast<short>(POLLIN | (has_keys ? POLLOUT : 0));
-        pollfd polled[] = {
-            {child_.pidfd(), POLLIN, 0},
-            {signals_.descriptor(), POLLIN, 0},
-            {terminals_.master(), events, 0},
-            {terminals_.is_raw() && !has_keys ? terminals_.keyboard() : -1, POLLIN, 0}};
+        pollfd polled[] = {{child_.pidfd(), POLLIN, 0},
+                           {signals_.descriptor(), POLLIN, 0},
+                           {terminals_.master(), events, 0},
+                           {terminals_.is_hung_up() ? -1 : terminals_.keyboard(),
+                            static_cast<short>(terminals_.is_raw() && !has_keys ? POLLIN : 0), 0}};
         const int count = ::poll(polled, std::size(polled), timeout());
         if (count == 0) look_again();
         if (polled[1].revents) take_signals();
         if (polled[2].revents & POLLOUT) pass_keys_on();
         if (polled[2].revents & POLLIN) show_output();
-        if (polled[3].revents) take_keys();
+        if (polled[3].revents & POLLIN)
+            take_keys();
+        else if (polled[3].revents)
+            terminals_.hang_up();  // also in the background, where no signal tells of it
         if (polled[0].revents) break;
     }
     // What was written is there as soon as a read asks for it.
@@ -205,9 +222,9 @@ void TerminalRelay::take_signals() {
 }
 
 void TerminalRelay::take_keys() {
-    const ssize_t size = ::read(terminals_.keyboard(), keys_.data(), keys_.size());
-    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (size <= 0) return terminals_.hang_up();
+    const ssize_t size = terminals_.read_keys(keys_);
+    if (size < 0) return;
+    if (size == 0) return terminals_.hang_up();
     key_count_ = static_cast<std::size_t>(size);
     pass_keys_on();
 }
@@ -231,7 +248,10 @@ void TerminalRelay::show_output() {
 
 /// The child may have stopped, and this process may be in the foreground now.
 void TerminalRelay::look_again() {
-    if (!terminals_.is_raw()) terminals_.enter();
+    if (!terminals_.is_raw()) {
+        terminals_.enter();
+        if (terminals_.is_raw()) terminals_.copy_size();  // SIGWINCH was the foreground's
+    }
     if (state_of(child_.pid()) == 'T') return stop_with_child();
     look_after_ = std::min(2 * look_after_, kIdleLook);
 }

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <string_view>
 
 #include "channel/descriptor.hpp"
@@ -34,6 +35,9 @@ class TerminalPair {
 
     /// In the foreground the keys go through as they are; in the background nothing is changed.
     void enter();
+    /// Reads what was typed, into `ret_keys`. Returns how much; 0: the terminal is gone; -1:
+    /// nothing.
+    ssize_t read_keys(std::span<char> ret_keys);
     /// The terminal's modes are as they were before `enter`.
     void leave();
     /// Does what `enter` does, after this process was stopped: a shell may have set the modes
@@ -52,6 +56,7 @@ class TerminalPair {
     Descriptor keyboard_, screen_, master_, slave_;
     termios before_{}, raw_{};
     bool is_raw_ = false;
+    bool has_lines_ = false;  ///< was typed before the keys went through
 };
 
 /// Carries what is typed and what is shown, and passes on signals, until the child has ended. The

@@ -222,6 +222,12 @@ class OneProgram(AtTerminal):
         person.wait_for(b"read 30000")
         self.assertEqual(person.wait(), 0)
 
+    def test_the_end_of_a_text_that_was_typed_before_the_child_ran_is_an_end(self):
+        person = self.run_at_terminal("import sys; print('got', repr(sys.stdin.read()))")
+        person.type(b"abc\n\x04")
+        person.wait_for(rb"got 'abc\\n'")
+        self.assertEqual(person.wait(), 0)
+
     def test_the_end_of_the_terminal_is_told_to_the_child(self):
         word = self.fifo()
         person = self.run_at_terminal(
@@ -455,6 +461,30 @@ class InShell(AtTerminal):
         shell.wait_for(b"got sdrow")
         shell.wait_for(b"prompt> ")
 
+    def test_what_reads_in_the_background_ends_with_the_terminal(self):
+        word = self.fifo()
+        shell = self.shell()
+        shell.type(self.command(
+            f"import os, sys; file = open({self.path('fifo')!r}, 'w'); print(os.getpid(), file=file, flush=True)\n"
+            "sys.stdin.read(1)\n") + b" & disown\n")
+        ended = os.pidfd_open(int(word()))
+        self.addCleanup(os.close, ended)
+        shell.hang_up()
+        self.assertTrue(select.select([ended], [], [], PATIENCE)[0])
+
+    def test_a_window_that_was_resized_in_the_background_is_known_in_the_foreground(self):
+        os.mkfifo(self.path("fifo"))
+        shell = self.shell()
+        shell.type(self.command(
+            f"import os; print('rea' + 'dy', flush=True); open({self.path('fifo')!r}).read()\n"
+            "while os.get_terminal_size() != (121, 41): pass\nprint('kno' + 'wn')") + b" &\n")
+        shell.wait_for(b"ready")
+        shell.resize(41, 121)
+        shell.type(b"fg\n")
+        shell.wait_for(b"program1.py\r\n")
+        open(self.path("fifo"), "w").close()
+        shell.wait_for(b"known")
+
     def test_the_terminal_is_as_it_was_when_the_child_is_killed(self):
         shell = self.shell()
         modes = self.modes(shell)
@@ -515,6 +545,9 @@ class Without(AtTerminal):
 
     def test_in_a_pipeline(self):
         self.assert_shared(self.shell(), self.command(self.TERMINAL) + b" | cat")
+
+    def test_with_another_descriptor_on_the_terminal(self):
+        self.assert_shared(self.shell(), self.command(self.TERMINAL) + b" 3<&0")
 
     def test_with_output_to_a_file(self):
         self.assert_shared(self.shell(), self.command(self.TERMINAL) + b" 2>/dev/null")
