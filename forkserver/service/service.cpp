@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <tuple>
 
 #include "owner/companions.hpp"
 #include "owner/eligibility.hpp"
@@ -195,8 +196,9 @@ void Service::say_status() {
             fmt::format("STATUS={}{} clients, {} children, {} templates",
                         is_reading_ ? "" : "errors in the configuration (see the journal); ",
                         clients_.size(), children_.size(), templates_.size());
-        // A manager that has no room hears it later, with what is so then.
-        if (!notify_manager(status, std::chrono::milliseconds(0))) say_status();
+        // A manager that has no room, or has gone, hears what is so after the next change: to try
+        // again would wake an idle service for ever where nobody reads any more.
+        std::ignore = notify_manager(status, std::chrono::milliseconds(0));
     });
 }
 

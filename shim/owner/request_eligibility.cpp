@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -35,10 +36,12 @@ std::vector<std::string> import_path(const Request& request, const PythonCommand
 ColdReason find_number_reason(const Request& request) {
     const std::vector<std::int32_t>& targets = request.contents().descriptor_targets;
     const auto highest = std::max_element(targets.begin(), targets.end());
+    // The standard streams, which most requests have and no more, are not worth a system call.
+    if (highest == targets.end() || *highest <= STDERR_FILENO) return {};
     rlimit limit;
-    if (highest == targets.end() || ::getrlimit(RLIMIT_NOFILE, &limit) < 0 ||
-        static_cast<rlim_t>(*highest) < limit.rlim_cur)
-        return {};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return {WARMFORK_REASON_LIMITS, "the limit on open files cannot be read"};
+    if (static_cast<rlim_t>(*highest) < limit.rlim_cur) return {};
     return {WARMFORK_REASON_LIMITS,
             "descriptor " + std::to_string(*highest) + " is not below the limit on open files"};
 }
