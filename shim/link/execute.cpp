@@ -36,8 +36,9 @@ std::size_t count(char* const* arguments) {
 bool misleads(const char* path, const char* first_argument, const char* search_path) {
     if (!is_python_name(base_name(path))) return false;
     if (std::strchr(first_argument, '/')) return is_link_program(first_argument);
-    // As the interpreter does: the first file of this name.
-    for (const char* rest = search_path; rest && *first_argument;) {
+    // As the interpreter does: the first file of this name, or, where it is empty, of its own.
+    if (!*first_argument) first_argument = "python3";
+    for (const char* rest = search_path; rest;) {
         const char* const end = ::strchrnul(rest, ':');
         const auto size = static_cast<std::size_t>(end - rest);
         char candidate[PATH_MAX];

@@ -103,6 +103,7 @@ class RealCommand(LinksTestCase):
         self.install("python3")
         shown = "import sys; print(sys.executable, sys.prefix, sys.base_prefix, sys.path[1:])"
         self.assert_as_plain("python3", "-c", shown)
+        self.assert_as_plain("bash", "-c", "exec -a '' python3 -c \"$0\"", shown)  # it looks for python3
         subprocess.run([PYTHON, "-m", "venv", "--without-pip", self.path("venv")], check=True)
         path = f"{self.path('links')}:{self.path('venv/bin')}:/usr/bin:/bin"
         done = self.assert_as_plain("python3", "-c", shown, env={"PATH": path})
