@@ -1,6 +1,7 @@
 #include "link/ask_service.hpp"
 
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -10,6 +11,7 @@
 #include <climits>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 
 #include "link/python_program.hpp"
 #include "link/service_place.hpp"
@@ -74,11 +76,28 @@ class Message {
 };
 
 /// Of this user, or of root, or chosen by name: what is asked for is then run by it.
-bool is_trusted(int socket) {
+bool is_trusted(const ucred& service) {
+    return service.uid == ::geteuid() || service.uid == 0 || std::getenv("WARMFORK_SOCKET");
+}
+
+/// Limits that take effect at exec only: its templates have those that it has. Where it cannot be
+/// asked for them they are compared later.
+bool has_same_limits(const ucred& service) {
+    for (const auto resource : {RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA}) {
+        rlimit here, there;
+        if (::getrlimit(resource, &here) < 0 ||
+            ::prlimit(service.pid, resource, nullptr, &there) < 0)
+            return true;
+        if (here.rlim_cur != there.rlim_cur || here.rlim_max != there.rlim_max) return false;
+    }
+    return true;
+}
+
+bool suits(int socket) {
     ucred service{};
     socklen_t size = sizeof service;
-    if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &service, &size) < 0) return false;
-    return service.uid == ::geteuid() || service.uid == 0 || std::getenv("WARMFORK_SOCKET");
+    return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &service, &size) == 0 &&
+           is_trusted(service) && has_same_limits(service);
 }
 
 long now() {
@@ -154,7 +173,7 @@ bool ask(int socket, const char* command, const char* path, char* const* argumen
     address.sun_family = AF_UNIX;
     if (!find_service_socket(address.sun_path) ||
         ::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0 ||
-        !is_trusted(socket))
+        !suits(socket))
         return false;
     Message hello(ServiceKind::hello, 0);
     hello.number(static_cast<std::uint64_t>(::getpid()));

@@ -16,8 +16,10 @@
 
 #include "channel/standard_numbers.hpp"
 #include "link/ask_service.hpp"
+#include "link/cold_interpreter.hpp"
 #include "link/execute.hpp"
 #include "link/mark.hpp"
+#include "link/python_program.hpp"
 #include "link/real_program.hpp"
 #include "link/terminal_job.hpp"
 #include "link/use_count.hpp"
@@ -91,12 +93,13 @@ bool is_known_by_its_process_id(char* const* arguments) {
 }
 
 /// Where there is a template for the command `name`, whose program is the file `path`: becomes what
-/// gets a warm child from it. Returns where it is to be cold.
+/// gets a warm child from it. Returns where it is to be cold: what this program can tell by itself
+/// costs no start of another one.
 void become_warm(const char* name, const char* path, char* const* arguments) {
     char found[kTemplateNameSize], command_line[PATH_MAX];
     if (is_cold_asked_for() || is_kept_at_terminal() || is_known_by_its_process_id(arguments) ||
-        !arguments[0] || !find_template(name, path, arguments, found) ||
-        !find_command_line(command_line))
+        is_plainly_cold(is_python_name(base_name(path)), arguments) || !arguments[0] ||
+        !find_template(name, path, arguments, found) || !find_command_line(command_line))
         return;
     const char* const front[] = {"warmfork",      "run", "--template", found,
                                  "--in-place-of", path,  "--"};

@@ -4,12 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <string_view>
 
+#include "link/cold_interpreter.hpp"
 #include "link/real_program.hpp"
 #include "owner/cold.hpp"
 #include "owner/environment.hpp"
@@ -18,13 +18,6 @@ namespace warmfork {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Variables that make an interpreter report or ask at its end, or on what the template has done,
-/// or name it.
-constexpr std::array kColdVariables{
-    "PYTHONINSPECT",     "PYTHONVERBOSE",     "PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC",
-    "PYTHONDUMPREFS",    "PYTHONPERFSUPPORT", "PYTHONDUMPREFSFILE",      "PYTHONTHREADDEBUG",
-    "PYTHONMALLOCSTATS", "PYTHONEXECUTABLE",  "PYTHON_PERF_JIT_SUPPORT", "PYTHON_PRESITE"};
 
 /// The pyvenv.cfg that an interpreter started by this path finds. The interpreter of a virtual
 /// environment is a link to the same file and yet another installation.
@@ -159,7 +152,7 @@ ColdReason find_python_reason(const PythonCommand& command, std::span<char* cons
     if (caches && *caches && *caches != '/')
         return {WARMFORK_REASON_COMMAND_LINE,
                 "PYTHONPYCACHEPREFIX is relative, so that it depends on the directory"};
-    for (const char* name : kColdVariables)
+    for (const char* name : link::kColdVariables)
         if (const char* value = find_variable(environment, name); value && *value)
             return {WARMFORK_REASON_COMMAND_LINE,
                     std::string(name) + " is honoured by a cold interpreter only"};

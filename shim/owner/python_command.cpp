@@ -1,31 +1,21 @@
 #include "owner/python_command.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <string_view>
+
+#include "link/cold_interpreter.hpp"
 
 namespace warmfork {
 namespace {
 
-// The letters of Python/getopt.c that a variant can be started with. Not R: it asks for a salt of
-// hashes that no other process has.
-constexpr std::string_view kShapingLetters = "bBEIOPqsSu";
 constexpr std::string_view kValueLetters = "WX";
-
-/// -X options whose effect begins with the first import, or that report at the end on what the
-/// template has done.
-constexpr std::array kColdExtensions{
-    std::string_view("importtime"),   std::string_view("tracemalloc"),
-    std::string_view("perf"),         std::string_view("perf_jit"),
-    std::string_view("showrefcount"), std::string_view("showalloccount"),
-    std::string_view("dump_refs"),    std::string_view("presite")};
 
 bool is_cold_extension(std::string_view value) {
     const std::string_view name = value.substr(0, value.find('='));
     // A relative one depends on the directory, for what the interpreter itself imports too.
     if (name == "pycache_prefix" && !value.starts_with("pycache_prefix=/")) return true;
-    return std::find(kColdExtensions.begin(), kColdExtensions.end(), name) != kColdExtensions.end();
+    return link::is_cold_extension(name);
 }
 
 /// Walks over the arguments as getopt does.
@@ -71,7 +61,7 @@ class Parser {
                 command_.options.push_back(option + value);
             return true;
         }
-        if (kShapingLetters.find(letter) == std::string_view::npos)
+        if (link::kShapingLetters.find(letter) == std::string_view::npos)
             refuse(option);
         else
             command_.options.push_back(option);

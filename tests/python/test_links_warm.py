@@ -1,5 +1,6 @@
 """Links in place of commands, with a service: warm where there is a template for the command, else the real one."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -227,7 +228,7 @@ class Counted(WarmTestCase):
             return self.counts()["tool"][0]
 
         self.assertEqual(self.until((2).__eq__, run_and_count), 2)
-        self.run_it("tool", env={"PYTHONINSPECT": "1"}, stdin=subprocess.DEVNULL)  # refused by what it calls
+        self.run_it("tool", env={"PYTHONHASHSEED": "random"}, stdin=subprocess.DEVNULL)  # refused by what it calls
         self.assertEqual(self.counts(), {"tool": (2, len(runs)), "untouched": (0, 0)})
         self.assertRegex(self.cli("links"), rf"tool +2 +{len(runs)}  {self.path('bin/tool')}\n")
 
@@ -321,6 +322,28 @@ class NotWarm(WarmTestCase):
         self.start_ready()
         done = self.run_it("python3", "-i", "-c", "import sys; print(sys.executable)", stdin=subprocess.DEVNULL)
         self.assertEqual(done.stdout, f"{PYTHON}\n", done.stderr)
+
+    def test_what_is_plainly_cold_is_not_asked_for(self):
+        """No other program is started to find out."""
+        self.install("python3")
+        limited = ("sh", "-c", 'ulimit -v 4000000; exec "$0" "$@"')
+        for command, env, asks in (
+            (("python3", "-c", "pass"), {}, True), (("python3", "-c", "pass"), {"PYTHONINSPECT": "1"}, False),
+            (("tool",), {"PYTHONVERBOSE": "1"}, False), (("python3", "-Bi", "-c", "pass"), {}, False),
+            (("python3", "-W", "ignore", "-Ximporttime", "-c", "pass"), {}, False), (("python3", "--version"), {}, False),
+            (("python3", "-X", "tracemalloc=3", "-c", "pass"), {}, False), (("python3", "-X", "utf8", "-c", "pass"), {}, True),
+            (("python3", "-B", "-c", "pass", "-i"), {}, True), (("tool", "-i"), {}, True), ((*limited, "tool"), {}, False),
+        ):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+                listening.bind(self.path("socket"))
+                listening.listen()
+                self.assertEqual(self.run_it(*command, env=env).returncode, 0, command)
+                listening.setblocking(False)
+                asked = b""
+                with contextlib.suppress(BlockingIOError), listening.accept()[0] as connection:
+                    asked = connection.recv(4096)
+            os.unlink(self.path("socket"))
+            self.assertEqual(asked != b"", asks, command)
 
     def test_the_service_answers_another_version(self):
         """Somebody listens there who does not speak as a service does."""
