@@ -41,6 +41,20 @@ class ExecLibrary(WarmTestCase):
             seen = self.until(expected.__eq__, lambda: self.start_by(way, PYTHON, "-c", SEEN, "a b", "").stdout)
             self.assertEqual(seen, expected, way)
 
+    def test_children_may_keep_the_library(self):
+        """They are warm, and what they start is too."""
+        service = self.start_ready()
+        again = "import os, subprocess, sys; print('csv' in sys.modules, os.getppid(), os.environ['LD_PRELOAD'], flush=True)\n" \
+                "sys.argv[1:] and subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+        program = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[1]])"
+        expected = f"True {service.pid} {self.library}\n" * 2
+
+        def start():
+            return subprocess.run([PYTHON, "-c", program, again], env={**self.environment, "LD_PRELOAD": self.library},
+                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60).stdout
+
+        self.assertEqual(self.until(expected.__eq__, start), expected)
+
     def test_a_script_is_warm(self):
         service = self.start_ready()
         for line in (f"#!{PYTHON}", "#!/usr/bin/env python3"):

@@ -191,16 +191,81 @@ class Warm(WarmTestCase):
         expected = [str(service.pid)] * 5
         self.assertEqual(self.until(expected.__eq__, lambda: self.run_it("tool", "4").stdout.split()), expected)
 
-    def test_standard_input_is_closed(self):
-        self.script("tool", "import sys; print(sys.stdin)")
-        self.start_ready()
-        self.assertEqual(self.run_it("sh", "-c", "tool <&-").stdout, "None\n")
+    def test_different_linked_commands_start_each_other(self):
+        names = ["one", "two", "three", "four", "five"]
+        self.configure("tool", f"links = {json.dumps(names)}\n")
+        for name, following in zip(names, [*names[1:], ""]):
+            self.script(name, "import csv, os, subprocess, sys\nprint(os.path.basename(sys.argv[0]), os.getppid(), flush=True)\n"
+                              f"'{following}' and subprocess.run(['{following}'], check=True)\n")
+        service = self.start_ready()
+        expected = [f"{name} {service.pid}" for name in names]
+        self.assertEqual(self.until(expected.__eq__, lambda: self.run_it("one").stdout.splitlines()), expected)
 
     def test_it_is_started_by_others(self):
         self.script("tool", SEEN)
         service = self.start_ready()
-        for command in (("nohup", "tool"), ("timeout", "100", "tool")):
+        for command in (("nohup", "tool"), ("timeout", "100", "tool"), ("setsid", "-w", "tool")):
             self.assert_warm(service, *command)
+        # As cron and sudo have it, but for the place of the service.
+        self.environment = {name: self.environment[name] for name in ("PATH", "WARMFORK_SOCKET")}
+        self.assert_warm(service, "tool")
+
+    def test_it_goes_on_when_its_client_was_suspended(self):
+        self.script("tool", "import os\nprint(os.getppid(), flush=True)\nprint(input()[::-1])\n")
+        service = self.start_ready()
+
+        def run_and_suspend():
+            with subprocess.Popen(["/usr/bin/env", "tool"], env=self.environment, stdin=subprocess.PIPE, text=True,
+                                  stdout=subprocess.PIPE, preexec_fn=lambda: os.setpgid(0, 0)) as process:
+                parent = int(process.stdout.readline())
+                for number in (signal.SIGSTOP, signal.SIGTSTP):
+                    os.killpg(process.pid, number)
+                    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+                    os.killpg(process.pid, signal.SIGCONT)
+                    os.waitid(os.P_PID, process.pid, os.WCONTINUED)
+                output, _ = process.communicate("words\n", timeout=60)
+            self.assertEqual((output, process.returncode), ("sdrow\n", 0))
+            return parent
+
+        self.assertEqual(self.until(service.pid.__eq__, run_and_suspend), service.pid)
+
+    def assert_as_real(self, service, line):
+        """A shell's line with the tool, which leaves its parent's pid in the file `seen`."""
+        real = self.run_it("sh", "-c", line, env={"WARMFORK_BACKEND": "cold"}, cwd=self.path("."))
+
+        def run_once():
+            done = self.run_it("sh", "-c", line, cwd=self.path("."))
+            with open(self.path("seen")) as file:
+                return int(file.read()), (done.returncode, done.stdout, done.stderr)
+
+        parent, linked = self.until(lambda seen: seen[0] == service.pid, run_once)
+        self.assertEqual(parent, service.pid, line)
+        self.assertEqual(linked, (real.returncode, real.stdout, real.stderr), line)
+
+    def test_streams_are_closed_or_full(self):
+        self.script("tool", "import os, sys\nwith open('seen', 'w') as file: print(os.getppid(), file=file)\n"
+                            "print(sys.stdin is None)\nprint('bad', file=sys.stderr)\n")
+        service = self.start_ready()
+        for line in ("tool <&-", "tool >&-", "tool 2>&-", "tool >&- 2>&-", "tool <&- >&- 2>&-", "tool >/dev/full",
+                     "tool 2>/dev/full", "tool >/dev/full 2>&1"):
+            self.assert_as_real(service, line)
+
+    def test_scripts_that_are_broken(self):
+        self.script("tool", "pass")
+        self.start_ready()
+        first = f"#!{PYTHON}\n".encode()
+        for text, mode in (
+            (first + b"x = = 1\n", 0o755), (first + b"import nonesuch\n", 0o755), (first + b"1/0\n", 0o755),
+            (first + b"raise SystemExit('text')\n", 0o755), (first + b"x = '\xff'\n", 0o755), (first + b"\0", 0o755),
+            (first + b"if True:\n", 0o755), (first, 0o755), (b"", 0o755), (first.replace(b"\n", b"\r\n") + b"1/0\r\n", 0o755),
+            (first + b"1/0\n", 0o644), (first + b"1/0\n", 0o311), (b"#!/none/python3\n", 0o755),
+        ):
+            with open(self.path("bin/tool"), "wb") as file:
+                file.write(text)
+            os.chmod(self.path("bin/tool"), mode)
+            linked, real = (self.run_it("tool", env=env) for env in ({}, {"WARMFORK_BACKEND": "cold"}))
+            self.assertEqual((linked.returncode, linked.stdout, linked.stderr),
+                             (real.returncode, real.stdout, real.stderr), (text, mode))
 
     def test_many_at_once(self):
         # Where the streams are unbuffered, print() writes the end of the line by itself, and other lines come between.
@@ -292,6 +357,33 @@ class NotWarm(WarmTestCase):
         self.start_ready().kill()
         self.assertTrue(os.path.exists(self.path("socket")))
         self.assert_is_itself("tool")
+
+    def test_nobody_has_said_where_the_service_is(self):
+        """As under cron, sudo and ssh."""
+        self.start_ready()
+        self.environment = {"PATH": self.environment["PATH"]}
+        self.assert_is_itself("tool")
+
+    @unittest.skipUnless(os.geteuid() == 0, "nobody else can listen here")
+    def test_the_service_is_another_users(self):
+        """It would run the command with this user's arguments and files. He who says where it is may mean it."""
+        os.chmod(self.path("."), 0o777)
+        os.makedirs(self.path("warmfork"))
+        os.chmod(self.path("warmfork"), 0o777)
+        address = self.path("warmfork/socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            os.seteuid(12345)
+            try:
+                listening.bind(address)
+                listening.listen()
+            finally:
+                os.seteuid(0)
+            listening.settimeout(60)
+            for name, place, is_asked in (("XDG_RUNTIME_DIR", self.path("."), False), ("WARMFORK_SOCKET", address, True)):
+                self.environment = {"PATH": self.environment["PATH"], name: place}
+                self.assert_is_itself("tool")
+                with listening.accept()[0] as connection:
+                    self.assertEqual(connection.recv(4096) != b"", is_asked)
 
     def test_the_service_is_stopped(self):
         service = self.start_ready()
