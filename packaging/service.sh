@@ -164,8 +164,12 @@ TimeoutAbortSec=1'
     order two quit
     eventually "its children end with a client" is_gone "$child"
     eventually "what they have left behind as well" is_gone "$orphan"
+    expect "a child leaves a process behind" one orphan "^exited 0 "
+    orphan=$(within pgrep -f "sleep 31536000") || not_ok "the process that was left behind does not run"
     order one quit
     eventually "no cgroup of a client is left" has_no_cgroups_of_clients
+    runs "$orphan" || not_ok "what a command has left, which had ended before its client, is gone"
+    ok "what was left by a command that had ended runs on"
 
     start_client three numpy
     expect "a child runs" three start "^started 0 "
@@ -176,6 +180,9 @@ TimeoutAbortSec=1'
     order three quit
     eventually "no process is left" has_no_processes
     eventually "no cgroup is left" has_no_cgroups_of_clients
+    runs "$orphan" || not_ok "what a command has left has ended with the service"
+    ok "what was left runs on"
+    within kill "$orphan"
     [ "$(manager show -P Result "$service")" = success ] || not_ok "the service did not end well"
     ok "it has ended well"
     orders=()

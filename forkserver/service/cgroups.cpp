@@ -117,6 +117,23 @@ std::string set_limits(const std::string& directory, const CgroupLimits& limits)
     return missing;
 }
 
+/// The limits of one cgroup for another, as far as their controllers are here.
+void copy_limits(const std::string& from, const std::string& to) {
+    for (const char* file : {"/memory.max", "/pids.max", "/cpu.weight"})
+        for (const std::string& limit : read_words(from + file))
+            static_cast<void>(write_file(to + file, limit));
+}
+
+/// Those in a cgroup and in what a child has made below.
+std::vector<std::string> processes_in(const fs::path& directory) {
+    std::vector<std::string> found = read_words(directory / "cgroup.procs");
+    std::error_code error;
+    for (const fs::directory_entry& entry : fs::directory_iterator(directory, error))
+        if (entry.is_directory(error))
+            for (std::string& pid : processes_in(entry.path())) found.push_back(std::move(pid));
+    return found;
+}
+
 /// A child may have made cgroups of its own below. False: a process is left.
 bool remove_tree(const fs::path& directory) {
     std::error_code error;
@@ -187,6 +204,25 @@ std::vector<std::string> Cgroups::directories(const Owner& owner) const {
     for (const fs::directory_entry& entry : fs::directory_iterator(root_, error))
         if (entry.path().filename().string().starts_with(prefix)) found.push_back(entry.path());
     return found;
+}
+
+void Cgroups::let_live(const Owner& owner, const std::vector<pid_t>& kept) const {
+    // What a process forks between the look and its move is found by the next look.
+    constexpr int kMostLooks = 100;
+    for (const std::string& directory : directories(owner)) {
+        const std::size_t name = root_.size() + 1 + prefix_of(owner).size();
+        const std::string place = root_ + "/" + prefix_of({}) + directory.substr(name);
+        bool has_moved = true;
+        for (int look = 0; has_moved && look < kMostLooks; ++look) {
+            has_moved = false;
+            for (const std::string& pid : processes_in(directory)) {
+                if (std::find(kept.begin(), kept.end(), std::atoi(pid.c_str())) != kept.end())
+                    continue;
+                if (::mkdir(place.c_str(), 0755) == 0) copy_limits(directory, place);
+                has_moved |= write_file(place + "/cgroup.procs", pid) == 0;
+            }
+        }
+    }
 }
 
 void Cgroups::kill(const Owner& owner) const {

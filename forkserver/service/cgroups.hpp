@@ -3,7 +3,9 @@
 //
 //     daemon                     this service, its templates, parked children that nobody has
 //     client-PID-ID-TEMPLATE     children of a client, with the limits of their template
-//     detached-TEMPLATE          children that outlive their client
+//     detached-TEMPLATE          what outlives its client: detached children, and what children
+//     that
+//                                ended by themselves have left running
 //
 // Passive: files are written when something is called. Nothing is remembered but where they lie, so
 // that the process after an exec finds everything as it was. Calls are safe from several threads.
@@ -56,6 +58,10 @@ class Cgroups {
     /// no such process). `ret_missing`: the first limit that could not be set, and why.
     [[nodiscard]] int place(pid_t pid, const Owner& owner, const std::string& template_name,
                             const CgroupLimits& limits, std::string& ret_missing) const;
+    /// Moves what an owner has to where what outlives its client lives, with the same limits, but
+    /// for the processes `kept`: what forks faster than it is moved stays. Blocks as place() does,
+    /// if there is something.
+    void let_live(const Owner& owner, const std::vector<pid_t>& kept) const;
     /// Sends SIGKILL to all that an owner has.
     void kill(const Owner& owner) const;
     /// Removes its empty cgroups. False: a process is left in one.

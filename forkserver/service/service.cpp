@@ -7,13 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <tuple>
 
 #include "owner/companions.hpp"
 #include "owner/eligibility.hpp"
 #include "owner/pointers.hpp"
-#include "protocol/layout.hpp"
 #include "service/log.hpp"
 #include "service/notify.hpp"
 #include "service/process_memory.hpp"
@@ -91,12 +89,6 @@ NamedTemplate::Definition make_definition(const TemplateDefinition& configured,
     images.allowed = configured.allow;
     images.is_shared = true;
     return definition;
-}
-
-bool is_parked(pid_t pid) {
-    std::string name;
-    return std::getline(std::ifstream(fmt::format("/proc/{}/comm", pid)), name) &&
-           name == kSpareName;
 }
 
 }  // namespace
@@ -309,7 +301,7 @@ void Service::stop() {
 void Service::leave_when_empty() {
     if (!is_stopping_ || end_) return;
     for (const auto& [id, child] : children_)
-        if (!child.is_detached && (child.is_used || !is_parked(child.pid))) return;
+        if (!child.is_detached && is_at_work(child)) return;
     // What clients have leased and not used ends by itself, with the process that it is a child of.
     // Not from within whoever found it empty.
     end_ = loop_.soon([this] {

@@ -215,6 +215,8 @@ class Service {
     [[nodiscard]] Cgroups::Owner cgroup_owner(const ServedChild& child) const;
     void place(std::uint64_t child, std::function<void()> then = {});
     void clear_cgroups(const Cgroups::Owner& owner, bool may_kill);
+    [[nodiscard]] bool is_at_work(const ServedChild& child) const;
+    void let_live_what_is_left(const Client& client, const Cgroups::Owner& owner);
     void kill_cgroups();
 
     // The service itself.

@@ -3,8 +3,10 @@
 #include <sys/epoll.h>
 
 #include <cstring>
+#include <fstream>
 
 #include "keeper/end_processes.hpp"
+#include "protocol/layout.hpp"
 #include "service/log.hpp"
 #include "service/service.hpp"
 
@@ -15,6 +17,12 @@ namespace {
 constexpr std::chrono::milliseconds kGracePeriodOfCgroups{kGracePeriod};
 // What was killed is gone after a while.
 constexpr std::chrono::milliseconds kRemovalPeriod{100};
+
+bool is_parked(pid_t pid) {
+    std::string name;
+    return std::getline(std::ifstream(fmt::format("/proc/{}/comm", pid)), name) &&
+           name == kSpareName;
+}
 
 bool is_limited(const CgroupLimits& limits) {
     return !(limits == CgroupLimits());
@@ -107,6 +115,26 @@ void Service::clear_cgroups(const Cgroups::Owner& owner, bool may_kill) {
             clearings_[owner] = loop_.after(may_kill ? kRemovalPeriod : kGracePeriodOfCgroups,
                                             [this, owner] { clear_cgroups(owner, true); });
         });
+}
+
+/// Does it do something for its client, or have its client's record to begin with?
+bool Service::is_at_work(const ServedChild& child) const {
+    return child.is_used || !is_parked(child.pid);
+}
+
+/// What children of a client that goes have left running lives on, as it would behind a command
+/// that was started without a service, if all of them had ended before. If one has not it cannot be
+/// told what is whose. What others than this service's own user have started ends with them.
+void Service::let_live_what_is_left(const Client& client, const Cgroups::Owner& owner) {
+    if (!cgroups_ || !may_lease(client)) return;
+    std::vector<pid_t> parked;
+    for (const auto& [id, child] : children_) {
+        if (child.client != client.id() || child.is_detached) continue;
+        if (is_at_work(child)) return;
+        parked.push_back(child.pid);
+    }
+    background_.add([owner, parked, cgroups = cgroups_] { cgroups.let_live(owner, parked); }, {});
+    clear_cgroups({}, false);  // of those before it, which nobody has seen end
 }
 
 /// At the end, when all children have ended: what they have left behind.

@@ -401,6 +401,7 @@ void Service::lose_client(std::uint64_t id, std::string_view why) {
     const Usage& usage = found->second.client.usage;
     count_answered(found->second.client, usage.asked_children, usage.asked_bytes);
     const Cgroups::Owner owner{id, peer.pid};
+    let_live_what_is_left(found->second.client, owner);
     const std::shared_ptr<Disposal> disposal = disposal_of(peer.uid);
     Descriptor socket = found->second.client.hang_up();
     clients_.erase(found);

@@ -100,10 +100,15 @@ class TestCase(unittest.TestCase):
         return template
 
 
+def enter_cgroup(directory):
+    with open(os.path.join(directory, "cgroup.procs"), "w") as file:
+        file.write("0")
+
+
 class _Service:
     """A warmforkd, started. Its notifications are read from a socket of ours, as systemd does it."""
 
-    def __init__(self, folder, environment):
+    def __init__(self, folder, environment, options, cgroup):
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         address = f"\0{folder}/{id(self)}"
         self._notifications.bind(address)
@@ -112,9 +117,9 @@ class _Service:
         self._board = f"/dev/shm/warmfork-{os.geteuid()}-{instance}"
         self.process = subprocess.Popen(
             [WARMFORKD, "--config", os.path.join(folder, "config"), "--socket", environment["WARMFORK_SOCKET"],
-             "--instance", instance],
+             "--instance", instance, *options],
             env={**environment, "NOTIFY_SOCKET": "@" + address[1:]}, start_new_session=True, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, preexec_fn=cgroup and (lambda: enter_cgroup(cgroup)),
         )
         self.pid = self.process.pid
         self.wait_for(b"READY=1")
@@ -177,8 +182,9 @@ class ServiceTestCase(TestCase):
             file.write(text)
         return self.path(name)
 
-    def start_service(self):
-        service = _Service(self._folder, os.environ)
+    def start_service(self, *options, cgroup=None):
+        """cgroup: the directory of the one that it is started in."""
+        service = _Service(self._folder, os.environ, options, cgroup)
         self.addCleanup(service.stop)
         return service
 

@@ -79,6 +79,19 @@ TEST_CASE("a cgroup is made for the first child, with its limits", "[cgroups]") 
     CHECK(missing == "memory.max of 1048576: its controller is not delegated");
 }
 
+TEST_CASE("what is to live on is moved to where detached children live", "[cgroups]") {
+    const DelegatedDirectory root;
+    const fs::path first = root.make("client-100-7-num", {"cgroup.procs", "memory.max"});
+    const fs::path other = root.make("client-100-17-num", {"cgroup.procs"});
+    const fs::path detached = root.make("detached-num", {"cgroup.procs", "memory.max"});
+    std::ofstream(first / "cgroup.procs") << kChild << '\n' << kChild + 1 << '\n';
+    std::ofstream(other / "cgroup.procs") << kChild + 2 << '\n';
+    std::ofstream(first / "memory.max") << "4096\n";
+    Cgroups(root.path()).let_live(kClient, {kChild});
+    CHECK(content(detached / "cgroup.procs") == std::to_string(kChild + 1));
+    CHECK(content(detached / "memory.max").empty());  // it was there, with limits of its own
+}
+
 TEST_CASE("all cgroups of a client are killed and nobody else's", "[cgroups]") {
     const DelegatedDirectory root;
     const fs::path first = root.make("client-100-7-num", {"cgroup.kill"});
