@@ -50,6 +50,8 @@ struct AutomaticTemplate {
     bool is_looked_at = false;  ///< by a call in the background
     /// Its first run imported nothing that the interpreter had not.
     bool is_empty = false;
+    /// Why what its runs import could not be written, when last looked; empty: it could. Not kept.
+    std::string obstacle;
 };
 
 class AutomaticTemplates {

@@ -74,12 +74,12 @@ std::map<std::string, LearnedImage, std::less<>> read_learned(const std::string&
     return images;
 }
 
-bool imported_nothing(const LearnedImage& image) {
+Reports reports_of(const LearnedImage& image) {
     std::ifstream file(image.folder + "/children");
-    bool has_some = false;
-    for (std::string line; std::getline(file, line); has_some = true)
-        if (!line.empty()) return false;
-    return has_some && !file.bad();
+    Reports reports = Reports::none;
+    for (std::string line; std::getline(file, line); reports = Reports::empty)
+        if (!line.empty()) return Reports::some;
+    return file.bad() ? Reports::none : reports;
 }
 
 }  // namespace warmfork::service

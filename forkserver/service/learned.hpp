@@ -35,7 +35,10 @@ struct LearnedImage {
 [[nodiscard]] std::map<std::string, LearnedImage, std::less<>> read_learned(
     const std::string& folder);
 
-/// Have children of its program reported, and none of them an import? Blocks on the disk.
-[[nodiscard]] bool imported_nothing(const LearnedImage& image);
+/// What children of a program have reported.
+enum class Reports { none, empty, some };  ///< empty: none of them had to import anything
+
+/// Blocks on the disk.
+[[nodiscard]] Reports reports_of(const LearnedImage& image);
 
 }  // namespace warmfork::service

@@ -3,9 +3,11 @@
 // preloaded with it.
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -53,6 +55,21 @@ TemplateDefinition definition_of(const AutomaticTemplate& automatic, const std::
     definition.learn = true;
     definition.idle_timeout = limits.idle_timeout;
     return definition;
+}
+
+/// Can something be written where children's imports are? Returns 0 or errno.
+int try_to_learn() {
+    const std::string file = learned_folder() + "/probe";
+    const int error = replace_own_file(file, "x");
+    ::unlink(file.c_str());
+    return error;
+}
+
+/// Why it is cold, or preloads nothing; empty: it is not, and does.
+std::string reason_of(const AutomaticTemplate& automatic) {
+    if (!automatic.refusal.empty()) return automatic.refusal;
+    if (!AutomaticTemplates::is_worth_it(automatic)) return std::string(kIsEmpty);
+    return automatic.obstacle;
 }
 
 }  // namespace
@@ -262,19 +279,17 @@ nlohmann::json Service::list_automatic() {
         const bool is_worth_it = AutomaticTemplates::is_worth_it(known);
         const NamedTemplate::Process first =
             found == templates_.end() ? nullptr : found->second.named.first();
-        nlohmann::json entry{
-            {"name", name},
-            {"command", to_string(known.command)},
-            {"python", known.command.interpreter},
-            {"options", known.command.options},
-            {"state", is_worth_it ? "idle" : "cold"},
-            {"parked", 0},
-            {"age_seconds", nullptr},
-            {"memory_kb", nullptr},
-            {"calls", known.sightings},
-            {"last_use", known.last_sight},
-            {"reason",
-             known.refusal.empty() && !is_worth_it ? std::string(kIsEmpty) : known.refusal}};
+        nlohmann::json entry{{"name", name},
+                             {"command", to_string(known.command)},
+                             {"python", known.command.interpreter},
+                             {"options", known.command.options},
+                             {"state", is_worth_it ? "idle" : "cold"},
+                             {"parked", 0},
+                             {"age_seconds", nullptr},
+                             {"memory_kb", nullptr},
+                             {"calls", known.sightings},
+                             {"last_use", known.last_sight},
+                             {"reason", reason_of(known)}};
         if (first) {
             ServedTemplate& served = found->second;
             const std::chrono::duration<double> age =
@@ -301,7 +316,7 @@ void Service::note_run(const std::string& name) {
     const bool is_due =
         served.wants_to_learn || std::ranges::find(kLessons, automatic->runs) != std::end(kLessons);
     if (!is_due) return;
-    if (automatic->runs == 1) return look_at_first_run(name);
+    if (automatic->runs == 1 || !automatic->obstacle.empty()) return look_at_first_run(name);
     make_learned_image(served);
 }
 
@@ -315,21 +330,34 @@ void Service::make_learned_image(ServedTemplate& served) {
     attend_soon(served.named.definition().name);
 }
 
-/// Where there is nothing to be learned its place is for others.
+/// Where there is nothing to be learned its place is for others; where nothing can be, the next run
+/// is looked at again.
 void Service::look_at_first_run(const std::string& name) {
-    const auto is_empty = std::make_shared<bool>(false);
+    struct Look {
+        Reports reports = Reports::none;
+        int error = 0;
+    };
+    const auto look = std::make_shared<Look>();
     background_.add(
-        [is_empty, name] {
+        [look, name] {
             const auto images = read_learned(learned_folder());
             const auto image = images.find(name);
-            *is_empty = image != images.end() && imported_nothing(image->second);
+            if (image != images.end()) look->reports = reports_of(image->second);
+            if (look->reports == Reports::none) look->error = try_to_learn();
         },
-        [this, is_empty, name] {
+        [this, look, name] {
             const auto found = templates_.find(name);
             AutomaticTemplate* const automatic = find_automatic(name);
             if (found == templates_.end() || !found->second.is_automatic || !automatic) return;
             ServedTemplate& served = found->second;
-            if (!*is_empty) return make_learned_image(served);
+            automatic->obstacle.clear();
+            if (look->error) {
+                automatic->obstacle = fmt::format("what it imports cannot be remembered in {}: {}",
+                                                  learned_folder(), std::strerror(look->error));
+                served.wants_to_learn = true;
+                return;
+            }
+            if (look->reports != Reports::empty) return make_learned_image(served);
             automatic->is_empty = true;
             save_automatic_soon();
             if (AutomaticTemplates::is_worth_it(*automatic) || served.named.has_asks()) return;

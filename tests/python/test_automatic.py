@@ -338,6 +338,19 @@ class Automatic(AutomaticTestCase):
         self.assertIn("thread", entry["reason"])
         self.assertRegex(self.cli("template", "list"), r"(?m)^tool-\w+ +cold .*thread.*bin/tool$")
 
+    def test_the_list_says_why_nothing_is_learned(self):
+        """As on a full disk. Once there is room the next run is learned from."""
+        learned = self.write("state/warmfork/learned", "")  # where there should be a folder
+        self.script("tool")
+        service = self.start_service()
+        entry = self.until(lambda entry: entry and entry["reason"], lambda: self.call("tool") and self.automatic())
+        self.assertEqual(entry["state"], "ready")
+        self.assertIn(f"{learned}: Not a directory", entry["reason"])
+        self.assertRegex(self.cli("template", "list"), r"(?m)^tool-\w+ +ready .*Not a directory.*bin/tool$")
+        os.unlink(learned)
+        self.make_warm(service, "tool")
+        self.assertEqual(self.automatic()["reason"], "")
+
     def test_an_adopted_one_is_a_file_that_serves_the_same_command(self):
         self.script("tool")
         service = self.start_service()
