@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,6 +36,31 @@ bool is_interrupt(PyObject* type) {
     if (!type || !is_version_from(0x030e0000)) return type == PyExc_KeyboardInterrupt;
     return PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt);
 }
+
+/// While it lives Python code runs that is no program's: a Ctrl-C that comes meanwhile, or has come
+/// just before, is for the program, which begins right after. Nothing but Python's own handler of
+/// it is there yet.
+class InterruptForProgram {
+  public:
+    InterruptForProgram() {
+        sigset_t interrupt;
+        ::sigemptyset(&interrupt);
+        ::sigaddset(&interrupt, SIGINT);
+        ::pthread_sigmask(SIG_BLOCK, &interrupt, &before_);
+        has_come_ = PyErr_CheckSignals() < 0;
+        if (has_come_) PyErr_Clear();
+    }
+    ~InterruptForProgram() {
+        ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+        if (has_come_) PyErr_SetInterrupt();
+    }
+    InterruptForProgram(const InterruptForProgram&) = delete;
+    InterruptForProgram& operator=(const InterruptForProgram&) = delete;
+
+  private:
+    sigset_t before_;
+    bool has_come_;
+};
 
 /// What is no number is written as str() has it.
 void write_exit_text(PyObject* value) {
@@ -106,13 +132,24 @@ Reference compile_text(PyObject* source, PyObject* known_codes) {
     return Reference(PyObject_CallFunction(compile, "Ossii", source, "<string>", "exec", 0, 1));
 }
 
+/// False: with an exception set.
+bool show_source(PyObject* child, PyObject* code, PyObject* source) {
+    if (!shows_source()) return true;
+    const InterruptForProgram held;
+    return bool(Reference(PyObject_CallMethod(child, "show_source", "OO", code, source)));
+}
+
+/// As the child's name_program; null with an exception set.
+Reference name_program(PyObject* child, PyObject* globals, const char* name, bool is_input) {
+    const InterruptForProgram held;
+    return Reference(PyObject_CallMethod(child, "name_program", "ONi", globals,
+                                         PyUnicode_DecodeFSDefault(name), int{is_input}));
+}
+
 ProgramEnd run_text(PyObject* child, PyObject* source, PyObject* known_codes) {
     Reference code = compile_text(source, known_codes);
     PyObject* main = PyImport_AddModule("__main__");  // borrowed
-    if (!code || !main ||
-        (shows_source() &&
-         !Reference(PyObject_CallMethod(child, "show_source", "OO", code.get(), source))))
-        return fail_with_traceback();
+    if (!code || !main || !show_source(child, code.get(), source)) return fail_with_traceback();
     PyObject* globals = PyModule_GetDict(main);  // borrowed
     return end_of(Reference(PyEval_EvalCode(code.get(), globals, globals)));
 }
@@ -142,9 +179,9 @@ ProgramEnd run_file(PyObject* child, FILE* file, const char* name, bool is_input
         return run_any_file(file, name, !is_input);
     PyObject* main = PyImport_AddModule("__main__");  // borrowed
     PyObject* globals = main ? PyModule_GetDict(main) : nullptr;
-    const Reference named(PyObject_CallMethod(child, "name_program", "ONi", globals,
-                                              PyUnicode_DecodeFSDefault(name), int{is_input}));
-    if (!globals || !named) return fail_with_traceback();
+    const Reference named =
+        globals ? name_program(child, globals, name, is_input) : Reference(nullptr);
+    if (!named) return fail_with_traceback();
     const ProgramEnd end =
         end_of(Reference(run(file, name, Py_file_input, globals, globals, !is_input, nullptr)));
     if (PyObject_IsTrue(named.get())) {

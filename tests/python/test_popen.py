@@ -361,6 +361,16 @@ class Programs(TestCase):
         self.same("-c", "class A:\n    def __del__(self): print('gone')\na = A()")
         self.same("-c", "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)")
 
+    def test_an_interrupt_ahead_of_the_program_is_the_programs(self):
+        """Whenever it comes, the traceback begins with a line of the program's, as that of python3 does."""
+        path = self.write("waits.py", "import time\ntime.sleep(60)\n")
+        for _ in range(20):
+            child = self.warm.popen([PYTHON, path], stderr=subprocess.PIPE, text=True)
+            child.send_signal(signal.SIGINT)
+            _, error = child.communicate(timeout=60)
+            self.assertEqual(child.returncode, -signal.SIGINT, error)
+            self.assertEqual(error.splitlines()[1].partition(", line ")[0], f'  File "{path}"', error)
+
     def test_what_differed_once(self):
         self.same("-c", "import sys; print(repr(sys.stdin.read()))", input=b"a\r\nb\rc")
         self.same("-c", "class K(KeyboardInterrupt): pass\nraise K()")
