@@ -3,13 +3,21 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 
 namespace warmfork::cli {
 namespace {
 
-/// What a terminal, a shell or a service manager sends to the program it believes to talk to.
-constexpr std::array kForwarded{SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGINT, SIGWINCH};
+/// What is sent to the program that somebody believes to talk to, and what a timer sends that was
+/// set before this program was executed (alarm). Faults are this process's own. With these, all
+/// real-time signals.
+constexpr std::array kForwarded{SIGTERM, SIGHUP,  SIGUSR1,   SIGUSR2,   SIGQUIT,
+                                SIGINT,  SIGABRT, SIGALRM,   SIGVTALRM, SIGPROF,
+                                SIGIO,   SIGPWR,  SIGSTKFLT, SIGXCPU,   SIGWINCH};
+// This process's own writing is what they come of.
+constexpr std::array kOfWriting{SIGPIPE, SIGXFSZ};
+constexpr std::array kOfTerminal{SIGHUP, SIGQUIT, SIGINT, SIGWINCH, SIGTSTP, SIGCONT};
 
 /// Of linux/pidfd.h, since Linux 6.9: the process group that the process leads.
 constexpr unsigned int kPidfdSignalProcessGroup = 1u << 2;
@@ -19,6 +27,7 @@ constexpr unsigned int kPidfdSignalProcessGroup = 1u << 2;
 SignalQueue::SignalQueue(bool for_terminal) : stands_for_terminal_(for_terminal) {
     ::sigemptyset(&set_);
     for (int signal : kForwarded) add(signal);
+    for (int signal = SIGRTMIN; signal <= SIGRTMAX; ++signal) add(signal);
     if (for_terminal) add(SIGTSTP);
     ::sigprocmask(SIG_BLOCK, &set_, &before_);
     descriptor_ = ::signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -39,8 +48,9 @@ void SignalQueue::leave_terminal_to_child() {
     if (::sigismember(&before_, SIGTSTP) == 0) ::sigprocmask(SIG_UNBLOCK, &stop, nullptr);
 }
 
-void SignalQueue::take_continuations() {
+void SignalQueue::stay_for_terminal() {
     ::sigaddset(&set_, SIGCONT);
+    for (int signal : kOfWriting) add(signal);
     ::sigprocmask(SIG_BLOCK, &set_, nullptr);
     ::signalfd(descriptor_, &set_, 0);
 }
@@ -54,15 +64,21 @@ std::uint64_t SignalQueue::mask_before() const {
 
 std::optional<ArrivedSignal> SignalQueue::next() {
     signalfd_siginfo info;
-    if (::read(descriptor_, &info, sizeof info) != sizeof info) return {};
-    return ArrivedSignal{static_cast<int>(info.ssi_signo), info.ssi_code == SI_KERNEL};
+    // What comes of this process's own writing is for nobody.
+    do
+        if (::read(descriptor_, &info, sizeof info) != sizeof info) return {};
+    while (info.ssi_pid == static_cast<std::uint32_t>(::getpid()));
+    const int number = static_cast<int>(info.ssi_signo);
+    const bool is_of_terminal =
+        std::find(kOfTerminal.begin(), kOfTerminal.end(), number) != kOfTerminal.end();
+    return ArrivedSignal{number, is_of_terminal && info.ssi_code == SI_KERNEL};
 }
 
 void SignalQueue::forward_to(Process& child) {
     while (const std::optional<ArrivedSignal> signal = next()) {
-        if (stands_for_terminal_ && signal->is_from_kernel)
+        if (stands_for_terminal_ && signal->is_from_terminal)
             signal_group(child, signal->number);
-        else if (!signal->is_from_kernel)
+        else if (!signal->is_from_terminal)
             signal_process(child, signal->number);
         if (signal->number != SIGTSTP) continue;
         stop_self();

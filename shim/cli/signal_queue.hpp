@@ -14,11 +14,11 @@ namespace warmfork::cli {
 /// A signal that has arrived.
 struct ArrivedSignal {
     int number;
-    bool is_from_kernel;  ///< a terminal's: to the whole process group
+    bool is_from_terminal;  ///< to the whole process group
 };
 
-/// Signals as events: blocked from here on, and passed on to a child. What the caller ignores
-/// (nohup) stays ignored, here and in the child.
+/// Signals as events: blocked from here on, and passed on to a child, all that would end this
+/// process and can be caught. What the caller ignores (nohup) stays ignored, here and in the child.
 class SignalQueue {
   public:
     /// `for_terminal`: what a terminal sends to this process group does not reach a child of the
@@ -31,8 +31,9 @@ class SignalQueue {
     /// The child is in this process group after all: what has come meanwhile, it has got too.
     void leave_terminal_to_child();
 
-    /// SIGCONT is an event as well: who shows a terminal has to take it up again.
-    void take_continuations();
+    /// Whoever shows a terminal has to take it up again at SIGCONT, and may not end before he has
+    /// left it as it was, by SIGPIPE for example: these are events as well.
+    void stay_for_terminal();
 
     /// Signals are as they were, and what has come meanwhile takes effect.
     void give_back() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
@@ -43,7 +44,7 @@ class SignalQueue {
     /// The next one; empty: there is none.
     std::optional<ArrivedSignal> next();
 
-    /// Passes on what has arrived. What the kernel sent (the terminal's Ctrl-C) has reached a child
+    /// Passes on what has arrived. What the terminal sent (Ctrl-C) has reached a child
     /// in this process group already.
     void forward_to(Process& child);
 

@@ -166,7 +166,7 @@ void TerminalPair::hang_up() {
 
 TerminalRelay::TerminalRelay(Process& child, SignalQueue& signals, TerminalPair& terminals)
     : child_(child), signals_(signals), terminals_(terminals), look_after_(kFirstLook) {
-    signals_.take_continuations();
+    signals_.stay_for_terminal();
     terminals_.enter();
     terminals_.copy_size();  // it may have changed meanwhile
 }
@@ -209,11 +209,11 @@ void TerminalRelay::take_signals() {
     while (const std::optional<ArrivedSignal> signal = signals_.next()) {
         if (signal->number == SIGCONT)
             go_on();
-        else if (signal->number == SIGWINCH && signal->is_from_kernel)
+        else if (signal->number == SIGWINCH && signal->is_from_terminal)
             terminals_.copy_size();
-        else if (signal->number == SIGHUP && signal->is_from_kernel)
+        else if (signal->number == SIGHUP && signal->is_from_terminal)
             terminals_.hang_up();
-        else if (signal->is_from_kernel)
+        else if (signal->is_from_terminal)
             signal_group(child_, signal->number);
         else
             signal_process(child_, signal->number);

@@ -497,12 +497,14 @@ class InShell(AtTerminal):
     def test_the_terminal_is_as_it_was_when_the_client_is_told_to_end(self):
         shell = self.shell()
         modes = self.modes(shell)
-        shell.type(self.command("import tty, signal\ntty.setraw(0)\nprint('rea' + 'dy', flush=True)\nsignal.pause()\n") + b"\n")
-        shell.wait_for(b"ready")
-        client, = children_of(shell.pid)
-        os.kill(client, signal.SIGTERM)
-        shell.wait_for(rb"Terminated.*\r\n[^\n]*prompt> ")
-        self.assertEqual(self.modes(shell), modes)
+        command = self.command("import tty, signal\ntty.setraw(0)\nprint('rea' + 'dy', flush=True)\nsignal.pause()\n")
+        for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGXCPU, signal.SIGIO, signal.SIGRTMIN):
+            shell.type(command + b"; echo status: $? :\n")
+            shell.wait_for(b"ready")
+            client, = children_of(shell.pid)
+            os.kill(client, number)
+            self.assertEqual(int(shell.wait_for(rb"status: (\d+) :")[1]), 128 + number)
+            self.assertEqual(self.modes(shell), modes, number)
 
     def test_the_terminal_is_as_it_was_when_the_service_is_killed(self):
         shell = self.shell()
