@@ -325,7 +325,9 @@ void Service::note_use(Client& client, const ServiceMessage& message) {
     ++client.spawned;
     served->second.entry.count_spawn(std::chrono::microseconds(report->microseconds));
     const auto child = children_.find(message.id);
-    if (child != children_.end() && child->second.client == client.id())
+    if (child == children_.end())
+        note_run(report->name);  // it had ended before its client could say so
+    else if (child->second.client == client.id())
         child->second.is_used = true;
 }
 
