@@ -14,6 +14,8 @@
 #include <optional>
 #include <system_error>
 
+#include "channel/proc_file.hpp"
+
 namespace warmfork::service {
 namespace {
 
@@ -55,22 +57,17 @@ bool add_root(int process, State& state) {
 
 bool add_credentials(int process, State& state) {
     const Descriptor file(::openat(process, "status", O_RDONLY | O_CLOEXEC));
-    std::array<char, 8192> buffer;
-    const ssize_t size = file ? ::read(file.get(), buffer.data(), buffer.size()) : -1;
-    if (size <= 0) return false;
-    std::string_view status(buffer.data(), static_cast<std::size_t>(size));
-    int known = 0;
-    while (!status.empty()) {
+    std::string text;
+    if (!file || read_task_status(file.get(), text) != 0) return false;
+    for (std::string_view status = text; !status.empty();) {
         const std::string_view line = status.substr(0, status.find('\n'));
         const std::string_view key = line.substr(0, line.find(':'));
         if (key == "Uid" || key == "Gid" || key == "Groups" || key.starts_with("Cap") ||
-            key == "NoNewPrivs" || key.starts_with("Seccomp")) {
+            key == "NoNewPrivs" || key.starts_with("Seccomp"))
             state[fmt::format("\"{}\" of its status", key)] = line;
-            ++known;
-        }
         status.remove_prefix(std::min(line.size() + 1, status.size()));
     }
-    return known > 0;
+    return true;
 }
 
 std::optional<State> read_state(int process) {

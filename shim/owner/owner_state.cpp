@@ -16,6 +16,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "channel/proc_file.hpp"
 #include "child/setup.hpp"
 #include "owner/kept_descriptor.hpp"
 #include "protocol/fields.hpp"
@@ -77,19 +78,17 @@ ProcFiles& proc_files() {
     return files;
 }
 
-std::string_view read_again(const KeptDescriptor& file, std::span<char> buffer) {
-    const ssize_t size = ::pread(file.unchecked(), buffer.data(), buffer.size(), 0);
-    return {buffer.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
+/// False: it cannot be read.
+bool read_again(const KeptDescriptor& file, std::string& ret_text) {
+    return read_whole(file.unchecked(), ret_text) == 0;
 }
 
-/// False: it cannot be read.
+/// False: it cannot be read, or does not say all of it.
 bool read_status(OwnerState& state, const KeptDescriptor& file) {
-    std::array<char, 8192> buffer;
-    std::string_view status = read_again(file, std::span(buffer).first(8191));
-    if (status.empty()) return false;
-    buffer[status.size()] = '\0';
+    std::string text;
+    if (read_task_status(file.unchecked(), text) != 0) return false;
     state.credentials.reserve(768);
-    while (!status.empty()) {
+    for (std::string_view status = text; !status.empty();) {
         const std::string_view line = status.substr(0, status.find('\n'));
         const std::size_t colon = std::min(line.find(':'), line.size());
         const std::string_view key = line.substr(0, colon);
@@ -198,16 +197,17 @@ std::string read_host_name() {
 std::string read_files(OwnerState& state, const ProcFiles& files) {
     if (!files.are_intact()) return "files of /proc, which cannot be opened";
     if (!read_status(state, files.status)) return "/proc/self/status";
-    std::array<char, 8192> buffer;
-    state.cgroup = read_again(files.cgroup, buffer);
-    std::array<char, 32> number{};
-    const std::string_view adjust = read_again(files.oom_score_adjust, std::span(number).first(31));
-    state.oom_score_adjust = std::atoi(number.data());
-    state.core_dump_filter = read_again(files.core_dump_filter, buffer);
-    if (adjust.empty() || state.core_dump_filter.empty())
+    // No line: there are no cgroups here.
+    if (!read_again(files.cgroup, state.cgroup)) return "/proc/self/cgroup";
+    std::string adjust;
+    if (!read_again(files.oom_score_adjust, adjust) || adjust.empty() ||
+        !read_again(files.core_dump_filter, state.core_dump_filter) ||
+        state.core_dump_filter.empty())
         return "/proc/self/oom_score_adj or coredump_filter";
-    if (files.have_labels) state.security_label = read_again(files.security_label, buffer);
-    if (files.have_labels && state.security_label.empty()) return "/proc/self/attr/current";
+    state.oom_score_adjust = std::atoi(adjust.c_str());
+    if (files.have_labels &&
+        (!read_again(files.security_label, state.security_label) || state.security_label.empty()))
+        return "/proc/self/attr/current";
     if (!read_namespaces(state.namespaces, files.namespaces.unchecked())) return "/proc/self/ns";
     return {};
 }

@@ -1,5 +1,6 @@
 // A cold child inherits the owner as it is now: so does a warm one, or it is cold with the reason.
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/landlock.h>
@@ -20,6 +21,7 @@
 #include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <thread>
 
 #include "owner/owner_state.hpp"
@@ -147,6 +149,25 @@ TEST_CASE("A warm child follows its owner into another process group") {
 
 TEST_CASE("A seccomp filter that the owner has installed since makes it cold") {
     CHECK(cold_after(install_seccomp_filter) == "");
+}
+TEST_CASE("What the kernel tells behind a long list of groups counts as it does elsewhere") {
+    // More than 64 KB of them.
+    const auto join_groups = [] {
+        std::vector<gid_t> groups(8000);
+        std::iota(groups.begin(), groups.end(), 1'000'000);
+        return ::setgroups(groups.size(), groups.data()) == 0;
+    };
+    if (!is_possible(join_groups)) return;
+    const auto in_groups = [&](const auto& compare, const std::function<void()>& change) {
+        return in_an_owner([&] {
+            join_groups();
+            return compare(change);
+        });
+    };
+    CHECK(in_groups(cold_after, install_seccomp_filter) == "");
+    CHECK(in_groups(cold_after, [] { REQUIRE(::prctl(PR_CAPBSET_DROP, 0, 0, 0, 0) == 0); }) == "");
+    CHECK(in_groups(compare_after, [] { ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); }) == "");
+    CHECK(in_groups(compare_after, [] { ::signal(SIGHUP, SIG_IGN); }) == "");
 }
 TEST_CASE("Another session makes it cold") {
     CHECK(cold_after([] { ::setsid(); }) == "");

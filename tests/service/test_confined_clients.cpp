@@ -1,6 +1,7 @@
 // Clients of the service's own user that are confined: none of them has an unconfined child.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <grp.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -9,6 +10,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <numeric>
 
 #include "support/catch.hpp"
 #include "support/service.hpp"
@@ -107,6 +110,25 @@ TEST_CASE("A client that confines itself later gets no lease from then on") {
         INFO(confinement.name);
         if (status != kImpossible) CHECK(status == kRefused);
     }
+}
+
+TEST_CASE("A confined client of a service of many groups gets no lease") {
+    CHECK(in_an_owner([]() -> std::string {
+              std::vector<gid_t> groups(8000);
+              std::iota(groups.begin(), groups.end(), 1'000'000);
+              if (::setgroups(groups.size(), groups.data()) < 0) return {};  // not allowed here
+              TestService service;
+              for (const Confinement& confinement : kConfinements) {
+                  const int status = as_client(service, [&] {
+                      RawClient client(service.socket());
+                      if (ask(client, lease_body()) != kLeased) return 62;
+                      return confinement.enter() ? ask(client, lease_body()) : kImpossible;
+                  });
+                  if (status != kRefused && status != kImpossible)
+                      return std::string(confinement.name) + ": " + std::to_string(status);
+              }
+              return {};
+          }) == "");
 }
 
 TEST_CASE("Another process may not use the connection of the one that has made it") {
