@@ -4,8 +4,7 @@
 //     daemon                     this service, its templates, parked children that nobody has
 //     client-PID-ID-TEMPLATE     children of a client, with the limits of their template
 //     detached-TEMPLATE          what outlives its client: detached children, and what children
-//     that
-//                                ended by themselves have left running
+//                                that ended by themselves have left running
 //
 // Passive: files are written when something is called. Nothing is remembered but where they lie, so
 // that the process after an exec finds everything as it was. Calls are safe from several threads.
