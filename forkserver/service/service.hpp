@@ -11,6 +11,8 @@
 #include <string>
 #include <unordered_map>
 
+#include "owner/born.hpp"
+#include "owner/child_record.hpp"
 #include "protocol/handover.hpp"
 #include "service/automatic.hpp"
 #include "service/background_calls.hpp"
@@ -105,6 +107,13 @@ class Service {
         std::uint64_t request = 0;
         EventSource ended, started;
     };
+    /// A fixed command, until its child is where it is to live.
+    struct FixedCommand {
+        ChildRecord record;
+        ForeignDescriptors descriptors;  ///< that the record names
+        Born spare;
+        Descriptor reply, written;  ///< the ends of the pipe in which the child says that it runs
+    };
 
     // Clients.
     void accept_clients();
@@ -157,6 +166,8 @@ class Service {
     void deliver(ServedTemplate& served, NamedTemplate::Answer& answer);
     void start_fixed_command(ServedTemplate& served, Client& client, NamedTemplate::Answer& answer,
                              std::uint64_t id);
+    void hand_over_command(std::uint64_t client, std::uint64_t request, std::uint64_t child,
+                           FixedCommand& command);
     void send_lease(std::uint64_t client, std::uint64_t request, std::uint64_t child,
                     std::uint64_t image, int mailbox);
     void show_image(Client& client, TemplateProcess& process);

@@ -73,7 +73,7 @@ Cgroups::Owner Service::cgroup_owner(const ServedChild& child) const {
 /// Moves a child to where its client's live, while this process does something else. The child may
 /// end meanwhile, and be waited for: its number is not given to another process so soon.
 void Service::place(std::uint64_t id, std::function<void()> then) {
-    if (!cgroups_) return;
+    if (!cgroups_) return then ? then() : void();
     struct Placing {
         int error = 0;
         std::string missing;

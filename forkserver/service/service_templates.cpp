@@ -266,19 +266,38 @@ void Service::start_fixed_command(ServedTemplate& served, Client& client,
     int ends[2] = {-1, -1};
     if (!failure && ::pipe2(ends, O_CLOEXEC) < 0)
         failure = make_failure(Stage::descriptors, errno, "cannot make a pipe for the reply");
-    ServedChild& child = children_.at(id);
-    child.reply = Descriptor(ends[0]);
-    const Descriptor reply(ends[1]);
-    if (!failure) failure = send_record(record, *answer.spare, reply.get());
     if (failure) {
-        signal_pidfd(child.pidfd.get(), SIGKILL);
-        child.reply.reset();
+        signal_pidfd(children_.at(id).pidfd.get(), SIGKILL);
         return refuse(client, answer.ask->request, failure->stage, failure->error_number,
                       failure->text);
     }
-    child.mailbox = std::move(answer.spare->mailbox);
-    watch_start(id);
-    place(id);
+    // Whatever it starts is to have its client's limits, and to end with the client.
+    const auto command = std::make_shared<FixedCommand>(
+        FixedCommand{std::move(record), std::move(answer.ask->descriptors),
+                     std::move(*answer.spare), Descriptor(ends[0]), Descriptor(ends[1])});
+    place(id, [this, command, id, client = client.id(), request = answer.ask->request] {
+        hand_over_command(client, request, id, *command);
+    });
+}
+
+/// To a child that has been moved to where its client's live.
+void Service::hand_over_command(std::uint64_t client_id, std::uint64_t request, std::uint64_t id,
+                                FixedCommand& command) {
+    const auto client = clients_.find(client_id);
+    const auto child = children_.find(id);
+    if (client == clients_.end()) return;  // the mailbox is closed, and so the child ends
+    Outcome failure = child == children_.end()
+                          ? make_failure(Stage::fork, ESRCH, "the parked child has ended")
+                          : send_record(command.record, command.spare, command.written.get());
+    if (!failure) {
+        child->second.reply = std::move(command.reply);
+        child->second.mailbox = std::move(command.spare.mailbox);
+        command.written.reset();  // the child has its own
+        return watch_start(id);
+    }
+    if (child != children_.end()) signal_pidfd(child->second.pidfd.get(), SIGKILL);
+    refuse(client->second.client, request, failure->stage, failure->error_number, failure->text);
+    update_interest(client->second);
 }
 
 /// The end of file behind what the child has to say: it has started, or it never will.

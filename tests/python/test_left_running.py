@@ -11,10 +11,12 @@ import unittest
 from test_links_warm import WarmTestCase
 from test_terminal import wait_until
 
-# Forks into the background as daemons do; what is left answers by a socket. With a further argument the command itself
-# runs until it is ended.
+# Forks into the background as daemons do; what is left answers by a socket. A child of the service that makes cgroups
+# waits until it is in its own first, as what it leaves before that is not found: warmforkd(8). With a third argument the
+# command itself runs until it is ended.
 TOOL = """\
-import csv, os, signal, socket, sys
+import csv, os, signal, socket, sys, time
+while os.getppid() == int(sys.argv[2]) and "/client-" not in open("/proc/self/cgroup").read(): time.sleep(.001)
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
@@ -27,7 +29,7 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 print(os.getppid(), flush=True)
-sys.argv[2:] and signal.pause()
+sys.argv[3:] and signal.pause()
 """
 
 
@@ -67,13 +69,16 @@ class LeftRunning(WarmTestCase):
     def leave(self, service):
         """Runs the tool until that was warm, and has ended."""
         def run_once():
-            done = self.run_it("tool", self.path("listening"))
+            done = self.run_it("tool", *self.arguments(service))
             self.assertEqual(done.returncode, 0, done.stderr)
             return int(done.stdout), self.accept()
 
         parent, left = self.until(lambda seen: seen[0] == service.pid, run_once)
         self.assertEqual(parent, service.pid)
         return left
+
+    def arguments(self, service):
+        return self.path("listening"), "0"
 
     def assert_lives(self, connection):
         connection.send(b"?")
@@ -109,6 +114,9 @@ class LeftInCgroups(LeftRunning):
     def start_service(self, *options):
         return super().start_service("--delegated-cgroup", *options, cgroup=self.cgroup)
 
+    def arguments(self, service):
+        return self.path("listening"), str(service.pid)
+
     @staticmethod
     def cgroup_of(pid):
         with open(f"/proc/{pid}/cgroup") as file:
@@ -130,7 +138,7 @@ class LeftInCgroups(LeftRunning):
         ended = []
 
         def leave_and_kill():
-            command = ["/usr/bin/env", "tool", self.path("listening"), "runs"]
+            command = ["/usr/bin/env", "tool", *self.arguments(service), "runs"]
             with subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL,
                                   stdout=subprocess.PIPE, text=True) as process:
                 parent = int(process.stdout.readline())

@@ -6,6 +6,7 @@
 //   raise N          ends by signal N
 //   wait             sleeps until a signal ends it; `stubborn`: ignores SIGTERM
 //   payload          prints the payload
+//   cgroup           prints which cgroups it is in, as it was when it began
 //   count-descriptors
 //   search N         prints how often the text of `secret` for N lies in its writable memory
 //   search-below N   has a child of its own template do so, without the variable SECRET
@@ -218,6 +219,8 @@ int act(int argc, char** argv, std::string_view payload) {
         std::printf("%d %d\n", prepare_runs > 0, child_runs);
     } else if (word == "payload") {
         std::printf("%.*s", static_cast<int>(payload.size()), payload.data());
+    } else if (word == "cgroup") {
+        std::printf("%s", file_text("/proc/self/cgroup").c_str());
     } else if (word == "count-descriptors") {
         std::printf("%zu", open_descriptors().size());
     } else if (word == "search") {
