@@ -63,6 +63,9 @@ inline constexpr std::uint64_t kLeaseMayWait = 1;   ///< for an image that is ye
 inline constexpr std::uint64_t kLeaseDetached = 2;  ///< the child outlives its client
 inline constexpr std::uint64_t kLeaseIsolated = 4;  ///< Selection::is_isolated
 
+/// The exit status of a service that did not start as another one has its place already.
+inline constexpr int kServicePlaceTaken = 3;
+
 /// Leases of one request.
 inline constexpr std::uint64_t kMostLeases = 64;
 

@@ -17,6 +17,7 @@
 #include "channel/message_socket.hpp"
 #include "channel/standard_numbers.hpp"
 #include "owner/service_address.hpp"
+#include "protocol/service.hpp"
 #include "service/clean_state.hpp"
 #include "service/log.hpp"
 #include "service/notify.hpp"
@@ -26,8 +27,6 @@ namespace {
 
 using namespace warmfork;
 using namespace warmfork::service;
-
-constexpr int kLockedByAnother = 3;
 
 /// Each child costs a pidfd; what it starts gets the limit back (RLIMIT_NOFILE travels with each
 /// request).
@@ -98,7 +97,7 @@ int serve(Service::Options options, const std::string& socket, bool is_backgroun
         if (int error = listen(socket, listener, error_text)) {
             log(error == EADDRINUSE ? LOG_NOTICE : LOG_ERR, {},
                 fmt::format("{}: {}", error_text, std::strerror(error)));
-            return error == EADDRINUSE ? kLockedByAnother : 1;
+            return error == EADDRINUSE ? kServicePlaceTaken : 1;
         }
     EventLoop loop;
     Service service(loop, std::move(listener), std::move(options));

@@ -8,12 +8,12 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <thread>
 
 #include "channel/stopping_point.hpp"
 #include "client/service_launch.hpp"
+#include "link/service_place.hpp"
 #include "owner/service_address.hpp"
 #include "owner/template_process.hpp"
 
@@ -47,13 +47,10 @@ int connect_to(const std::string& path, OwnedSocket& ret_socket) {
     // EAGAIN: as many as it lets wait are waiting.
     while (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) < 0)
         if (errno != EINTR) return errno;
-    // What is sent is an environment, and what is run is up to the service: another account's only
-    // if that was chosen by name.
     ucred service{};
     socklen_t size = sizeof service;
     if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &service, &size) < 0) return errno;
-    if (service.uid != ::geteuid() && service.uid != 0 && !std::getenv("WARMFORK_SOCKET"))
-        return EPERM;
+    if (!link::is_trusted(service)) return EPERM;
     ret_socket = std::move(socket);
     return 0;
 }

@@ -13,20 +13,19 @@
 #include "channel/process_identity.hpp"
 #include "owner/companions.hpp"
 #include "owner/waiting.hpp"
+#include "protocol/service.hpp"
+#include "protocol/variables.hpp"
 
 namespace warmfork {
 namespace {
-
-// Of warmforkd: another one was quicker.
-constexpr int kLockedByAnother = 3;
 
 // Of the client's environment: who the user is, and where things are, as systemd would say it. All
 // else is this client's own, and would be found in the memory of templates that serve others too. A
 // trailing '*' stands for any rest.
 constexpr std::string_view kVariables[] = {
-    "HOME",           "PATH", "USER", "LOGNAME", "SHELL", "LANG",
-    "LANGUAGE",       "LC_*", "TZ",   "TMPDIR",  "XDG_*", "DBUS_SESSION_BUS_ADDRESS",
-    "WARMFORK_SOCKET"};
+    "HOME",         "PATH", "USER", "LOGNAME", "SHELL", "LANG",
+    "LANGUAGE",     "LC_*", "TZ",   "TMPDIR",  "XDG_*", "DBUS_SESSION_BUS_ADDRESS",
+    kSocketVariable};
 
 std::vector<char*> clean_environment() {
     std::vector<char*> environment;
@@ -106,7 +105,8 @@ Outcome launch_service(const std::string& path) {
     std::string text;
     if (int error = run(program, path, status, text))
         return make_failure(Stage::launch, error, "cannot start " + program);
-    if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == kLockedByAnother))
+    if (WIFEXITED(status) &&
+        (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == kServicePlaceTaken))
         return {};
     while (text.ends_with('\n')) text.pop_back();
     return Failure{Stage::launch, ECHILD, 0, "the service did not start: " + text};

@@ -1,5 +1,7 @@
 // The names of the C interface's numbers, and where these repeat the contract: they are the same.
+#include <iterator>
 #include <string_view>
+#include <utility>
 
 #include "protocol/board_layout.hpp"
 #include "protocol/limits.hpp"
@@ -32,6 +34,31 @@ static_assert(is_same(Stage::stale, WARMFORK_STAGE_STALE));
 // A new stage is one of both: the next number has no name.
 static_assert(stage_name(Stage{WARMFORK_STAGE_STALE + 1}) == std::string_view("unknown"));
 
+// By number, each with the name that documents, boards and Python know it by.
+constexpr std::pair<warmfork_reason, const char*> kReasonNames[] = {
+    {WARMFORK_REASON_NONE, "none"},
+    {WARMFORK_REASON_ASKED, "asked"},
+    {WARMFORK_REASON_NO_TEMPLATE, "no-template"},
+    {WARMFORK_REASON_PROGRAM, "program"},
+    {WARMFORK_REASON_COMMAND_LINE, "command-line"},
+    {WARMFORK_REASON_ENVIRONMENT, "environment"},
+    {WARMFORK_REASON_LIMITS, "limits"},
+    {WARMFORK_REASON_DESCRIPTORS, "descriptors"},
+    {WARMFORK_REASON_OWNER_CHANGED, "owner-changed"},
+    {WARMFORK_REASON_RESTARTING, "restarting"},
+    {WARMFORK_REASON_GATE, "gate"},
+    {WARMFORK_REASON_FORK, "fork"},
+    {WARMFORK_REASON_STALE, "stale"},
+    {WARMFORK_REASON_SHADOWED, "shadowed"},
+    {WARMFORK_REASON_UNRESPONSIVE, "unresponsive"},
+};
+static_assert(std::size(kReasonNames) == WARMFORK_REASON_COUNT);
+static_assert([] {
+    for (int number = 0; number < WARMFORK_REASON_COUNT; ++number)
+        if (kReasonNames[number].first != number) return false;
+    return true;
+}());
+
 static_assert(WARMFORK_REASON_COUNT <= warmfork::kBoardReasons);
 static_assert(sizeof(warmfork_failure::text) == warmfork::kMaximumTextSize);
 
@@ -54,41 +81,7 @@ const char* warmfork_backend_name(enum warmfork_backend backend) {
 }
 
 const char* warmfork_reason_name(enum warmfork_reason reason) {
-    switch (reason) {
-        case WARMFORK_REASON_NONE:
-            return "none";
-        case WARMFORK_REASON_ASKED:
-            return "asked";
-        case WARMFORK_REASON_NO_TEMPLATE:
-            return "no-template";
-        case WARMFORK_REASON_PROGRAM:
-            return "program";
-        case WARMFORK_REASON_COMMAND_LINE:
-            return "command-line";
-        case WARMFORK_REASON_ENVIRONMENT:
-            return "environment";
-        case WARMFORK_REASON_LIMITS:
-            return "limits";
-        case WARMFORK_REASON_DESCRIPTORS:
-            return "descriptors";
-        case WARMFORK_REASON_OWNER_CHANGED:
-            return "owner-changed";
-        case WARMFORK_REASON_RESTARTING:
-            return "restarting";
-        case WARMFORK_REASON_GATE:
-            return "gate";
-        case WARMFORK_REASON_FORK:
-            return "fork";
-        case WARMFORK_REASON_STALE:
-            return "stale";
-        case WARMFORK_REASON_SHADOWED:
-            return "shadowed";
-        case WARMFORK_REASON_UNRESPONSIVE:
-            return "unresponsive";
-        case WARMFORK_REASON_COUNT:
-            break;
-    }
-    return "unknown";
+    return reason >= 0 && reason < WARMFORK_REASON_COUNT ? kReasonNames[reason].second : "unknown";
 }
 
 const char* warmfork_stage_name(enum warmfork_stage stage) {

@@ -75,11 +75,6 @@ class Message {
     char bytes_[sizeof(ServiceHeader) + kRoom];
 };
 
-/// Of this user, or of root, or chosen by name: what is asked for is then run by it.
-bool is_trusted(const ucred& service) {
-    return service.uid == ::geteuid() || service.uid == 0 || std::getenv("WARMFORK_SOCKET");
-}
-
 /// Limits that take effect at exec only: its templates have those that it has. Where it cannot be
 /// asked for them they are compared later.
 bool has_same_limits(const ucred& service) {

@@ -23,6 +23,7 @@
 #include "link/real_program.hpp"
 #include "link/terminal_job.hpp"
 #include "link/use_count.hpp"
+#include "protocol/variables.hpp"
 
 namespace {
 
@@ -65,7 +66,7 @@ bool find_command_line(char (&ret_path)[PATH_MAX]) {
 }
 
 bool is_cold_asked_for() {
-    const char* backend = std::getenv("WARMFORK_BACKEND");
+    const char* backend = std::getenv(warmfork::kBackendVariable);
     return backend && std::strcmp(backend, "cold") == 0;
 }
 

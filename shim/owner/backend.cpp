@@ -4,6 +4,8 @@
 #include <cstring>
 #include <initializer_list>
 
+#include "protocol/variables.hpp"
+
 namespace warmfork {
 
 warmfork_backend choose_backend(warmfork_backend of_request, warmfork_backend of_template) {
@@ -12,7 +14,7 @@ warmfork_backend choose_backend(warmfork_backend of_request, warmfork_backend of
 }
 
 warmfork_backend default_backend() {
-    const char* chosen = std::getenv("WARMFORK_BACKEND");
+    const char* chosen = std::getenv(kBackendVariable);
     for (warmfork_backend backend :
          {WARMFORK_BACKEND_AUTO, WARMFORK_BACKEND_WARM, WARMFORK_BACKEND_COLD})
         if (chosen && std::strcmp(chosen, warmfork_backend_name(backend)) == 0) return backend;

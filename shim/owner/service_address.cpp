@@ -4,10 +4,12 @@
 
 #include <cstdlib>
 
+#include "protocol/variables.hpp"
+
 namespace warmfork {
 
 std::string service_address() {
-    const char* chosen = std::getenv("WARMFORK_SOCKET");
+    const char* chosen = std::getenv(kSocketVariable);
     if (chosen && *chosen) return chosen;
     const char* directory = std::getenv("XDG_RUNTIME_DIR");
     if (directory && *directory) return std::string(directory) + "/warmfork/socket";
