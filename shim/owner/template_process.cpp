@@ -24,6 +24,23 @@ Failure failure_of(const FrameHeader& not_born, const std::string& text) {
 // Between the end of file on its channel and the end of a process.
 constexpr std::chrono::seconds kEndPatience{1};
 
+/// Both have as many elements as there are children to be made.
+Outcome make_mailboxes(std::vector<Born>& ret_born, std::vector<OwnedSocket>& ret_child_ends) {
+    for (std::size_t i = 0; i < ret_born.size(); ++i)
+        if (int error = make_owned_pair(ret_born[i].mailbox, ret_child_ends[i]))
+            return make_failure(Stage::hand_off, error, "cannot make a mailbox");
+    return {};
+}
+
+Outcome check_open(std::span<const int> descriptors) {
+    for (int number : descriptors)
+        if (::fcntl(number, F_GETFD) < 0)
+            return make_failure(
+                Stage::descriptors, errno,
+                "descriptor " + std::to_string(number) + " of the request is not open");
+    return {};
+}
+
 }  // namespace
 
 TemplateProcess::TemplateProcess(LaunchedTemplate launched)
@@ -261,16 +278,9 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
     std::vector<Born> born(count);
     std::vector<OwnedSocket> child_ends(count);
     std::vector<int> child_numbers;
-    for (std::uint32_t i = 0; i < count; ++i) {
-        if (int error = make_owned_pair(born[i].mailbox, child_ends[i]))
-            return make_failure(Stage::hand_off, error, "cannot make a mailbox");
-        child_numbers.push_back(child_ends[i].get());
-    }
-    for (int number : descriptors)
-        if (::fcntl(number, F_GETFD) < 0)
-            return make_failure(
-                Stage::descriptors, errno,
-                "descriptor " + std::to_string(number) + " of the request is not open");
+    if (Outcome outcome = make_mailboxes(born, child_ends)) return outcome;
+    if (Outcome outcome = check_open(descriptors)) return outcome;
+    for (const OwnedSocket& end : child_ends) child_numbers.push_back(end.get());
     std::vector<int> sent(descriptors.begin(), descriptors.end());
     if (memfd >= 0) {
         sent.insert(sent.begin(), memfd);
