@@ -19,6 +19,7 @@ MODULES = (
     ("aio.py", "warmfork.aio", None),
     ("trio.py", "warmfork.trio", None),
     ("tractor.py", "warmfork.tractor", None),
+    ("jupyter.py", "warmfork.jupyter", None),
 )
 HEAD = """\
 # The Python package, name by name
