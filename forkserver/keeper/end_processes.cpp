@@ -1,28 +1,19 @@
 #include "keeper/end_processes.hpp"
 
-#include <poll.h>
 #include <signal.h>
 
 #include <algorithm>
-#include <chrono>
-#include <optional>
+
+#include "channel/deadline.hpp"
 
 namespace warmfork {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 /// False: it still runs. One after the other: a poll(2) of all would be bounded by RLIMIT_NOFILE.
-bool wait_for_end(const KeptChild& child, std::optional<Clock::time_point> deadline) {
+bool wait_for_end(const KeptChild& child,
+                  std::optional<std::chrono::steady_clock::time_point> deadline) {
     pollfd polled{child.pidfd.get(), POLLIN, 0};
-    while (true) {
-        int timeout = -1;
-        if (deadline)
-            timeout = static_cast<int>(std::max<std::int64_t>(
-                0, std::chrono::ceil<std::chrono::milliseconds>(*deadline - Clock::now()).count()));
-        const int ready = ::poll(&polled, 1, timeout);
-        if (ready >= 0 || errno != EINTR) return ready != 0;
-    }
+    return poll_through_signals(std::span(&polled, 1), deadline) > 0;
 }
 
 }  // namespace
@@ -30,7 +21,8 @@ bool wait_for_end(const KeptChild& child, std::optional<Clock::time_point> deadl
 void end_processes(std::vector<KeptChild> children) {
     for (const KeptChild& child : children)
         if (!child.told_by_kernel) signal_pidfd(child.pidfd.get(), SIGTERM);
-    const auto deadline = Clock::now() + std::chrono::milliseconds(kGracePeriod);
+    const auto deadline =
+        std::chrono::steady_clock::now() + std::chrono::milliseconds(kGracePeriod);
     std::erase_if(children, [&](const KeptChild& child) { return wait_for_end(child, deadline); });
     for (const KeptChild& child : children) signal_pidfd(child.pidfd.get(), SIGKILL);
     for (const KeptChild& child : children) wait_for_end(child, {});

@@ -1,12 +1,12 @@
 #include "keeper/keeper.hpp"
 
-#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
 #include <array>
 
+#include "channel/deadline.hpp"
 #include "channel/message_socket.hpp"
 #include "channel/stopping_point.hpp"
 #include "child/setup.hpp"
@@ -16,7 +16,8 @@ namespace warmfork {
 namespace {
 
 // For an answer: one that takes longer has been stopped.
-constexpr int kPatience = 3000;  // milliseconds
+constexpr std::chrono::seconds kPatience{3};
+using Clock = std::chrono::steady_clock;
 
 /// Plain data, in memory that the caller shares with both children.
 struct Launch {
@@ -63,9 +64,7 @@ int run_parent(void* argument) {
 
 int wait_for_answer(int keeper, KeeperAnswer& ret_answer) {
     pollfd polled{keeper, POLLIN, 0};
-    int ready;
-    do ready = ::poll(&polled, 1, kPatience);
-    while (ready < 0 && errno == EINTR);
+    const int ready = poll_through_signals(std::span(&polled, 1), Clock::now() + kPatience);
     if (ready <= 0) return ready < 0 ? errno : ETIMEDOUT;
     return receive_answer(keeper, ret_answer);
 }
@@ -136,12 +135,13 @@ namespace {
 
 /// Who is told of a child for the last time waits until fewer descriptors are in flight.
 int keep_in_time(int keeper, int pidfd, bool told_by_kernel) {
-    int error = ETOOMANYREFS;
-    for (int waited = 0; error == ETOOMANYREFS && waited < kPatience; ++waited) {
-        if (waited > 0) ::poll(nullptr, 0, 1);
-        error = keep(keeper, pidfd, told_by_kernel);
+    constexpr std::chrono::milliseconds kMoment{1};  // nobody tells when there are fewer
+    const auto latest = Clock::now() + kPatience;
+    while (true) {
+        const int error = keep(keeper, pidfd, told_by_kernel);
+        if (error != ETOOMANYREFS || Clock::now() >= latest) return error;
+        static_cast<void>(poll_through_signals({}, Clock::now() + kMoment));
     }
-    return error;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 
+#include "channel/deadline.hpp"
 #include "channel/message_socket.hpp"
 #include "channel/stopping_point.hpp"
 #include "client/served_child.hpp"
@@ -95,7 +96,7 @@ Spawned LeasedSource::Image::release_started() {
 void LeasedSource::Image::end_parked() {
     signal_pidfd(lease_.pidfd.get(), SIGKILL);
     pollfd ended{lease_.pidfd.get(), POLLIN, 0};
-    ::poll(&ended, 1, poll_timeout(WaitClock::now() + kKillPatience));
+    static_cast<void>(poll_through_signals(std::span(&ended, 1), WaitClock::now() + kKillPatience));
 }
 
 LeasedSource::LeasedSource(std::string name) : owner_(::getpid()), name_(std::move(name)) {}

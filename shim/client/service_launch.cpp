@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "channel/deadline.hpp"
 #include "channel/process_identity.hpp"
 #include "owner/companions.hpp"
 #include "owner/waiting.hpp"
@@ -89,7 +90,7 @@ int run(const std::string& program, const std::string& path, int& ret_status,
     }
     const bool ends = poll_until(std::span(&ended, 1), deadline) > 0;
     if (!ends) signal_pidfd(pidfd.get(), SIGKILL);
-    const int lost = reap(pidfd.get(), 0, &ret_status, nullptr);
+    const int lost = reap_by(WaitClock::now() + kKillPatience, pidfd.get(), &ret_status);
     if (!ends) return was_interrupted() ? EINTR : ETIMEDOUT;
     return lost == ECHILD ? 0 : lost;  // somebody else has its status
 }

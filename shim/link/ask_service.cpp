@@ -123,7 +123,9 @@ bool await_answer(int socket, char (&ret_name)[kTemplateNameSize]) {
     while (true) {
         pollfd polled{socket, POLLIN, 0};
         const long left = deadline - now();
-        if (left < 0 || ::poll(&polled, 1, static_cast<int>(left)) <= 0) return false;
+        const int ready = left < 0 ? 0 : ::poll(&polled, 1, static_cast<int>(left));
+        if (ready < 0 && errno == EINTR) continue;
+        if (ready <= 0) return false;
         char bytes[1024];
         const ssize_t size = ::recv(socket, bytes, sizeof bytes, MSG_DONTWAIT);
         ServiceHeader header;

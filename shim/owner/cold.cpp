@@ -10,11 +10,13 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "channel/deadline.hpp"
 #include "channel/descriptor.hpp"
 #include "channel/stopping_point.hpp"
 #include "child/setup.hpp"
 #include "child/vfork.hpp"
 #include "keeper/keeper.hpp"
+#include "owner/waiting.hpp"
 
 namespace warmfork {
 namespace {
@@ -168,7 +170,7 @@ void end_child(const ProcessIdentity& child) {
     const Descriptor pidfd = open_process(child);
     if (!pidfd || reap(pidfd.get(), WNOHANG, nullptr, nullptr) != EAGAIN) return;
     signal_pidfd(pidfd.get(), SIGKILL);
-    static_cast<void>(reap(pidfd.get(), 0, nullptr, nullptr));
+    static_cast<void>(reap_by(WaitClock::now() + kKillPatience, pidfd.get(), nullptr));
 }
 
 std::vector<std::string> executable_candidates(const std::string& program,

@@ -1,5 +1,4 @@
 // How a template ends: told to, or by itself; and what becomes of its children then.
-#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -8,6 +7,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "channel/deadline.hpp"
 #include "channel/doorbell.hpp"
 #include "owner/child_start.hpp"
 #include "owner/cold.hpp"
@@ -60,11 +60,11 @@ bool TemplateProcess::end_template() {
     if (!pidfd_) pidfd_ = KeptDescriptor(open_process(facts_.process));
     shut_down();
     pollfd polled{pidfd_.get(), POLLIN, 0};
-    if (::poll(&polled, 1, poll_timeout(patience_ends_.load())) == 0)
+    if (poll_through_signals(std::span(&polled, 1), patience_ends_.load()) <= 0)
         signal_pidfd(pidfd_.get(), SIGKILL);
     if (hello_by_ && !channel_.has_said_hello()) end_unproven();
     int status = -1;
-    return reap(pidfd_.get(), 0, &status, nullptr) == 0 && status == 0;
+    return reap_by(Clock::now() + kKillPatience, pidfd_.get(), &status) == 0 && status == 0;
 }
 
 /// The template has ended: whatever it still said is in the ring and in the socket, and what it has

@@ -1,7 +1,6 @@
 #include "owner/twin.hpp"
 
 #include <fmt/format.h>
-#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -13,6 +12,7 @@
 #include <fstream>
 #include <mutex>
 
+#include "channel/deadline.hpp"
 #include "owner/cold.hpp"
 #include "owner/companions.hpp"
 #include "owner/eligibility.hpp"
@@ -137,8 +137,7 @@ ProcessIdentity receive_reply(int channel) {
     pollfd polled{channel, POLLIN, 0};
     const auto deadline = WaitClock::now() + kWakePatience;
     // Not by poll_until: the lock of the images is held.
-    while (::poll(&polled, 1, poll_timeout(deadline)) < 0 && errno == EINTR) {
-    }
+    static_cast<void>(poll_through_signals(std::span(&polled, 1), deadline));
     TwinReply reply{};
     ReceivedMessage received;
     if (receive_message(channel, std::as_writable_bytes(std::span(&reply, 1)), {}, MSG_DONTWAIT,

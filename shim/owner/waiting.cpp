@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "channel/deadline.hpp"
+
 namespace warmfork {
 namespace {
 
@@ -13,9 +15,7 @@ thread_local Interruption* current = nullptr;
 }  // namespace
 
 int poll_timeout(Deadline deadline) {
-    if (!deadline) return -1;
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline - WaitClock::now());
-    return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000'000));
+    return milliseconds_until(deadline);
 }
 
 Interruption::Interruption(std::function<bool()> ask) : ask_(std::move(ask)), outer_(current) {

@@ -16,6 +16,7 @@
 #include "owner/companions.hpp"
 #include "support/catch.hpp"
 #include "support/processes.hpp"
+#include "support/signal_rain.hpp"
 
 using warmfork::Descriptor;
 
@@ -199,6 +200,23 @@ TEST_CASE("A keeper that is stopped holds up one spawn, and its children are tol
     owner.kill();
     CHECK(owner.all_have_ended());
     for (const Descriptor& keeper : keepers) warmfork::signal_pidfd(keeper.get(), SIGKILL);
+}
+
+TEST_CASE("The wait for a keeper that is stopped has an end, whatever signals come") {
+    Actor owner([](Actor& self) {
+        ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+        const Descriptor own = warmfork::open_pidfd(::getpid());
+        warmfork::StartedKeeper keeper;
+        self.say(
+            warmfork::start_keeper(warmfork::find_companion("warmfork-keeper"), own.get(), keeper));
+        self.say(keeper.process.pid);
+        send_and_wait(keeper.process.pid, SIGSTOP);
+        const SignalRain rain;
+        self.say(warmfork::keep(keeper.socket.get(), own.get(), false));
+    });
+    REQUIRE(owner.hear() == 0);
+    owner.watch(1);
+    CHECK(owner.hear() == ETIMEDOUT);
 }
 
 TEST_CASE("Where no process is left for a keeper the child is started, and given to one later") {

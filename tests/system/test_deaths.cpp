@@ -8,11 +8,13 @@
 
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <thread>
 
 #include "support/catch.hpp"
 #include "support/processes.hpp"
+#include "support/signal_rain.hpp"
 
 using warmfork::Descriptor;
 
@@ -92,6 +94,19 @@ TEST_CASE("A template that is stopped when its owner is killed still ends the ch
     CHECK(owner.child_has_ended(0));
     CHECK(owner.child_has_ended(1));
     CHECK(owner.template_has_ended());
+}
+
+TEST_CASE("A template that is stopped is closed in time, whatever signals come meanwhile") {
+    const std::string wrong = in_an_owner([] {
+        ::alarm(120);
+        std::optional<warmfork::Template> table = probe_template(1);
+        const pid_t pid = warmfork_template_pid(table->handle());
+        ::kill(pid, SIGSTOP);
+        const SignalRain rain;
+        table.reset();
+        return std::string(is_running(pid) ? "it still runs" : "");
+    });
+    CHECK(wrong.empty());
 }
 
 TEST_CASE("A detached child outlives its owner") {
