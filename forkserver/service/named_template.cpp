@@ -1,7 +1,10 @@
 #include "service/named_template.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "owner/image_source.hpp"
 #include "owner/pointers.hpp"
 #include "owner/waiting.hpp"
 
@@ -50,6 +53,7 @@ NamedTemplate::NamedTemplate(Definition definition)
     : definition_(std::move(definition)), images_(definition_.images) {}
 
 void NamedTemplate::add(Ask ask) {
+    if (ask.since == Clock::time_point()) ask.since = Clock::now();
     // Behind all that this client has asked for before, one turn for each child: so the first of
     // another client does not wait for all of them.
     ask.turn = turn_;
@@ -95,7 +99,7 @@ std::vector<NamedTemplate::Answer> NamedTemplate::serve() {
     if (const Outcome failure = images_.resume(); failure && asks_.empty()) note_failure(*failure);
     for (auto ask = asks_.begin(); ask != asks_.end();) {
         Answer answer{&*ask, {}, {}, {}, true};
-        const Step step = try_to_serve(*ask, answer);
+        const Step step = serve_in_time(*ask, answer);
         if (step == Step::waits) {
             ++ask;
             continue;
@@ -127,6 +131,26 @@ std::list<NamedTemplate::Ask>::iterator NamedTemplate::put_back(std::list<Ask>::
     return place == next ? ask : next;
 }
 
+/// Is it to wait for minutes, rather than be served cold?
+bool NamedTemplate::may_wait(const Ask& ask) const {
+    return (ask.wanted.flags & kLeaseMayWait) != 0 || definition_.on_stale == WARMFORK_STALE_WAIT;
+}
+
+/// Waits for an image, or a child of it, but not for ever.
+NamedTemplate::Step NamedTemplate::serve_in_time(Ask& ask, Answer& ret_answer) {
+    const Step step = try_to_serve(ask, ret_answer);
+    const bool is_short = !may_wait(ask) && !ask.process;
+    const seconds patience = is_short ? TemplateProcess::kReadyPatience : seconds(kWarmPatience);
+    if (step != Step::waits || Clock::now() < ask.since + patience) return step;
+    forget_template(ask);
+    if (!ask.why) ask.why = {WARMFORK_REASON_UNRESPONSIVE, "the template has no child for it"};
+    ret_answer.refusal = {
+        static_cast<std::uint64_t>(Stage::launch), ETIMEDOUT,
+        static_cast<std::uint64_t>(ask.why.reason),
+        fmt::format("no child for it within {} seconds: {}", patience.count(), ask.why.text)};
+    return Step::refused;
+}
+
 NamedTemplate::Step NamedTemplate::try_to_serve(Ask& ask, Answer& ret_answer) {
     if (!ask.process || ask.process->is_lost()) {
         forget_template(ask);
@@ -156,16 +180,16 @@ NamedTemplate::Step NamedTemplate::choose(Ask& ask, Answer& ret_answer) {
     }
     const std::vector<char*> environment = mutable_pointers_to(ask.wanted.environment);
     Selection selection{ask.wanted.options, (ask.wanted.flags & kLeaseIsolated) != 0, environment};
-    const bool may_wait = (ask.wanted.flags & kLeaseMayWait) != 0 ||
-                          (ask.renewals > 0 && definition_.on_stale == WARMFORK_STALE_WAIT);
+    const bool insists =
+        (ask.wanted.flags & kLeaseMayWait) != 0 || (ask.renewals > 0 && may_wait(ask));
     ColdReason cold;
     Process process;
-    const Outcome failure = images_.choose(selection, may_wait, Clock::now(), process, cold);
+    const Outcome failure = images_.choose(selection, insists, Clock::now(), process, cold);
+    ask.why = cold;
     if (failure && failure->error_number == ETIMEDOUT) return Step::waits;
     const bool is_restarting =
         cold.reason == WARMFORK_REASON_STALE || cold.reason == WARMFORK_REASON_RESTARTING;
-    const bool waits_for_fresh = may_wait || definition_.on_stale == WARMFORK_STALE_WAIT;
-    if (is_restarting && waits_for_fresh && !failure) return Step::waits;
+    if (is_restarting && may_wait(ask) && !failure) return Step::waits;
     if (failure) {
         if (!cold) note_failure(*failure);
         ret_answer.refusal = refusal_of(*failure, cold);
@@ -209,9 +233,7 @@ NamedTemplate::Step NamedTemplate::renew(Ask& ask, const std::string& change, An
     forget_template(ask);
     // Of a layer: the old image stays, for others, until there is the new one.
     if (serves_stale()) return Step::waits;
-    const bool may_wait =
-        (ask.wanted.flags & kLeaseMayWait) || definition_.on_stale == WARMFORK_STALE_WAIT;
-    if (may_wait && ask.renewals++ < kMostRenewals) return Step::waits;
+    if (may_wait(ask) && ask.renewals++ < kMostRenewals) return Step::waits;
     ret_answer.refusal = {static_cast<std::uint64_t>(Stage::stale), ESTALE, WARMFORK_REASON_STALE,
                           change};
     return Step::refused;

@@ -42,6 +42,8 @@ class NamedTemplate {
         ForeignDescriptors descriptors = {};
 
         // How far it is.
+        Clock::time_point since = {};     ///< when it was first added; to be left to `add`
+        ColdReason why = {};              ///< what an image was last waited for
         std::uint64_t turn = 0;           ///< who has been served less often comes first
         Process process = {};             ///< the image that fitted
         std::uint64_t look = 0;           ///< the template has been asked; 0: it has not
@@ -105,6 +107,8 @@ class NamedTemplate {
   private:
     enum class Step { waits, granted, refused };
 
+    [[nodiscard]] Step serve_in_time(Ask& ask, Answer& ret_answer);
+    [[nodiscard]] bool may_wait(const Ask& ask) const;
     [[nodiscard]] Step try_to_serve(Ask& ask, Answer& ret_answer);
     [[nodiscard]] Step choose(Ask& ask, Answer& ret_answer);
     [[nodiscard]] Step verify(Ask& ask, Answer& ret_answer);

@@ -121,7 +121,7 @@ Outcome LeasedSource::connect(Connection& ret_connection, TemplateFacts* ret_fac
         ServiceConnection::Answer answer;
         const std::uint64_t request =
             connection->request(ServiceKind::find, FieldWriter().text(name_).bytes());
-        Outcome failure = connection->answer(request, {}, answer);
+        Outcome failure = connection->answer(request, WaitClock::now() + kServicePatience, answer);
         connection->forget(request);
         if (failure) return failure;
         if (answer.refusal)
@@ -188,8 +188,8 @@ Outcome LeasedSource::take_lease(const Wish& wish, Connection& ret_connection, L
     Outcome failure;
     ret_connection = current();
     for (int tries = 0; tries < kMostLostServices; ++tries) {
-        failure = lease(ret_connection, wanted, wish.may_wait, is_detached,
-                        tries == 0 && !wish.is_repeated, ret_lease, ret_cold);
+        failure = lease(ret_connection, wanted, wish, is_detached, tries == 0 && !wish.is_repeated,
+                        ret_lease, ret_cold);
         const bool is_lost =
             failure && failure->stage == Stage::hand_off && failure->error_number == EPIPE;
         if (!is_lost || wish.is_question) break;
@@ -247,13 +247,14 @@ Outcome LeasedSource::run_own_command(const Request& request, Spawned& ret_spawn
     const int descriptors[] = {request.source_of(0), request.source_of(1), request.source_of(2)};
     ServiceConnection::Answer answer;
     Outcome failure;
+    const auto deadline = WaitClock::now() + kServicePatience;
     for (int tries = 0; tries < kHandOffTries; ++tries) {
         // Before it runs: the command is the account's, and a cold one would be this user's.
         if (!Descriptor(::open("/", O_PATH | O_CLOEXEC)))
             return make_failure(Stage::descriptors, errno, "no descriptor is free for the child");
         const std::uint64_t id =
             connection->request(ServiceKind::run, FieldWriter().text(name_).bytes(), descriptors);
-        failure = connection->answer(id, {}, answer);
+        failure = connection->answer(id, deadline, answer);
         connection->forget(id);
         // It died in the moment of its hand-off, before any user code.
         const bool has_died = !failure && answer.refusal &&
@@ -311,7 +312,12 @@ Outcome LeasedSource::wait_parked(std::uint32_t count, Deadline deadline) {
         ColdReason cold;
         Outcome failure = await(*connection, id, deadline, lease, cold);
         const std::lock_guard lock(mutex_);
-        const bool is_late = failure && failure->error_number == ETIMEDOUT;
+        // The service gives up after minutes, which this call need not.
+        if (cold && failure && failure->error_number == ETIMEDOUT) {
+            connection->forget(id);
+            if (!deadline || WaitClock::now() < *deadline) continue;
+        }
+        const bool is_late = failure && !cold && failure->error_number == ETIMEDOUT;
         if (is_late && awaited_ == 0 && connection == connection_)
             awaited_ = id;
         else
@@ -359,7 +365,7 @@ Outcome ask_to_manage(ServiceConnection& connection, const std::string& verb,
     const std::uint64_t request =
         connection.request(ServiceKind::manage, FieldWriter().text(verb).text(name).bytes());
     ServiceConnection::Answer answer;
-    Outcome failure = connection.answer(request, {}, answer);
+    Outcome failure = connection.answer(request, WaitClock::now() + kServicePatience, answer);
     connection.forget(request);
     if (failure) return failure;
     if (answer.refusal)

@@ -10,6 +10,10 @@
 
 namespace warmfork {
 
+/// How long a service that is there may take to answer: longer than it waits for an image, so that
+/// it is the one to say why there is none.
+inline constexpr auto kServicePatience = kWarmPatience + kStartPatience;
+
 class LeasedSource : public OpenTemplate {
   public:
     explicit LeasedSource(std::string name);
@@ -61,9 +65,9 @@ class LeasedSource : public OpenTemplate {
     [[nodiscard]] Connection current();
     [[nodiscard]] Outcome take_lease(const Wish& wish, Connection& ret_connection, Lease& ret_lease,
                                      ColdReason& ret_cold);
-    [[nodiscard]] Outcome lease(const Connection& connection, const Wanted& wanted, bool may_wait,
-                                bool is_detached, bool may_take_ahead, Lease& ret_lease,
-                                ColdReason& ret_cold);
+    [[nodiscard]] Outcome lease(const Connection& connection, const Wanted& wanted,
+                                const Wish& wish, bool is_detached, bool may_take_ahead,
+                                Lease& ret_lease, ColdReason& ret_cold);
     /// Asks for one lease. The request's number.
     [[nodiscard]] std::uint64_t ask(ServiceConnection& connection, const Wanted& wanted,
                                     std::uint64_t flags) const;

@@ -63,7 +63,7 @@ void LeasedSource::ask_ahead() {
     coming_ = asked_ahead_ ? request.count : 0;
 }
 
-Outcome LeasedSource::lease(const Connection& connection, const Wanted& wanted, bool may_wait,
+Outcome LeasedSource::lease(const Connection& connection, const Wanted& wanted, const Wish& wish,
                             bool is_detached, bool may_take_ahead, Lease& ret_lease,
                             ColdReason& ret_cold) {
     if (!is_detached) {
@@ -84,10 +84,11 @@ Outcome LeasedSource::lease(const Connection& connection, const Wanted& wanted, 
         if (spawns_ > 0)
             wanted_ahead_ = std::clamp(wanted_ahead_ * 2, std::uint32_t{1}, kMostAhead);
     }
-    const std::uint64_t id = ask(
-        *connection, wanted, (may_wait ? kLeaseMayWait : 0) | (is_detached ? kLeaseDetached : 0));
+    const std::uint64_t id =
+        ask(*connection, wanted,
+            (wish.may_wait ? kLeaseMayWait : 0) | (is_detached ? kLeaseDetached : 0));
     stopping_point("client.lease-asked");
-    Outcome failure = await(*connection, id, {}, ret_lease, ret_cold);
+    Outcome failure = await(*connection, id, wish.began + kServicePatience, ret_lease, ret_cold);
     connection->forget(id);
     return failure;
 }

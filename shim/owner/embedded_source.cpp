@@ -1,7 +1,5 @@
 #include "owner/embedded_source.hpp"
 
-#include <poll.h>
-
 #include <algorithm>
 #include <array>
 
@@ -17,9 +15,6 @@ namespace {
 
 // While a child is waited for, its template is looked at so often.
 constexpr std::chrono::milliseconds kLook{500};
-
-// Who insists on a warm child waits so long for its template.
-constexpr std::chrono::minutes kWarmPatience{5};
 
 // How long a template may take to look whether it is out of date, where others have the processors.
 constexpr std::chrono::seconds kLookPatience{5};
@@ -147,8 +142,7 @@ Outcome EmbeddedSource::choose(const Wish& wish, std::unique_ptr<ChosenImage>& r
         ret_cold = images_.explain(wish.selection);
         process = images_.first();
     } else {
-        const Deadline deadline =
-            wish.insists ? Deadline(WaitClock::now() + kWarmPatience) : Deadline();
+        const Deadline deadline = wish.may_wait ? Deadline(wish.began + kWarmPatience) : Deadline();
         failure = images_.choose(wish.selection, wish.may_wait, deadline, process, ret_cold);
     }
     if (failure && !ret_cold && is_in_the_way_of_templates(*failure))
@@ -197,11 +191,12 @@ bool EmbeddedSource::Image::is_out_of_date() {
     if (known != ImageWatch::Freshness::unknown) return known == ImageWatch::Freshness::stale;
     const std::uint64_t look = process_->look();
     if (look == 0) return false;
-    const auto deadline = TemplateProcess::Clock::now() + kLookPatience;
-    while (TemplateProcess::Clock::now() < deadline) {
+    constexpr std::chrono::milliseconds kMoment{1};
+    const auto deadline = WaitClock::now() + kLookPatience;
+    while (WaitClock::now() < deadline && !was_interrupted()) {
         process_->attend();
         if (const std::optional<bool> was_fresh = process_->looked(look)) return !*was_fresh;
-        ::poll(nullptr, 0, 1);
+        static_cast<void>(poll_until({}, WaitClock::now() + kMoment));
     }
     process_->forget_look(look);
     return false;

@@ -29,6 +29,11 @@ bool has_failed(const Outcome& unready) {
     return unready && (unready->stage == Stage::hand_off || !is_not_yet(unready));
 }
 
+std::chrono::seconds age_of(const TemplateProcess& process) {
+    return std::chrono::duration_cast<std::chrono::seconds>(WaitClock::now() -
+                                                            process.at_start().started_at);
+}
+
 /// ", it is about to import ..."; empty: it does not say.
 std::string progress_of(TemplateProcess& process) {
     const std::string progress = process.progress();
@@ -150,10 +155,12 @@ ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selecti
                                      : "; too often to preload it again now";
         return reason;
     }
+    if (&image == images_.front().get() && !image.process && is_coming && !is_failed)
+        return {WARMFORK_REASON_UNRESPONSIVE, "the template that this one extends is not ready"};
     if (&image == images_.front().get() && image.process && !is_failed)
         return {WARMFORK_REASON_UNRESPONSIVE,
                 fmt::format("the template is not ready after {} seconds{}",
-                            TemplateProcess::kReadyPatience.count(), progress_of(*image.process))};
+                            age_of(*image.process).count(), progress_of(*image.process))};
     ColdReason reason = difference(selection);
     reason.text += is_failed ? "; a variant for it could not be preloaded: " + image.failure->text
                              : std::string("; a variant for it is being preloaded");
@@ -239,6 +246,7 @@ Outcome ImageSet::try_image(Choice& choice, Process& ret_process, ColdReason& re
             ret_cold = reason_to_wait(image, choice.selection);
             return image.failure;
         default:  // it was waited for in vain, or its base is still to come
+            ret_cold = reason_to_wait(image, choice.selection);
             return choice.unready;
     }
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,6 +20,9 @@ class ServedChild;
 /// A parked child that dies in the moment of its hand-off is replaced by the next. Where that many
 /// die it is the record that kills them.
 inline constexpr int kHandOffTries = 4;
+
+/// Who insists on a warm child, or on an image that is up to date, waits so long for it.
+inline constexpr std::chrono::minutes kWarmPatience{5};
 
 /// A child that has been spawned.
 struct Spawned {
@@ -44,8 +48,7 @@ struct Wish {
     const Selection& selection;
     Lifetime lifetime;
     WaitClock::time_point began{};  ///< when the spawn did
-    bool insists = false;           ///< on a warm child: it waits for minutes
-    bool may_wait = false;          ///< also for an image that is being preloaded again
+    bool may_wait = false;          ///< kWarmPatience, also for an image that is preloaded again
     bool is_repeated = false;       ///< what was had before was of no use
     bool is_question = false;       ///< nothing is started or waited for that a spawn would not be
 };

@@ -114,7 +114,7 @@ Outcome Spawner::spawn_warm(const Request& given, std::uint32_t count, bool insi
     if (Outcome failure = attempt.examine(program, ret_cold); failure || ret_cold) return failure;
     const auto began = WaitClock::now();
     do {
-        Wish wish{attempt.selection, attempt.request.lifetime(), began, insists};
+        Wish wish{attempt.selection, attempt.request.lifetime(), began};
         wish.is_repeated = std::exchange(attempt.is_to_be_repeated, false);
         wish.may_wait =
             insists || (attempt.renewals > 0 && policy_.on_stale == WARMFORK_STALE_WAIT);
