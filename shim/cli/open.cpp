@@ -9,6 +9,8 @@
 #include <optional>
 
 #include "cli/commands.hpp"
+#include "cli/progress.hpp"
+#include "owner/image_source.hpp"
 #include "owner/python_command.hpp"
 #include "owner/script_line.hpp"
 
@@ -117,15 +119,23 @@ Template open_template(const TemplateOptions& options, std::int32_t spares,
 }
 
 void wait_with_progress(Template& waited_for) {
-    if (!::isatty(STDERR_FILENO)) return waited_for.wait_ready();
-    const auto silent_until = std::chrono::steady_clock::now() + kProgressPatience;
-    ProgressLine line;
-    while (!is_ready_soon(waited_for)) {
-        std::array<char, 80> progress{};
-        warmfork_template_progress(waited_for.handle(), progress.data(), progress.size());
-        if (progress[0] && std::chrono::steady_clock::now() >= silent_until)
-            line.show(progress.data());
+    wait_with_progress(waited_for, kWarmPatience);
+}
+
+void wait_with_progress(Template& waited_for, std::chrono::milliseconds patience) {
+    const auto began = WaitClock::now();
+    const auto last_look = began + patience - std::chrono::milliseconds(kProgressPeriod);
+    if (::isatty(STDERR_FILENO)) {
+        ProgressLine line;
+        while (WaitClock::now() < last_look) {
+            if (is_ready_soon(waited_for)) return;
+            std::array<char, 80> progress{};
+            warmfork_template_progress(waited_for.handle(), progress.data(), progress.size());
+            if (progress[0] && WaitClock::now() >= began + kProgressPatience)
+                line.show(progress.data());
+        }
     }
+    waited_for.wait_ready(poll_timeout(began + patience));
 }
 
 }  // namespace warmfork::cli

@@ -11,6 +11,7 @@
 
 #include "cli/commands.hpp"
 #include "cli/inherited.hpp"
+#include "cli/progress.hpp"
 #include "cli/screen.hpp"
 #include "cli/signal_queue.hpp"
 #include "cli/terminal.hpp"
@@ -20,6 +21,7 @@
 #include "link/terminal_job.hpp"
 #include "link/use_count.hpp"
 #include "owner/backend.hpp"
+#include "owner/image_source.hpp"
 
 namespace warmfork::cli {
 namespace {
@@ -34,11 +36,16 @@ warmfork_backend backend_of(const std::string& name) {
     return WARMFORK_BACKEND_DEFAULT;
 }
 
-/// Where there is none to be had the spawn is cold, or says why.
-void wait_for_image(Template& python_template) {
+/// As long as a spawn waits for one. Where there is none to be had the spawn is cold, or says why.
+/// To be called while signals end this process, as they would end the command.
+void wait_for_image(Template& python_template, warmfork_backend backend) {
+    const bool insists = backend == WARMFORK_BACKEND_WARM;
     try {
-        wait_with_progress(python_template);
-    } catch (const Error&) {
+        wait_with_progress(python_template, insists ? std::chrono::milliseconds(kWarmPatience)
+                                                    : TemplateProcess::kReadyPatience);
+    } catch (const Error& error) {
+        // The spawn would wait as long once more.
+        if (insists && error.error_number() == ETIMEDOUT) throw;
     }
 }
 
@@ -46,8 +53,19 @@ void say_how_served(const char* backend, std::string_view reason) {
     fmt::print(stderr, "warmfork: served {}{}{}\n", backend, reason.empty() ? "" : ": ", reason);
 }
 
+/// A signal that comes while there is no child yet ends this process, as it would end the command.
+Process spawn_unless_ended(Template& from, const warmfork_request& request, SignalQueue& signals) {
+    const Interruption interruption([&] { return signals.has_ending(); });
+    try {
+        return from.spawn(request);
+    } catch (const Error& error) {
+        if (error.error_number() == EINTR) signals.give_back();
+        throw;
+    }
+}
+
 /// `terminals`: null: the child has the standard streams as they are.
-Process spawn(Template& from, const RunOptions& options, const SignalQueue& signals,
+Process spawn(Template& from, const RunOptions& options, SignalQueue& signals,
               InheritedDescriptors& inherited, const TerminalPair* terminals = nullptr) {
     auto arguments = detail::pointers(options.command);
     warmfork_request request;
@@ -71,7 +89,7 @@ Process spawn(Template& from, const RunOptions& options, const SignalQueue& sign
     }
     request.descriptors = descriptors.data();
     request.descriptor_count = descriptors.size();
-    Process child = from.spawn(request);
+    Process child = spawn_unless_ended(from, request, signals);
     inherited.leave_to_child();
     if (options.explain) say_how_served(child.backend_name(), child.reason_text());
     return child;
@@ -108,12 +126,12 @@ int end_as(int status) {
 
 int run_from_own(const RunOptions& options, warmfork_backend backend,
                  InheritedDescriptors& inherited) {
-    SignalQueue signals(false);  // blocked before anything is started
     TemplateOptions from = options.from;
     complete(from, options.command);
     // For one child a fork on command does.
     Template python_template = open_template(from, 0, backend);
-    if (backend != WARMFORK_BACKEND_COLD) wait_for_image(python_template);
+    if (backend != WARMFORK_BACKEND_COLD) wait_for_image(python_template, backend);
+    SignalQueue signals(false);
     Process child = spawn(python_template, options, signals, inherited);
     return wait_and_forward(child, signals);
 }
@@ -147,7 +165,7 @@ int run_from_service(const RunOptions& options, const std::string& name, warmfor
                      bool waits, InheritedDescriptors& inherited) {
     Template served = Template::connect(name, backend);
     // Until there is a child, Ctrl-C is for this process.
-    if (waits) wait_for_image(served);
+    if (waits) wait_for_image(served, backend);
     // Ahead of the spawn: a child that runs already and has not been told of a Ctrl-Z runs on.
     SignalQueue signals(true);
     if (backend != WARMFORK_BACKEND_COLD)

@@ -48,6 +48,17 @@ void SignalQueue::leave_terminal_to_child() {
     if (::sigismember(&before_, SIGTSTP) == 0) ::sigprocmask(SIG_UNBLOCK, &stop, nullptr);
 }
 
+bool SignalQueue::has_ending() const {
+    sigset_t pending;
+    if (::sigpending(&pending) < 0) return false;
+    for (int signal = 1; signal <= SIGRTMAX; ++signal)
+        if (signal != SIGWINCH && signal != SIGTSTP && signal != SIGCONT &&
+            ::sigismember(&pending, signal) == 1 && ::sigismember(&set_, signal) == 1 &&
+            ::sigismember(&before_, signal) == 0)
+            return true;
+    return false;
+}
+
 void SignalQueue::stay_for_terminal() {
     ::sigaddset(&set_, SIGCONT);
     for (int signal : kOfWriting) add(signal);

@@ -38,6 +38,9 @@ class SignalQueue {
     /// Signals are as they were, and what has come meanwhile takes effect.
     void give_back() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
 
+    /// Has one come that ends a program which does nothing about it?
+    bool has_ending() const;
+
     int descriptor() const { return descriptor_; }
     std::uint64_t mask_before() const;
 

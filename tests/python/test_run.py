@@ -4,6 +4,7 @@ import fcntl
 import os
 import select
 import shutil
+import signal
 import subprocess
 import unittest
 
@@ -136,6 +137,46 @@ with warmfork.Template(["json"], spares=1) as template:
 
 class Own(Commands, TestCase):
     options = ("--preload", "json")
+
+    def start_with_unending_preload(self, way):
+        """`run` of a command, which preloads what does not return; and a pidfd of its template, once that does so."""
+        folder = self.folder({"unending.py": (
+            "import os, time\n"
+            "with open(os.environ['STARTED'], 'w') as started: started.write(str(os.getpid()))\n"
+            "while True: time.sleep(1000)\n"
+        )})
+        os.mkfifo(os.path.join(folder, "started"))
+        process = subprocess.Popen(
+            [CLI, "run", "--preload", "unending", "--backend", way, "--explain", "--", PYTHON, "-c", "print(7)"],
+            env={**os.environ, "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}",
+                 "STARTED": os.path.join(folder, "started")},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        self.addCleanup(process.stderr.close), self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait), self.addCleanup(process.kill)
+        with open(os.path.join(folder, "started")) as started:
+            template = os.pidfd_open(int(started.read()))
+        self.addCleanup(os.close, template)
+        return process, template
+
+    def assert_ends(self, pidfd):
+        self.assertTrue(select.select([pidfd], [], [], 60)[0], "it still runs")
+
+    def test_a_signal_ends_it_while_what_is_preloaded_does_not_return(self):
+        for way in ("auto", "warm"):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with self.subTest(way, number=number):
+                    process, template = self.start_with_unending_preload(way)
+                    process.send_signal(number)
+                    self.assertEqual(process.wait(60), -number)
+                    self.assert_ends(template)
+
+    def test_the_command_is_cold_in_the_end_where_what_is_preloaded_does_not_return(self):
+        process, template = self.start_with_unending_preload("auto")
+        output, errors = process.communicate(timeout=120)
+        self.assertEqual((process.returncode, output), (0, "7\n"), errors)
+        self.assertRegex(errors, "served cold: the template is not ready after 1[0-9] seconds, it preloads .*unending")
+        self.assert_ends(template)
 
     def test_a_command_in_another_network_namespace_stays_in_it(self):
         network = ["sh", "-c", 'readlink /proc/self/ns/net; exec "$@"', "sh"]
