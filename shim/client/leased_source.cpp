@@ -327,20 +327,38 @@ Outcome LeasedSource::wait_parked(std::uint32_t count, Deadline deadline) {
         if (cold) return Failure{Stage::launch, ENOTSUP, 0, cold.text};
         if (!is_lost) ahead_.push_back({std::move(lease), false});
     }
-    // Each says so when it is prepared.
-    const std::lock_guard lock(mutex_);
-    for (LeasedAhead& ahead : ahead_) {
-        pollfd polled{ahead.lease.mailbox.get(), POLLIN, 0};
-        MailboxReply reply{};
-        ReceivedMessage received;
-        if (ahead.has_parked) continue;
-        if (::poll(&polled, 1, poll_timeout(deadline)) == 0)
+    return await_parked_ahead(deadline);
+}
+
+/// Until each of those that are leased ahead has said that it is prepared. Waits with no lock held,
+/// as other threads spawn meanwhile, and may take the one that is waited for.
+Outcome LeasedSource::await_parked_ahead(Deadline deadline) {
+    while (true) {
+        Descriptor mailbox;
+        {
+            const std::lock_guard lock(mutex_);
+            for (LeasedAhead& ahead : ahead_) {
+                MailboxReply reply{};
+                ReceivedMessage received;
+                if (ahead.has_parked) continue;
+                const int error = receive_message(ahead.lease.mailbox.get(),
+                                                  std::as_writable_bytes(std::span(&reply, 1)), {},
+                                                  MSG_DONTWAIT, received);
+                // What else is wrong with it a spawn finds.
+                ahead.has_parked = error != EAGAIN && error != EINTR;
+                if (ahead.has_parked) continue;
+                mailbox = Descriptor(::fcntl(ahead.lease.mailbox.get(), F_DUPFD_CLOEXEC, 3));
+                if (!mailbox)
+                    return make_failure(Stage::descriptors, errno,
+                                        "no descriptor is free to wait for a parked child");
+                break;
+            }
+        }
+        if (!mailbox) return {};
+        pollfd polled{mailbox.get(), POLLIN, 0};
+        if (poll_until(std::span(&polled, 1), deadline) == 0)
             return Failure{Stage::launch, ETIMEDOUT, 0, "not enough children are parked yet"};
-        ahead.has_parked =
-            receive_message(ahead.lease.mailbox.get(), std::as_writable_bytes(std::span(&reply, 1)),
-                            {}, MSG_DONTWAIT, received) == 0;
     }
-    return {};
 }
 
 pid_t LeasedSource::pid() {

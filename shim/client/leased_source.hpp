@@ -74,6 +74,7 @@ class LeasedSource : public OpenTemplate {
     /// The answer to that, until the deadline: then the request is still to be forgotten.
     [[nodiscard]] static Outcome await(ServiceConnection& connection, std::uint64_t id,
                                        Deadline deadline, Lease& ret_lease, ColdReason& ret_cold);
+    [[nodiscard]] Outcome await_parked_ahead(Deadline deadline);
     [[nodiscard]] ColdReason find_limit(const Failure& failure);
     [[nodiscard]] Wanted plain() const;
     void note_spawn(const Connection& connection);

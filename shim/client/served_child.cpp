@@ -24,9 +24,9 @@ static_assert(sizeof(PidfdInfo) == 64);
 constexpr std::uint64_t kPidfdInfoExit = 1u << 3;
 constexpr unsigned long kPidfdGetInfo = _IOWR(0xff, 11, PidfdInfo);
 
-// How long whoever has inherited the child may take to reap it, in milliseconds: before that the
-// kernel does not tell its status.
-constexpr int kReapPatience = 2000;
+// How long whoever has inherited the child may take to reap it: before that the kernel does not
+// tell its status.
+constexpr std::chrono::seconds kReapPatience{2};
 
 // How long the service may take to tell how a child has ended.
 constexpr std::chrono::seconds kReportPatience{10};
@@ -102,8 +102,9 @@ int ServedChild::wait(bool may_wait, ExitReport& ret_report) {
     }
     // Its new parent reaps it; then the kernel may tell the status.
     polled.events = 0;
-    if (!(polled.revents & POLLHUP)) ::poll(&polled, 1, kReapPatience);
-    if (!ask_kernel_for_status(pidfd_.get(), status)) return EOWNERDEAD;
+    if (!(polled.revents & POLLHUP))
+        static_cast<void>(poll_until(std::span(&polled, 1), WaitClock::now() + kReapPatience));
+    if (!ask_kernel_for_status(pidfd_.get(), status)) return was_interrupted() ? EINTR : EOWNERDEAD;
     ret_report = {};
     ret_report.status = status;
     return 0;

@@ -2,12 +2,18 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <malloc.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include <atomic>
+#include <thread>
+
+#include "client/served_child.hpp"
 #include "client/service_connection.hpp"
 #include "support/catch.hpp"
 #include "support/service.hpp"
+#include "support/signal_rain.hpp"
 
 using namespace warmfork;
 
@@ -93,6 +99,84 @@ TEST_CASE("A client with few numbers free has cold children, and no error") {
     CHECK(seen.find('!') == std::string::npos);
     CHECK(seen.find('l') != std::string::npos);
     CHECK(seen.ends_with('w'));
+}
+
+namespace {
+
+/// Children of it are never prepared.
+TestService::Settings without_parked_children() {
+    TestService::Settings settings;
+    settings.templates["probe"] = probe_definition("", {"block-child"});
+    return settings;
+}
+
+}  // namespace
+
+TEST_CASE("The wait for parked children is not over because signals come") {
+    TestService service(without_parked_children());
+    CHECK(as_client(service, [] {
+              Template table = Template::connect("probe", WARMFORK_BACKEND_AUTO);
+              const SignalRain rain;
+              warmfork_failure failure{};
+              return -warmfork_template_wait_parked(table.handle(), 1, 2000, &failure);
+          }) == ETIMEDOUT);
+}
+
+TEST_CASE("A thread that waits for parked children holds up no other one's spawn") {
+    constexpr int kLong = 120'000;  // milliseconds
+    TestService service(without_parked_children());
+    CHECK(as_client(service, [] {
+              Template table = Template::connect("probe", WARMFORK_BACKEND_AUTO);
+              std::atomic<bool> has_waited{false};
+              std::atomic<int> error{0};
+              std::thread waiter([&] {
+                  error = warmfork_template_wait_parked(table.handle(), 1, kLong, nullptr);
+                  has_waited = true;
+              });
+              while (warmfork_template_parked(table.handle()) == 0 && !has_waited)
+                  std::this_thread::yield();
+              ProbeRequest request({"exit", "7"});
+              // With the child that is waited for, which does not begin in time.
+              const char how = served(table, request.get());
+              waiter.join();
+              return how == 'a' && error == 0 ? 0 : 1;
+          }) == 0);
+}
+
+TEST_CASE("How a child has ended whose service was killed is told, whatever signals come") {
+    const std::string wrong = in_an_owner([]() -> std::string {
+        ::alarm(120);
+        ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+        TestService service;
+        ::setenv("WARMFORK_SOCKET", service.socket().c_str(), 1);
+        Template table = Template::connect("probe", WARMFORK_BACKEND_WARM);
+        Process child = table.spawn({WARMFORK_PROBE, "wait"});
+        static pid_t pid;
+        static std::atomic<int> signals{0};
+        pid = child.pid();
+        service.kill();
+        child.signal(SIGKILL);
+        const SignalRain rain;
+        // Whoever has inherited it, this process here, takes its time to reap it.
+        struct sigaction reap_late {};
+        reap_late.sa_handler = [](int) {
+            const int before = errno;
+            if (++signals >= 20) ::waitpid(pid, nullptr, WNOHANG);
+            errno = before;
+        };
+        ::sigaction(SIGUSR1, &reap_late, nullptr);
+        try {
+            const int status = child.wait();
+            return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? "" : "another status";
+        } catch (const Error& error) {
+            int status;
+            const bool is_known = ask_kernel_for_status(child.pidfd(), status);
+            const bool is_reaped = ::kill(pid, 0) < 0;
+            // Before Linux 6.15 nobody tells.
+            return is_reaped && !is_known ? "" : error.what();
+        }
+    });
+    CHECK(wrong == "");
 }
 
 namespace {
