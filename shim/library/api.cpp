@@ -1,4 +1,5 @@
 // The C ABI: arguments checked, exceptions kept in, results handed out.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -8,10 +9,12 @@
 #include <cstring>
 #include <new>
 
+#include "channel/with_process.hpp"
 #include "child/setup.hpp"
 #include "client/leased_source.hpp"
 #include "client/served_child.hpp"
 #include "library/define_images.hpp"
+#include "library/process_access.hpp"
 #include "owner/benchmark.hpp"
 #include "owner/companions.hpp"
 #include "owner/embedded_source.hpp"
@@ -64,6 +67,31 @@ struct warmfork_process {
 
 void warmfork_leave_unchecked(warmfork_template* self) {
     self->source->leave_unchecked();
+}
+
+bool warmfork_is_served(const warmfork_process* self) {
+    return self->spawned.served != nullptr;
+}
+
+warmfork_process* warmfork_adopt(pid_t pid) {
+    Spawned spawned;
+    spawned.pid = pid;
+    const Descriptor pidfd = warmfork::open_pidfd(pid);
+    // Of one that has been reaped after all there is no mark.
+    if (pidfd || errno != ESRCH) spawned.mark = warmfork::mark_of(pidfd.get());
+    return new warmfork_process{::getpid(), std::move(spawned)};
+}
+
+Descriptor warmfork_open_pidfd(const warmfork_process* self) {
+    if (!self->spawned.served) return warmfork::open_process(self->spawned.identity());
+    return Descriptor(::fcntl(self->spawned.served->pidfd(), F_DUPFD_CLOEXEC, 0));
+}
+
+int warmfork_signal_by_anyone(const warmfork_process* self, int signal) {
+    if (self->spawned.served) return self->spawned.served->signal(signal);
+    return warmfork::with_process(self->spawned.identity(), [signal](int pidfd) {
+        return warmfork::signal_pidfd(pidfd, signal) < 0 ? errno : 0;
+    });
 }
 
 namespace {
@@ -137,6 +165,10 @@ class NativeHost : public warmfork::Host {
 };
 
 }  // namespace
+
+int warmfork_keep_adopted(const warmfork_process* self, warmfork_failure* ret_failure) {
+    return guarded(ret_failure, [&] { return warmfork::keep_child(self->spawned.identity()); });
+}
 
 extern "C" {
 
@@ -331,10 +363,12 @@ int warmfork_process_wait(warmfork_process* self, int options, int* ret_status,
     }
     Descriptor own;
     int number;
+    bool is_full;  // no descriptor is free
     {
         const std::lock_guard lock(self->mutex);
         const int error = self->open(own, number);
-        if (error && error != ESRCH) return -error;
+        is_full = error && error != ESRCH;
+        if (is_full && (error != EMFILE || !(options & WNOHANG))) return -error;
     }
     // Looked at without reaping, so that no lock is held while it runs.
     siginfo_t info;
@@ -344,9 +378,13 @@ int warmfork_process_wait(warmfork_process* self, int options, int* ret_status,
         }
     const std::lock_guard lock(self->mutex);
     if (!self->is_reaped) {
-        const int error =
-            number < 0 ? ECHILD : warmfork::reap(number, WNOHANG, &self->status, &self->usage);
-        if (error == EAGAIN) return -EAGAIN;
+        const auto reap = [self](int pidfd) {
+            return warmfork::reap(pidfd, WNOHANG, &self->status, &self->usage);
+        };
+        const int error = number >= 0 ? reap(number)
+                          : is_full   ? warmfork::with_process(self->spawned.identity(), reap)
+                                      : ECHILD;
+        if (error == EAGAIN || error == EMFILE || error == ENFILE) return -error;
         self->is_reaped = true;  // by us or by somebody else: its number may be another's soon
         if (error) self->is_lost = !warmfork::ask_kernel_for_status(number, self->status);
     }
@@ -360,11 +398,7 @@ int warmfork_process_signal(warmfork_process* self, int signal) {
     if (self->owner != ::getpid()) return -ECHILD;
     if (self->spawned.served) return -self->spawned.served->signal(signal);
     const std::lock_guard lock(self->mutex);
-    Descriptor own;
-    int number;
-    if (self->is_reaped) return -ESRCH;
-    if (const int error = self->open(own, number)) return -error;
-    return warmfork::signal_pidfd(number, signal) < 0 ? -errno : 0;
+    return self->is_reaped ? -ESRCH : -warmfork_signal_by_anyone(self, signal);
 }
 
 void warmfork_process_free(warmfork_process* self) {

@@ -25,6 +25,31 @@ inline PyObject* raise(const warmfork_failure& failure) {
     return nullptr;
 }
 
+/// What a signal's handler has raised in the moment of success, put aside while the result is
+/// handed over.
+class LateError {
+  public:
+    LateError() { PyErr_Fetch(&type_, &value_, &traceback_); }
+    LateError(const LateError&) = delete;
+    LateError& operator=(const LateError&) = delete;
+    ~LateError() {
+        Py_XDECREF(type_);
+        Py_XDECREF(value_);
+        Py_XDECREF(traceback_);
+    }
+
+    /// Returns None; null with that exception set, if there is one. Once.
+    PyObject* or_none() {
+        if (!type_) Py_RETURN_NONE;
+        PyErr_Restore(std::exchange(type_, nullptr), std::exchange(value_, nullptr),
+                      std::exchange(traceback_, nullptr));
+        return nullptr;
+    }
+
+  private:
+    PyObject *type_, *value_, *traceback_;
+};
+
 /// Lets go of the GIL for a wait, in which handlers of signals run nevertheless: where one raises,
 /// the wait is broken off.
 class Wait {

@@ -12,6 +12,7 @@
 #include <optional>
 #include <vector>
 
+#include "library/process_access.hpp"
 #include "native_call.hpp"
 #include "owner_template.hpp"
 #include "python/python_objects.hpp"
@@ -122,37 +123,56 @@ void delete_process(PyObject* capsule) {
     warmfork_process_free(process_of(capsule));
 }
 
-/// What a child of the service is waited for and signalled by; None for a child of this process.
-PyObject* handle_of(warmfork_process* process, const std::optional<InUse>& from) {
-    const bool is_served =
-        from && from->is_of_service() && warmfork_process_backend(process) == WARMFORK_BACKEND_WARM;
-    PyObject* handle =
-        is_served ? PyCapsule_New(process, kProcessCapsule, delete_process) : nullptr;
+/// What a child is waited for and signalled by, which its number may not be: it may be another's.
+PyObject* handle_of(warmfork_process* process) {
+    PyObject* handle = PyCapsule_New(process, kProcessCapsule, delete_process);
     if (!handle) warmfork_process_free(process);
-    if (handle || is_served) return handle;
-    Py_RETURN_NONE;
+    return handle;
 }
 
-/// (pid, backend's name, reason, reason text, handle or None)
-PyObject* describe(warmfork_process* process, const std::optional<InUse>& from) {
+/// (pid, backend's name, reason, reason text, handle, is it a child of the service?)
+PyObject* describe(warmfork_process* process) {
+    const Reference handle(handle_of(process));
+    if (!handle) return nullptr;
     const char* text;
     const warmfork_reason reason = warmfork_process_reason(process, &text);
-    Reference said(Py_BuildValue("isss", warmfork_process_pid(process),
-                                 warmfork_backend_name(warmfork_process_backend(process)),
-                                 warmfork_reason_name(reason), text));
-    const Reference handle(handle_of(process, from));
-    if (!said || !handle) return nullptr;
-    const Reference more(Py_BuildValue("(O)", handle.get()));
-    return more ? PySequence_Concat(said.get(), more.get()) : nullptr;
+    return Py_BuildValue("isssOO", warmfork_process_pid(process),
+                         warmfork_backend_name(warmfork_process_backend(process)),
+                         warmfork_reason_name(reason), text, handle.get(),
+                         warmfork_is_served(process) ? Py_True : Py_False);
+}
+
+/// Waits until a child has ended, or somebody else has reaped it. Nothing is taken, so that
+/// Python's handlers of signals may run meanwhile. False with an exception set.
+bool await_end(warmfork_process* process) {
+    // Where no descriptor is free, by the number: which is looked at, and no more.
+    const int pidfd = warmfork_process_pidfd(process);
+    const idtype_t kind = pidfd >= 0 ? P_PIDFD : P_PID;
+    const auto id = static_cast<id_t>(pidfd >= 0 ? pidfd : warmfork_process_pid(process));
+    const bool is_served = warmfork_is_served(process);
+    pollfd ended{pidfd, POLLIN, 0};
+    siginfo_t info;
+    while (pidfd >= 0 || pidfd == -EMFILE) {
+        int result;
+        Py_BEGIN_ALLOW_THREADS result =
+            is_served ? ::poll(&ended, 1, -1) : ::waitid(kind, id, &info, WEXITED | WNOWAIT);
+        Py_END_ALLOW_THREADS if (result >= 0 || errno == ECHILD) break;
+        if (errno != EINTR) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return false;
+        }
+        if (PyErr_CheckSignals() != 0) return false;
+    }
+    return true;
 }
 
 }  // namespace
 
 /// spawn(template or None, arguments, list, *, executable=None, environment=None, directory=None,
 /// descriptors=(), flags=0, backend=0, process_group=0, umask=0, signals_default=0, nice=0,
-/// affinity=None, limits=(), python_path=None): a tuple (pid, backend, reason, reason text, handle
-/// or None) is in the list when this returns, also when it returns with the exception of a signal's
-/// handler: then the child is not lost.
+/// affinity=None, limits=(), python_path=None): a tuple (pid, backend, reason, reason text, handle,
+/// is it the service's?) is in the list when this returns, also when it returns with the exception
+/// of a signal's handler: then the child is not lost.
 PyObject* spawn(PyObject*, PyObject* arguments, PyObject* names) {
     SpawnRequest given;
     std::optional<InUse> self;
@@ -167,14 +187,10 @@ PyObject* spawn(PyObject*, PyObject* arguments, PyObject* names) {
                                     &failure);
     }
     if (error) return raise(failure);
-    // Of a handler that has raised in the moment of success.
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    const Reference result(describe(process, self));
+    LateError raised;
+    const Reference result(describe(process));
     if (!result || PyList_Append(given.spawned, result.get()) < 0) return nullptr;
-    if (!type) Py_RETURN_NONE;
-    PyErr_Restore(type, value, traceback);
-    return nullptr;
+    return raised.or_none();
 }
 
 /// make_pipes(stdin, stdout, stderr) -> what subprocess.Popen._get_handles returns for these; None,
@@ -198,75 +214,68 @@ PyObject* make_pipes(PyObject*, PyObject* tuple) {
     return Py_BuildValue("iiiiii", ends[0], ends[1], ends[2], ends[3], ends[4], ends[5]);
 }
 
-/// keep(pid): a child that subprocess has started ends with this process.
-PyObject* keep(PyObject*, PyObject* number) {
+/// adopt(pid) -> the handle of a child that subprocess has just started
+PyObject* adopt(PyObject*, PyObject* number) {
     const long pid = PyLong_AsLong(number);
     if (pid == -1 && PyErr_Occurred()) return nullptr;
+    return handle_of(warmfork_adopt(static_cast<pid_t>(pid)));
+}
+
+/// keep(handle): a child that was adopted ends with this process.
+PyObject* keep(PyObject*, PyObject* capsule) {
+    const warmfork_process* process = process_of(capsule);
+    if (!process) return nullptr;
     warmfork_failure failure;
     int error;
-    Py_BEGIN_ALLOW_THREADS error = warmfork_keep(static_cast<pid_t>(pid), &failure);
-    Py_END_ALLOW_THREADS if (error) return raise(failure);
-    Py_RETURN_NONE;
-}
-
-/// wait(pid, options, list): os.waitpid, whose result is in the list when this returns, also when
-/// it returns with the exception of a signal's handler: then the status is not lost.
-PyObject* wait(PyObject*, PyObject* tuple) {
-    int pid, options;
-    PyObject* list;
-    if (!PyArg_ParseTuple(tuple, "iiO", &pid, &options, &list)) return nullptr;
-    int status = 0, reaped;
-    do {
-        Py_BEGIN_ALLOW_THREADS reaped = ::waitpid(pid, &status, options);
-        Py_END_ALLOW_THREADS
-    } while (reaped < 0 && errno == EINTR && PyErr_CheckSignals() == 0);
-    if (reaped < 0) return PyErr_Occurred() ? nullptr : PyErr_SetFromErrno(PyExc_OSError);
-    if (reaped > 0) {
-        Reference result(Py_BuildValue("ii", reaped, status));
-        if (!result || PyList_Append(list, result.get()) < 0) return nullptr;
+    {
+        const Wait wait;
+        error = warmfork_keep_adopted(process, &failure);
     }
+    if (error) return raise(failure);
+    if (PyErr_Occurred()) return nullptr;
     Py_RETURN_NONE;
 }
 
-/// wait_served(handle, options, list): the same of a child of the service. Raises OSError with
-/// EOWNERDEAD where the status died with the service.
-PyObject* wait_served(PyObject*, PyObject* tuple) {
+/// wait(handle, options, list): os.waitpid, whose result is in the list when this returns, also
+/// when it returns with the exception of a signal's handler: then the status is not lost. Raises
+/// OSError with EOWNERDEAD where the status died with the service.
+PyObject* wait(PyObject*, PyObject* tuple) {
     PyObject* capsule;
     int options;
     PyObject* list;
     if (!PyArg_ParseTuple(tuple, "OiO", &capsule, &options, &list)) return nullptr;
     warmfork_process* process = process_of(capsule);
     if (!process) return nullptr;
-    // Looked at first: a signal interrupts this, and its handler runs.
-    pollfd ended{warmfork_process_pidfd(process), POLLIN, 0};
-    int ready = 1;
-    while (!(options & WNOHANG)) {
-        Py_BEGIN_ALLOW_THREADS ready = ::poll(&ended, 1, -1);
-        Py_END_ALLOW_THREADS if (ready >= 0) break;
-        if (errno != EINTR) return PyErr_SetFromErrno(PyExc_OSError);
-        if (PyErr_CheckSignals() != 0) return nullptr;
-    }
+    const bool may_wait = !(options & WNOHANG);
+    // How a child of the service has ended may be told later.
+    const int remaining = warmfork_is_served(process) ? options : WNOHANG;
     int status, error;
-    Py_BEGIN_ALLOW_THREADS error = warmfork_process_wait(process, options, &status, nullptr);
-    Py_END_ALLOW_THREADS if (error == -EAGAIN) Py_RETURN_NONE;
+    do {
+        if (may_wait && !await_end(process)) return nullptr;
+        const Wait wait;
+        error = warmfork_process_wait(process, remaining, &status, nullptr);
+    } while (may_wait && error == -EAGAIN);
+    if (error && PyErr_Occurred()) return nullptr;
+    if (error == -EAGAIN) Py_RETURN_NONE;
     if (error) {
         errno = -error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    Reference result(Py_BuildValue("ii", warmfork_process_pid(process), status));
+    LateError raised;
+    const Reference result(Py_BuildValue("ii", warmfork_process_pid(process), status));
     if (!result || PyList_Append(list, result.get()) < 0) return nullptr;
-    Py_RETURN_NONE;
+    return raised.or_none();
 }
 
-/// signal_served(handle, number)
-PyObject* signal_served(PyObject*, PyObject* tuple) {
+/// send_signal(handle, number): raises ProcessLookupError where the child has been reaped.
+PyObject* send_signal(PyObject*, PyObject* tuple) {
     PyObject* capsule;
     int number;
     if (!PyArg_ParseTuple(tuple, "Oi", &capsule, &number)) return nullptr;
-    warmfork_process* process = process_of(capsule);
+    const warmfork_process* process = process_of(capsule);
     if (!process) return nullptr;
-    if (const int error = warmfork_process_signal(process, number)) {
-        errno = -error;
+    if (const int error = warmfork_signal_by_anyone(process, number)) {
+        errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     Py_RETURN_NONE;
@@ -274,10 +283,10 @@ PyObject* signal_served(PyObject*, PyObject* tuple) {
 
 /// pidfd(handle) -> a descriptor that is the caller's to close
 PyObject* pidfd(PyObject*, PyObject* capsule) {
-    warmfork_process* process = process_of(capsule);
+    const warmfork_process* process = process_of(capsule);
     if (!process) return nullptr;
-    const int copy = ::fcntl(warmfork_process_pidfd(process), F_DUPFD_CLOEXEC, 0);
-    return copy < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(copy);
+    const int own = warmfork_open_pidfd(process).release();
+    return own < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(own);
 }
 
 /// poll_now(descriptor, events) -> what poll(2) finds without waiting. Not by select.poll, which

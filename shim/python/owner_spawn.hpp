@@ -8,10 +8,10 @@ namespace warmfork::python {
 
 PyObject* spawn(PyObject* module, PyObject* arguments, PyObject* names);
 PyObject* make_pipes(PyObject* module, PyObject* arguments);
-PyObject* keep(PyObject* module, PyObject* number);
+PyObject* adopt(PyObject* module, PyObject* number);
+PyObject* keep(PyObject* module, PyObject* capsule);
 PyObject* wait(PyObject* module, PyObject* arguments);
-PyObject* wait_served(PyObject* module, PyObject* arguments);
-PyObject* signal_served(PyObject* module, PyObject* arguments);
+PyObject* send_signal(PyObject* module, PyObject* arguments);
 PyObject* pidfd(PyObject* module, PyObject* capsule);
 PyObject* poll_now(PyObject* module, PyObject* arguments);
 

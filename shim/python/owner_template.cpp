@@ -18,7 +18,6 @@ namespace warmfork::python {
 /// threads use it is freed by the last of them.
 struct Handle {
     warmfork_template* self;
-    bool is_of_service = false;
     int users = 0;
     bool is_closed = false;
 };
@@ -44,8 +43,8 @@ bool is_open(const Handle& handle) {
     return !handle.is_closed;
 }
 
-PyObject* capsule_of(warmfork_template* self, bool is_of_service) {
-    return PyCapsule_New(new Handle{self, is_of_service}, kTemplateCapsule, delete_handle);
+PyObject* capsule_of(warmfork_template* self) {
+    return PyCapsule_New(new Handle{self}, kTemplateCapsule, delete_handle);
 }
 
 /// Bytes or None, as text that lives as long as the object. False with an exception set.
@@ -94,10 +93,6 @@ warmfork_template* InUse::get() const {
     return handle_ ? handle_->self : nullptr;
 }
 
-bool InUse::is_of_service() const {
-    return handle_->is_of_service;
-}
-
 /// open(python, *, preload, path, environment=None, directory=None, spares, backend, allow,
 /// on_stale, variants, before_fork=None, in_child=None, options, learn, nested, name) -> template.
 /// Text is bytes, encoded as the file system's names are.
@@ -141,7 +136,7 @@ PyObject* open(PyObject*, PyObject* arguments, PyObject* names) {
     warmfork_failure failure;
     int error;
     Py_BEGIN_ALLOW_THREADS error = warmfork_template_open(&options, &self, &failure);
-    Py_END_ALLOW_THREADS return error ? raise(failure) : capsule_of(self, false);
+    Py_END_ALLOW_THREADS return error ? raise(failure) : capsule_of(self);
 }
 
 /// connect(name, backend) -> template
@@ -154,7 +149,7 @@ PyObject* connect(PyObject*, PyObject* arguments) {
     int error;
     Py_BEGIN_ALLOW_THREADS error =
         warmfork_template_connect(name, static_cast<warmfork_backend>(backend), &self, &failure);
-    Py_END_ALLOW_THREADS return error ? raise(failure) : capsule_of(self, true);
+    Py_END_ALLOW_THREADS return error ? raise(failure) : capsule_of(self);
 }
 
 /// close(template): ends it; again is fine.

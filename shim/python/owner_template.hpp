@@ -20,7 +20,6 @@ class InUse {
     ~InUse();
 
     warmfork_template* get() const;
-    bool is_of_service() const;
     /// False, with an exception set, once another thread has closed it. With the GIL held.
     bool is_still_open() const;
     explicit operator bool() const { return handle_ != nullptr; }

@@ -268,15 +268,6 @@ class Parameters(TestCase):
             process.poll()
         process.returncode = 0  # so that its destructor does not mind
 
-    def test_a_child_whose_status_was_taken_is_signalled_no_more(self):
-        process = self.warm.popen([PYTHON, "-c", "pass"])
-        os.waitpid(process.pid, 0)
-        with unittest.mock.patch("os.kill") as kill:
-            process.terminate()
-            process.kill()
-        kill.assert_not_called()
-        process.returncode = 0  # so that its destructor does not mind
-
     def test_arguments_too_large_are_an_error(self):
         with self.assertRaises(OSError) as caught:
             self.warm.popen([PYTHON, "-c", "pass", "x" * 200_000])

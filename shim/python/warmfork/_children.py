@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+import types
 
 from . import _green, _native
 
@@ -26,16 +27,20 @@ _PAUSE = 0.01
 class Child:
     """One that nobody has waited for.
 
-    pid: its number. served: the handle of a child of the service, which no waitpid of this process sees; else
-    None. green: the library whose green threads run while this one waits, or None.
+    Its number may become another process's, where somebody else waits for it: so it is waited for and signalled by its
+    handle alone.
+
+    pid: its number. handle: _native's. is_served: it is a child of the service, which no waitpid of this process sees.
+    green: the library whose green threads run while this one waits, or None.
     """
 
-    def __init__(self, pid: int, served: _native.Served | None = None) -> None:
+    def __init__(self, pid: int, handle: _native.Process, is_served: bool = False) -> None:
         self.pid = pid
-        self.served = served
+        self.is_served = is_served
         self.green = _green.library()
+        self._handle: _native.Process | None = handle  # until the status is known
         self._statuses: list[Status] = []  # (pid, status), once it has been reaped
-        self._is_watched = self.green is not None and served is None and self.green.watch(pid, self._statuses)
+        self._is_watched = self.green is not None and not is_served and self.green.watch(pid, self._statuses)
         self._turns = 0  # of the library's loop since somebody has reaped it
         self._has_ended = self._is_lost = False
 
@@ -48,23 +53,35 @@ class Child:
                 self._ask(wait_flags)
             elif self._turns >= _ENOUGH_TURNS:
                 raise self._lost(errno.ECHILD)
-        return self._statuses[0] if self._statuses else (0, 0)
+        if not self._statuses:
+            return 0, 0
+        self._handle = None
+        return self._statuses[0]
 
     def _ask(self, wait_flags: int) -> None:
+        handle = self._handle
+        if handle is None:  # another thread has just got it
+            return
         try:
-            if self.served:
-                _native.wait_served(self.served, wait_flags, self._statuses)
-            else:
-                _native.wait(self.pid, wait_flags, self._statuses)
+            _native.wait(handle, wait_flags, self._statuses)
         except OSError as error:
             if error.errno not in (errno.ECHILD, errno.EOWNERDEAD):
                 raise
-            if self.served or not self._ask_interpreter(wait_flags):
+            if self.is_served or not self._ask_interpreter(wait_flags):
                 raise self._lost(error.errno) from None
 
     def _ask_interpreter(self, wait_flags: int) -> bool:
         """Where a library of this process reaps all children, its own os.waitpid knows the status. Does it
         know of this child?"""
+        own: object = os.waitpid
+        if isinstance(own, types.BuiltinFunctionType):
+            return False
+        try:
+            # What it does not know it asks the kernel: for whoever has the number now.
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return False
+        except OSError:
+            pass
         try:
             pid, status = os.waitpid(self.pid, wait_flags)
         except OSError:
@@ -72,6 +89,21 @@ class Child:
         if pid == self.pid:
             self._statuses.append((pid, status))
         return True
+
+    def keep(self) -> None:
+        """One that was adopted ends with this process. Errors are those of _native.keep."""
+        if self._handle is not None:
+            _native.keep(self._handle)
+
+    def send_signal(self, number: int) -> None:
+        """Raises ProcessLookupError where it has been waited for, by whomever."""
+        _native.send_signal(self._living(), number)
+
+    def _living(self) -> _native.Process:
+        handle = self._handle
+        if handle is None:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return handle
 
     def _lost(self, error_number: int) -> ChildProcessError:
         self._is_lost = True
@@ -82,8 +114,7 @@ class Child:
 
     def open_pidfd(self) -> int:
         """Of the child; the caller's to close. It is readable when the child has ended."""
-        # A child of the service may have ended and gone already.
-        return _native.pidfd(self.served) if self.served else os.pidfd_open(self.pid)
+        return _native.pidfd(self._living())
 
     def let_reap(self) -> None:
         """Before a status is asked for, in a process whose green threads' library reaps by itself."""
@@ -91,8 +122,8 @@ class Child:
             return
         self.green.let_reap()
         try:
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:  # reaped, by the library or by another
+            self.send_signal(0)
+        except ProcessLookupError:  # reaped, by the library or by another
             self._turns += 1
 
     def wait_green(self, poll: Callable[[], int | None], timeout: float | None) -> int | None:

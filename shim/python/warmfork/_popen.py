@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 from . import _native, _request, _subprocess
 from ._children import Child
@@ -42,13 +43,10 @@ _UNKNOWN = "the interpreter's subprocess is another one than warmfork knows"
 
 def end_spawned(spawned: list[Spawned]) -> None:
     """Ends the child of a spawn that was interrupted when it was there. spawned: _native.spawn's list."""
-    for pid, *_, served in spawned:
-        if served:
-            _native.signal_served(served, signal.SIGKILL)
-            _native.wait_served(served, 0, [])
-        else:
-            os.kill(pid, signal.SIGKILL)
-            _native.wait(pid, 0, [])
+    for *_, handle, _ in spawned:
+        with suppress(ProcessLookupError, ChildProcessError):  # somebody else has reaped it
+            _native.send_signal(handle, signal.SIGKILL)
+            _native.wait(handle, 0, [])
     del spawned[:]
 
 
@@ -86,7 +84,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
     reason: str = ""
     reason_code: str = "none"
 
-    _spawned: list[Spawned] = ()  # type: ignore[assignment]  # one (pid, backend, reason code, reason, handle)
+    _spawned: list[Spawned] = ()  # type: ignore[assignment]  # one, once it is there
     _child: Child | None = None  # the Child, once its end is of interest
     _early_handles: Handles | None = None  # until subprocess asks for them
 
@@ -125,6 +123,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
         except BaseException:  # no memory, Ctrl-C
             self._take_back()
             raise
+        self._spawned = ()  # type: ignore[assignment]  # the child's handle is its Child's alone
 
     def _is_altered(self) -> bool:
         """Is this a subclass that has a say in what follows?"""
@@ -217,8 +216,8 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
                     args, executable, cwd, env, handles, pass_fds, restore_signals, umask,
                     start_new_session, *process_group,
                 )
-            self.pid, self.backend, self.reason_code, self.reason, served = self._spawned[0]
-            self._child = Child(self.pid, served)
+            self.pid, self.backend, self.reason_code, self.reason, handle, is_served = self._spawned[0]
+            self._child = Child(self.pid, handle, is_served)
             self._child_created = True
         finally:
             self._close_pipe_fds(*handles)
@@ -226,11 +225,11 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
     def _note_cold(self, obstacle: str) -> None:
         """Of a child that subprocess has started."""
         self.backend, self.reason, self.reason_code = "cold", obstacle, "command-line"
-        self._awaited()
+        child = self._awaited()
         if self._flags & _native.DETACHED:
             return
         try:
-            _native.keep(self.pid)
+            child.keep()
         except BaseException:
             self.kill()
             self.wait()
@@ -305,7 +304,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
     def _awaited(self) -> Child:
         """The Child; first asked for where subprocess has started it."""
         if self._child is None:
-            self._child = Child(self.pid)
+            self._child = Child(self.pid, _native.adopt(self.pid))
         return self._child
 
     def _try_wait(self, wait_flags: int) -> Status:
@@ -324,12 +323,10 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
 
     def send_signal(self, sig: int) -> None:
         """Sends a signal to the child, of the service too; nothing where it has been waited for, by whomever."""
-        served = self._awaited().served
         try:
-            if not served:
-                super().send_signal(sig)
-            elif self.poll() is None:
-                _native.signal_served(served, sig)
+            if self.poll() is None:
+                sys.audit("os.kill", self.pid, sig)
+                self._awaited().send_signal(sig)
         except (ChildProcessError, ProcessLookupError):
             pass  # its status was lost, or is about to come
 

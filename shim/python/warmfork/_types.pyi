@@ -18,8 +18,8 @@ OnStale: TypeAlias = Literal["cold", "wait", "serve"]
 OnError: TypeAlias = Literal["ignore", "warn", "fail"]
 # {resource.RLIMIT_...: (soft, hard)}
 Limits: TypeAlias = Mapping[int, tuple[int, int]]
-# What _native.spawn appends: process id, backend, reason code, reason, and the handle of a child of the service.
-Spawned: TypeAlias = tuple[int, str, str, str, Any]
+# What _native.spawn appends: process id, backend, reason code, reason, handle, and is it a child of the service?
+Spawned: TypeAlias = tuple[int, str, str, str, Any, bool]
 # Process id, and status as of os.waitpid.
 Status: TypeAlias = tuple[int, int]
 # Of subprocess's _get_handles.

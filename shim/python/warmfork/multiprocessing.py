@@ -120,23 +120,33 @@ class _Popen(popen_fork.Popen):
             raise
         finally:
             util.close_fds(*childs)
-        self.pid, self.backend, _, self.reason, _ = spawned[0]
-        self._child = Child(self.pid)
+        self.pid, self.backend, _, self.reason, handle, is_served = spawned[0]
+        self._child = Child(self.pid, handle, is_served)
         warm_context.counts[self.backend] += 1
         self.sentinel = sentinel
         self.finalizer = util.Finalize(self, util.close_fds, (sentinel, own))
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        if self.returncode is not None or self._child.green is None:
-            return super().poll(flag)
-        self._child.let_reap()
-        try:
-            pid, status = self._child.take_status(flag)
-        except ChildProcessError:
-            return None  # as multiprocessing's own
-        if pid == self.pid:
-            self.returncode = os.waitstatus_to_exitcode(status)
+        if self.returncode is None:
+            self._child.let_reap()
+            try:
+                pid, status = self._child.take_status(flag)
+            except OSError:
+                return None  # as multiprocessing's own
+            if pid == self.pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
+
+    def _send_signal(self, sig: int) -> None:
+        if self.returncode is None:
+            try:
+                sys.audit("os.kill", self.pid, sig)
+                self._child.send_signal(sig)
+            except ProcessLookupError:
+                pass
+            except OSError:
+                if self.wait(timeout=0.1) is None:
+                    raise
 
     def wait(self, timeout: float | None = None) -> int | None:
         if self._child.green is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import trio
@@ -80,9 +80,9 @@ async def open_process(
         child = await trio.to_thread.run_sync(partial(Popen, command, **wanted, **options))
         own_ends.pop_all()  # the process's from now on
     process = trio.Process._create(child, streams["stdin"], streams["stdout"], streams["stderr"])
-    if child._awaited().served:
-        # What trio has opened by the number may be of another process already.
-        process._close_pidfd()
+    # What trio has opened by the number may be of another process already.
+    process._close_pidfd()
+    with suppress(ProcessLookupError):  # somebody else has reaped it, as the first poll says
         process._pidfd = open(child._open_pidfd())
     return process
 
