@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <utility>
 #include <vector>
 
 #include "native_call.hpp"
@@ -53,6 +54,22 @@ bool optional_text(PyObject* object, const char*& ret_text) {
     if (object != Py_None && PyBytes_AsStringAndSize(object, &text, nullptr) < 0) return false;
     ret_text = text;
     return true;
+}
+
+/// The capsule of what `call` opens. Where a handler has raised in the moment of success nothing
+/// stays open.
+template <typename Call>
+PyObject* open_waiting(Call call) {
+    warmfork_template* self;
+    warmfork_failure failure;
+    int error;
+    {
+        const Wait wait;
+        error = call(&self, &failure);
+        if (!error && was_interrupted()) warmfork_template_close(self);
+    }
+    if (error) return raise(failure);
+    return PyErr_Occurred() ? nullptr : capsule_of(self);
 }
 
 /// Calls of the ABI which wait, without the GIL.
@@ -132,11 +149,9 @@ PyObject* open(PyObject*, PyObject* arguments, PyObject* names) {
     options.variants = variants;
     options.learn = static_cast<std::uint32_t>(learn);
     options.nested = static_cast<std::uint32_t>(nested);
-    warmfork_template* self;
-    warmfork_failure failure;
-    int error;
-    Py_BEGIN_ALLOW_THREADS error = warmfork_template_open(&options, &self, &failure);
-    Py_END_ALLOW_THREADS return error ? raise(failure) : capsule_of(self);
+    return open_waiting([&](warmfork_template** ret_self, warmfork_failure* failure) {
+        return warmfork_template_open(&options, ret_self, failure);
+    });
 }
 
 /// connect(name, backend) -> template
@@ -144,12 +159,10 @@ PyObject* connect(PyObject*, PyObject* arguments) {
     const char* name;
     int backend;
     if (!PyArg_ParseTuple(arguments, "yi", &name, &backend)) return nullptr;
-    warmfork_template* self;
-    warmfork_failure failure;
-    int error;
-    Py_BEGIN_ALLOW_THREADS error =
-        warmfork_template_connect(name, static_cast<warmfork_backend>(backend), &self, &failure);
-    Py_END_ALLOW_THREADS return error ? raise(failure) : capsule_of(self);
+    return open_waiting([&](warmfork_template** ret_self, warmfork_failure* failure) {
+        return warmfork_template_connect(name, static_cast<warmfork_backend>(backend), ret_self,
+                                         failure);
+    });
 }
 
 /// close(template): ends it; again is fine.
@@ -158,7 +171,11 @@ PyObject* close(PyObject*, PyObject* capsule) {
     if (!handle) return nullptr;
     const bool is_first = !handle->is_closed;
     handle->is_closed = true;
-    if (is_first && handle->users == 0) free_template(*handle);
+    if (is_first && handle->users == 0) {
+        const Wait wait;
+        warmfork_template_close(std::exchange(handle->self, nullptr));
+    }
+    if (PyErr_Occurred()) return nullptr;
     Py_RETURN_NONE;
 }
 

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 import unittest
 
 import warmfork
@@ -377,19 +378,56 @@ class Hanging(Service):
         done = subprocess.run([PYTHON, "-c", program], capture_output=True, text=True)
         self.assertIn(f"{errno.ETIMEDOUT} ", done.stdout, done.stderr)
 
-    def test_python_hears_signals_meanwhile(self):
+    def stop_until_heard(self, handler):
+        """Stops the service. Python's handler of a signal is called in a moment, if whatever is done meanwhile lets it."""
+        before = signal.signal(signal.SIGALRM, lambda *_: handler())
+        self.addCleanup(signal.signal, signal.SIGALRM, before)
+        self.stop()
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+
+    def go_on(self):
+        os.kill(self.service.pid, signal.SIGCONT)
+
+    def test_python_hears_signals_while_a_template_is_opened(self):
+        # Where the handler runs only when the service has been given up, that is an error.
+        self.stop_until_heard(self.go_on)
+        self.assertEqual(self.run_python(self.open(), "raise SystemExit(3)").returncode, 3)
+
+    def test_python_hears_signals_while_it_connects(self):
+        self.stop()
+        program = (
+            "import os, signal, warmfork\nopen_template = warmfork.Template\n"
+            f"signal.signal(signal.SIGALRM, lambda *_: os.kill({self.service.pid}, signal.SIGCONT))\n"
+            "signal.setitimer(signal.ITIMER_REAL, 0.2)\n"
+            "open_template('num').close()"
+        )
+        done = subprocess.run([PYTHON, "-c", program], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_python_hears_signals_while_it_is_waited_how_a_child_has_ended(self):
+        child = self.waiting_child(self._template, backend="warm")
+        child.stdin.write("end")
+        heard = []
+        self.stop_until_heard(lambda: heard.append(time.monotonic()))
+        began = time.monotonic()
+        child.stdin.close()
+        self.assertEqual(child.wait(), 0)
+        # In the first half: not when the wait was over.
+        self.assertLess(2 * (heard[0] - began), time.monotonic() - began)
+
+    def test_a_handler_that_raises_breaks_the_wait_off(self):
         class Interrupted(Exception):
             pass
 
-        def interrupt(*_):
+        def interrupt():
             raise Interrupted
 
-        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, interrupt))
-        self.stop()
+        self.stop_until_heard(interrupt)
         self._template.close()  # with what it has leased ahead
         with self.assertRaises(Interrupted):
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
             self.open()
+        self.go_on()
+        self.assertEqual(self.run_python(self.open(), "raise SystemExit(3)").returncode, 3)
 
 
 class Loops(Service):
