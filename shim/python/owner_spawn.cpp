@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -79,16 +80,19 @@ bool SpawnRequest::read(PyObject* arguments, PyObject* names) {
         "descriptors",   "flags",     "backend", "process_group", "umask",       "signals_default",
         "nice",          "affinity",  "limits",  "python_path",   nullptr};
     warmfork_request_init(&request);
-    int backend = WARMFORK_BACKEND_DEFAULT;
+    int backend = WARMFORK_BACKEND_DEFAULT, process_group = 0, mask = 0;
     unsigned long long signals_default = 0;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, names, "OOO|$OOOOIiiIKiOOO", const_cast<char**>(keywords), &from, &command_,
+            arguments, names, "OOO|$OOOOIiiiKiOOO", const_cast<char**>(keywords), &from, &command_,
             &spawned, &executable_, &environment_, &directory_, &descriptors_, &request.flags,
-            &backend, &request.process_group, &request.file_mode_mask, &signals_default,
-            &request.nice, &affinity_, &limits_, &python_path_))
+            &backend, &process_group, &mask, &signals_default, &request.nice, &affinity_, &limits_,
+            &python_path_))
         return false;
     request.backend = static_cast<warmfork_backend>(backend);
     request.signals_default = signals_default;
+    // Which is none where it is negative: the flags say so.
+    request.process_group = std::max(process_group, 0);
+    request.file_mode_mask = static_cast<std::uint32_t>(mask & 0777);
     return point_to_values();
 }
 

@@ -63,7 +63,8 @@ SURROUNDINGS = [
     {"close_fds": False}, {"close_fds": False, "pass_fds": (1,)}, {"close_fds": "yes"},
     {"start_new_session": True}, {"start_new_session": 1}, {"start_new_session": Odd()}, {"start_new_session": "yes"},
     {"restore_signals": False}, {"restore_signals": "yes"}, {"umask": 0o22}, {"umask": -1}, {"umask": -2},
-    {"umask": "x"}, {"umask": None}, {"umask": 1.5}, {"umask": 0o7777777}, {"preexec_fn": int}, {"preexec_fn": 5},
+    {"umask": "x"}, {"umask": None}, {"umask": 1.5}, {"umask": 0o7777777}, {"umask": 2**40},
+    {"umask": -(2**40)}, {"preexec_fn": int}, {"preexec_fn": 5},
     {"preexec_fn": raise_error}, {"startupinfo": 1}, {"creationflags": 1}, {"no_such_option": 1},
     {"user": "no-such-user"}, {"user": -1}, {"user": 1.5}, {"user": os.getuid()}, {"group": "no-such-group"},
     {"group": -1}, {"group": []}, {"extra_groups": "root"}, {"extra_groups": [-1]}, {"extra_groups": [Odd()]},
@@ -75,6 +76,7 @@ if sys.version_info >= (3, 11):
     SURROUNDINGS += [
         {"process_group": 0}, {"process_group": None}, {"process_group": -2}, {"process_group": "x"},
         {"process_group": 2**22 + 1}, {"process_group": 1.5}, {"process_group": 2**70},
+        {"process_group": -(2**70)},
         {"process_group": 0, "start_new_session": True},
     ]
 TEXT = [

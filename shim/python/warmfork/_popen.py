@@ -256,7 +256,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
             _native.spawn(
                 self._template._handle if self._template else None, args, self._spawned,
                 executable=executable, environment=env, directory=cwd, descriptors=descriptors, flags=flags,
-                backend=self._backend_number, process_group=max(process_group, 0), umask=max(umask, 0) & 0o777,
+                backend=self._backend_number, process_group=process_group, umask=umask,
                 signals_default=_request.PYTHON_IGNORES, nice=self._nice, affinity=self._affinity,
                 limits=self._limits,
             )
