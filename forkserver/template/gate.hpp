@@ -68,7 +68,7 @@ class ForkCheck {
 
     /// To be called before the prepare handlers. `own`: warmfork's descriptors, sorted.
     void prepare(std::vector<int> own);
-    /// Looks for further threads again for up to 10 ms: the kernel counts a thread for a while
+    /// Looks for further threads again for up to 200 ms: the kernel counts a thread for a while
     /// after pthread_join has returned. Descriptors are listed only if their number is not the one
     /// of the last look. No allocation, no lock.
     [[nodiscard]] bool is_safe();
