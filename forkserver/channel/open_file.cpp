@@ -15,10 +15,12 @@ namespace {
 // Another thread, or another process that has the file as well, may mark it at the same time.
 constexpr int kTries = 4;
 
-bool is_same_inode(int one, int other) {
+/// Nothing: it cannot be told. One that is not open is no file's.
+std::optional<bool> is_same_inode(int one, int other) {
     struct stat status, other_status;
-    return ::fstat(one, &status) == 0 && ::fstat(other, &other_status) == 0 &&
-           status.st_dev == other_status.st_dev && status.st_ino == other_status.st_ino;
+    if (::fstat(one, &status) < 0 || ::fstat(other, &other_status) < 0)
+        return errno == EBADF ? std::optional(false) : std::nullopt;
+    return status.st_dev == other_status.st_dev && status.st_ino == other_status.st_ino;
 }
 
 std::optional<bool> is_same_by_mark(int one, int other) {
@@ -43,8 +45,8 @@ std::optional<bool> is_same_open_file(int one, int other) {
     const int self = ::gettid();
     const long difference = ::syscall(SYS_kcmp, self, self, KCMP_FILE, one, other);
     if (difference >= 0 || errno == EBADF) return difference == 0;
-    if (!is_same_inode(one, other)) return false;
-    return is_same_by_mark(one, other);
+    const std::optional<bool> is_same = is_same_inode(one, other);
+    return is_same.value_or(false) ? is_same_by_mark(one, other) : is_same;
 }
 
 }  // namespace warmfork

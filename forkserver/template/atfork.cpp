@@ -6,17 +6,19 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 
 namespace warmfork {
 namespace {
 
-bool is_mapped(void (*code)()) {
-    if (!code) return true;
+/// 0: it is mapped, or none. ENOMEM: it is not. Else errno: that cannot be told.
+int look_for(void (*code)()) {
+    if (!code) return 0;
     static const auto page_size = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
     const auto page = reinterpret_cast<std::uintptr_t>(code) & ~(page_size - 1);
     unsigned char resident;
-    return ::mincore(reinterpret_cast<void*>(page), 1, &resident) == 0;
+    return ::mincore(reinterpret_cast<void*>(page), 1, &resident) == 0 ? 0 : errno;
 }
 
 /// What the dynamic section of a loaded object says of its relocations.
@@ -106,14 +108,21 @@ const PreloadInterface* find_preload() {
     return preload && preload->version == kPreloadVersion ? preload : nullptr;
 }
 
-void AtforkRun::take(const PreloadInterface& preload) {
+int AtforkRun::take(const PreloadInterface& preload) {
     std::size_t count;
     const AtforkHandlers* all = preload.handlers(&count);
     handlers_.clear();
     handlers_.reserve(count);
-    for (std::size_t i = 0; i < count; ++i)
-        if (is_mapped(all[i].prepare) && is_mapped(all[i].parent) && is_mapped(all[i].child))
+    for (std::size_t i = 0; i < count; ++i) {
+        int error = 0;
+        for (const auto handler : {all[i].prepare, all[i].parent, all[i].child})
+            if (error == 0) error = look_for(handler);
+        if (error == 0)
             handlers_.push_back(all[i]);
+        else if (error != ENOMEM)
+            return error;
+    }
+    return 0;
 }
 
 void AtforkRun::prepare() const {

@@ -17,8 +17,9 @@ namespace warmfork {
 class AtforkRun {
   public:
     /// Takes what is registered now. A handler whose code is no longer mapped is left out: its
-    /// library was unloaded without running its finalizers.
-    void take(const PreloadInterface& preload);
+    /// library was unloaded without running its finalizers. Returns 0, or errno: whether that is so
+    /// of one cannot be told, and nothing may be forked.
+    [[nodiscard]] int take(const PreloadInterface& preload);
 
     void prepare() const;  ///< last registered first, as glibc does
     void parent() const;

@@ -36,6 +36,12 @@ void raise_descriptor_limit(InheritedState& inherited) {
     ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+std::string obstacle_of_handlers(int error) {
+    return fmt::format(
+        "not safe to fork: it is not known which fork handlers are still there (mincore): {}",
+        std::strerror(error));
+}
+
 }  // namespace
 
 Forker::Forker(const PreloadInterface& preload, Host& host, AllowList allowed, int owner_pidfd,
@@ -81,7 +87,7 @@ std::string Forker::find_obstacle(const std::vector<int>& own, const void* share
 /// The handlers are part of what makes one thread: OpenBLAS ends its pool in its own. One that does
 /// not return is the owner's to see, whose end ends this process.
 std::string Forker::try_handlers(const std::vector<int>& own) {
-    handlers_.take(preload_);
+    if (int error = handlers_.take(preload_)) return obstacle_of_handlers(error);
     check_.prepare(own);
     host_.before_fork();
     handlers_.prepare();
@@ -94,7 +100,8 @@ std::string Forker::try_handlers(const std::vector<int>& own) {
 
 ForkResult Forker::fork(const ChildPlan& plan, std::atomic<std::int32_t>& shown_pid,
                         std::vector<int> own) {
-    handlers_.take(preload_);
+    if (int error = handlers_.take(preload_))
+        return {.failure = {Stage::gate, EBUSY, obstacle_of_handlers(error)}};
     check_.prepare(std::move(own));
     timer_.start();
     host_.before_fork();

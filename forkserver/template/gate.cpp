@@ -79,21 +79,15 @@ bool is_written_file(int number, const struct stat& status) {
     return S_ISREG(status.st_mode) && (flags < 0 || (flags & O_ACCMODE) != O_RDONLY);
 }
 
+/// Also one that cannot be asked what it is.
 bool is_hazardous(int number, std::string_view target) {
     struct stat status;
-    if (::fstat(number, &status) < 0) return false;
+    if (::fstat(number, &status) < 0) return errno != EBADF;  // closed meanwhile
     if (is_standard_stream(number) || S_ISFIFO(status.st_mode)) return true;
     if (is_written_file(number, status)) return true;
     if (S_ISSOCK(status.st_mode)) return may_be_connected(number);
     if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode)) return !is_harmless_device(status);
     return is_stateful_object(target);
-}
-
-/// Why nothing is known of what the file or directory lists, or an empty text.
-std::string obstacle_to_reading(const char* path) {
-    if (Descriptor(::open(path, O_RDONLY | O_CLOEXEC))) return {};
-    return fmt::format("not safe to fork: what it would share is not known: cannot read {}: {}",
-                       path, std::strerror(errno));
 }
 
 /// Calls `visit` with number and name of each thread. Returns 0 or errno.
@@ -120,9 +114,8 @@ int visit_descriptors(std::span<const int> own, Visit visit) {
             ::syscall(SYS_readlinkat, AT_FDCWD, NumberedPath("/proc/self/fd/", number).get(),
                       buffer.data(), buffer.size());
         if (size < 0 && errno == ENOENT) return;
-        const std::string_view target =
-            size < 0 ? "(unknown)"
-                     : std::string_view(buffer.data(), static_cast<std::size_t>(size));
+        if (size < 0) return visit(number, "(unknown)", true);
+        const std::string_view target(buffer.data(), static_cast<std::size_t>(size));
         visit(number, target, is_hazardous(number, target));
     });
 }
@@ -261,8 +254,6 @@ std::string ForkCheck::obstacle() const {
 
 std::string mappings_in_the_way(const AllowList& allowed,
                                 const std::unordered_set<const void*>& own) {
-    if (std::string obstacle = obstacle_to_reading("/proc/self/maps"); !obstacle.empty())
-        return obstacle;
     std::vector<std::string> found;
     std::ifstream maps("/proc/self/maps");
     for (std::string line; std::getline(maps, line);) {
@@ -277,6 +268,10 @@ std::string mappings_in_the_way(const AllowList& allowed,
         if (!own.count(reinterpret_cast<const void*>(address)) && !allowed.mapping(name))
             found.push_back(name);
     }
+    if (!maps.is_open() || maps.bad())
+        return fmt::format(
+            "not safe to fork: what it would share is not known: cannot read /proc/self/maps: {}",
+            std::strerror(errno));
     if (found.empty()) return {};
     return fmt::format(
         "not safe to fork: preloading left memory that children would share with each other: {}. "
