@@ -187,10 +187,45 @@ bool read_root(OwnerState& state) {
     return true;
 }
 
-std::string read_host_name() {
+bool read_host_name(std::string& ret_name) {
     utsname names{};
-    ::uname(&names);
-    return std::string(names.nodename) + "\n" + names.domainname;
+    if (::uname(&names) < 0) return false;
+    ret_name = std::string(names.nodename) + "\n" + names.domainname;
+    return true;
+}
+
+bool read_limits(OwnerState& state) {
+    for (std::uint32_t resource = 0; resource < kResourceLimitCount; ++resource)
+        if (::getrlimit(static_cast<__rlimit_resource>(resource), &state.limits[resource]) < 0)
+            return false;
+    return true;
+}
+
+bool read_nice(OwnerState& state) {
+    errno = 0;
+    state.nice = ::getpriority(PRIO_PROCESS, 0);  // -1 is also a value
+    return errno == 0;
+}
+
+bool read_affinity(OwnerState& state) {
+    const long size =
+        ::syscall(SYS_sched_getaffinity, 0, state.affinity.size(), state.affinity.data());
+    state.affinity_size = size > 0 ? static_cast<std::size_t>(size) : 0;
+    return size > 0;
+}
+
+/// Returns what cannot be asked for, or null.
+const char* read_by_calls(OwnerState& state) {
+    state.signal_mask = signal_mask();
+    state.process_group = ::getpgrp();
+    state.session = ::getsid(0);
+    if (state.session < 0) return "the session (getsid)";
+    if (!read_nice(state)) return "the nice value (getpriority)";
+    if (!read_host_name(state.host_name)) return "the host's name (uname)";
+    if (!read_limits(state)) return "the resource limits (getrlimit)";
+    if (!read_affinity(state)) return "the affinity";
+    if (!read_root(state)) return "the mount of the root directory (statx)";
+    return read_task_settings(state.settings);
 }
 
 /// Returns what cannot be read, or an empty text.
@@ -216,22 +251,8 @@ OwnerState read_state(const ProcFiles& files) {
     OwnerState state;
     state.thread = ::gettid();
     state.unknown = read_files(state, files);
-
-    state.signal_mask = signal_mask();
-    state.nice = ::getpriority(PRIO_PROCESS, 0);
-    state.process_group = ::getpgrp();
-    state.session = ::getsid(0);
-    state.host_name = read_host_name();
-    for (std::uint32_t resource = 0; resource < kResourceLimitCount; ++resource)
-        ::getrlimit(static_cast<__rlimit_resource>(resource), &state.limits[resource]);
-    const long affinity_size =
-        ::syscall(SYS_sched_getaffinity, 0, state.affinity.size(), state.affinity.data());
-    state.affinity_size = affinity_size > 0 ? static_cast<std::size_t>(affinity_size) : 0;
-    if (state.affinity_size == 0 && state.unknown.empty()) state.unknown = "the affinity";
-    if (!read_root(state) && state.unknown.empty())
-        state.unknown = "the mount of the root directory (statx)";
-    if (const char* name = read_task_settings(state.settings); name && state.unknown.empty())
-        state.unknown = name;
+    if (!state.unknown.empty()) return state;
+    if (const char* missing = read_by_calls(state)) state.unknown = missing;
     return state;
 }
 
@@ -328,6 +349,8 @@ std::string find_lasting_obstacle(const OwnerState& now, Parent parent) {
 }
 
 bool has_children_elsewhere() {
+    // Where /proc cannot be read, as in a root without one, children are taken to be here: without
+    // a keeper they would outlive their owner.
     Namespaces namespaces{};
     const Descriptor directory(::open("/proc/thread-self/ns", O_PATH | O_DIRECTORY | O_CLOEXEC));
     return directory && read_namespaces(namespaces, directory.get()) &&
@@ -342,7 +365,10 @@ bool can_look_at(pid_t pid) {
 }
 
 bool is_landlock_there() {
-    return ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION) > 0;
+    if (::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION) > 0)
+        return true;
+    // Where asking is forbidden it may have been used before that was.
+    return errno != ENOSYS && errno != EOPNOTSUPP;
 }
 
 bool may_have_been_confined(const OwnerState& state) {

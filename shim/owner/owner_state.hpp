@@ -93,7 +93,7 @@ enum class Parent {
 /// Can a process of this state have confined itself by Landlock at all, unseen? To do so takes
 /// no_new_privs or CAP_SYS_ADMIN, and a kernel that has it.
 [[nodiscard]] bool may_have_been_confined(const OwnerState& state);
-/// Has this kernel Landlock, and may this process use it?
+/// May this kernel have Landlock? It has none where it says so.
 [[nodiscard]] bool is_landlock_there();
 
 /// Puts into the record what differs between `then` and `now`, except what the request itself sets.
