@@ -8,20 +8,25 @@
 #include <array>
 #include <cerrno>
 #include <filesystem>
+#include <optional>
 #include <span>
 
 namespace warmfork {
 namespace {
 
 /// Where the child looks for modules before its installation: the program's own directory, and what
-/// the request says, or PYTHONPATH.
-std::vector<std::string> import_path(const Request& request, const PythonCommand& command) {
+/// the request says, or PYTHONPATH. Nothing: that cannot be told.
+std::optional<std::vector<std::string>> import_path(const Request& request,
+                                                    const PythonCommand& command) {
     const std::string directory = request.directory();
     std::vector<std::string> path;
-    if (!command.has_safe_path())
-        path.push_back(command.kind == PythonCommand::Kind::script
-                           ? import_directory(directory, command.operand)
-                           : directory);
+    if (!command.has_safe_path()) {
+        const bool is_script = command.kind == PythonCommand::Kind::script;
+        const std::optional<std::string> first =
+            is_script ? import_directory(directory, command.operand) : directory;
+        if (!first) return {};
+        path.push_back(*first);
+    }
     if (const char* const* entries = request.python_path()) {
         for (; *entries; ++entries) path.push_back(*entries);
     } else if (!command.ignores_environment()) {
@@ -116,8 +121,11 @@ ColdReason find_image_reason(const Request& request, const PythonCommand& comman
         !is_same_file(request.directory(), image.directory))
         return {WARMFORK_REASON_ENVIRONMENT,
                 "PYTHONPATH has a relative entry, and the directory is not the template's"};
-    const std::string shadow =
-        shadows.find(import_path(request, command), image.pid, image.shadowable);
+    const std::optional<std::vector<std::string>> path = import_path(request, command);
+    if (!path)
+        return {WARMFORK_REASON_SHADOWED,
+                command.operand + " cannot be read, to see where its modules are looked for"};
+    const std::string shadow = shadows.find(*path, image.pid, image.shadowable);
     if (shadow.empty()) return {};
     return {WARMFORK_REASON_SHADOWED,
             shadow + " would be imported instead of a preloaded module of that name"};

@@ -1,13 +1,18 @@
 #include "owner/shadowing.hpp"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
+#include <optional>
+#include <system_error>
 
+#include "channel/descriptor.hpp"
 #include "protocol/files.hpp"
 
 namespace warmfork {
@@ -41,11 +46,30 @@ bool is_origin(const fs::directory_entry& entry, bool is_directory, const std::s
     return fs::equivalent(entry.path(), origin, error);
 }
 
-bool has_initialization(const fs::path& package) {
+/// Is there nothing, for whoever looks? Any other error tells nothing of what there is.
+bool is_absent(const std::error_code& error) {
+    return error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory;
+}
+
+/// Calls `visit` with the entries until it returns false. Returns false: not all there is has been
+/// seen.
+template <typename Visit>
+bool visit_entries(const fs::path& directory, Visit visit) {
     std::error_code error;
-    for (const fs::directory_entry& entry : fs::directory_iterator(package, error))
-        if (entry.path().stem().string().starts_with("__init__")) return true;
-    return false;
+    for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
+         entry.increment(error))
+        if (!visit(*entry)) return true;
+    return !error || is_absent(error);
+}
+
+/// Also where that cannot be told.
+bool has_initialization(const fs::path& package) {
+    bool is_found = false;
+    const bool is_known = visit_entries(package, [&](const fs::directory_entry& entry) {
+        is_found = entry.path().stem().string().starts_with("__init__");
+        return !is_found;
+    });
+    return is_found || !is_known;
 }
 
 /// Adds what a directory has under the name of a module. Where that is the module itself it comes
@@ -55,25 +79,31 @@ void add_found(FoundModules& found, const std::string& module, const std::string
     if (!is_new && path.empty()) place->second.clear();
 }
 
-FoundModules search_directory(const std::string& directory, const ModuleFiles& modules) {
+/// What cannot be listed may hold any of them; and what may be entered and not listed does, for
+/// whoever knows their names.
+FoundModules perhaps_all(const std::string& place, const ModuleFiles& modules) {
     FoundModules found;
-    std::error_code error;
-    const fs::directory_iterator entries(directory, error);
-    // One that may be entered and not listed holds modules for whoever knows their names.
-    if (error == std::errc::permission_denied)
-        for (const auto& [module, file] : modules)
-            add_found(found, module,
-                      "perhaps a file of " + directory + ", which may not be listed,");
-    for (const fs::directory_entry& entry : entries) {
-        const bool is_directory = entry.is_directory(error);
+    for (const auto& [module, file] : modules)
+        found[module] = "perhaps a file of " + place + ", which cannot be listed,";
+    return found;
+}
+
+/// Nothing: it cannot be listed.
+std::optional<FoundModules> search_directory(const std::string& directory,
+                                             const ModuleFiles& modules) {
+    FoundModules found;
+    const bool is_whole = visit_entries(directory, [&](const fs::directory_entry& entry) {
+        std::error_code unknown;
+        const bool is_directory = entry.is_directory(unknown);
         const auto module = module_of(entry.path().filename().string(), is_directory, modules);
-        if (module == modules.end()) continue;
+        if (module == modules.end()) return true;
         if (is_origin(entry, is_directory, module->second)) add_found(found, module->first, {});
         // Without __init__ it is part of a namespace, which comes after every module.
         else if (!is_directory || has_initialization(entry.path()))
             add_found(found, module->first, entry.path());
-    }
-    return found;
+        return true;
+    });
+    return is_whole ? std::optional(std::move(found)) : std::nullopt;
 }
 
 // The records at the end of a zip file, of APPNOTE.TXT 4.3: little-endian, as all machines this is
@@ -89,29 +119,49 @@ Number number_at(std::string_view bytes, std::size_t at) {
     return number;
 }
 
-/// The directory of a zip file; empty: it is no such file.
-std::string archive_directory(const std::string& path) {
-    std::ifstream file(path, std::ios::binary | std::ios::ate);
-    const auto size = static_cast<std::int64_t>(file.tellg());
-    if (!file || size < static_cast<std::int64_t>(kEndSize)) return {};
-    const std::int64_t tail_start = std::max<std::int64_t>(0, size - kMostEnd);
-    std::string tail(static_cast<std::size_t>(size - tail_start), '\0');
-    file.seekg(tail_start).read(tail.data(), static_cast<std::streamsize>(tail.size()));
-    const std::size_t end = tail.rfind("PK\5\6");
-    if (!file || end == std::string::npos) return {};
-    const auto directory_size = number_at<std::uint32_t>(tail, end + kEndDirectorySize);
-    const std::int64_t start = tail_start + static_cast<std::int64_t>(end) - directory_size;
-    if (start < 0) return {};
-    std::string directory(directory_size, '\0');
-    file.seekg(start).read(directory.data(), static_cast<std::streamsize>(directory.size()));
-    return file ? directory : std::string();
+/// That much of the file, or what there is of it. Nothing: it cannot be read.
+std::optional<std::string> read_part(const Descriptor& file, std::int64_t start, std::size_t size) {
+    std::string part(size, '\0');
+    for (std::size_t at = 0; at < size;) {
+        const ssize_t more =
+            ::pread(file.get(), part.data() + at, size - at, start + static_cast<std::int64_t>(at));
+        if (more < 0 && errno != EINTR) return {};
+        if (more == 0) part.resize(size = at);
+        if (more > 0) at += static_cast<std::size_t>(more);
+    }
+    return part;
 }
 
-/// The file of a module that came from an archive is the archive.
-FoundModules search_archive(const std::string& path, const ModuleFiles& modules) {
+/// The directory of a zip file; empty: it is no such file, or none that a child may read. Nothing:
+/// that cannot be told.
+std::optional<std::string> archive_directory(const std::string& path) {
+    // One that waits for a writer is no archive.
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (!file) {
+        const std::error_code error(errno, std::generic_category());
+        const bool is_none = is_absent(error) || error == std::errc::permission_denied;
+        return is_none ? std::optional<std::string>("") : std::nullopt;
+    }
+    struct stat status;
+    if (::fstat(file.get(), &status) < 0) return {};
+    if (!S_ISREG(status.st_mode)) return "";
+    const std::int64_t tail_start = std::max<std::int64_t>(0, status.st_size - kMostEnd);
+    const auto tail =
+        read_part(file, tail_start, static_cast<std::size_t>(status.st_size - tail_start));
+    if (!tail) return {};
+    const std::size_t end = tail->rfind("PK\5\6");
+    if (end == std::string::npos) return "";
+    const auto directory_size = number_at<std::uint32_t>(*tail, end + kEndDirectorySize);
+    const std::int64_t start = tail_start + static_cast<std::int64_t>(end) - directory_size;
+    return start < 0 ? "" : read_part(file, start, directory_size);
+}
+
+/// The file of a module that came from an archive is the archive. Nothing: it cannot be read.
+std::optional<FoundModules> search_archive(const std::string& path, const ModuleFiles& modules) {
     FoundModules found;
-    const std::string directory = archive_directory(path);
-    std::string_view rest = directory;
+    const std::optional<std::string> directory = archive_directory(path);
+    if (!directory) return {};
+    std::string_view rest = *directory;
     while (rest.size() > kEntrySize) {
         const std::size_t name_size = number_at<std::uint16_t>(rest, kEntryName);
         const std::string_view name = rest.substr(kEntrySize, name_size);
@@ -142,7 +192,13 @@ std::string ShadowSearch::find(std::span<const std::string> path, pid_t image,
 FoundModules ShadowSearch::look_into(const std::string& directory, pid_t image,
                                      const ModuleFiles& modules) {
     struct stat status;
-    if (::stat(directory.c_str(), &status) < 0) return {};
+    if (::stat(directory.c_str(), &status) < 0) {
+        const std::error_code error(errno, std::generic_category());
+        const bool is_none = is_absent(error) || error == std::errc::permission_denied ||
+                             error == std::errc::too_many_symbolic_link_levels ||
+                             error == std::errc::filename_too_long;
+        return is_none ? FoundModules() : perhaps_all(directory, modules);
+    }
     const std::int64_t changed = nanoseconds(status.st_ctim);
     {
         const std::lock_guard lock(mutex_);
@@ -153,8 +209,11 @@ FoundModules ShadowSearch::look_into(const std::string& directory, pid_t image,
             return known->second.found;
     }
     const std::int64_t began = now();
-    FoundModules found = S_ISDIR(status.st_mode) ? search_directory(directory, modules)
+    const std::optional<FoundModules> seen = S_ISDIR(status.st_mode)
+                                                 ? search_directory(directory, modules)
                                                  : search_archive(directory, modules);
+    if (!seen) return perhaps_all(directory, modules);  // and not remembered: it may pass
+    const FoundModules& found = *seen;
     const std::lock_guard lock(mutex_);
     if (known_.size() >= kMostKnown) known_.clear();
     if (changed < began - kTooRecent)
@@ -164,12 +223,15 @@ FoundModules ShadowSearch::look_into(const std::string& directory, pid_t image,
     return found;
 }
 
-std::string import_directory(const std::string& base, const std::string& script) {
+std::optional<std::string> import_directory(const std::string& base, const std::string& script) {
     std::error_code error;
     const fs::path path = fs::path(base) / script;
-    if (fs::is_directory(path, error) || !archive_directory(path).empty()) return path;
+    if (fs::is_directory(path, error)) return path.string();
+    const std::optional<std::string> archive = archive_directory(path);
+    if (!archive) return {};
+    if (!archive->empty()) return path.string();
     const fs::path real = fs::weakly_canonical(path, error);
-    return error ? path.parent_path() : real.parent_path();
+    return (error ? path : real).parent_path().string();
 }
 
 }  // namespace warmfork

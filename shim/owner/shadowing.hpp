@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -24,6 +25,7 @@ class ShadowSearch {
   public:
     /// `path`: directories and zip files, in the order in which they are looked into. The first
     /// file that is found under the name of a module and is not its own; empty: there is none.
+    /// What cannot be looked into is taken to have one.
     /// `image`: which one, with its modules. Remembers what a directory has for as long as it is
     /// unchanged. Thread safe.
     [[nodiscard]] std::string find(std::span<const std::string> path, pid_t image,
@@ -45,7 +47,8 @@ class ShadowSearch {
 
 /// The directory that a script's interpreter puts first on its import path: the script's own, links
 /// resolved, or the script itself if it is a directory or a zip file. `base`: the child's
-/// directory; empty: this process's.
-[[nodiscard]] std::string import_directory(const std::string& base, const std::string& script);
+/// directory; empty: this process's. Nothing: the script cannot be read to see what it is.
+[[nodiscard]] std::optional<std::string> import_directory(const std::string& base,
+                                                          const std::string& script);
 
 }  // namespace warmfork

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -9,7 +10,9 @@
 #include "owner/eligibility.hpp"
 #include "owner/environment.hpp"
 #include "owner/script_line.hpp"
+#include "owner/shadowing.hpp"
 #include "support/catch.hpp"
+#include "support/processes.hpp"
 
 using namespace warmfork;
 
@@ -172,4 +175,33 @@ TEST_CASE(
     std::ofstream(root / "pyvenv.cfg") << "home = /usr/bin\n";
     CHECK(reason_for({interpreter, "x"}) == WARMFORK_REASON_PROGRAM);
     fs::remove_all(root);
+}
+
+TEST_CASE("A directory or archive that cannot be looked into for now may hold any module") {
+    CHECK(in_an_owner([]() -> std::string {
+              char place[] = "/tmp/warmfork-test-XXXXXX";
+              if (!::mkdtemp(place)) return "no directory";
+              const std::string directory = place, file = directory + "/file";
+              std::ofstream(file) << "of no archive, as its end tells";
+              const ModuleFiles modules{{"beside", "/usr/lib/beside.py"}};
+              ShadowSearch search;
+              const auto find = [&](const std::string& entry) {
+                  return search.find(std::array{entry}, 1, modules);
+              };
+              rlimit limit{};
+              ::getrlimit(RLIMIT_NOFILE, &limit);
+              const rlimit none{0, limit.rlim_max};
+              ::setrlimit(RLIMIT_NOFILE, &none);
+              const std::string of_directory = find(directory), of_file = find(file);
+              const bool is_script_known = import_directory(directory, "file").has_value();
+              ::setrlimit(RLIMIT_NOFILE, &limit);
+              std::string wrong;
+              if (of_directory.empty()) wrong += "the directory is taken for empty, ";
+              if (of_file.empty()) wrong += "the file is taken for no archive, ";
+              if (is_script_known) wrong += "the script is taken for no archive, ";
+              if (!find(directory).empty() || !find(file).empty()) wrong += "it is remembered, ";
+              if (import_directory(directory, "file") != directory) wrong += "another directory";
+              std::filesystem::remove_all(directory);
+              return wrong;
+          }) == "");
 }
