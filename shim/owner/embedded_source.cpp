@@ -146,7 +146,9 @@ Outcome EmbeddedSource::choose(const Wish& wish, std::unique_ptr<ChosenImage>& r
         failure = images_.choose(wish.selection, wish.may_wait, deadline, process, ret_cold);
     }
     if (failure && !ret_cold && is_in_the_way_of_templates(*failure))
-        ret_cold = {WARMFORK_REASON_LIMITS, failure->text};
+        ret_cold = {failure->error_number == ENOTSUP ? WARMFORK_REASON_OWNER_CHANGED
+                                                     : WARMFORK_REASON_LIMITS,
+                    failure->text};
     if (failure || ret_cold || !process) return failure;
     ret_image = std::make_unique<Image>(*this, std::move(process), wish.lifetime);
     return {};

@@ -1,6 +1,7 @@
 """What a command has by being executed, it has from `warmfork run`: descriptors, its pid, its caller's death."""
 
 import fcntl
+import json
 import os
 import select
 import shutil
@@ -231,13 +232,36 @@ if __name__ == "__main__":
 class Confined(TestCase):
     """As in a container whose filter knows no newer system call, with little to be had."""
 
-    def run_in(self, sandbox, *options):
+    def confined(self, *command):
         confined = os.path.join(os.path.dirname(CLI), "warmfork-confined")
-        command = [CLI, "run", "--explain", *options, "--preload", "json", "--", PYTHON, "-c", "import json; print(json)"]
-        done = subprocess.run([confined, "--older", sandbox, *command], capture_output=True, text=True)
+        done = subprocess.run([confined, *command], capture_output=True, text=True)
         if done.returncode == 77 or "warmfork-confined" in done.stderr:
             self.skipTest(done.stderr)
         return done
+
+    def run_in(self, sandbox, *options):
+        command = [CLI, "run", "--explain", *options, "--preload", "json", "--", PYTHON, "-c", "import json; print(json)"]
+        return self.confined("--older", sandbox, *command)
+
+    def test_an_owner_whose_state_cannot_be_read_is_cold_and_starts_no_template(self):
+        program = """if True:
+            import json, subprocess, sys, warmfork
+            with warmfork.Template(preload=["json"]) as template:
+                reasons = []
+                for turn in range(3):
+                    child = template.popen([sys.executable, "-c", "print(7)"], stdout=subprocess.PIPE, text=True)
+                    assert child.communicate()[0] == "7\\n"
+                    reasons.append((child.backend, child.reason_code, child.reason))
+                print(json.dumps([reasons, template.counts()["template_starts"]]))"""
+        for call, what in ("statx", "the mount of the root directory"), ("sched_getattr", "scheduling class"):
+            with self.subTest(call):
+                done = self.confined("--without", call, PYTHON, "-c", program)
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+                reasons, starts = json.loads(done.stdout)
+                self.assertEqual(starts, 0)
+                for backend, code, text in reasons:
+                    self.assertEqual((backend, code), ("cold", "owner-changed"), text)
+                    self.assertIn(what, text)
 
     def test_a_command_is_warm_with_few_files_a_small_shared_memory_and_a_file_system_that_is_read_only(self):
         done = self.run_in("--narrow")
