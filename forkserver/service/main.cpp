@@ -29,7 +29,7 @@ using namespace warmfork;
 using namespace warmfork::service;
 
 /// Each child costs a pidfd; what it starts gets the limit back (RLIMIT_NOFILE travels with each
-/// request).
+/// request). Where it cannot be raised there are fewer children, and the next is refused by name.
 void raise_descriptor_limit() {
     rlimit limit{};
     if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
@@ -79,11 +79,16 @@ Descriptor go_to_background() {
     ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
 }
 
-/// From now on it speaks to the journal, if there is one.
+/// From now on it speaks to the journal, if there is one. Whoever reads what its caller writes
+/// would wait for this service's end as well, if it kept the caller's streams.
 void leave_caller(const Descriptor& pipe) {
-    log_to_journal_only();
     const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-    for (int number : {0, 1, 2}) ::dup2(null.get(), number);
+    for (int number : {0, 1, 2})
+        if (!null || ::dup2(null.get(), number) < 0)
+            throw std::system_error(errno, std::generic_category(),
+                                    "cannot leave the caller's standard streams");
+    log_to_journal_only();
+    // Nobody reads it: the caller has been killed.
     [[maybe_unused]] const auto written = ::write(pipe.get(), "", 1);
 }
 
