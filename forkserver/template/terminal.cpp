@@ -60,11 +60,20 @@ bool take_terminal(ChildFailure& ret_failure) {
     }
     CloneContext clone;
     int ready[2];
-    if (clone.prepare() || ::pipe2(ready, O_CLOEXEC) < 0) return true;
+    if (::pipe2(ready, O_CLOEXEC) < 0) {
+        ret_failure = {Stage::session, errno, 0};
+        return false;
+    }
     const pid_t self = ::getpid();
     Descriptor pidfd;
-    if (clone.clone_child(0, pidfd) == 0) look_after_group(self, ready[1]);
+    int pid = -clone.prepare();
+    if (pid == 0) pid = clone.clone_child(0, pidfd);
+    if (pid == 0) look_after_group(self, ready[1]);
     ::close(ready[1]);
+    if (pid < 0) {
+        ret_failure = {Stage::session, -pid, 0};
+        return false;
+    }
     // Until both are in their groups, or have gone: a Ctrl-Z may come at once.
     char byte;
     while (::read(ready[0], &byte, 1) < 0 && errno == EINTR) {
