@@ -203,9 +203,9 @@ bool reset_handlers() {
     return true;
 }
 
-void set_signal_mask(std::uint64_t mask) {
+bool set_signal_mask(std::uint64_t mask) {
     // The system call itself: glibc's wrapper leaves out the two signals that it keeps.
-    ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, nullptr, sizeof mask);
+    return ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, nullptr, sizeof mask) == 0;
 }
 
 std::uint64_t signal_mask() {

@@ -45,8 +45,9 @@ struct ChildDescriptors {
 /// errno says why not.
 [[nodiscard]] bool reset_handlers();
 
-/// Sets the calling thread's mask. Bit n-1 is signal n.
-void set_signal_mask(std::uint64_t mask);
+/// Sets the calling thread's mask. Bit n-1 is signal n. False: errno says why not; only a filter of
+/// system calls refuses it, to a process that could do it before if it was installed since.
+[[nodiscard]] bool set_signal_mask(std::uint64_t mask);
 inline constexpr std::uint64_t kAllSignals = ~std::uint64_t{0};
 
 /// The calling thread's mask; bit n-1 is signal n.

@@ -44,8 +44,8 @@ int run_keeper(void* argument) {
     }
     if (launch.error == 0) launch.error = close_all_but(kept);
     if (launch.error == 0 && (::setsid() < 0 || !reset_dispositions())) launch.error = errno;
+    if (launch.error == 0 && !set_signal_mask(0)) launch.error = errno;
     if (launch.error == 0) {
-        set_signal_mask(0);
         ::execve(launch.program, arguments, environment);
         launch.error = errno;
     }
@@ -86,9 +86,9 @@ int start_keeper(const std::string& program, int owner_pidfd, StartedKeeper& ret
 
     Descriptor pidfd;
     const std::uint64_t mask = signal_mask();
-    set_signal_mask(kAllSignals);
+    if (!set_signal_mask(kAllSignals)) return errno;
     const int pid = vfork_on(parent_stack, run_parent, &launch, 0, pidfd);
-    set_signal_mask(mask);
+    static_cast<void>(set_signal_mask(mask));  // as a moment ago
     if (pid < 0) return -pid;
     // Only a wait with __WALL sees it: nobody else has reaped it.
     if (pidfd)

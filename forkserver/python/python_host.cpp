@@ -107,7 +107,7 @@ void PythonHost::run(const ChildCommand& command) {
     // A layer's children run the hook, it itself does not, as in a rehearsal.
     Reference prepared = prepare(child_, command, is_layer);
     // Not before Python knows which signals are ignored.
-    set_signal_mask(command.signal_mask);
+    if (!set_signal_mask(command.signal_mask)) ::_exit(kFailedStatus);
     const ProgramEnd end =
         prepared ? run_prepared(child_, std::move(prepared), known_codes()) : fail_with_traceback();
     finalize_and_exit(end == ProgramEnd::done ? 0 : kFailedStatus, end == ProgramEnd::interrupted);

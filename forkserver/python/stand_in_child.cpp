@@ -64,7 +64,7 @@ PyObject* become_child(PyObject*, PyObject* arguments) {
         PyErr_SetString(PyExc_ValueError, "not a valid command for a child");
         return nullptr;
     }
-    set_signal_mask(kAllSignals);
+    if (!set_signal_mask(kAllSignals)) return PyErr_SetFromErrno(PyExc_OSError);
     // It does not come back: see PythonHost::run.
     static_cast<void>(run_child({.inherited = &stand_in,
                                  .mailbox = mailbox,

@@ -29,7 +29,6 @@ namespace {
 // Of the stack, above what a parked child uses of it.
 constexpr std::size_t kFrames = 16u << 10;
 
-constexpr int kFailedStatus = 127;  // posix_spawn's
 constexpr std::size_t kMessageSize = sizeof(MailboxHeader) + kInlineRecordSize;
 
 // In .bss: costs nothing until written, and stays for the life of the child, whose arguments and
@@ -79,15 +78,15 @@ bool open_anew(int number) {
 }
 
 /// From now on `exit` in this process runs only what was registered since: the exit handlers of the
-/// image belong to the template and must not run once a child.
-void leave_before_image_handlers() {
+/// image belong to the template and must not run once a child. False: there is no memory for it.
+bool leave_before_image_handlers() {
     // Handlers run last registered first: this one before any that the image registered.
-    ::on_exit(
-        [](int status, void*) {
-            std::fflush(nullptr);
-            ::_exit(status);
-        },
-        nullptr);
+    return ::on_exit(
+               [](int status, void*) {
+                   std::fflush(nullptr);
+                   ::_exit(status);
+               },
+               nullptr) == 0;
 }
 
 void leave_template_state(const InheritedState& inherited, int mailbox) {
@@ -100,7 +99,7 @@ void leave_template_state(const InheritedState& inherited, int mailbox) {
     const rlimit limit{inherited.soft_descriptor_limit, inherited.hard_descriptor_limit};
     if (::setrlimit(RLIMIT_NOFILE, &limit) < 0)
         fail(mailbox, {Stage::limits, errno, RLIMIT_NOFILE});
-    leave_before_image_handlers();
+    if (!leave_before_image_handlers()) fail(mailbox, {Stage::limits, ENOMEM, 0});
 }
 
 /// Waits for a message in the mailbox. Signals are taken only while asleep here: one that kills a

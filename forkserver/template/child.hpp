@@ -14,6 +14,9 @@ namespace warmfork {
 /// Numbers that a child may keep open at any step: those of a record, of the image, and a few.
 inline constexpr std::size_t kMostKept = 600;
 
+/// What a child ends with that never came to user code: posix_spawn's.
+inline constexpr int kFailedStatus = 127;
+
 /// What all children of a template begin with.
 struct InheritedState {
     Host* host = nullptr;

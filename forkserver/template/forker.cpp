@@ -21,19 +21,19 @@ constexpr std::size_t kMostImageDescriptors = 256;
 /// What a fork handler starts, a thread or a process, inherits the signal mask: that of a process
 /// which has just begun, rather than one without any signal. The template's own handlers of signals
 /// do not run here: where they cannot be taken back all stay blocked, and the set-up, which does
-/// the same, says so.
+/// the same, says so. The mask could be set by the template, of which this is a copy.
 void take_signals_by_default() {
-    if (reset_handlers()) set_signal_mask(0);
+    if (reset_handlers()) static_cast<void>(set_signal_mask(0));
 }
 
-/// Each child costs the template a pidfd; children get the owner's limit back.
-void raise_descriptor_limit(InheritedState& inherited) {
+/// Each child costs the template a pidfd; children get the owner's limit back. Returns 0 or errno.
+int raise_descriptor_limit(InheritedState& inherited) {
     rlimit limit{};
-    ::getrlimit(RLIMIT_NOFILE, &limit);
+    if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return errno;
     inherited.soft_descriptor_limit = limit.rlim_cur;
     inherited.hard_descriptor_limit = limit.rlim_max;
     limit.rlim_cur = limit.rlim_max;
-    ::setrlimit(RLIMIT_NOFILE, &limit);
+    return ::setrlimit(RLIMIT_NOFILE, &limit) == 0 ? 0 : errno;
 }
 
 std::string obstacle_of_handlers(int error) {
@@ -54,7 +54,7 @@ Forker::Forker(const PreloadInterface& preload, Host& host, AllowList allowed, i
     inherited_.host = &host;
     inherited_.image = read_image_addresses();
     inherited_.owner_pidfd = owner_pidfd;
-    raise_descriptor_limit(inherited_);
+    limit_error_ = raise_descriptor_limit(inherited_);
 }
 
 std::string Forker::find_obstacle(const std::vector<int>& own, const void* shared) {
@@ -78,6 +78,9 @@ std::string Forker::find_obstacle(const std::vector<int>& own, const void* share
         obstacle =
             fmt::format("cannot fork: there is no timer for fork handlers that do not return: {}",
                         std::strerror(error));
+    if (limit_error_ && obstacle.empty())
+        obstacle = fmt::format("cannot fork: the limit on open files cannot be read or set: {}",
+                               std::strerror(limit_error_));
     if (obstacle.empty()) obstacle = libraries_in_the_way(preload_);
     if (obstacle.empty()) obstacle = findings_in_the_way(allowed(), host_.findings());
     if (obstacle.empty()) obstacle = mappings_in_the_way(allowed(), {shared});
@@ -133,7 +136,8 @@ ForkResult Forker::begin_child(const ChildPlan& plan) {
     if (!twin.is_this_process) take_signals_by_default();
     handlers_.child();
     host_.after_fork_in_child();
-    set_signal_mask(kAllSignals);
+    // Before the record nobody hears why; a handler may have installed a filter.
+    if (!set_signal_mask(kAllSignals)) ::_exit(kFailedStatus);
     if (twin.is_this_process)
         return {.self = ForkResult::Self::twin, .channel = std::move(twin.channel)};
     if (twin.channel)

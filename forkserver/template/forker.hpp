@@ -72,6 +72,7 @@ class Forker {
     const bool leaves_twins_;
     const ImageFacts& facts_;
     InheritedState inherited_;
+    int limit_error_ = 0;  ///< why the limit on open files is not what it should be
     CloneContext clone_;
     ForkCheck check_;
     HandlerTimer timer_;

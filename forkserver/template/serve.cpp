@@ -33,10 +33,13 @@ std::optional<ServeFailure> open(Descriptor control, const PreloadInterface& pre
     end_with_owner_by_signal(connection.control.get());
     // One that is stopped when its owner ends goes on, and sees that. The kernel sends this
     // whenever the thread ends that the template is a child of, which does no harm.
-    ::prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0);
+    if (::prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0) < 0)
+        return ServeFailure{errno, fmt::format("cannot ask for a signal at the owner's end: {}",
+                                               std::strerror(errno))};
     std::fflush(nullptr);
     program_mask = signal_mask();
-    set_signal_mask(kAllSignals);
+    if (!set_signal_mask(kAllSignals))
+        return ServeFailure{errno, fmt::format("cannot block signals: {}", std::strerror(errno))};
     auto server = std::make_unique<TemplateServer>(std::move(connection), preload, host, origin);
     if (std::string obstacle = server->open_gate(); !obstacle.empty())
         return ServeFailure{EBUSY, std::move(obstacle)};
@@ -59,7 +62,8 @@ void end_serving() {
     // What the program does behind `serve` is for the template's own end.
     if (served->is_twin()) ::_exit(0);
     delete std::exchange(served, nullptr);
-    set_signal_mask(program_mask);
+    // It could be set before; with another one the program would end as well.
+    static_cast<void>(set_signal_mask(program_mask));
 }
 
 }  // namespace

@@ -425,7 +425,7 @@ int warmfork_template_serve(struct warmfork_command* ret_command,
     command.payload = child.payload.data();
     command.payload_size = child.payload.size();
     std::memcpy(ret_command, &command, command.size);
-    warmfork::set_signal_mask(child.signal_mask);
+    if (!warmfork::set_signal_mask(child.signal_mask)) ::_exit(warmfork::kFailedStatus);
     return 1;
 }
 

@@ -110,7 +110,10 @@ int run_cold_child(void* argument) {
     descriptors.kept = child.kept;
     if (!set_up_child(plan.record, descriptors, child.failure)) return 127;
     stopping_point("cold-child.before-exec");
-    set_signal_mask(plan.signal_mask);
+    if (!set_signal_mask(plan.signal_mask)) {
+        child.failure = {Stage::signals, errno, 0};
+        return 127;
+    }
     child.failure.error_number =
         try_each(child.paths, child.arguments.data(), child.environment.data());
     child.failure.stage = Stage::exec;
@@ -145,9 +148,11 @@ Outcome spawn_cold(ColdPlan& plan, ColdProcess& ret_process) {
     ColdProcess process;
     const std::uint64_t mask = signal_mask();
     stopping_point("owner.before-cold-fork");
-    set_signal_mask(kAllSignals);  // a handler of this process must not run in the child
+    // A handler of this process must not run in the child.
+    if (!set_signal_mask(kAllSignals))
+        return make_failure(Stage::signals, errno, "cannot block signals");
     const int pid = vfork_on(stack, run_cold_child, &child, SIGCHLD, process.pidfd);
-    set_signal_mask(mask);
+    static_cast<void>(set_signal_mask(mask));  // as a moment ago
     stopping_point("owner.cold-forked");
     if (pid < 0) return make_failure(Stage::fork, -pid, "cannot fork");
     process.identity = {pid, mark_of(process.pidfd.get(), child.began)};
