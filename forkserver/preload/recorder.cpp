@@ -238,8 +238,8 @@ RecordedReads stop() {
     ::pthread_mutex_lock(&lock);
     recording_process = 0;
     ::pthread_mutex_unlock(&lock);
-    return {variables,     variable_count,    files,         file_count, listings,
-            listing_count, has_all_variables, has_all_files, resumed};
+    return {variables,     variable_count,    files,         file_count,       listings,
+            listing_count, has_all_variables, has_all_files, arena != nullptr, resumed};
 }
 
 void resume() {

@@ -11,7 +11,7 @@
 namespace warmfork {
 
 /// Raised whenever PreloadInterface changes.
-inline constexpr std::uint32_t kPreloadVersion = 7;
+inline constexpr std::uint32_t kPreloadVersion = 8;
 inline constexpr const char* kPreloadSymbol = "warmfork_preload_interface";
 
 /// One registration by pthread_atfork; each function may be null.
@@ -49,6 +49,7 @@ struct RecordedReads {
     const ListedDirectory* listings;
     std::size_t listing_count;
     bool has_all_variables, has_all_files;  ///< false: there were more than could be recorded
+    bool has_memory;                        ///< false: there was none to record anything in
     std::int64_t resumed;  ///< when the recording went on in this process; 0: it began here
 };
 

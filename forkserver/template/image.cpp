@@ -84,6 +84,7 @@ void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts) {
         facts.variables.insert(reads.variables[i]);
     if (!reads.has_all_variables) facts.reads_all_variables = true;
     facts.has_all_files = reads.has_all_files;
+    facts.has_memory = reads.has_memory;
     facts.began = reads.resumed;
     add_names(reads, facts);
     for (std::size_t i = 0; i < reads.file_count; ++i) {

@@ -35,6 +35,7 @@ struct ImageFacts {
     /// there.
     std::set<std::string> caches;
     bool has_all_files = true;
+    bool has_memory = true;  ///< false: there was none to note what is read
     /// When this process began to take files in, as below; 0: when it was started.
     std::int64_t began = 0;
     /// Where modules are looked for, and the names of those that were found there or further on: a

@@ -55,13 +55,18 @@ TemplateServer::TemplateServer(Connection connection, const PreloadInterface& pr
 std::string TemplateServer::open_gate() {
     std::string obstacle = forker_.find_obstacle(own_descriptors(), &connection_.segment.layout());
     describe_image();
+    const bool lacks_memory = obstacle.empty() && !facts_.has_memory;
+    if (lacks_memory)
+        obstacle =
+            "there is no memory to note what preloading reads: the limit on data or address space "
+            "leaves less than 64 MiB";
     // Before the owner may send anything; from here on this side watches it.
     stop_ending_by_signal(connection_.control.get());
     if (obstacle.empty())
         outbox_.add(make_frame(FrameKind::ready, 0, ::getpid()),
                     std::as_bytes(std::span(forker_.inherited().image_descriptors)));
     else
-        outbox_.add(make_frame(FrameKind::refused), obstacle);
+        outbox_.add(make_frame(FrameKind::refused, 0, lacks_memory ? ENOMEM : EBUSY), obstacle);
     return obstacle;
 }
 

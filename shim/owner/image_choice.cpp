@@ -320,7 +320,9 @@ Outcome ImageSet::settle_failure(Choice& choice, const Process& process, ColdRea
         image.restarting = {WARMFORK_REASON_RESTARTING, failure.text};
     if (is_first_start(choice)) {
         if (failure.stage == Stage::gate)
-            ret_cold = {WARMFORK_REASON_GATE, failure.text};
+            ret_cold = {
+                failure.error_number == ENOMEM ? WARMFORK_REASON_LIMITS : WARMFORK_REASON_GATE,
+                failure.text};
         else if (is_current)
             drop_process(image);
         return failure;

@@ -121,6 +121,7 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
             break;
         case FrameKind::refused:
             refusal_ = text;
+            refusal_error_ = header.values[0] == ENOMEM ? ENOMEM : EBUSY;
             state_ = State::refused;
             break;
         case FrameKind::born:

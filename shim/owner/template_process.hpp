@@ -208,7 +208,7 @@ class TemplateProcess {
     bool is_closing_ = false;  ///< told to end: nothing new is asked of it
     std::atomic<Clock::time_point> patience_ends_{Clock::time_point::max()};  ///< once told to end
     std::string refusal_;
-    int refusal_error_ = EPROTO;  ///< of a broken one
+    int refusal_error_ = EPROTO;  ///< of a broken one, or why it was refused
     Deadline hello_by_;           ///< when that has to have proved to be a template; nothing: later
     std::vector<int> image_descriptors_;
     ReadVariables variables_;

@@ -80,7 +80,7 @@ Outcome TemplateProcess::wait_ready(Deadline deadline) {
         case State::ready:
             return {};
         case State::refused:
-            return Failure{Stage::gate, EBUSY, 0, refusal_};
+            return Failure{Stage::gate, refusal_error_, 0, refusal_};
         case State::broken:
             return Failure{Stage::launch, refusal_error_, 0, refusal_};
         case State::starting:

@@ -2,7 +2,9 @@
 
 import ctypes
 import importlib.util
+import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -594,6 +596,32 @@ class Shadows(TestCase):
             [PYTHON, os.path.join(folder, "script.py")], stdout=-1, backend="warm"
         )
         self.assertEqual((process.communicate()[0], process.backend), (b"/\n", "warm"))
+
+
+class Limits(TestCase):
+    def test_an_owner_without_memory_to_note_what_is_read_is_cold_and_its_image_is_not_preloaded_again(self):
+        program = """if True:
+            import json, resource, subprocess, sys, warmfork
+            resource.setrlimit(resource.RLIMIT_DATA, (50 << 20, 50 << 20))
+            with warmfork.Template(preload=["json"]) as template:
+                answers = []
+                for turn in range(4):
+                    child = template.popen([sys.executable, "-c", "print(7)"], stdout=subprocess.PIPE, text=True)
+                    assert child.communicate()[0] == "7\\n"
+                    answers.append((child.backend, child.reason_code, child.reason))
+                    if turn == 0:
+                        try:
+                            template.wait_ready()
+                        except warmfork.Error:
+                            pass
+                print(json.dumps([answers, template.counts()["template_starts"]]))"""
+        done = subprocess.run([PYTHON, "-c", program], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        answers, starts = json.loads(done.stdout)
+        self.assertEqual(starts, 1)
+        for backend, code, text in answers[1:]:  # the first need not wait for the image
+            self.assertEqual((backend, code), ("cold", "limits"), text)
+            self.assertIn("no memory to note what preloading reads", text)
 
 
 if __name__ == "__main__":
