@@ -1,7 +1,7 @@
 // How long the service lets a client wait for an image.
 #include "service/named_template.hpp"
 
-#include "owner/waiting.hpp"
+#include "owner/image_source.hpp"
 #include "support/catch.hpp"
 #include "support/processes.hpp"
 
