@@ -100,6 +100,7 @@ TEST_CASE("A template that is stopped is closed in time, whatever signals come m
     const std::string wrong = in_an_owner([] {
         ::alarm(120);
         std::optional<warmfork::Template> table = probe_template(1);
+        table->wait_parked(1);  // one that preloads would be killed at once
         const pid_t pid = warmfork_template_pid(table->handle());
         ::kill(pid, SIGSTOP);
         const SignalRain rain;
