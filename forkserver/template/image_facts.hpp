@@ -20,9 +20,9 @@ struct Listing {
 struct ImageFacts {
     std::set<std::string> variables;  ///< of the environment, read while preloading
     bool reads_all_variables = false;
-    /// Modules that a file beside the script would have been imported instead of: "name=its own
-    /// file". And what a child in another directory has otherwise: "./name=file", which was opened
-    /// or looked for by that relative path; ".module=directory", which the module keeps.
+    /// What a file beside the script would replace: "name=its own file", "name/000=directory of a
+    /// namespace package". And what a child in another directory has otherwise: "./name=file",
+    /// opened or looked for by that relative path; ".module=directory", which the module keeps.
     std::set<std::string> shadowable;
     /// Files that were opened for reading or asked about, as they were then.
     std::map<std::string, FileStamp> opened;

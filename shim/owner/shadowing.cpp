@@ -46,6 +46,27 @@ bool is_origin(const fs::directory_entry& entry, bool is_directory, const std::s
     return fs::equivalent(entry.path(), origin, error);
 }
 
+/// What the directories of a namespace package are listed under; see ModuleFiles.
+std::string prefix_of_parts(const std::string& module) {
+    return module + '/';
+}
+
+bool is_namespace(const std::string& module, const ModuleFiles& modules) {
+    const std::string prefix = prefix_of_parts(module);
+    const auto first = modules.lower_bound(prefix);
+    return first != modules.end() && first->first.starts_with(prefix);
+}
+
+/// Under which name a namespace package has this directory as its own; empty: it has not.
+template <typename IsSame>
+std::string part_of(const std::string& module, const ModuleFiles& modules, IsSame is_same) {
+    const std::string prefix = prefix_of_parts(module);
+    for (auto part = modules.lower_bound(prefix);
+         part != modules.end() && part->first.starts_with(prefix); ++part)
+        if (is_same(part->second)) return part->first;
+    return {};
+}
+
 /// Is there nothing, for whoever looks? Any other error tells nothing of what there is.
 bool is_absent(const std::error_code& error) {
     return error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory;
@@ -97,9 +118,17 @@ std::optional<FoundModules> search_directory(const std::string& directory,
         const bool is_directory = entry.is_directory(unknown);
         const auto module = module_of(entry.path().filename().string(), is_directory, modules);
         if (module == modules.end()) return true;
-        if (is_origin(entry, is_directory, module->second)) add_found(found, module->first, {});
+        if (is_origin(entry, is_directory, module->second)) {
+            add_found(found, module->first, {});
+            return true;
+        }
+        const std::string part = part_of(module->first, modules, [&](const std::string& own) {
+            return fs::equivalent(entry.path(), own, unknown);
+        });
+        if (!part.empty()) add_found(found, part, {});
         // Without __init__ it is part of a namespace, which comes after every module.
-        else if (!is_directory || has_initialization(entry.path()))
+        else if (!is_directory || is_namespace(module->first, modules) ||
+                 has_initialization(entry.path()))
             add_found(found, module->first, entry.path());
         return true;
     });
@@ -168,9 +197,16 @@ std::optional<FoundModules> search_archive(const std::string& path, const Module
         const std::size_t slash = name.find('/');
         const auto module =
             module_of(name.substr(0, slash), slash != std::string_view::npos, modules);
-        if (module != modules.end())
-            add_found(found, module->first,
-                      module->second == path ? std::string() : path + "/" + std::string(name));
+        if (module != modules.end()) {
+            const std::string place = path + "/" + std::string(name.substr(0, slash));
+            const std::string part = part_of(module->first, modules,
+                                             [&](const std::string& own) { return own == place; });
+            if (!part.empty())
+                add_found(found, part, {});
+            else
+                add_found(found, module->first,
+                          module->second == path ? std::string() : path + "/" + std::string(name));
+        }
         rest.remove_prefix(std::min(
             rest.size(), kEntrySize + name_size + number_at<std::uint16_t>(rest, kEntryExtra) +
                              number_at<std::uint16_t>(rest, kEntryComment)));
@@ -183,9 +219,18 @@ std::optional<FoundModules> search_archive(const std::string& path, const Module
 std::string ShadowSearch::find(std::span<const std::string> path, pid_t image,
                                const ModuleFiles& modules) {
     std::set<std::string> found_before;
+    std::map<std::string, std::string> last_parts;  // of namespace packages
     for (const std::string& entry : path)
-        for (const auto& [module, file] : look_into(entry, image, modules))
-            if (found_before.insert(module).second && !file.empty()) return file;
+        for (const auto& [module, file] : look_into(entry, image, modules)) {
+            if (!found_before.insert(module).second) continue;
+            if (!file.empty()) return file;
+            const std::size_t name = module.find('/');
+            if (name == std::string::npos) continue;
+            // What several of its directories have is taken from the first of them.
+            std::string& last = last_parts[module.substr(0, name)];
+            if (module < last) return modules.find(module)->second;
+            last = module;
+        }
     return {};
 }
 

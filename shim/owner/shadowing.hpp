@@ -15,19 +15,19 @@
 
 namespace warmfork {
 
-/// Modules by name, each with the file that it came from.
+/// Modules by name, each with its file; the directories of namespace packages, as "NAME/000" etc.
 using ModuleFiles = std::map<std::string, std::string, std::less<>>;
 
-/// What a directory has under the names of modules: another file; empty: the module's own.
+/// What a directory has under these names: another file; empty: the module's or package's own.
 using FoundModules = std::map<std::string, std::string>;
 
 class ShadowSearch {
   public:
     /// `path`: directories and zip files, in the order in which they are looked into. The first
-    /// file that is found under the name of a module and is not its own; empty: there is none.
-    /// What cannot be looked into is taken to have one.
-    /// `image`: which one, with its modules. Remembers what a directory has for as long as it is
-    /// unchanged. Thread safe.
+    /// file that is found under the name of a module and is not its own, for a namespace package
+    /// any more directory or another order of its own; empty: there is none. What cannot be looked
+    /// into is taken to have one. `image`: which one, with its modules. Remembers what a directory
+    /// has for as long as it is unchanged. Thread safe.
     [[nodiscard]] std::string find(std::span<const std::string> path, pid_t image,
                                    const ModuleFiles& modules);
 

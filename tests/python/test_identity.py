@@ -472,5 +472,75 @@ class Path(TestCase):
         self.assertEqual(done.stdout.splitlines(), ["a warm False", "b cold True", "a warm False"], done.stderr)
 
 
+# In other folders of one name: a namespace package, of which a child would find another part first, or one more.
+NAMESPACE = {
+    "one/space/part.py": "NAME = 'one'\n", "two/space/part.py": "NAME = 'two'\n", "two/script.py": "",
+    "more/space/other.py": "", "module/space.py": "", "package/space/__init__.py": "", "else/other/part.py": "",
+}
+ASK_NAMESPACE = "import space; print([*map(__import__('os').path.dirname, getattr(space, '__path__', ''))])"
+
+
+class Namespace(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.root = self.folder({**NAMESPACE, "two/script.py": ASK_NAMESPACE})
+
+    def path(self, name):
+        return os.path.join(self.root, name)
+
+    def served(self, template, env, *arguments, cwd="/"):
+        """Warm, or cold and shadowed; what it prints is what the cold command does."""
+        command = [PYTHON, *(arguments or ("-c", ASK_NAMESPACE))]
+        cold = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True)
+        with template.popen(command, env=env, cwd=cwd, stdout=subprocess.PIPE, text=True) as child:
+            self.assertEqual(child.communicate()[0], cold.stdout)
+            self.assertIn((child.backend, child.reason_code), (("warm", "none"), ("cold", "shadowed")))
+            return child.backend
+
+    def test_another_part_in_front_is_a_shadow(self):
+        env = {**os.environ, "PYTHONPATH": self.path("one")}
+        template = self.template(["space.part"], env=env)
+        for name in ("two", "more", "module", "package"):
+            with self.subTest(name):
+                self.assertEqual(self.served(template, env, cwd=self.path(name)), "cold")
+        self.assertEqual(self.served(template, env, self.path("two/script.py")), "cold")
+        for name in ("one", "else"):
+            with self.subTest(name):
+                self.assertEqual(self.served(template, env, cwd=self.path(name)), "warm")
+
+    def test_a_package_of_several_parts_is_no_shadow_of_itself(self):
+        env = {**os.environ, "PYTHONPATH": f"{self.path('one')}:{self.path('two')}"}
+        template = self.template(["space.part"], env=env)
+        self.assertEqual(self.served(template, env, cwd=self.path("else")), "warm")
+        self.assertEqual(self.served(template, env, cwd=self.path("one")), "warm")
+        self.assertEqual(self.served(template, env, cwd=self.path("two")), "cold")
+
+    def test_a_process_follows_its_parents_parts(self):
+        main = (
+            "import sys, warmfork\n"
+            "def target(pipe):\n"
+            "    import space.part\n"
+            "    pipe.send((space.part.NAME, len(list(space.__path__))))\n"
+            "def ask(context, *path):\n"
+            "    sys.path[:] = *path, *base\n"
+            "    ours, theirs = context.Pipe()\n"
+            "    process = context.Process(target=target, args=(theirs,))\n"
+            "    process.start()\n"
+            "    print(*ours.recv(), process.backend)\n"
+            "    process.join()\n"
+            "if __name__ == '__main__':\n"
+            "    base, one, two = sys.path[:], *sys.argv[1:]\n"
+            "    sys.path.insert(0, one)\n"
+            "    context = warmfork.get_context(preload=['space.part'])\n"
+            "    context.template.wait_ready()\n"
+            "    for path in ((one,), (two, one), (one, two), (two,)): ask(context, *path)\n"
+        )
+        script = os.path.join(self.folder({"main.py": main}), "main.py")
+        command = [PYTHON, script, self.path("one"), self.path("two")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        expected = ["one 1 warm", "two 2 cold", "one 2 cold", "two 1 cold"]
+        self.assertEqual(done.stdout.splitlines(), expected, done.stderr)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -97,6 +97,14 @@ def _lies_where_its_name_says(name, file):
     return not file or name == (os.path.basename(folder) if stem == "__init__" else stem)
 
 
+def _parts_of(attributes):
+    """The directories of a namespace package, in their order; none of other modules."""
+    try:
+        return [] if attributes.get("__file__") else list(filter(os.path.isabs, attributes.get("__path__", ())))
+    except TypeError:
+        return []  # a module that only looks like a package
+
+
 def describe(start, path, missed, described=()):
     """Of what is imported: its files, where it was looked for, and which modules a file beside a script
     would come before. start: the modules that every interpreter has from the beginning. missed: names that
@@ -117,6 +125,7 @@ def describe(start, path, missed, described=()):
         is_at_start = name in start or name in ("sitecustomize", "usercustomize")
         if not parent and not is_at_start and _lies_where_its_name_says(name, file):
             shadowable.add(f"{name}={file}")
+            shadowable.update(f"{name}/{number:03}={part}" for number, part in enumerate(_parts_of(attributes)))
         try:
             entries = list(attributes_of(sys.modules.get(parent)).get("__path__", ())) if parent else path
         except TypeError:
