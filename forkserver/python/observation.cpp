@@ -6,7 +6,10 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <map>
 #include <string>
 #include <vector>
@@ -35,9 +38,24 @@ long long faults_of_children() {
     return usage.ru_minflt + usage.ru_majflt;
 }
 
-long long size_of_output() {
+/// How much has been written until now. What libraries in C have buffered counts: a cold process
+/// would write it at its end. So does all of a file that has become shorter or begins otherwise:
+/// somebody has opened it anew to write to it.
+long long count_output() {
+    static long long last_size = 0, written = 0;
+    static char last_begin = 0;
+    std::fflush(stdout);
+    std::fflush(stderr);
     struct stat status {};
-    return ::fstat(1, &status) == 0 ? status.st_size : 0;
+    if (::fstat(1, &status) < 0) return written;
+    const long long size = status.st_size;
+    char begin = 0;
+    static_cast<void>(::pread(1, &begin, 1, 0) < 0);
+    const bool is_anew = size < last_size || (last_size > 0 && begin != last_begin);
+    written += is_anew ? std::max(size, 1LL) : size - last_size;
+    last_size = size;
+    last_begin = begin;
+    return written;
 }
 
 const AskedForIdentity* find_asked() {
@@ -57,7 +75,7 @@ PyObject* observe(PyObject*, PyObject*) {
     for (const std::uint64_t& count : asked->counts)
         seen.push_back(__atomic_load_n(&count, __ATOMIC_RELAXED));
     seen[kAskedClock] -= own_questions;
-    for (const long long number : {faults_of_children(), size_of_output(), real, monotonic})
+    for (const long long number : {faults_of_children(), count_output(), real, monotonic})
         seen.push_back(static_cast<unsigned long long>(number));
     Reference tuple(PyTuple_New(static_cast<Py_ssize_t>(seen.size())));
     for (std::size_t i = 0; tuple && i < seen.size(); ++i) {

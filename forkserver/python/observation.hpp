@@ -10,8 +10,8 @@ namespace warmfork::python {
 PyObject* names_of_asked();
 
 /// observe() -> a tuple of how often each of `names_of_asked` was asked for until now, a number
-/// that grows when programs that were started end, the size of the template's output, and real and
-/// monotonic time, in nanoseconds.
+/// that grows when programs that were started end, how much was written to the template's output,
+/// and real and monotonic time, in nanoseconds. Writes out what C's streams have buffered of that.
 PyObject* observe(PyObject* module, PyObject* none);
 
 /// drawn() -> the random bytes that were drawn until now, as a list of bytes objects; None: not all

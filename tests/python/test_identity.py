@@ -36,6 +36,13 @@ KEPT = {
     "program's name": ("import argparse\nparser = argparse.ArgumentParser()", "identity:kept", "arguments in kept.parser"),
     "output": ("print('hello from', __name__)", "output:kept", "hello from kept"),
     "unbuffered output": ("import os\nos.write(2, b'oh')", "output:kept", "'oh'"),
+    "output of a library in C": (
+        # Python has it unbuffered where PYTHONUNBUFFERED is set.
+        "import ctypes\nc, room = ctypes.CDLL(None), ctypes.create_string_buffer(4096)\n"
+        "c.setvbuf(ctypes.c_void_p.in_dll(c, 'stdout'), room, 0, 4096)\nc.puts(b'from C')", "output:kept", "'from C'",
+    ),
+    "output by the name of the stream": ("open('/dev/stdout', 'w').write('hello anew')", "output:kept", "hello anew"),
+    "output that is gone": ("with open('/dev/stdout', 'w'): pass", "output:kept", "kept wrote"),
     "program": ("import subprocess\nOUT = subprocess.run(['true'])", "program:kept", "a program was started"),
     "program without a wait": ("import os\nos.posix_spawn('/bin/true', ['true'], {})", "program:", "still runs: "),
     "temporary directory": (

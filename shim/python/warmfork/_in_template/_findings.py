@@ -159,8 +159,10 @@ def _command_line(pid):
 
 
 def _beginning(of_module):
-    """Of what a module has written: it is still in the file that takes the template's output."""
-    text = os.pread(1, min(of_module["output"], _LONGEST_OUTPUT), of_module.output_at)
+    """Of what a module has written: it is still in the file that takes the template's output. One that has opened that
+    anew has begun at its beginning."""
+    begin = of_module.output_at if of_module.output_at < os.fstat(1).st_size else 0
+    text = os.pread(1, min(of_module["output"], _LONGEST_OUTPUT), begin)
     return text.decode(errors="replace").strip().partition("\n")[0]
 
 
