@@ -26,6 +26,11 @@ bool is_read_only(int flags) {
     return (flags & (O_ACCMODE | O_PATH | O_DIRECTORY)) == O_RDONLY;
 }
 
+bool is_to_be_written(int flags) {
+    return !(flags & (O_PATH | O_DIRECTORY)) &&
+           ((flags & O_ACCMODE) != O_RDONLY || (flags & (O_CREAT | O_TRUNC)));
+}
+
 void note_open_file(int directory, const char* path, int descriptor) {
     static int (*real)(int, struct stat*);
     if (!real) real = next<int (*)(int, struct stat*)>("fstat");
@@ -39,7 +44,14 @@ void note_absent_file(int directory, const char* path) {
         recorder::note_file(directory, path, nullptr);
 }
 
+/// Whether it could be opened may depend on what is there already.
+void note_written_file(int directory, const char* path, bool is_open) {
+    if ((is_open || errno == ENOENT || errno == EEXIST) && recorder::is_recording())
+        recorder::note_made(directory, path);
+}
+
 int noted(int directory, const char* path, int flags, int descriptor) {
+    if (is_to_be_written(flags)) note_written_file(directory, path, descriptor >= 0);
     if (!is_read_only(flags)) return descriptor;
     if (descriptor >= 0)
         note_open_file(directory, path, descriptor);
@@ -49,7 +61,10 @@ int noted(int directory, const char* path, int flags, int descriptor) {
 }
 
 FILE* noted(const char* path, const char* mode, FILE* file) {
-    if (mode[0] != 'r' || std::strchr(mode, '+')) return file;
+    if (mode[0] != 'r' || std::strchr(mode, '+')) {
+        note_written_file(AT_FDCWD, path, file);
+        return file;
+    }
     if (file)
         note_open_file(AT_FDCWD, path, ::fileno(file));
     else
@@ -157,6 +172,13 @@ mode_t mode_of(int flags, va_list arguments) {
         return noted(AT_FDCWD, path, flags, real(path, flags));   \
     }
 
+#define INTERPOSE_CREAT(name)                                                         \
+    EXPORT int name(const char* path, mode_t mode) {                                  \
+        static int (*real)(const char*, mode_t);                                      \
+        if (!real) real = next<int (*)(const char*, mode_t)>(#name);                  \
+        return noted(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, real(path, mode)); \
+    }
+
 #define INTERPOSE_FOPEN(name)                                               \
     EXPORT FILE* name(const char* path, const char* mode) {                 \
         static FILE* (*real)(const char*, const char*);                     \
@@ -241,6 +263,8 @@ INTERPOSE_OPENAT(openat)
 INTERPOSE_OPENAT(openat64)
 INTERPOSE_FORTIFIED_OPEN(__open_2)
 INTERPOSE_FORTIFIED_OPEN(__open64_2)
+INTERPOSE_CREAT(creat)
+INTERPOSE_CREAT(creat64)
 INTERPOSE_STAT(stat, stat)
 INTERPOSE_STAT(stat64, stat64)
 INTERPOSE_STAT(lstat, stat)

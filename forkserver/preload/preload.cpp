@@ -89,6 +89,7 @@ __attribute__((constructor)) void take_over() {
     interface.stop_recording = warmfork::recorder::stop;
     interface.resume_recording = warmfork::recorder::resume;
     interface.asked = warmfork::recorder::asked();
+    interface.made = warmfork::recorder::made();
     interface.has_filter = warmfork::recorder::has_filter();
     interface.list_for = warmfork::recorder::list_for;
     interface.forget_listing = warmfork::recorder::forget_listing;

@@ -64,6 +64,7 @@ Slots<kMostListings> listing_slots;
 // Of the initial kind, so that nothing is allocated for it.
 __attribute__((tls_model("initial-exec"))) thread_local std::uint32_t lists_for = kListedNames;
 AskedForIdentity noted{{}, {}, {}, 0, true, true};
+MadeFiles made_files{0, {}, 0, true};
 bool is_filtered = false;
 
 /// Not by libc's own, which is interposed, and notes who calls it.
@@ -225,6 +226,18 @@ void add_listing(const char* path, const char* name, const ListingDigest& digest
     add_name(listings[listing_count - 1].name, name);
 }
 
+void add_made(const char* path, const char* name) {
+    ++made_files.count;
+    for (std::size_t i = 0; i < made_files.file_count; ++i)
+        if (std::strcmp(made_files.files[i].path, path) == 0) return;
+    const char* kept_path = made_files.file_count < kMostMade ? keep(path) : nullptr;
+    const char* kept_name = kept_path ? keep(name) : nullptr;
+    if (kept_name)
+        made_files.files[made_files.file_count++] = {kept_path, kept_name};
+    else
+        made_files.has_all_files = false;
+}
+
 }  // namespace
 
 void start() {
@@ -281,6 +294,22 @@ void note_file(int directory, const char* path, const struct stat* status) {
         ::pthread_mutex_unlock(&lock);
     }
     errno = error;
+}
+
+void note_made(int directory, const char* path) {
+    const int error = errno;
+    const char* name = path ? name_in_directory(directory, path) : nullptr;
+    char absolute[4096];
+    if (name && !std::strstr(name, "__pycache__") && make_absolute(directory, path, absolute)) {
+        ::pthread_mutex_lock(&lock);
+        add_made(absolute, name);
+        ::pthread_mutex_unlock(&lock);
+    }
+    errno = error;
+}
+
+const MadeFiles* made() {
+    return &made_files;
 }
 
 void note_listing(int directory, const char* path, int descriptor) {

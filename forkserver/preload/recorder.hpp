@@ -25,6 +25,12 @@ void note_variable(const char* name);
 /// seen. `directory`: as of openat. `status`: null: there is no such file. Keeps errno.
 void note_file(int directory, const char* path, const struct stat* status);
 
+/// A file or directory that was made, written to or removed, or could not be; nothing where what
+/// `path` leads to does not depend on the working directory. Not what the interpreter keeps of a
+/// source beside it. Keeps errno.
+void note_made(int directory, const char* path);
+const MadeFiles* made();
+
 /// A directory that is about to be listed through an open descriptor. `path`: empty: its own. Keeps
 /// errno.
 void note_listing(int directory, const char* path, int descriptor);

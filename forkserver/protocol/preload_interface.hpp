@@ -80,6 +80,23 @@ struct DrawnBytes {
     std::size_t size;
 };
 
+/// What a program has made, written to or removed, or tried to, by a path relative to the working
+/// directory.
+struct MadeFile {
+    const char* path;  ///< absolute
+    const char* name;  ///< as it was given
+};
+
+inline constexpr std::size_t kMostMade = 256;
+
+/// As AskedForIdentity.
+struct MadeFiles {
+    std::uint64_t count;  ///< how often that was done
+    MadeFile files[kMostMade];
+    std::size_t file_count;
+    bool has_all_files;
+};
+
 inline constexpr std::size_t kMostAskers = 1024;
 inline constexpr std::size_t kMostDraws = 1024;
 inline constexpr std::size_t kMostDrawnBytes =
@@ -111,6 +128,7 @@ struct PreloadInterface {
     /// recorded.
     void (*resume_recording)();
     const AskedForIdentity* asked;
+    const MadeFiles* made;
     /// Has this process asked for a filter of system calls (seccomp), or one that it was forked
     /// from?
     const bool* has_filter;

@@ -75,7 +75,9 @@ PyObject* observe(PyObject*, PyObject*) {
     for (const std::uint64_t& count : asked->counts)
         seen.push_back(__atomic_load_n(&count, __ATOMIC_RELAXED));
     seen[kAskedClock] -= own_questions;
-    for (const long long number : {faults_of_children(), count_output(), real, monotonic})
+    const auto made =
+        static_cast<long long>(__atomic_load_n(&find_preload()->made->count, __ATOMIC_RELAXED));
+    for (const long long number : {faults_of_children(), count_output(), made, real, monotonic})
         seen.push_back(static_cast<unsigned long long>(number));
     Reference tuple(PyTuple_New(static_cast<Py_ssize_t>(seen.size())));
     for (std::size_t i = 0; tuple && i < seen.size(); ++i) {
@@ -105,6 +107,18 @@ PyObject* drawn(PyObject*, PyObject*) {
         Reference bytes(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(draw.bytes),
                                                   static_cast<Py_ssize_t>(draw.size)));
         if (!bytes || PyList_Append(list.get(), bytes.get()) < 0) return nullptr;
+    }
+    return list.release();
+}
+
+PyObject* made(PyObject*, PyObject*) {
+    Reference list(PyList_New(0));
+    const PreloadInterface* preload = find_preload();
+    for (std::size_t i = 0; preload && i < preload->made->file_count; ++i) {
+        const MadeFile& file = preload->made->files[i];
+        Reference pair(Py_BuildValue("NN", PyUnicode_DecodeFSDefault(file.path),
+                                     PyUnicode_DecodeFSDefault(file.name)));
+        if (!list || !pair || PyList_Append(list.get(), pair.get()) < 0) return nullptr;
     }
     return list.release();
 }

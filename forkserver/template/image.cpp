@@ -1,6 +1,7 @@
 #include "template/image.hpp"
 
 #include <link.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,8 +30,23 @@ void add_mapped_files(ImageFacts& facts) {
     }
 }
 
+/// Directories that were made by a path relative to the working directory, which a child in another
+/// one would make there; and what was removed, or could not be made, there. What is a file now the
+/// gate has to be asked about.
+void add_made(const MadeFiles& made, std::set<std::string>& names) {
+    const std::string here = std::filesystem::current_path().string();
+    for (std::size_t i = 0; i < made.file_count; ++i) {
+        const std::string path = made.files[i].path, name = made.files[i].name;
+        if (path != here + '/' + name) continue;  // in a directory that it has gone to
+        struct stat status;
+        if (::lstat(path.c_str(), &status) < 0 || S_ISDIR(status.st_mode))
+            names.insert("./" + name + "=" + path);
+    }
+    if (!made.has_all_files) names.insert(".=" + here);
+}
+
 /// What was read by a path relative to the working directory.
-void add_names(const RecordedReads& reads, ImageFacts& facts) {
+void add_names(const RecordedReads& reads, const MadeFiles& made, ImageFacts& facts) {
     std::set<std::string> names;
     const auto add = [&](const char* name, const char* path) {
         if (name && std::string_view(path).ends_with(name))
@@ -41,6 +57,7 @@ void add_names(const RecordedReads& reads, ImageFacts& facts) {
     for (std::size_t i = 0; i < reads.listing_count; ++i)
         if (const ListedDirectory& directory = reads.listings[i]; directory.listed != 0)
             add(directory.name, directory.path);
+    add_made(made, names);
     // Too many: as if it had kept the directory itself.
     if (names.size() > kMostNames) names = {".=" + std::filesystem::current_path().string()};
     facts.shadowable.insert(names.begin(), names.end());
@@ -86,7 +103,7 @@ void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts) {
     facts.has_all_files = reads.has_all_files;
     facts.has_memory = reads.has_memory;
     facts.began = reads.resumed;
-    add_names(reads, facts);
+    add_names(reads, *preload.made, facts);
     for (std::size_t i = 0; i < reads.file_count; ++i) {
         const OpenedFile& file = reads.files[i];
         if (file.inode == 0) {

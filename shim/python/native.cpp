@@ -60,6 +60,7 @@ PyMethodDef methods[] = {
     {"finalize_image", finalize_image, METH_NOARGS, nullptr},
     {"observe", observe, METH_NOARGS, nullptr},
     {"drawn", drawn, METH_NOARGS, nullptr},
+    {"made", made, METH_NOARGS, nullptr},
     {"descriptors_in_the_way", descriptors_in_the_way, METH_NOARGS, nullptr},
     {"resume_recording", resume_recording, METH_NOARGS, nullptr},
     {"is_link_program", is_link_program, METH_O, nullptr},

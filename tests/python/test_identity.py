@@ -59,6 +59,19 @@ KEPT = {
         "import os, tempfile\nfile, NAME = tempfile.mkstemp(dir='.')\nos.close(file)", "identity:kept", "kept has made /",
     ),
     "file": ("F = open('kept.log', 'w')", "descriptor:/", "kept.log"),
+    "closed file": ("open('out.log', 'w').close()", "directory:./out.log", "when kept was imported"),
+    "file in a directory that it makes": (
+        "import pathlib\nf = pathlib.Path('d/f')\nf.parent.mkdir()\nf.write_text('x')", "directory:./d/f", "d/f was",
+    ),
+    "file that is opened by number": (
+        "import os\nos.close(os.open('q', os.O_CREAT | os.O_WRONLY))", "directory:./q", "q was made",
+    ),
+    "file under a new name": ("import os\nopen('a', 'a').close()\nos.rename('a', 'b')", "directory:./b", "b was made"),
+    "symbolic link": ("import os\nos.symlink('/nowhere', 'l')", "directory:./l", "l was made"),
+    "file of a library in C": (
+        "import ctypes\nc = ctypes.CDLL(None)\nc.fopen.restype = ctypes.c_void_p\n"
+        "c.fclose.argtypes = [ctypes.c_void_p]\nc.fclose(c.fopen(b'c', b'w'))", "directory:./c", "c was made",
+    ),
 }
 # Shorter ones are too often a part of other numbers.
 KEPT["process id in front of other digits"] = (
@@ -82,6 +95,8 @@ HARMLESS = {
         "import tempfile\n"
         "with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile(dir=folder): pass"
     ),
+    "removes what it has made in its directory": "import os\nopen('gone', 'w').close()\nos.remove('gone')",
+    "makes what has an absolute path": "import os\nos.mkdir(__file__ + '.d')\nopen(__file__ + '.f', 'w').close()",
 }
 
 
@@ -226,6 +241,9 @@ IN_DIRECTORY = {
     "a file that is there": ("VALUE = open('file').read()", "directory:./file"),
     "a file by the kernel's link": ("VALUE = open('/proc/self/cwd/file').read()", "directory:./file"),
     "whether a file is there": ("import os\nVALUE = os.path.exists('only')", "directory:./only"),
+    "a directory that it makes": (
+        "import os\nos.makedirs('made', exist_ok=True)\nVALUE = os.path.isdir('made')", "directory:./made",
+    ),
     "a listing": ("import os\nVALUE = sorted(os.listdir())", "directory:./."),
 }
 
@@ -276,6 +294,19 @@ class Directory(Importing):
                         os.symlink(__file__, path)
                 for directory in (self.work, self.other):
                     self.assertEqual(self.served(template, env, directory)[0], "warm")
+
+    def test_what_would_be_removed_in_another_directory_is_not_left_there(self):
+        template, env = self.importing("import os\nopen('only', 'w').close()\nos.remove('only')\nVALUE = 'ran'")
+        self.assertEqual(self.served(template, env, self.work)[0], "warm")
+        self.assertEqual(self.served(template, env, self.other)[:3], ("cold", "ran\n", "shadowed"))
+        self.assertEqual(os.listdir(self.other), ["file"])
+        self.assertEqual(self.served(template, env, self.other)[0], "warm")
+
+    def test_each_child_makes_the_files_of_its_own_directory(self):
+        template, env = self.importing("open('log', 'a').write('x')\nVALUE = 'ran'")
+        for directory, length in ((self.work, 2), (self.other, 1), (self.other, 2)):
+            self.assertEqual(self.served(template, env, directory)[:3], ("cold", "ran\n", "gate"))
+            self.assertEqual(os.stat(os.path.join(directory, "log")).st_size, length)
 
     def test_what_is_known_to_keep_it_has_the_childs(self):
         folder = self.folder({"rich.py": "import os\n_IMPORT_CWD = os.path.abspath(os.getcwd())\n"})

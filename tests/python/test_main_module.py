@@ -62,6 +62,11 @@ class MainModules(TestCase):
         self.assert_same(seen)
         self.assertEqual((reasons, count), ([], 1))
 
+    def test_one_that_writes_a_file_of_its_directory_is_left_to_the_children(self):
+        seen, reasons, count, _ = self.run_main("open('log', 'w').close()\nSEEN = __name__")
+        self.assert_same(seen)
+        self.assertEqual((seen[1][2], reasons, count), ("warm", ["it makes files"], 0))
+
     def test_there_is_no_parent_yet_and_the_method_is_set(self):
         self.assert_same(self.run_main(
             "import multiprocessing as mp\nSEEN = mp.parent_process(), mp.current_process().daemon\n"

@@ -78,7 +78,7 @@ class Template:
     allow: exceptions from the fork-safety gate, "thread:NAME", "descriptor:PREFIX" or "mapping:PREFIX"; and
     "identity:MODULE", "output:MODULE" or "program:MODULE", of a module that keeps what it took from the process that
     imports it (its id, the time, the arguments, random bytes), that writes something when it is imported, or for which a
-    program is started; "directory:MODULE" or "directory:./NAME", of what is not the same in a child's directory.
+    program is started; "directory:MODULE" or "directory:./NAME", of what a child's own directory has otherwise.
     on_stale: what a spawn does after a file that the image came from has changed: "cold" (until a new image is ready),
     "wait" for it, or "serve" the old image meanwhile.
     variants: how many images are kept beside the first, for interpreter options and for other values of the

@@ -1,11 +1,13 @@
 """What the gate is to be asked about: what preloading has done that each child would do anew, or have otherwise.
 
-A finding is a name, "identity:MODULE", "output:MODULE" or "program:MODULE", by which it can be allowed, and a text.
-The directory is for each spawn to ask about: a child in the same one has nothing otherwise.
+A finding is a name, "identity:MODULE", "output:MODULE", "program:MODULE" or "directory:./NAME", by which it can be
+allowed, and a text. What a module has from the directory is for each spawn to ask about: a child in the same one has
+nothing otherwise. What it writes there is a finding: each child would write.
 """
 
 import contextlib
 import os
+import stat
 import sys
 
 from .. import _native
@@ -25,6 +27,7 @@ _HARMLESS_MODULES = (
 _LIBRARIES_WITH_STATE = ("libuuid.so",)
 _LONGEST_OUTPUT = 80
 _TEMPORARY = "has made {path} when it was imported, and each child would make a temporary one of its own"
+_MADE = "{name} was made or changed when {modules} was imported, and each child would do so in its own directory"
 _PUT_RIGHT = [(name, attribute, "directory") for name, attribute, _ in _child.KEEP_DIRECTORY] + [
     (name, attribute, "arguments") for name, attribute in _child.KEEP_ARGUMENTS
 ]
@@ -54,6 +57,7 @@ class Findings:
         if doubts:
             text = f"{doubts[0]}, which a module keeps, has the process id as its seed, or one that happens to be the same"
             self.found.append(("identity:random", text))
+        self.found += _made_files(observer)
         self.found += _of_process()
         for path, kinds in _asking_libraries():
             name = os.path.basename(path)
@@ -75,6 +79,31 @@ class Findings:
             kinds = [kind for kind in _kept.KEPT if of_module[kind]]
             if kinds and not _kept.is_standard(name):
                 self.asked.append((name, kinds))
+
+
+def _made_files(observer):
+    """Those that are there, by a relative path: [(name, text)]. What is open still is the gate's to find, and of a
+    directory it is enough that it is there."""
+    modules = [name for name, of_module in observer.seen.items() if of_module["file"]]
+    found = []
+    with contextlib.suppress(OSError):  # of the directory, if it is gone
+        here = os.getcwd()
+        still_open = set(map(_identity_of, _native.descriptors_in_the_way())) if modules else ()
+        for path, name in _native.made() if modules else ():
+            identity = _identity_of(path)
+            is_there = identity is not None and identity not in still_open
+            if path == f"{here}/{name}" and is_there and not observer.is_temporary(path):
+                found.append((f"directory:./{name}", _MADE.format(name=name, modules=", ".join(modules))))
+    return found
+
+
+def _identity_of(file):
+    """Of a path or descriptor; None: there is none, or it is a directory."""
+    try:
+        status = os.fstat(file) if isinstance(file, int) else os.lstat(file)
+    except OSError:
+        return None
+    return None if stat.S_ISDIR(status.st_mode) else (status.st_dev, status.st_ino)
 
 
 def _of_process():
@@ -175,7 +204,7 @@ def leave_to_children(observer, name):
         kept = _kept.find_kept({name: seen}, observer.arguments.only, _native.drawn()).get(name, {})
         # Its directory is among what it is prepared for: see _main_module.py.
         done += [f"it keeps the {kind}" for kind in kept.values() if kind != "directory"]
-        whats = ("output", "it writes something"), ("program", "it starts a program")
+        whats = ("output", "it writes something"), ("program", "it starts a program"), ("file", "it makes files")
         done += [what for kind, what in whats if seen[kind]]
     if done:
         sys.modules.pop(name, None)

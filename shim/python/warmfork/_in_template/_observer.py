@@ -13,7 +13,7 @@ from ._listings import Listings
 from ._temporary import Temporary
 
 # What is counted; all but the last as _native.observe has them.
-KINDS = (*_native.ASKED, "program", "output", "arguments")
+KINDS = (*_native.ASKED, "program", "output", "file", "arguments")
 _PROCESS, _THREAD, _PROGRAM, _OUTPUT = map(KINDS.index, ("process id", "thread id", "program", "output"))
 # What starts programs of which it is known what they read, or asks for what it tells nobody: {module: (attribute that
 # has the function, or "", its name, kind)}. `uname -p` says nothing that changes while the machine runs; `ldconfig -p`
@@ -86,6 +86,10 @@ class Observer:
     def left_behind(self):
         """{name of a module: path of a temporary file or directory that is still there}."""
         return self._temporary.left()
+
+    def is_temporary(self, path):
+        """Has tempfile made it, or what it lies in?"""
+        return self._temporary.has_made(path)
 
     def _make_loader(self):
         load = self._load

@@ -47,6 +47,10 @@ class Temporary:
         """{name of a module: path of what it has made}; one of them, if there are several, that is still there."""
         return {module: os.fsdecode(path) for module, path in reversed(self._made) if os.path.lexists(path)}
 
+    def has_made(self, path: str) -> bool:
+        """It, or a directory that it lies in."""
+        return any((os.path.normpath(path) + "/").startswith(os.fsdecode(made) + "/") for _, made in self._made)
+
     def _noting_os(self) -> types.ModuleType:
         def mkdir(path, *arguments, **keywords):
             os.mkdir(path, *arguments, **keywords)
