@@ -53,6 +53,10 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memor
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 '''
 
+_MESON_PROJECT = '''project('example', version: '1')
+configure_file(input: 'input', output: 'output', configuration: {'name': 'value'})
+'''
+
 _PLAYBOOK = '''- hosts: localhost
   gather_facts: false
   tasks:
@@ -77,4 +81,15 @@ TOOLS = (
     Tool("bandit", ("bandit",), ("-q", "--exit-zero", "module.py"), {"module.py": _MODULE}),
     Tool("ansible", ("ansible-playbook",), ("-i", "localhost,", "-c", "local", "site.yml"), {"site.yml": _PLAYBOOK},
          allow=("directory:ansible",)),
+    Tool("numpy", ("python3",), ("-c", "import numpy; print(numpy.arange(10.0).sum())"), package="python3-numpy"),
+    Tool("pandas", ("python3",), ("-c", "import pandas; print(pandas.DataFrame({'a': [1, 2]}).describe())"),
+         package="python3-pandas"),
+    Tool("torch", ("python3",), ("-c", "import torch; print(torch.ones(3, 3).sum())"), package="python3-torch"),
+    Tool("sklearn", ("python3",),
+         ("-c", "from sklearn.linear_model import Ridge; print(Ridge().fit([[0], [1]], [1, 3]).coef_)"),
+         package="python3-sklearn"),
+    Tool("aws", ("aws",), ("configure", "list"), package="awscli"),
+    Tool("pylint", ("pylint",), ("--persistent=n", "--exit-zero", "module.py"), {"module.py": _MODULE}),
+    Tool("yt-dlp", ("yt-dlp",), ("--list-extractors",)),
+    Tool("meson", ("meson",), ("setup", "out"), {"meson.build": _MESON_PROJECT, "input": "@name@\n"}),
 )
