@@ -46,7 +46,8 @@ inline bool may_make_file_of(std::uint64_t size) {
     return is_allowed;
 }
 
-/// A pidfd (close-on-exec) of a process that has not been reaped; empty with errno set on failure.
+/// Opens a pidfd (close-on-exec) of a process that has not been reaped. It is empty, with errno
+/// set, on failure.
 inline Descriptor open_pidfd(int pid) {
     return Descriptor(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
 }

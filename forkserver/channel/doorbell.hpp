@@ -1,5 +1,5 @@
-// An eventfd that wakes the other end. Embedded channels only: owner and template trust each other
-// not to clear O_NONBLOCK, which belongs to the open file that both share.
+// An eventfd that wakes the other end. Only embedded channels have it: owner and template trust
+// each other not to clear O_NONBLOCK, which belongs to the open file that both share.
 #pragma once
 
 #include <sys/eventfd.h>
@@ -10,7 +10,7 @@
 
 namespace warmfork {
 
-/// A doorbell, close-on-exec; empty with errno set on failure.
+/// Makes a doorbell, close-on-exec. It is empty, with errno set, on failure.
 inline Descriptor make_doorbell() {
     return Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }

@@ -11,8 +11,8 @@
 
 namespace warmfork {
 
-/// Takes the digest of an open directory's listing, and leaves it at the place where it was. False
-/// with errno set: it cannot be read. Allocates nothing.
+/// Takes the digest of an open directory's listing, and leaves it at the place where it was.
+/// Returns false with errno set where it cannot be read. Allocates nothing.
 [[nodiscard]] inline bool read_listing(int directory, ListingDigest& ret_digest) {
     const off_t place = ::lseek(directory, 0, SEEK_CUR);
     if (place < 0 || ::lseek(directory, 0, SEEK_SET) < 0) return false;

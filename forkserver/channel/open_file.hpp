@@ -5,10 +5,11 @@
 
 namespace warmfork {
 
-/// Do both numbers of this process stand for one open file? Nothing: it cannot be told. By kcmp(2);
-/// where that is forbidden, as in most containers, by the signal of F_SETSIG, which belongs to the
-/// open file and means nothing before O_ASYNC: what `other` is given, and then loses, `one` shows
-/// as well. No allocation, no lock; safe between fork and exec, and where several look at once.
+/// Do both numbers of this process stand for one open file? Returns nothing where it cannot be
+/// told. It asks kcmp(2), and where that is forbidden, as in most containers, it looks at the
+/// signal of F_SETSIG, which belongs to the open file and means nothing before O_ASYNC: what
+/// `other` is given, and then loses, `one` shows as well. Allocates and locks nothing; is safe
+/// between fork and exec, and where several look at once.
 [[nodiscard]] std::optional<bool> is_same_open_file(int one, int other);
 
 }  // namespace warmfork

@@ -12,7 +12,7 @@
 
 namespace warmfork {
 
-/// What a consumer waits for while it sleeps. It is the value of its `asleep` word.
+/// What a consumer waits for while it sleeps, as the value of its `asleep` word.
 enum class WakeFor : std::uint32_t {
     frames = 1,           ///< wake it after a push
     frames_and_room = 2,  ///< and after a pop from the ring that it writes
@@ -26,15 +26,15 @@ class RingWriter {
     /// EPROTO (the peer's index is impossible: it broke the ring, give up the channel).
     [[nodiscard]] int push(FrameHeader header, std::span<const std::byte> payload);
 
-    /// True if the peer sleeps or is about to, and so must be woken by its doorbell. Any push that
-    /// happened before is seen by the peer if this returns false.
+    /// Returns true if the peer sleeps or is about to, and so must be woken by its doorbell. Any
+    /// push that happened before is seen by the peer if this returns false.
     bool peer_sleeps() const;
 
     /// Does the peer wait for the room that a pop from the opposite ring has made? Any pop that
     /// happened before is seen by the peer if this returns false.
     bool peer_waits_for_room() const;
 
-    /// How many bytes the peer has taken so far, as it says.
+    /// Returns how many bytes the peer says it has taken so far.
     std::uint64_t taken() const { return header_->head.load(std::memory_order_acquire); }
     bool drained() const { return taken() == tail_; }
     /// Would a payload of this size find room now?
@@ -55,7 +55,7 @@ class RingReader {
     RingReader(RingHeader& header, std::span<std::byte> bytes) : header_(&header), bytes_(bytes) {}
 
     /// Copies the oldest frame out of shared memory; what it returns can no longer change.
-    /// `broken`: sizes or indices that no honest peer writes; give up the channel.
+    /// `broken` means sizes or indices that no honest peer writes: give up the channel.
     [[nodiscard]] Pop pop(FrameHeader& ret_header, std::vector<std::byte>& ret_payload);
 
     bool empty() const { return header_->tail.load(std::memory_order_acquire) == head_; }

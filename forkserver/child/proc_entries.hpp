@@ -17,7 +17,7 @@
 
 namespace warmfork {
 
-/// PREFIX NUMBER SUFFIX, NUL-terminated.
+/// A path of PREFIX, NUMBER and SUFFIX, NUL-terminated.
 class NumberedPath {
   public:
     NumberedPath(std::string_view prefix, int number, std::string_view suffix = {}) {
@@ -32,7 +32,7 @@ class NumberedPath {
     std::array<char, kMostPrefix + kMostDigits + kMostSuffix + 1> text_;
 };
 
-/// As open and read of a small file, up to the first newline; empty with errno set on failure.
+/// Opens and reads a small file up to the first newline. It is empty, with errno set, on failure.
 inline std::string_view read_line(const char* path, std::span<char> buffer) {
     const long file = ::syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return {};
@@ -44,8 +44,8 @@ inline std::string_view read_line(const char* path, std::span<char> buffer) {
     return text.substr(0, text.find('\n'));
 }
 
-/// Calls `visit` with each number. Returns 0 or errno: then not all have been visited. What the
-/// directory itself is read by is not visited.
+/// Calls `visit` with each number. Returns 0 or errno: then not all have been visited. The
+/// descriptor that the directory itself is read by is not visited.
 template <typename Visit>
 int visit_numbered_entries(const char* path, Visit visit) {
     const long directory =

@@ -1,6 +1,6 @@
 // What happens in a child between its birth and user code, whichever backend made it. Everything
-// here runs between fork (or vfork) and user code: no allocation, no locks, no stdio; errno is all
-// it has.
+// here runs between fork (or vfork) and user code: it uses no allocation, no locks and no stdio;
+// errno is all it has.
 #pragma once
 
 #include <span>
@@ -32,8 +32,8 @@ struct ChildDescriptors {
 
 /// Brings the calling process into the state that the record describes, apart from environment,
 /// title and signal mask: descriptors, session and group, dispositions, limits, directory. All
-/// descriptors but the record's targets, `image` and `reply` are closed. False: `ret_failure` says
-/// which step failed; the process is to be ended.
+/// descriptors but the record's targets, `image` and `reply` are closed. Where it returns false,
+/// `ret_failure` says which step failed, and the process is to be ended.
 [[nodiscard]] bool set_up_child(const RecordView& record, ChildDescriptors& descriptors,
                                 ChildFailure& ret_failure);
 
@@ -41,8 +41,8 @@ struct ChildDescriptors {
 /// keeps). Returns false with errno set where it cannot.
 [[nodiscard]] bool reset_dispositions();
 
-/// What execve would do: handlers go back to the default, ignored signals stay ignored. False:
-/// errno says why not.
+/// Does what execve would do: handlers go back to the default, ignored signals stay ignored.
+/// Returns false with errno set where it cannot.
 [[nodiscard]] bool reset_handlers();
 
 /// Sets the calling thread's mask. Bit n-1 is signal n. False: errno says why not; only a filter of
@@ -50,11 +50,11 @@ struct ChildDescriptors {
 [[nodiscard]] bool set_signal_mask(std::uint64_t mask);
 inline constexpr std::uint64_t kAllSignals = ~std::uint64_t{0};
 
-/// The calling thread's mask; bit n-1 is signal n.
+/// Returns the calling thread's mask; bit n-1 is signal n.
 [[nodiscard]] std::uint64_t signal_mask();
 
-/// Closes every descriptor that is not in `kept`, which gets sorted; negative ones count for
-/// nothing. Where close_range(2) is refused those that /proc/self/fd lists are closed. Returns 0,
+/// Closes every descriptor that is not in `kept`, which gets sorted; negative ones there are
+/// ignored. Where close_range(2) is refused, those that /proc/self/fd lists are closed. Returns 0,
 /// or errno: then some are open still.
 [[nodiscard]] int close_all_but(std::span<int> kept);
 

@@ -16,8 +16,8 @@ struct KeptChild {
     bool told_by_kernel = false;  ///< has SIGTERM already, as its parent-death signal
 };
 
-/// Ends every child, and returns when all have ended: at once after the last one's compliance,
-/// after kGracePeriod at the latest.
+/// Ends every child, and returns when all have ended: as soon as the last one has complied, after
+/// kGracePeriod at the latest.
 void end_processes(std::vector<KeptChild> children);
 
 }  // namespace warmfork

@@ -25,15 +25,15 @@ struct StartedKeeper {
 /// EPIPE or ECONNRESET: the keeper is gone; ETIMEDOUT: it does not answer within seconds, and what
 /// is read from its socket is of no use any more; EMFILE: it has no room; ETOOMANYREFS: nothing can
 /// be sent to it, or to any other one, as too many descriptors of this user are in flight, which
-/// passes. Only one thread at a time may call it. Safe between vfork and exec.
+/// passes. Only one thread at a time may call it. It is safe between vfork and exec.
 [[nodiscard]] int keep(int keeper, int pidfd, bool told_by_kernel);
 
 /// Gives it a process that has an owner of its own, behind `owner_pidfd`. As long as the keeper's
-/// owner lives that is the one to see to it. Returns when it is sent: EAGAIN or ETOOMANYREFS,
-/// later. The answer is to be received when it comes.
+/// owner lives, it is that owner's to see to. Returns when it is sent, or EAGAIN or ETOOMANYREFS
+/// where it has to be tried again later. The answer is to be received when it comes.
 [[nodiscard]] int send_for(int keeper, int pidfd, int owner_pidfd);
-/// The next answer, if there is one. Returns 0 or errno: EAGAIN: not yet; EPIPE: the keeper is
-/// gone.
+/// Receives the next answer, if there is one. Returns 0 or errno: EAGAIN: not yet; EPIPE: the
+/// keeper is gone.
 [[nodiscard]] int receive_answer(int keeper, KeeperAnswer& ret_answer);
 
 /// Leaves processes, by their pidfds, to keepers that outlive the caller, until they or the owner

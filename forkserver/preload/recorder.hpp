@@ -1,5 +1,5 @@
-// Which variables and files a process reads, from its first instruction on. In memory of its own:
-// malloc may be what asks for a variable.
+// Records which variables and files a process reads, from its first instruction on. It does so in
+// memory of its own, as malloc may be what asks for a variable.
 #pragma once
 
 #include <sys/stat.h>
@@ -8,7 +8,8 @@
 
 namespace warmfork::recorder {
 
-/// To be called before any other code runs; nothing is recorded without.
+/// Begins the recording. It must be called before any other code runs; nothing is recorded without
+/// it.
 void start();
 /// Ends the recording, and returns what was read.
 RecordedReads stop();
@@ -21,8 +22,8 @@ long system_call(long number);
 /// Is this the process that records, and does it still? What it forks does not record.
 bool is_recording();
 void note_variable(const char* name);
-/// A file that was opened, or asked about before its content was taken by a way that cannot be
-/// seen. `directory`: as of openat. `status`: null: there is no such file. Keeps errno.
+/// Notes a file that was opened, or asked about before its content was taken in a way that cannot
+/// be seen. `directory` is as of openat; `status` is null where there is no such file. Keeps errno.
 void note_file(int directory, const char* path, const struct stat* status);
 
 /// A file or directory that was made, written to or removed, or could not be; nothing where what
@@ -34,20 +35,21 @@ const MadeFiles* made();
 /// A directory that is about to be listed through an open descriptor. `path`: empty: its own. Keeps
 /// errno.
 void note_listing(int directory, const char* path, int descriptor);
-/// See PreloadInterface.
+/// PreloadInterface says what this does, and the next one.
 std::uint32_t list_for(std::uint32_t listed);
 void forget_listing(const char* path);
 
-/// `caller`: where the call returns to. Takes no lock: an allocator may ask while it holds its own.
+/// Notes that a library has asked for something of that kind. `caller` is where the call returns
+/// to. Takes no lock: an allocator may ask while it holds its own.
 void note_asked(Asked kind, const void* caller);
-/// Random bytes that were given to `caller`. Keeps errno.
+/// Notes random bytes that were given to `caller`. Keeps errno.
 void note_random(const void* bytes, std::size_t size, const void* caller);
 /// What was noted by these two.
 const AskedForIdentity* asked();
 
-/// This process is about to limit which system calls it may make.
+/// Notes that this process is about to limit which system calls it may make.
 void note_filter();
-/// Has it done so, or has one that it was forked from?
+/// Has this process done so, or one that it was forked from?
 const bool* has_filter();
 
 }  // namespace warmfork::recorder

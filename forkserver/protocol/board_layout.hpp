@@ -1,5 +1,6 @@
 // The statistics board: what warmforkd shows of itself. README.md beside this file draws it.
-// Plain data; the behaviour is in service/board.hpp (the daemon) and service/board_reader.hpp.
+// It is plain data; the behaviour is in service/board.hpp (the daemon) and
+// service/board_reader.hpp.
 #pragma once
 
 #include <atomic>
@@ -17,20 +18,20 @@ inline constexpr std::uint64_t kBoardMagic = 0x3164726f626d7277;  // "wrmbord1"
 /// so that a reader of any version can say which daemon it has found.
 inline constexpr std::uint64_t kBoardVersion = 3;
 
-/// Entries. What a daemon has beyond these is counted and not shown.
+/// How many entries a board has. What a daemon has beyond these is counted and not shown.
 inline constexpr std::size_t kBoardTemplates = 128;
 inline constexpr std::size_t kBoardClients = 256;
 
 /// Room for the reasons of warmfork_reason, with some for those to come.
 inline constexpr std::size_t kBoardReasons = 32;
 
-/// Text in whole words, because words are what is copied; padded with NUL.
+/// Text in whole words, because words are what is copied. It is padded with NUL.
 template <std::size_t Bytes>
 struct BoardText {
     std::uint64_t words[Bytes / 8];
 };
 
-/// The first words are for good: magic, version, pid, start time.
+/// The first words never change: magic, version, pid, start time.
 struct BoardIdentity {
     std::atomic<std::uint64_t> magic;  ///< written last
     std::uint64_t version;
@@ -69,7 +70,7 @@ enum class TemplateState : std::uint64_t {
 };
 inline constexpr std::uint64_t kTemplateStates = 6;
 
-/// As people read it; never null.
+/// Returns the name that people read; never null.
 constexpr const char* template_state_name(TemplateState state) {
     constexpr const char* names[] = {"free", "idle", "preloading", "ready", "stale", "failing"};
     static_assert(std::size(names) == kTemplateStates);
@@ -114,8 +115,9 @@ struct BoardClient {
 };
 static_assert(sizeof(BoardClient) == 72);
 
-/// Something that is written while others read: odd while a change is under way, and another number
-/// after each change. The reader copies, and looks whether the number stayed even and the same.
+/// Something that is written while others read. The sequence is odd while a change is under way,
+/// and another number after each change. The reader copies, and looks whether the number stayed
+/// even and the same.
 template <typename Value>
 struct Published {
     std::atomic<std::uint64_t> sequence;

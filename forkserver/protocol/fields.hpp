@@ -25,7 +25,7 @@ class FieldWriter {
         bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
         return *this;
     }
-    /// Anything that a string_view can be made from.
+    /// Writes anything that string_views can be made from.
     template <typename Texts>
     FieldWriter& texts(const Texts& values) {
         number(std::size(values));

@@ -1,4 +1,4 @@
-// What both sides have to judge alike of files.
+// What both sides have to judge alike about files.
 #pragma once
 
 #include <time.h>
@@ -31,8 +31,8 @@ constexpr std::int64_t kTick = 10'000'000;
 /// distributions only.
 inline constexpr std::uint32_t kListedNames = 1, kListedDistributions = 2;
 
-/// Does a name count where a directory was listed? Not what interpreters write beside sources, nor
-/// what editors and downloads leave there for a moment.
+/// Does a name count where a directory was listed? What interpreters write beside sources does not,
+/// nor what editors and downloads leave there for a moment.
 [[nodiscard]] inline bool counts_in_listing(std::string_view name) {
     constexpr std::string_view kPassing[] = {"~", ".tmp", ".swp", ".swx", ".part", ".pyc"};
     for (std::string_view end : kPassing)

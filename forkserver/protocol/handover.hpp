@@ -15,7 +15,8 @@
 namespace warmfork {
 
 /// Raised when the bytes change. A newer service has to read what the one before it left, or the
-/// statuses of all children are lost: then it keeps the old reader for as long as people upgrade.
+/// statuses of all children are lost: so it keeps the old reader for as long as people upgrade from
+/// that.
 inline constexpr std::uint64_t kHandoverVersion = 1;
 
 /// Names the descriptor of the memfd.
@@ -144,7 +145,7 @@ class HandoverReader {
   public:
     explicit HandoverReader(std::span<const std::byte> bytes) : fields_(bytes) {}
 
-    /// Returns false if it is of another version: then nothing else of it can be told.
+    /// Returns false if it is of another version: then nothing else can be read from it.
     [[nodiscard]] bool read(Handover& ret_handover) {
         if (fields_.number() != kHandoverVersion) return false;
         Handover::members(ret_handover, *this);
@@ -153,7 +154,7 @@ class HandoverReader {
     }
 
     void operator()(auto&... ret_values) { (take(ret_values), ...); }
-    /// What stands behind all that the first services of this version wrote.
+    /// Reads what stands behind all that the first services of this version wrote.
     void optional(auto&... ret_values) {
         if (fields_.has_more()) (take(ret_values), ...);
     }

@@ -11,8 +11,8 @@ namespace warmfork {
 inline constexpr int kKeeperSocketNumber = 3;
 inline constexpr int kKeeperOwnerNumber = 4;  ///< a pidfd
 
-/// Owner to keeper; with it the pidfd of a child, and, if the child has an owner of its own, the
-/// pidfd of that. The last message has none.
+/// What the owner sends to the keeper, with the pidfd of a child and, if the child has an owner of
+/// its own, the pidfd of that. The last message has none.
 struct KeeperMessage {
     std::uint32_t told_by_kernel;    ///< the child has SIGTERM as its parent-death signal
     std::uint32_t no_more_children;  ///< the end of file behind this is not the owner's death
@@ -20,7 +20,8 @@ struct KeeperMessage {
 static_assert(offsetof(KeeperMessage, no_more_children) == 4);
 static_assert(sizeof(KeeperMessage) == 8);
 
-/// To each message with a child, in their order; and one of its own accord, when it has begun.
+/// What the keeper answers to each message with a child, in their order. It sends one of its own
+/// accord when it has begun.
 struct KeeperAnswer {
     std::int32_t error_number;  ///< 0: the child is looked after. EMFILE: no more descriptors
     std::int32_t pid;           ///< the keeper's

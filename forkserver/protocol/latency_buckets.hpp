@@ -13,7 +13,7 @@ namespace warmfork {
 inline constexpr std::uint64_t kBucketsPerOctave = 8;
 inline constexpr unsigned kBucketBits = 3;  // log2 of the above
 
-/// Up to 2^30 µs, 18 minutes; the last bucket takes what is longer.
+/// The buckets reach up to 2^30 µs, 18 minutes; the last one takes what is longer.
 inline constexpr unsigned kLatencyOctaves = 30;
 inline constexpr std::size_t kLatencyBuckets =
     kBucketsPerOctave * (kLatencyOctaves - kBucketBits + 1);
@@ -27,7 +27,8 @@ constexpr std::size_t latency_bucket(std::uint64_t microseconds) {
     return bucket < kLatencyBuckets ? bucket : kLatencyBuckets - 1;
 }
 
-/// The least microseconds of a bucket; of kLatencyBuckets, what the last one ends before.
+/// Returns the least microseconds of a bucket; for kLatencyBuckets, those at which the last one
+/// ends.
 constexpr std::uint64_t latency_floor(std::size_t bucket) {
     if (bucket < kBucketsPerOctave) return bucket;
     const std::size_t shift = bucket / kBucketsPerOctave - 1;
@@ -44,8 +45,8 @@ constexpr std::uint64_t latency_total(const LatencyCounts& counts) {
     return total;
 }
 
-/// The microseconds that a part (0.5: the median) of what was counted did not exceed: nearest rank,
-/// the middle of its bucket. 0 if nothing was counted.
+/// Returns the microseconds that a part (0.5: the median) of what was counted did not exceed: by
+/// nearest rank, the middle of its bucket. Returns 0 if nothing was counted.
 inline double latency_percentile(const LatencyCounts& counts, double part) {
     const double rank = std::ceil(part * static_cast<double>(latency_total(counts)));
     double below = 0;

@@ -1,5 +1,5 @@
-// The shared segment: one header, two rings. README.md beside this file draws it.
-// Plain data; the behaviour is in channel/ring.hpp. Neither side trusts what the other wrote.
+// The shared segment: one header, two rings. README.md beside this file draws it. It is plain data;
+// the behaviour is in channel/ring.hpp. Neither side trusts what the other wrote.
 #pragma once
 
 #include <atomic>
@@ -12,11 +12,12 @@ namespace warmfork {
 
 inline constexpr std::uint64_t kSegmentMagic = 0x316b726f666d7277;  // "wrmfork1"
 
-/// What /proc calls a child that is parked: until it has its record, with a name of its own.
+/// What /proc calls a child that is parked, until it has its record, which gives it a name of its
+/// own.
 inline constexpr const char* kSpareName = "warmfork-spare";
 
-/// Indices run freely and are masked where they are used. One writer a field, one cache line a
-/// writer, so that the two processes do not fight over a line.
+/// Indices run freely and are masked where they are used. Each field has one writer, and each
+/// writer a cache line, so that the two processes do not fight over a line.
 struct RingHeader {
     alignas(64) std::atomic<std::uint64_t> tail;    ///< bytes written; the producer's
     alignas(64) std::atomic<std::uint64_t> head;    ///< bytes read; the consumer's
@@ -29,8 +30,8 @@ static_assert(offsetof(RingHeader, head) == 64);
 static_assert(offsetof(RingHeader, asleep) == 128);
 static_assert(sizeof(RingHeader) == 192);
 
-/// A child that `born` has perhaps not announced yet, for the case that template and child are
-/// killed before either of them says anything: so its parent learns of it all the same.
+/// A child that `born` has perhaps not announced yet. If template and child are killed before
+/// either of them says anything, its parent learns of it here all the same.
 struct Newborn {
     std::atomic<std::uint64_t> id;     ///< child
     std::atomic<std::uint64_t> spawn;  ///< or 0: a spare
@@ -98,7 +99,7 @@ enum class FrameKind : std::uint16_t {
 
 /// Set in a spawn frame's second value: the record is the first descriptor of the message.
 inline constexpr std::int64_t kSpawnRecordInMemfd = 1;
-/// Set there too: the template is to fork also if its image is stale.
+/// Set there too: the template is to fork even if its image is stale.
 inline constexpr std::int64_t kSpawnFromStaleImage = 2;
 
 /// A frame in a ring: this header, then `payload_size` bytes, padded to 8.

@@ -9,11 +9,12 @@ namespace warmfork {
 /// Raised whenever the meaning or place of a byte in this folder changes; both hellos carry it.
 inline constexpr std::uint16_t kProtocolVersion = 10;
 
-/// A spawn record, whole. Linux's own limit for arguments and environment together is 6 MiB.
+/// The size of a whole record. Linux's own limit for arguments and environment together is 6 MiB.
 inline constexpr std::size_t kMaximumRecordSize = 2u << 20;
 
-/// Up to here a record travels inline; beyond, in a sealed memfd. A SEQPACKET message holds 212,960
-/// bytes with the default net.core.wmem_default, and the command ring must hold several records.
+/// Up to this size a record travels inline; a larger one in a sealed memfd. A SEQPACKET message
+/// holds 212,960 bytes with the default net.core.wmem_default, and the command ring must hold
+/// several records.
 inline constexpr std::size_t kInlineRecordSize = 64u << 10;
 
 /// One argument or environment string with its NUL: MAX_ARG_STRLEN of linux/binfmts.h, which execve
@@ -30,8 +31,8 @@ inline constexpr std::size_t kMaximumRecordDescriptors = kMaximumMessageDescript
 /// Children of one command: their mailboxes travel in one message.
 inline constexpr std::uint32_t kMaximumBatch = 250;
 
-/// Children that may not have been announced: those of one command, as a template takes the next
-/// when all of the last have been.
+/// How many children may not have been announced: those of one command, as a template takes the
+/// next command when all children of the last have been.
 inline constexpr std::uint32_t kNewborns = 256;
 static_assert(kNewborns >= kMaximumBatch);
 

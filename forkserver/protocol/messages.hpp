@@ -30,9 +30,9 @@ inline constexpr const char* kOutputName = "warmfork-template-output";
 /// mark.
 inline constexpr char kProgressMark = '\x1e';
 
-/// Owner's hello, queued on the control socket before the template is started; with it, in this
-/// order: segment, command doorbell, completion doorbell, pidfd of the owner, and, unless none
-/// was to be had, the inotify instance that the template is to watch with.
+/// The owner's hello is queued on the control socket before the template is started. With it come,
+/// in this order: segment, command doorbell, completion doorbell, pidfd of the owner, and, unless
+/// none was to be had, the inotify instance that the template is to watch with.
 struct OwnerHello {
     std::uint32_t magic;
     std::uint16_t version;
@@ -50,16 +50,16 @@ inline constexpr std::uint16_t kHelloFromMainThread = 1;
 /// Each child is to have a twin of the template as its own child, parked.
 inline constexpr std::uint16_t kHelloNested = 2;
 
-/// Child to its parked twin, on the socket that becomes the control socket; with it, the file for
-/// the template's standard output and error.
+/// What a child sends to its parked twin, on the socket that becomes the control socket. With it
+/// comes the file for the template's standard output and error.
 struct TwinGreeting {
     std::uint32_t magic;
 };
 static_assert(sizeof(TwinGreeting) == 4);
 inline constexpr std::uint32_t kTwinMagic = 0x6e697754;  // "Twin"
 
-/// The answer, from the template that the twin has become by one more fork. The hello follows once
-/// the twin has been reaped: by then the template is a child of the child.
+/// The answer comes from the template that the twin has become by one more fork. The hello follows
+/// once the twin has been reaped: by then the template is a child of the child.
 struct TwinReply {
     std::uint32_t magic;
     std::int32_t template_pid;
@@ -67,8 +67,8 @@ struct TwinReply {
 };
 static_assert(sizeof(TwinReply) == 16);
 
-/// The template's answer, the first message in the other direction: before it preloads, where it
-/// can (Python), or when it begins to serve.
+/// The template's answer is the first message in the other direction. It comes before it preloads,
+/// where it can (Python), or when it begins to serve.
 struct TemplateHello {
     std::uint32_t magic;
     std::uint16_t version;
@@ -77,25 +77,25 @@ struct TemplateHello {
 };
 static_assert(sizeof(TemplateHello) == 12);
 
-/// Owner to template on the control socket, ahead of a spawn frame: first one with the children's
-/// ends of their mailboxes, then one with the descriptors of the record. The owner has the
-/// mailboxes before the children exist: a template that is killed right after a fork leaves no
-/// child unknown to its owner.
+/// What the owner sends to the template on the control socket, ahead of a spawn frame: first one
+/// with the children's ends of their mailboxes, then one with the descriptors of the record. The
+/// owner has the mailboxes before the children exist: a template that is killed right after a fork
+/// leaves no child unknown to its owner.
 struct DescriptorMessage {
     std::uint64_t spawn_id;
 };
 static_assert(sizeof(DescriptorMessage) == 8);
 
-/// Template to owner on the control socket, with the owner's end of a spare's mailbox, before the
-/// spare is forked, for the same reason.
+/// What the template sends to the owner on the control socket, with the owner's end of a spare's
+/// mailbox. It does so before the spare is forked, for the same reason.
 struct MailboxMessage {
     std::uint64_t child_id;
     std::int64_t made;  ///< nanoseconds of CLOCK_MONOTONIC
 };
 static_assert(sizeof(MailboxMessage) == 16);
 
-/// Owner to parked child, the record behind it. The message's first descriptor is the write end of
-/// a pipe for the reply.
+/// What the owner sends to a parked child, with the record behind it. The message's first
+/// descriptor is the write end of a pipe for the reply.
 struct MailboxHeader {
     std::uint32_t magic;
     std::uint32_t record_size;  ///< 0: the record is the message's next descriptor, a sealed memfd
@@ -108,7 +108,7 @@ enum class ReplyKind : std::uint32_t {
     failed = 3,   ///< at `stage`, with `error_number`; the child ends with status 127
 };
 
-/// Child to owner.
+/// What a child answers to its owner.
 struct MailboxReply {
     ReplyKind kind;
     Stage stage;

@@ -22,9 +22,8 @@ struct AtforkHandlers {
     void* library;  ///< the dso handle given at registration
 };
 
-/// A regular file that was opened for reading or asked about, as it was when that happened first;
-/// without an inode: there was none.
-/// Times in nanoseconds.
+/// A regular file that was opened for reading or asked about, as it was when that happened first.
+/// Without an inode there was none. Times are in nanoseconds.
 struct OpenedFile {
     const char* path;  ///< absolute
     std::uint64_t device, inode;
@@ -32,7 +31,7 @@ struct OpenedFile {
     const char* name;  ///< relative to the working directory; null: by no such name
 };
 
-/// A directory whose names were read, as they were when that happened first.
+/// A directory whose names were read, with those that it had when that happened first.
 struct ListedDirectory {
     const char* path;      ///< absolute
     std::uint32_t listed;  ///< what for: kListedNames and the like
@@ -68,7 +67,7 @@ inline constexpr const char* kAskedNames[] = {"process id", "thread id", "time",
                                               "directory"};
 static_assert(std::size(kAskedNames) == kAskedKinds);
 
-/// Where a library has called for something of that.
+/// Where a library has called for something of this kind.
 struct Asker {
     const void* address;  ///< behind the call; null: none
     std::uint32_t kinds;  ///< bit n: of Asked
@@ -116,26 +115,27 @@ struct PreloadInterface {
     /// The control socket, taken out of WARMFORK_CHANNEL before any other code ran; -1: none, or
     /// the process serves already, or is a child of one that does.
     int channel;
-    /// The same, and whoever calls this serves from now on.
+    /// Returns the same, and whoever calls this serves from now on.
     int (*take_channel)();
-    /// glibc's own __register_atfork, to recognise libraries that are bound past the recorder.
+    /// glibc's own __register_atfork, by which libraries are recognised that are bound past the
+    /// recorder.
     void* real_register_atfork;
-    /// The registrations in order. The pointer is good until the next registration.
+    /// Returns the registrations in order. The pointer is good until the next registration.
     const AtforkHandlers* (*handlers)(std::size_t* ret_count);
     /// Ends the recording of reads, and returns them.
     RecordedReads (*stop_recording)();
-    /// In a forked copy of a process that has stopped recording: goes on, on top of what was
-    /// recorded.
+    /// Goes on with recording, on top of what was recorded, in a forked copy of a process that has
+    /// stopped.
     void (*resume_recording)();
     const AskedForIdentity* asked;
     const MadeFiles* made;
     /// Has this process asked for a filter of system calls (seccomp), or one that it was forked
     /// from?
     const bool* has_filter;
-    /// What directories are listed for by this thread from now on, 0 being what does not count.
-    /// Returns what it was.
+    /// Says what this thread lists directories for from now on; with 0 it does not count. Returns
+    /// what it was.
     std::uint32_t (*list_for)(std::uint32_t listed);
-    /// That this directory was listed until now does not count.
+    /// Forgets that this directory was listed until now.
     void (*forget_listing)(const char* path);
 };
 

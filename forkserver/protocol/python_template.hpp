@@ -1,5 +1,6 @@
-// The command line of a Python template: what stands behind the interpreter and its options.
-// shim/python/warmfork/_in_template/_main.py reads it; README.md beside this file draws it.
+// The command line of a Python template, as far as it stands behind the interpreter and its
+// options. shim/python/warmfork/_in_template/_main.py reads it; README.md beside this file draws
+// it.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +9,7 @@
 
 namespace warmfork {
 
-/// The program of `-c`. Where the package lies is inserted for its import only. What the
+/// The program of `-c`. The directory of the package is on the path for its import only. What the
 /// interpreter has loaded by itself is told apart from what preloading adds.
 inline constexpr const char* kPythonBoot =
     "import sys; start = frozenset(sys.modules); "
@@ -24,7 +25,7 @@ struct PythonTemplateArguments {
     std::vector<std::string> search_path;   ///< where modules are looked for first
     std::vector<std::string> modules = {};  ///< to be imported, in this order
 
-    /// "", or the words with newlines between them.
+    /// Returns "", or the words with newlines between them.
     [[nodiscard]] std::string learning() const {
         if (!learns) return {};
         std::string text = "learn=" + program;

@@ -90,7 +90,7 @@ struct RecordContents {
 /// Is everything within the limits of a record? Values are not looked at.
 [[nodiscard]] bool fits_into_record(const RecordContents& contents);
 
-/// Writes the record into `ret_record` (replaced). Returns 0, or E2BIG where it does not fit, or
+/// Writes the record into `ret_record` (replaced). Returns 0, E2BIG where it does not fit, or
 /// EINVAL where a value is out of range; `ret_record` is then unspecified.
 [[nodiscard]] int encode_record(const RecordContents& contents, std::vector<std::byte>& ret_record);
 
@@ -107,18 +107,18 @@ struct RecordView {
     std::span<std::byte> payload;
 };
 
-/// The same values as a view, for who needs no bytes: of any size, and without strings or payload,
-/// except for the directory (which must end with NUL). Returns 0, or EINVAL where a value is out of
-/// range. The view borrows from `contents`.
+/// Makes a view of the same values, for callers that need no bytes. They may be of any size, and
+/// there are no strings and no payload in it but the directory (which must end with NUL). Returns
+/// 0, or EINVAL where a value is out of range. The view borrows from `contents`.
 [[nodiscard]] int view_values(const RecordContents& contents, RecordView& ret_view);
 
 /// Checks every length, count and value of a record that lies in memory of our own, and makes views
-/// of it. No allocation; safe between fork and exec. `bytes` must be aligned to 8. Returns null, or
-/// what is wrong with it (static text).
+/// of it. Allocates nothing, and is safe between fork and exec. `bytes` must be aligned to 8.
+/// Returns null, or what is wrong with it (static text).
 [[nodiscard]] const char* decode_record(std::span<std::byte> bytes, RecordView& ret_view);
 
 /// Overwrites a record that is done with, and what handling it has left behind: environment and
-/// arguments are nobody else's. Safe between fork and exec.
+/// arguments are nobody else's business. It is safe between fork and exec.
 void wipe(std::span<std::byte> record);
 
 /// Writes `count` pointers to the strings that lie in `strings`, and a null behind them.

@@ -14,7 +14,7 @@ inline constexpr std::uint32_t kServiceMagic = 0x63767357;  // "Wsvc"
 /// Raised whenever a message changes; both ends say theirs first and refuse another by name.
 inline constexpr std::uint16_t kServiceVersion = 3;
 
-/// The meaning of a number never changes.
+/// What a message says. The meaning of a number never changes.
 enum class ServiceKind : std::uint16_t {
     // Client to service.
     hello = 1,  ///< first; body: number: pid
@@ -38,8 +38,8 @@ enum class ServiceKind : std::uint16_t {
     gone = 23,     ///< id: image, of which no more leases come
 };
 
-/// In front of every message. A body that is larger than kInlineBodySize lies in a sealed memfd,
-/// the first descriptor.
+/// It stands in front of every message. A body that is larger than kInlineBodySize lies in a sealed
+/// memfd, the first descriptor.
 struct ServiceHeader {
     std::uint32_t magic;
     std::uint16_t version;
@@ -53,9 +53,9 @@ static_assert(offsetof(ServiceHeader, id) == 8);
 static_assert(sizeof(ServiceHeader) == 24);
 
 inline constexpr std::size_t kInlineBodySize = 32u << 10;
-/// An environment and a command line at the most: kMaximumRecordSize.
+/// A body holds an environment and a command line at the most, as a record does.
 inline constexpr std::size_t kMaximumBodySize = kMaximumRecordSize;
-/// So many descriptors come with one message: those of `run`, and the memfd of a body.
+/// The most descriptors that come with one message: those of `run`, and the memfd of a body.
 inline constexpr std::size_t kMaximumServiceDescriptors = 4;
 
 /// Flags of a lease request.

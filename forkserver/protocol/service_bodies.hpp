@@ -1,4 +1,4 @@
-// The bodies of the service's messages. `read_*` answers nothing where what came is not one.
+// The bodies of the service's messages. `read_*` returns nothing where what came is not one.
 #pragma once
 
 #include <sys/resource.h>
@@ -49,7 +49,7 @@ inline std::optional<LeaseRequest> read_lease_request(std::span<const std::byte>
 struct Welcome {
     std::uint64_t pid = 0;
     /// Whoever may look at the service finds a text behind the link /proc/PID/fd/NUMBER, which a
-    /// lease has to show. -1: an older service, which asks for none.
+    /// lease has to show. An older service, which asks for none, has -1.
     int sight = -1;
 };
 
@@ -66,7 +66,8 @@ inline Welcome read_welcome(std::span<const std::byte> body) {
     if (reader.has_more()) reader.number(welcome.sight);
     return welcome;
 }
-/// What a lease shows of it; empty: this process may not look at the service.
+/// Returns what a lease has to show, or an empty text where this process may not look at the
+/// service.
 [[nodiscard]] inline std::string read_sight(const Welcome& welcome) {
     std::array<char, 128> text;
     const std::string link =
@@ -158,8 +159,8 @@ inline std::optional<LeasedChild> read_leased_child(std::span<const std::byte> b
     return leased;
 }
 
-/// Why there is nothing to be had. Either a failure (stage, errno) or a reason to start cold, or
-/// both: who insists on warm gets the failure.
+/// Why there is nothing to be had: a failure (stage, errno), a reason to start cold, or both.
+/// Whoever insists on warm gets the failure.
 struct Refusal {
     std::uint64_t stage = 0, error_number = 0, reason = 0;
     std::string text;

@@ -3,9 +3,10 @@
 //
 // An object of ours is stored where finalize_modules of CPython takes out what it finds, before all
 // else: threads and exit handlers are through by then, the streams have been flushed, signal
-// handlers put back and garbage collected; sys.is_finalizing() is true. Releasing it gives us the
-// word. From there on we do what CPython would, with the modules of the program only, and then end
-// the process; or return, where something is left after all, and CPython does the rest.
+// handlers put back and garbage collected; sys.is_finalizing() is true. When CPython releases the
+// object, our code runs. From there on we do what CPython would, with the modules of the program
+// only, and then end the process. Where something is left after all we return, and CPython does the
+// rest.
 #pragma once
 
 #include <Python.h>
@@ -17,22 +18,23 @@ namespace warmfork::python {
 /// Py_RunMain returns this where finalization could not write out what was buffered.
 constexpr int kFlushFailedStatus = 120;
 
-/// Calls Py_FinalizeEx and ends the process as python3 does: flushed, by SIGINT where `interrupted`
-/// (so that a shell sees it), and else with `status`.
+/// Calls Py_FinalizeEx and ends the process as python3 does: with its streams flushed, by SIGINT
+/// where `interrupted` (so that a shell sees it), and otherwise with `status`.
 [[noreturn]] void finalize_and_exit(int status, bool interrupted);
 
-/// Brings a template to its end, which has nothing of its own: what was preloaded is not taken
-/// apart, as that would write to each page that it shares with its children.
+/// Ends a template, which has nothing of its own: what was preloaded is not taken apart, as that
+/// would write to each page that it shares with its children.
 [[noreturn]] void finalize_template_and_exit(int status);
 
-/// In the template. `first_builtins`: what CPython makes of builtins when it has taken the modules
-/// out: a copy from its start. `collect`: gc.collect. `leave_to_python`: called where CPython is to
-/// take the interpreter apart after all. False with an exception set.
+/// Prepares, in the template, how its children leave. `first_builtins` is what CPython makes of
+/// builtins when it has taken the modules out: a copy from its start. `collect` is gc.collect.
+/// `leave_to_python` is called where CPython is to take the interpreter apart after all. Returns
+/// false with an exception set.
 bool prepare_departures(PyObject* first_builtins, PyObject* collect, void (*leave_to_python)());
 
 /// What a child has to end before it leaves.
 struct DeparturePlan {
-    /// Nothing of the program's runs between `plan_departure` and the flush of the streams by
+    /// No code of the program runs between `plan_departure` and the flush of the streams by
     /// Py_FinalizeEx.
     bool is_last = true;
     /// What ImageSearch has found.
@@ -44,7 +46,8 @@ struct DeparturePlan {
     }
 };
 
-/// In a child, called by atexit. False: CPython has to do it all.
+/// Decides, in a child, how it leaves; it is called by atexit. Returns false where CPython has to
+/// do it all.
 bool plan_departure(const DeparturePlan& plan);
 
 }  // namespace warmfork::python

@@ -11,17 +11,17 @@
 namespace warmfork::python {
 
 /// Makes a dictionary as os keeps it, of bytes by bytes. Where a name is given twice, the first
-/// counts. Null with an exception set.
+/// counts. Returns null with an exception set on failure.
 Reference environment_dictionary(char** variables);
 
-/// Makes os.environ of a child equal to environ, unless it is. `child`: the module warmfork._child.
-/// False with an exception set.
+/// Makes os.environ of a child equal to environ, unless it is. `child` is the module
+/// warmfork._child. Returns false with an exception set.
 bool renew_environment(PyObject* child);
 /// Returns what os.environ was last made equal to.
 std::vector<std::string>& renewed_environment();
 
-/// In a child that becomes a template: copies of what the record has brought, which lies where the
-/// records of this process's own children will: modules may keep what getenv returned. Ends the
+/// Copies, in a child that becomes a template, what the record has brought: it lies where the
+/// records of this process's own children will, and modules may keep what getenv returned. Ends the
 /// process where there is no memory.
 void keep_environment();
 

@@ -13,8 +13,8 @@
 
 namespace warmfork::python {
 
-/// What the search has to know of objects by their types. All borrowed; the types live as long as
-/// the interpreter.
+/// What the search has to know of objects by their types. All is borrowed; the types live as long
+/// as the interpreter.
 struct Kinds {
     PyObject* without_end;  ///< types whose objects end as what they hold, and nobody sees it
     PyObject* finalized;    ///< those of which that is so when their finalizer has been called
@@ -31,9 +31,9 @@ struct Kinds {
     PyObject *fixed, *in_one_piece;  ///< see ObjectLayouts
 };
 
-/// gc.freeze() of all there is, in the template. A collection has been done, and nothing is frozen
-/// yet, except in a layer, which is forked from a template and calls it again. False with an
-/// exception set.
+/// Calls gc.freeze() for all there is, in the template. A collection has been done, and nothing is
+/// frozen yet, except in a layer, which is forked from a template and calls this again. Returns
+/// false with an exception set.
 bool freeze(const Kinds& kinds);
 
 /// Notes what is frozen, for `ImageSearch`, in the template before it serves.
@@ -43,29 +43,30 @@ void take_census();
 void keep_until_finalized(PyObject* object);
 /// Notes, in the template, a dictionary of a module of ours, to which no program refers.
 void note_own_namespace(PyObject* dictionary);
-/// What these refer to would not be collected. Not to be used any more: types, generators and what
-/// else has been given to `freeze`.
+/// Gives all these references back: what they refer to would not be collected. Types, generators
+/// and whatever else has been given to `freeze` must not be used after this.
 void let_go();
 
-/// False where the interpreter keeps its objects in another way than we know.
+/// Returns false where the interpreter keeps its objects in another way than we know.
 bool can_search_image();
 /// Has the program called gc.unfreeze()?
 bool is_unfrozen();
 
-/// sys.__stdin__, __stdout__ or __stderr__ of the image, by its descriptor; borrowed. Null: none.
+/// Returns sys.__stdin__, __stdout__ or __stderr__ of the image by its descriptor, borrowed, or
+/// null where there is none.
 PyObject* stream_of_image(std::size_t descriptor);
 
-/// A file of the module io, which is flushed, and ends, without running code of the program. Null:
-/// it is none.
+/// Is it a file of the module io, which is flushed, and ends, without running code of the program?
+/// Null is no file.
 bool is_file(PyObject* object);
 
 struct Frozen;
 
-/// What ends that somebody could see.
+/// The ends that somebody could see, each worse than the one before it.
 enum class Ends : char {
     none,
     of_files,       ///< of the module io, which run no code of the program
-    of_code_in_c,   ///< of which we know nothing, and as others that nobody but it can tell apart
+    of_code_in_c,   ///< of which we know nothing, and which nobody else can tell apart
     of_finalizers,  ///< which the collector calls, in its order
     of_any_kind,
 };
@@ -81,36 +82,36 @@ class ImageSearch {
 
     /// Is it tracked by the collector, and not frozen?
     bool is_own(PyObject* object) const;
-    /// Of what hangs on the image. Also of any kind where the image itself has an end that nobody
-    /// but CPython can bring about, and where something with a finalizer hangs on what CPython does
-    /// not collect with the modules. `is_last`: no exit handler is left that may end what the image
-    /// has, so that its finalizers count.
+    /// Returns the ends of what hangs on the image. They are also of any kind where the image
+    /// itself has an end that nobody but CPython can bring about, and where something with a
+    /// finalizer hangs on what CPython does not collect with the modules. `is_last` says that no
+    /// exit handler is left that may end what the image has, so that its finalizers count.
     Ends of_image(bool is_last);
-    /// After `of_image` or `find_holders`: objects of the image whose finalizers have not been
-    /// called, from the oldest on; borrowed. Not all of them where ends of any kind have been
-    /// found.
+    /// Returns, after `of_image` or `find_holders`, the objects of the image whose finalizers have
+    /// not been called, from the oldest on, borrowed. Where ends of any kind have been found some
+    /// are missing.
     const std::vector<PyObject*>& finalizers_of_image() const { return finalizers_of_image_; }
-    /// After that: of the program's other objects.
+    /// Returns, after `of_image`, the ends of the program's other objects.
     Ends of_program();
-    /// After `of_image`: is something of the program held by somebody whom we do not know, as an
-    /// audit hook or the value of a context variable is? That one keeps all that it refers to,
-    /// which may be all modules.
+    /// Is something of the program held by somebody whom we do not know, as an audit hook or the
+    /// value of a context variable is? It keeps all that it refers to, which may be all modules.
+    /// Must be called after `of_image`.
     bool is_held_elsewhere() const;
 
-    /// When the program's modules are gone: which objects of the image have one with an end hanging
-    /// on them, of whatever kind? False: it cannot be told.
+    /// Finds, when the program's modules are gone, the objects of the image that have one with an
+    /// end, of whatever kind, hanging on them. Returns false where that cannot be told.
     bool find_holders();
     const std::vector<PyObject*>& holders() const { return holders_; }
-    /// Objects of the program with finalizers that have not been called, in the order in which the
-    /// collector would; borrowed.
+    /// Returns the objects of the program with finalizers that have not been called, in the order
+    /// in which the collector would call them, borrowed.
     std::vector<PyObject*> finalizers_of_program() const;
     /// Does the program have an object left that has not come to its end?
     bool finds_kept_end() const;
-    /// After `find_holders`: or a function that hangs on nothing that we know?
+    /// Has it, after `find_holders`, a function left that hangs on nothing that we know?
     bool finds_kept_function() const;
 
-    /// Lets go of what hangs on it, as the collector would. Must not be called while a search
-    /// lives. False: that cannot be done.
+    /// Lets go of what hangs on `holder`, as the collector would. Must not be called while a search
+    /// lives. Returns false where that cannot be done.
     static bool clear(PyObject* holder);
 
   private:
@@ -164,7 +165,7 @@ class ImageSearch {
     bool held_may_have_end_ = false;   ///< does something with an end hang on one that is?
     std::vector<PyObject*> held_;      ///< of the image, by one that is, or by what hangs on it
     Ends found_ = Ends::none;          ///< of what hangs on the image
-    Ends most_ = Ends::of_finalizers;  ///< worse than that need not be looked for
+    Ends most_ = Ends::of_finalizers;  ///< where worse is found the search need not go on
     std::vector<PyObject*> holders_;
     std::unordered_set<const PyObject*> is_holder_;  ///< the same
     std::vector<PyObject*> finalizers_of_image_;

@@ -1,4 +1,4 @@
-// What a template has noted of its image, and a child reads: shared by frozen_image.cpp,
+// What a template has noted of its image, and a child reads. It is shared by frozen_image.cpp,
 // image_roots.cpp, image_search.cpp and finalizer_order.cpp alone.
 #pragma once
 
@@ -23,7 +23,7 @@
 namespace warmfork::python {
 
 /// What lies in front of each object that the collector tracks, in a ring with the others of its
-/// generation: _PyGC_Head. Neither this nor what follows is part of the stable ABI, but they are
+/// generation, as _PyGC_Head. Neither this nor what follows is part of the stable ABI, but they are
 /// the same from 3.9 to 3.15; `freeze_and_find_generations` looks whether they are. 3.13 aligns
 /// them to 4.
 struct [[gnu::packed, gnu::aligned(4)]] CollectorHead {
@@ -32,14 +32,14 @@ struct [[gnu::packed, gnu::aligned(4)]] CollectorHead {
 constexpr std::uintptr_t kFlagsOfHead = 3;
 constexpr std::uintptr_t kCollecting = 2;  ///< of `previous`; set by a collection while it lasts
 
-/// struct gc_generation.
+/// It is laid out as struct gc_generation.
 struct Generation {
     CollectorHead ring;
     int threshold, count;
 };
 
-/// A part of struct _gc_runtime_state: these three, before 3.14 a pointer to the first, and then
-/// the frozen.
+/// struct _gc_runtime_state has these three, before 3.14 a pointer to the first, and then the
+/// frozen.
 constexpr std::size_t kGenerations = 3;
 
 inline const CollectorHead* head_in(std::uintptr_t field) {
@@ -85,21 +85,22 @@ class Types {
         forget();
     }
 
-    /// Types may have gone, and others have their addresses.
+    /// Forgets all, as types may have gone, and others may have their addresses.
     void forget() {
         found_.clear();
         recent_ = {};
     }
 
-    /// What is asked about from here on, in a child, is not frozen: see `forget_own`.
+    /// Says that what is asked about from here on, in a child, is not frozen: see `forget_own`.
     void begin_own() { count_of_image_ = found_.size(); }
-    /// Of the program's own types. Those of the image are found anew only where there were others.
+    /// Forgets the program's own types. Those of the image are found anew only where there were
+    /// others.
     void forget_own() {
         if (found_.size() != count_of_image_) forget();
     }
 
-    /// What is remembered stays true in a child, as long as the image is frozen, which keeps its
-    /// types, but for `have_new_finalizer`.
+    /// Describes an object's type. What is remembered stays true in a child as long as the image is
+    /// frozen, which keeps its types, but for `have_new_finalizer`.
     const Type& of(PyObject* object) {
         PyTypeObject* type = Py_TYPE(object);
         Recent& recent = recent_[reinterpret_cast<std::uintptr_t>(type) / 16 % recent_.size()];
@@ -147,7 +148,7 @@ class Types {
                !known_.contains(type) && !closes_in_memory(type);
     }
 
-    /// Is it derived from one of them, and closed as it is?
+    /// Is it derived from one of the streams in memory, and closed as that is?
     bool closes_in_memory(PyTypeObject* type) const {
         const Reference bases = plain_attribute(reinterpret_cast<PyObject*>(type), "__mro__");
         for (Py_ssize_t i = 0; bases && i < PyTuple_Size(bases.get()); ++i) {
@@ -162,8 +163,8 @@ class Types {
         return false;
     }
 
-    /// Looks only at types that C code has defined: others may say of themselves that they are of
-    /// any module.
+    /// Only types that C code has defined are looked at: others may say of themselves that they are
+    /// of any module.
     bool is_quiet(PyTypeObject* type) const {
         if (PyType_GetSlot(type, Py_tp_dealloc) == python_dealloc_) return false;
         const Reference module = plain_attribute(reinterpret_cast<PyObject*>(type), "__module__");
@@ -197,8 +198,8 @@ class Types {
     std::array<Recent, 1024> recent_{};
 };
 
-/// A set of addresses that takes no others for members more often than now and then: a Bloom filter
-/// with one hash.
+/// A set of addresses that only now and then takes another one for a member: a Bloom filter with
+/// one hash.
 class Addresses {
   public:
     /// Empties it, and makes room for that many.
@@ -253,12 +254,12 @@ struct Image {
     bool holds(const PyObject* object) const {
         return std::binary_search(held.begin(), held.end(), object);
     }
-    /// Of sys.modules, but for __main__, which is the child's.
+    /// The modules in sys.modules, but for __main__, which is the child's.
     std::vector<const PyObject*> modules;
     /// Dictionaries of our own modules, which no program refers to.
     std::unordered_set<const PyObject*> own_namespaces;
-    /// Those with an End::unknown that the collector does not know either: never freed, so that no
-    /// other object has the address of one.
+    /// Objects with an End::unknown that the collector does not know either. They are never freed,
+    /// so that no other object has the address of one.
     std::unordered_set<const PyObject*> unknown;
     std::vector<PyObject*> kept;  ///< by us, until the image is taken apart
     Types types;
@@ -277,25 +278,25 @@ bool any_own(Visit visit) {
     return false;
 }
 
-/// In C, of a function of C.
+/// Returns the address in C of a function that is written in C.
 inline void* function_of(PyObject* function) {
     return reinterpret_cast<void*>(PyCFunction_GetFunction(function));
 }
 
-/// The collector leaves out those of them that hold nothing that it would track. Others that it
-/// does not track, as types of C, are no concern.
+/// Is it a container that the collector leaves out, as it holds nothing that it would track? Others
+/// that it does not track, as types of C, are no concern.
 bool is_untracked_container(PyObject* object);
 
-/// The standard streams of the image, which each child puts on other files and which are flushed in
-/// any case; and what multiprocessing puts in the place of stdin.
+/// Returns the standard streams of the image, which each child puts on other files and which are
+/// flushed in any case, and what multiprocessing puts in the place of stdin.
 std::vector<const PyObject*> parts_of_streams();
 
-/// In the template, of all that are noted: sets `Image::held`. Takes the modules and what else
-/// CPython takes out first for gone. Exit handlers that have been registered count as holding what
-/// they refer to, though they are forgotten by then. May throw std::bad_alloc.
+/// Sets `Image::held`, in the template, from all objects that are noted. Takes the modules and what
+/// else CPython takes out first for gone. Exit handlers that have been registered count as holding
+/// what they refer to, though they are forgotten by then. May throw std::bad_alloc.
 void find_held();
 
-/// Does CPython take it out of sys or builtins before all else? Of a name in one of these.
+/// Is this the name of something that CPython takes out of sys or builtins before all else?
 bool is_taken_first(PyObject* name);
 
 bool contains(std::span<const PyObject* const> objects, const PyObject* object);
@@ -303,7 +304,7 @@ bool contains(std::span<const PyObject* const> objects, const PyObject* object);
 /// Does this object of the image end by itself, so that it cannot be left as it is?
 bool has_finalizer(PyObject* object, std::span<const PyObject* const> streams);
 
-/// A look at which objects one refers to, that reads none of them.
+/// A digest of which objects one refers to. It reads none of them.
 struct ReferentDigest {
     const Addresses* sought = nullptr;
     std::uint64_t hash = 0;

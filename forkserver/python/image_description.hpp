@@ -10,10 +10,10 @@
 
 namespace warmfork::python {
 
-/// See its `_describe`. False with an exception set.
+/// Reads what its `_describe` returns. Returns false with an exception set.
 bool read_facts(PyObject* tuple, ImageFacts& ret_facts);
 
-/// Pairs of bytes objects. False with an exception set.
+/// Reads pairs of bytes objects. Returns false with an exception set.
 bool read_findings(PyObject* list, std::vector<Finding>& ret_findings);
 
 }  // namespace warmfork::python

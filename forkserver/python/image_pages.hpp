@@ -1,12 +1,12 @@
-// Which pages of the image a child has written to: what an object refers to from any other is as it
-// was, and need not be looked at.
+// Which pages of the image a child has written to: what an object refers to from any other page is
+// as it was, and need not be looked at.
 //
-// The kernel tells of each page whether some other process has it mapped as well. One that a child
-// of a template has written to is its own; one that it has not written to it shares with its
-// template, or with a sibling, or nobody else is left, and then it only looks written to. But a
-// process that the child has forked shares what the child had written. So there is a page that each
-// child writes to before its program begins, and nobody after that: while it is shared, nothing is
-// known. Neither is it where the kernel merges pages that are alike.
+// The kernel tells of each page whether some other process has it mapped as well. A page that a
+// child of a template has written to is its own. One that it has not written to it shares with its
+// template or with a sibling; where nobody else is left, it only looks written to. But a process
+// that the child has forked shares what the child had written. So there is a page that each child
+// writes to before its program begins, and nobody after that: while it is shared, nothing is known.
+// Nothing is known either where the kernel merges pages that are alike.
 #pragma once
 
 #include <cstddef>
@@ -22,28 +22,29 @@ class ImagePages {
   public:
     /// Forgets, in the template, what was added.
     void clear();
-    /// In the template: the next object, and where it keeps what it refers to. Nothing: that never
-    /// changes, and it is never chosen. Null: that is not known, and it is chosen in any case. May
-    /// throw std::bad_alloc.
+    /// Adds, in the template, the next object, and where it keeps what it refers to. Where there
+    /// are no parts, that never changes, and the object is never chosen; where they are null, it is
+    /// not known, and the object is chosen in any case. May throw std::bad_alloc.
     void add(const void* head, const std::vector<Extent>* parts);
-    /// In the template, when all have been added. May throw std::bad_alloc.
+    /// Ends the list, in the template, when all have been added. May throw std::bad_alloc.
     void close();
 
-    /// In a child, before its program.
+    /// Prepares a child. Must be called before its program begins.
     static void begin_child();
-    /// In a child with one thread: asks the kernel, and chooses the objects that may refer to
-    /// something else than they did. False: nothing is known. Does not allocate. Asks nothing where
-    /// the program may have forbidden that: such a system call can be the last one of a process.
+    /// Asks the kernel, in a child with one thread, and chooses the objects that may refer to
+    /// something else than they did. Returns false where nothing is known. Does not allocate. Asks
+    /// nothing where the program may have forbidden that: such a system call can be the last one of
+    /// a process.
     bool choose();
 
-    /// The first of the chosen from this one on; the count of all: there is none.
+    /// Returns the first of the chosen from this one on, or the count of all where there is none.
     std::size_t next_chosen(std::size_t index) const;
     bool is_chosen(std::size_t index) const { return chosen_[index / 64] >> index % 64 & 1; }
     /// Is the head of an object on a page that may have been written to?
     bool is_head_written(std::size_t index) const {
         return state_of_head(index) != State::as_it_was;
     }
-    /// Is that page no more?
+    /// Is that page gone?
     bool is_head_gone(std::size_t index) const { return state_of_head(index) == State::gone; }
     std::size_t size() const { return head_pages_.size(); }
 

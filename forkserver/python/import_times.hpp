@@ -6,13 +6,13 @@
 namespace warmfork::python {
 
 /// Has imports timed from here on, by this interpreter and those forked from it. Needs the GIL.
-/// False with an exception set.
+/// Returns false with an exception set.
 [[nodiscard]] bool time_imports();
 
-/// What was imported up to now does not count. When this process ends, by exit, a line is added to
-/// the file: of each module that was imported since, " name=microseconds", without the time of what
-/// it imported itself. Processes that it forks add no line. Where the line cannot be written the
-/// process ends as it would have. `path` is kept, and must be good until then.
+/// What was imported up to now does not count. When this process ends, by exit, it adds a line to
+/// the file, with " name=microseconds" for each module that was imported since, without the time of
+/// what that module imported itself. Processes that it forks add no line. Where the line cannot be
+/// written the process ends as it would have. `path` is kept, and must be good until then.
 void report_imports_at_exit(const std::string& path);
 
 }  // namespace warmfork::python

@@ -14,7 +14,7 @@
 
 namespace warmfork::python {
 
-// Where a dictionary has the address of its table, in all versions that we know.
+// A dictionary has the address of its table here, in all versions that we know.
 inline constexpr std::size_t kDictionaryTable = 4 * sizeof(void*);
 
 /// A part of memory.
@@ -23,18 +23,20 @@ struct Extent {
     std::size_t size;  ///< in bytes
 };
 
-/// Of objects that the collector tracks. None of this is part of the stable ABI: it is for versions
-/// that we know, and of each object it has to be found true that all its references lie there.
+/// Where objects that the collector tracks keep their references. None of this is part of the
+/// stable ABI: it is for versions that we know, and each object is checked for having all its
+/// references there.
 class ObjectLayouts {
   public:
-    /// `fixed`: a list of types whose objects refer to the same as long as they live.
-    /// `in_one_piece`: of types whose objects have nothing anywhere else that they would refer to
-    /// something from; those of types of types are of this kind, too. `of_python`: any class that
-    /// Python code has defined.
+    /// `fixed` is a list of types whose objects refer to the same as long as they live.
+    /// `in_one_piece` is one of types whose objects keep all their references in themselves; types
+    /// whose objects are types are of this kind, too. `of_python` is any class that Python code has
+    /// defined.
     void know(PyObject* fixed, PyObject* in_one_piece, PyObject* of_python);
-    /// One of them has in it whatever tells that there are more references. Empty: that does not
-    /// change. Null: we do not know. Good until the next call. `referents`: all that it refers to,
-    /// as it names them. May throw std::bad_alloc.
+    /// Returns the parts of memory that have its references; one of them has whatever tells that
+    /// there are more. There are none where the references never change, and it is null where we do
+    /// not know. It is good until the next call. `referents` are all that the object refers to, as
+    /// it names them. May throw std::bad_alloc.
     const std::vector<Extent>* parts_of(PyObject* object,
                                         std::span<const PyObject* const> referents);
 

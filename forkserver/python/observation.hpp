@@ -5,7 +5,7 @@
 
 namespace warmfork::python {
 
-/// A tuple of what can be asked of a process, by name, in the order of Asked in
+/// Returns a tuple of the names of what can be asked of a process, in the order of Asked in
 /// protocol/preload_interface.hpp.
 PyObject* names_of_asked();
 
@@ -31,7 +31,7 @@ PyObject* resume_recording(PyObject* module, PyObject* none);
 /// list_for(what) -> what directories were listed for before: see PreloadInterface.
 PyObject* list_for(PyObject* module, PyObject* what);
 
-/// forget_listing(path): that this directory was listed until now does not count any more.
+/// forget_listing(path) forgets that this directory was listed until now.
 PyObject* forget_listing(PyObject* module, PyObject* path);
 
 /// askers() -> a list of (path of a library, bits) of who has called: bit n is name n of

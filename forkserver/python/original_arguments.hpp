@@ -10,8 +10,8 @@ namespace warmfork::python {
 /// Py_GetArgcArgv returns stays the template's.
 void find_original_arguments();
 
-/// Makes these strings what the interpreter keeps from now on, in a child. False with an exception
-/// set.
+/// Makes these strings what the interpreter keeps from now on, in a child. Returns false with an
+/// exception set.
 bool set_original_arguments(PyObject* list);
 
 }  // namespace warmfork::python

@@ -10,19 +10,20 @@
 
 namespace warmfork::python {
 
-/// What can be done before the command is known. `child`: the module warmfork._child. False with an
-/// exception set.
+/// Does what can be done before the command is known. `child` is the module warmfork._child.
+/// Returns false with an exception set.
 bool make_ready(PyObject* child);
 
-/// Descriptors 0 to 2 that are pipes or sockets: bit n.
+/// Returns which of the descriptors 0 to 2 are pipes or sockets: bit n is descriptor n.
 unsigned standard_pipes();
 
-/// After `make_ready`: what it returns is for `run_prepared`; null with an exception set.
+/// Prepares the command, after `make_ready`. What it returns is for `run_prepared`; it is null with
+/// an exception set.
 Reference prepare(PyObject* child, const ChildCommand& command, bool is_rehearsal);
 
-/// After `make_ready`: code by its text, of rehearsals; borrowed.
+/// Returns, after `make_ready`, the code that rehearsals have compiled, by its text, borrowed.
 PyObject* known_codes();
-/// After `make_ready`: sys.executable.
+/// Returns, after `make_ready`, sys.executable.
 const std::string& ready_executable();
 
 }  // namespace warmfork::python

@@ -13,24 +13,24 @@
 
 namespace warmfork::python {
 
-/// What a template ends with that cannot serve, and a child that cannot be made.
+/// The status of a template that cannot serve, and of a child that cannot be made.
 constexpr int kFailedStatus = 1;
 constexpr int kSignalCount = 64;
 
-/// Prints the exception that is set, and ends the process.
+/// Prints the exception that is set, and ends the process, unless `is_right`.
 void end_unless(bool is_right);
 
 /// Is this a child that is to become a template?
 bool is_layer();
-/// Its control socket, which is the caller's from then on; -1: it is none.
+/// Returns its control socket, which is the caller's from then on, or -1 where it is none.
 int take_layer_channel();
 int layer_channel();
 
 class PythonHost : public Host {
   public:
-    /// `hook`: called before each fork; None: nothing.
-    /// `import_log`: the file where children report what they imported; empty: nowhere.
-    /// `obstacle`, `findings`: see Host.
+    /// `hook` is called before each fork, unless it is None. `import_log` is the file where
+    /// children report what they imported; where it is empty they do not. `obstacle` and `findings`
+    /// are as of Host.
     PythonHost(PyObject* child, PyObject* hook, const char* report, ImageFacts facts,
                const char* import_log, const char* obstacle, std::vector<Finding> findings)
         : child_(child),
@@ -72,8 +72,8 @@ class PythonHost : public Host {
     }
     std::string report() override { return report_; }
 
-    /// Those of the interpreter and of preloaded modules, which a fresh interpreter would have
-    /// installed too, except where a signal is ignored from the start.
+    /// Installs the handlers of the interpreter and of preloaded modules, as a fresh interpreter
+    /// would have, except where a signal is ignored from the start.
     void install_signals(std::uint64_t ignored) override {
         for (int signal = 1; signal <= kSignalCount; ++signal) {
             const struct sigaction& disposition = dispositions_[signal - 1];

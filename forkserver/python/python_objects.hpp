@@ -38,7 +38,7 @@ inline bool is_version_from(long hexversion) {
 /// The sequence must outlive it.
 class StringArray {
   public:
-    /// False with an exception set.
+    /// Returns false with an exception set.
     bool read(PyObject* sequence) {
         if (sequence == Py_None) return true;
         const Py_ssize_t size = PySequence_Size(sequence);
@@ -47,7 +47,7 @@ class StringArray {
         for (Py_ssize_t i = 0; i < size; ++i) {
             Reference item(PySequence_GetItem(sequence, i));
             char* text = nullptr;
-            // No length asked for: an embedded null byte is a ValueError.
+            // As no length is asked for, an embedded null byte is a ValueError.
             if (!item || PyBytes_AsStringAndSize(item.get(), &text, nullptr) < 0) return false;
             pointers_.push_back(text);
         }
@@ -72,7 +72,7 @@ class EncodedStrings {
         pointers_.push_back(PyBytes_AsString(encoded));
         return true;
     }
-    /// `ret_text`: null for None.
+    /// `ret_text` is null for None.
     bool add_optional(PyObject* text, const char*& ret_text) {
         ret_text = nullptr;
         if (text == Py_None) return true;
@@ -87,7 +87,7 @@ class EncodedStrings {
         pointers_.push_back(nullptr);
         return size >= 0;
     }
-    /// "name=value" of each entry of a mapping; None: there is no array.
+    /// Adds "name=value" for each entry of a mapping. For None there is no array.
     bool add_variables(PyObject* mapping) {
         if (mapping == Py_None) return true;
         Reference items(PyMapping_Items(mapping));
@@ -108,7 +108,7 @@ class EncodedStrings {
         pointers_.push_back(nullptr);
         return size >= 0;
     }
-    /// Lives as long as this object.
+    /// The array lives as long as this object.
     const char* const* get() const { return pointers_.empty() ? nullptr : pointers_.data(); }
 
   private:
@@ -116,8 +116,8 @@ class EncodedStrings {
     std::vector<const char*> pointers_;
 };
 
-/// Returns an attribute that the object or its type has, without asking code of Python, except for
-/// that of a property. Null: there is none; no exception is set.
+/// Returns an attribute that the object or its type has, without running Python code, except that
+/// of a property. Returns null, with no exception set, where there is none.
 inline Reference plain_attribute(PyObject* object, const char* name) {
     const Reference key(PyUnicode_FromString(name));
     Reference value(key ? PyObject_GenericGetAttr(object, key.get()) : nullptr);

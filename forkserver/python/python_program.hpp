@@ -10,15 +10,15 @@ namespace warmfork::python {
 /// How a program ended.
 enum class ProgramEnd { done, failed, interrupted };
 
-/// `child`: the module warmfork._child. `known_codes`: programs for -c that have been compiled, by
-/// their text. No Python frame of warmfork's own lies below the program. Does not return where it
-/// wants to exit.
+/// Runs the program. `child` is the module warmfork._child; `known_codes` are programs for -c that
+/// have been compiled, by their text. No Python frame of warmfork's own lies below the program.
+/// Does not return where the program exits by itself.
 ProgramEnd run_prepared(PyObject* child, Reference prepared, PyObject* known_codes);
 
 /// Reports the exception as python3 does; for SystemExit this ends the process, with its status.
 ProgramEnd fail_with_traceback();
 
-/// Has the interpreter what it takes? That is no part of the stable ABI.
+/// Has the interpreter what it takes to run files? That is no part of the stable ABI.
 bool can_run_files();
 
 }  // namespace warmfork::python

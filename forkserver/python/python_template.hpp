@@ -6,22 +6,22 @@
 
 namespace warmfork::python {
 
-/// announce(): see announce_template. Raises where there is nobody to be told.
+/// announce() does what announce_template does. Raises where there is nobody to be told.
 PyObject* announce(PyObject* module, PyObject* none);
 
-/// serve([child, hook, report, description, log, obstacle, findings, restore, image]): never
-/// returns to Python, neither in the template, which ends here, nor in a child; so the list is
-/// emptied. `child` is the module warmfork._child, `hook` is called before each fork (None:
-/// nothing), `description` says what the image was made from, `image` is for layers on it.
+/// serve([child, hook, report, description, log, obstacle, findings, restore, image]) never returns
+/// to Python, neither in the template, which ends here, nor in a child; so the list is emptied.
+/// `child` is the module warmfork._child, `hook` is called before each fork, unless it is None,
+/// `description` says what the image was made from, `image` is for layers on it.
 PyObject* serve(PyObject* module, PyObject* list);
 
-/// In a layer: what the template that it was forked from gave to `serve`; None: this is no layer.
+/// Returns, in a layer, what the template that it was forked from gave to `serve`; otherwise None.
 PyObject* extended_image(PyObject* module, PyObject* none);
 
-/// The environment that this process was started with, as bytes by bytes.
+/// Returns the environment that this process was started with, as bytes by bytes.
 PyObject* start_environment(PyObject* module, PyObject* none);
 
-/// What environ holds, as bytes by bytes.
+/// Returns what environ holds, as bytes by bytes.
 PyObject* current_environment(PyObject* module, PyObject* none);
 
 }  // namespace warmfork::python

@@ -3,10 +3,10 @@
 
 namespace warmfork::python {
 
-/// To be called in a template before it forks. A fork copies the page tables of a mapping that has
-/// pages of its own, and leaves those of files to be filled again by the child, fault by fault. One
-/// page of the code is written as it is, as a debugger would, which makes it a mapping of the first
-/// kind. Where the kernel does not let us, children map it as they go.
+/// Must be called in a template before it forks. A fork copies the page tables of a mapping that
+/// has pages of its own, and leaves those of files to be filled again by the child, fault by fault.
+/// One page of the code is written as it is, as a debugger would, which makes it a mapping of the
+/// first kind. Where the kernel does not let us, children map it as they go.
 void share_text();
 
 }  // namespace warmfork::python

@@ -1,6 +1,6 @@
 // Commands that have no template of their own in the configuration, and what is known of them:
-// those that are asked for again get one that the service makes. Plain data; nothing is started
-// here.
+// those that are asked for again get one that the service makes. This is plain data; nothing is
+// started here.
 #pragma once
 
 #include <chrono>
@@ -16,7 +16,7 @@
 
 namespace warmfork::service {
 
-/// A program of Python's, as an interpreter is told to run it.
+/// A Python program, as an interpreter is told to run it.
 struct AutomaticCommand {
     std::string interpreter;           ///< full path: that of a virtual environment is another one
     std::vector<std::string> options;  ///< of the interpreter
@@ -26,14 +26,14 @@ struct AutomaticCommand {
     bool operator==(const AutomaticCommand&) const = default;
 };
 
-/// Nothing: a client has sent what cannot be one, or what runs is not the same each time (-c,
-/// standard input, a descriptor), or only a cold interpreter can run it.
+/// Returns nothing where a client has sent what cannot be a command, where what runs is not the
+/// same each time (-c, standard input, a descriptor), or where only a cold interpreter can run it.
 [[nodiscard]] std::optional<AutomaticCommand> make_automatic_command(const LinkedCommand& linked);
 
-/// A name for its template: that of the program, and a hash of all the rest.
+/// Returns a name for its template: that of the program, and a hash of all the rest.
 [[nodiscard]] std::string name_of(const AutomaticCommand& command);
 
-/// How the command would be typed.
+/// Returns the command as it would be typed.
 [[nodiscard]] std::string to_string(const AutomaticCommand& command);
 
 /// What is known of a command.
@@ -44,11 +44,11 @@ struct AutomaticTemplate {
     std::int64_t last_sight = 0;  ///< seconds since 1970
     /// The variables of the environment that its images have read.
     std::set<std::string, std::less<>> variables;
-    /// Why it cannot be preloaded; empty: it can. Holds until `stamp` is another one.
+    /// Why it cannot be preloaded, or empty where it can. It holds until `stamp` is another one.
     std::string refusal;
     std::string stamp;  ///< of the program's file when it was refused; empty: not looked at yet
     bool is_looked_at = false;  ///< by a call in the background
-    /// Its first run imported nothing that the interpreter had not.
+    /// Says that its first run imported nothing that the interpreter had not.
     bool is_empty = false;
     /// Why what its runs import could not be written, when last looked; empty: it could. Not kept.
     std::string obstacle;
@@ -58,37 +58,40 @@ class AutomaticTemplates {
   public:
     using Seconds = std::int64_t;  ///< since 1970
 
-    /// So often it has to be asked for.
+    /// How often it has to be asked for before it gets a template.
     static constexpr std::uint64_t kSightings = 2;
-    /// So often one whose template would be an interpreter and nothing else. To make that costs the
-    /// processors as much as six warm calls save.
+    /// How often where the template would be an interpreter and nothing else. To make that costs
+    /// the processors as much as six warm calls save.
     static constexpr std::uint64_t kSightingsOfEmpty = 8;
-    /// So many commands are known at the most; those that were asked for once go first, then the
+    /// How many commands are known at the most. Those that were asked for once go first, then the
     /// least recent ones.
     static constexpr std::size_t kMostCommands = 256;
 
-    /// Counts that it was asked for. Its name; empty: another command has that.
+    /// Counts that it was asked for. Returns its name, or an empty one where another command has
+    /// that.
     std::string see(const AutomaticCommand& command, Seconds now);
-    /// Null: there is no such template, or its command has not been asked for more than once.
+    /// Returns null where there is no such template, or its command has not been asked for more
+    /// than once.
     [[nodiscard]] AutomaticTemplate* find(std::string_view name);
     /// Is it worth a template, as far as is known?
     [[nodiscard]] static bool is_worth_it(const AutomaticTemplate& automatic) {
         return automatic.refusal.empty() &&
                (!automatic.is_empty || automatic.sightings >= kSightingsOfEmpty);
     }
-    /// False: many have been started for the first time of late. A build that runs each of its
-    /// scripts twice has nothing of a template for each. True: one more is.
+    /// May one more be started for the first time? If so it is counted. If many have been of late,
+    /// it may not: a build that runs each of its scripts twice gains nothing from a template for
+    /// each.
     [[nodiscard]] bool may_start_new(Seconds now);
     /// Forgets it.
     void erase(std::string_view name);
-    /// All, by name.
+    /// Returns all, by name.
     [[nodiscard]] const std::map<std::string, AutomaticTemplate, std::less<>>& all() const {
         return templates_;
     }
 
-    /// What a later service has to know, as JSON.
+    /// Returns, as JSON, what a later service has to know.
     [[nodiscard]] std::string write() const;
-    /// Takes it in. What is not as it was written is passed over.
+    /// Reads what `write` has returned. What is not as it was written is passed over.
     void read(std::string_view text);
 
   private:

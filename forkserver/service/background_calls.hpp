@@ -12,10 +12,10 @@
 
 namespace warmfork::service {
 
-/// For use by the loop's thread. No thread is started before the first call.
+/// It is for use by the loop's thread. No thread is started before the first call.
 class BackgroundCalls {
   public:
-    /// Throws std::system_error.
+    /// Throws std::system_error where it cannot be made.
     explicit BackgroundCalls(EventLoop& loop);
     /// Makes the calls that wait, without what comes then.
     ~BackgroundCalls();
@@ -23,7 +23,7 @@ class BackgroundCalls {
     BackgroundCalls& operator=(const BackgroundCalls&) = delete;
 
     /// `call` runs in the thread, in the order in which it was added, and touches nothing that is
-    /// not its own; `then` in the loop. Neither throws. Where there can be no thread both are
+    /// not its own; `then` runs in the loop. Neither throws. Where there can be no thread both are
     /// called at once.
     void add(std::function<void()> call, std::function<void()> then);
     /// Blocks until all has been called, and what comes then as well.

@@ -12,25 +12,26 @@
 
 namespace warmfork {
 
-/// "warmfork-UID" or "warmfork-UID-INSTANCE"; empty: no instance can have that name (up to 64 of
-/// letters, digits and `.-_@:`).
+/// Returns "warmfork-UID" or "warmfork-UID-INSTANCE", or an empty name where no instance can have
+/// that one (up to 64 of letters, digits and `.-_@:`).
 [[nodiscard]] std::string board_name(uid_t uid, std::string_view instance);
 
-/// Opens a board that exists and belongs to `uid`: everybody may put something of this name where
-/// shared memory lies. Returns 0 or errno: ENOENT, EACCES (somebody else's, or not a file at all).
+/// Opens a board that exists. It must belong to `uid`, as everybody may put something of this name
+/// where shared memory lies. Returns 0 or errno: ENOENT, EACCES (somebody else's, or not a file at
+/// all).
 [[nodiscard]] int open_board(const std::string& name, uid_t uid, boost::interprocess::mode_t mode,
                              boost::interprocess::shared_memory_object& ret_object,
                              std::uint64_t& ret_size);
 
-/// What the kernel said; never 0.
+/// Returns what the kernel said; never 0.
 [[nodiscard]] int errno_of(const boost::interprocess::interprocess_exception& error);
 
-/// When a process started, in clock ticks since boot. 0: there is no such process, or it has ended
-/// and was not waited for. With the pid it names a process for good, until the next boot, which no
-/// shared memory survives.
+/// Returns when a process started, in clock ticks since boot, or 0 where there is none, or it has
+/// ended and was not waited for. With the pid it names a process for good, until the next boot,
+/// which no shared memory survives.
 [[nodiscard]] std::uint64_t process_start_ticks(std::uint64_t pid);
 
-/// CLOCK_BOOTTIME, which all processes share.
+/// Returns the time of CLOCK_BOOTTIME, which all processes share.
 [[nodiscard]] std::uint64_t nanoseconds_since_boot();
 
 }  // namespace warmfork

@@ -15,10 +15,11 @@
 
 namespace warmfork {
 
-/// By the numbers of warmfork_reason; those beyond this version's are of a newer daemon.
+/// Counts by the numbers of warmfork_reason; those beyond this version's are of a newer daemon.
 using ColdCounts = std::array<std::uint64_t, kBoardReasons>;
 
-/// Texts are UTF-8 without control characters, whatever stood there: they can go to a terminal.
+/// What is shown of a template. Texts are UTF-8 without control characters, whatever stood there:
+/// they can go to a terminal.
 struct TemplateSnapshot {
     std::string name;
     TemplateState state = TemplateState::idle;  ///< not `free`; may be of a newer daemon
@@ -55,7 +56,8 @@ struct BoardSnapshot {
     std::uint64_t templates_not_shown = 0, clients_not_shown = 0;
     std::vector<TemplateSnapshot> templates;  ///< by name
     std::vector<ClientSnapshot> clients;      ///< by pid
-    /// Entries that were being changed all the time, or by a daemon that stopped in the middle.
+    /// Entries that were being changed all the time, or whose daemon stopped in the middle of a
+    /// change.
     std::uint64_t unreadable = 0;
 };
 
@@ -66,8 +68,8 @@ struct BoardSnapshot {
 /// EINVAL (no name for an instance).
 [[nodiscard]] int read_board(uid_t uid, std::string_view instance, BoardSnapshot& ret_snapshot);
 
-/// The instances of a user that have something like a board, the one without a name first; whether
-/// it is one, and of a daemon that lives, read_board tells.
+/// Returns the instances of a user that have something like a board, the one without a name first.
+/// Whether it is one, and its daemon lives, read_board tells.
 [[nodiscard]] std::vector<std::string> find_instances(uid_t uid);
 
 }  // namespace warmfork

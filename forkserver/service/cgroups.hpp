@@ -6,8 +6,9 @@
 //     detached-TEMPLATE          what outlives its client: detached children, and what children
 //                                that ended by themselves have left running
 //
-// Passive: files are written when something is called. Nothing is remembered but where they lie, so
-// that the process after an exec finds everything as it was. Calls are safe from several threads.
+// It is passive: files are written when something is called. Nothing is remembered but where they
+// lie, so that the process after an exec finds everything as it was. Calls are safe from several
+// threads.
 #pragma once
 
 #include <sys/types.h>
@@ -25,7 +26,8 @@ namespace warmfork::service {
 
 class Cgroups {
   public:
-    /// Whose children: a client, by its number and pid; 0, 0: those that outlive theirs.
+    /// Whose children they are: a client's, by its number and pid, or, with 0 and 0, those that
+    /// outlive their client.
     struct Owner {
         std::uint64_t id = 0;
         pid_t pid = 0;
@@ -39,22 +41,22 @@ class Cgroups {
     explicit Cgroups(std::string root);
 
     /// Moves this process out of the cgroup that was delegated to it, into `daemon` below it, and
-    /// enables the controllers. Whether it was is for the caller to know: being able to write is no
-    /// sign, since a user's cgroups are all the user's and yet the user's systemd has them, and not
-    /// every systemd marks them (user.delegate). False: it cannot be used. `ret_error`: why, or
-    /// which controller cannot.
+    /// enables the controllers. The caller has to know whether it was delegated: being able to
+    /// write is no sign, since a user's cgroups are all the user's and yet the user's systemd has
+    /// them, and not every systemd marks them (user.delegate). Returns false where it cannot be
+    /// used. `ret_error` says why, or which controller cannot.
     [[nodiscard]] static bool adopt(Cgroups& ret_cgroups, std::string& ret_error);
-    /// For the unit's ExecStopPost=. Where a daemon was killed and its children still run, takes
-    /// the controllers back: no process could be started in the cgroup itself as long as they are
+    /// Takes the controllers back where a daemon was killed and its children still run, for the
+    /// unit's ExecStopPost=: no process could be started in the cgroup itself as long as they are
     /// enabled for those below. This process is in a cgroup beside them (systemd's .control).
     static void release();
 
     explicit operator bool() const { return !root_.empty(); }
 
-    /// Moves a process to its owner's cgroup, and with it the children that it has by then; makes
-    /// the cgroup. Blocks for several milliseconds, the time in which all processors have been
-    /// through the scheduler, unless it was called just before. Returns 0 or errno (ESRCH: there is
-    /// no such process). `ret_missing`: the first limit that could not be set, and why.
+    /// Moves a process to its owner's cgroup, which is made, and with it the children that it has
+    /// by then. Blocks for several milliseconds, until all processors have been through the
+    /// scheduler, unless it was called just before. Returns 0 or errno (ESRCH: there is no such
+    /// process). `ret_missing` says which limit could not be set first, and why.
     [[nodiscard]] int place(pid_t pid, const Owner& owner, const std::string& template_name,
                             const CgroupLimits& limits, std::string& ret_missing) const;
     /// Moves what an owner has to where what outlives its client lives, with the same limits, but
@@ -63,14 +65,15 @@ class Cgroups {
     void let_live(const Owner& owner, const std::vector<pid_t>& kept) const;
     /// Sends SIGKILL to all that an owner has.
     void kill(const Owner& owner) const;
-    /// Removes its empty cgroups. False: a process is left in one.
+    /// Removes its empty cgroups. Returns false where a process is left in one.
     [[nodiscard]] bool remove(const Owner& owner) const;
-    /// Memory of all that it has, bytes; 0: not known (no memory controller).
+    /// Returns the memory of all that it has, in bytes, or 0 where it is not known (no memory
+    /// controller).
     [[nodiscard]] std::uint64_t memory(const Owner& owner) const;
-    /// Processor time that its children have had, microseconds. As far as cgroups of the owner are
-    /// still there.
+    /// Returns the processor time that its children have had, in microseconds, as far as the
+    /// owner's cgroups are still there.
     [[nodiscard]] std::uint64_t cpu_time(const Owner& owner) const;
-    /// All owners that have cgroups here: those of a service that has died as well.
+    /// Returns all owners that have cgroups here, those of a service that has died as well.
     [[nodiscard]] std::vector<Owner> owners() const;
 
   private:

@@ -1,5 +1,5 @@
-// One client of the service: its connection, and what is accounted to it. Told when there is
-// something to read or room to write; never waits.
+// One client of the service: its connection, and what is accounted to it. It is told when there is
+// something to read or room to write, and never waits.
 #pragma once
 
 #include <sys/socket.h>
@@ -22,8 +22,8 @@ struct Usage {
     std::uint64_t asked_children = 0;  ///< by requests that wait
     std::uint64_t asked_bytes = 0;     ///< of requests that wait
 
-    /// False: there have been more than `per_second` spawns in the last second, up to a second's
-    /// worth at once. What is asked for beyond that is taken off what may come next.
+    /// Returns false where there have been more than `per_second` spawns in the last second, which
+    /// may have come all at once. What is asked for beyond that is taken off what may come next.
     [[nodiscard]] bool may_spawn(std::uint64_t count, std::uint32_t per_second,
                                  Clock::time_point now);
 
@@ -34,7 +34,8 @@ struct Usage {
 
 class Client {
   public:
-    /// So many messages may wait for a client that does not read, before it is not read either.
+    /// How many messages may wait for a client that does not read, before nothing is read from it
+    /// either.
     static constexpr std::size_t kMostWaiting = 256;
 
     Client(std::uint64_t id, Descriptor socket, Peer peer)
@@ -42,7 +43,8 @@ class Client {
 
     std::uint64_t id() const { return id_; }
     int socket() const { return socket_.get(); }
-    /// Hung up on, but not closed: what waits in it to be read may block close(2).
+    /// Hangs up, and returns the socket without closing it: what waits in it to be read may block
+    /// close(2).
     [[nodiscard]] Descriptor hang_up() {
         ::shutdown(socket_.get(), SHUT_RDWR);
         is_broken_ = true;
@@ -56,12 +58,12 @@ class Client {
     /// Sends what there is room for.
     void flush();
     bool waits_for_room() const { return !waiting_.empty(); }
-    /// It does not read what it is told: nothing new is taken from it.
+    /// Does it not read what it is told? Then nothing new is taken from it.
     bool is_clogged() const { return waiting_.size() >= kMostWaiting; }
-    /// The connection cannot be written to any more.
+    /// Can the connection not be written to any more?
     bool is_broken() const { return is_broken_; }
 
-    /// Returns 0 or errno, as receive_service_message.
+    /// Returns 0 or errno, as receive_service_message does.
     [[nodiscard]] int receive(ServiceMessage& ret_message) {
         return receive_service_message(socket_.get(), MSG_DONTWAIT, ret_message);
     }
@@ -72,7 +74,7 @@ class Client {
         std::vector<std::byte> body;
         std::vector<Descriptor> descriptors;
     };
-    /// What it has not been told yet, in order.
+    /// Returns what it has not been told yet, in order.
     const std::deque<Message>& waiting() const { return waiting_; }
     void keep(Message message) { waiting_.push_back(std::move(message)); }
 

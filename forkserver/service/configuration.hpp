@@ -28,19 +28,20 @@
 namespace warmfork::service {
 
 struct Configuration {
-    /// Nothing: its file has an error.
+    /// It is nothing where the daemon's file has an error.
     std::optional<DaemonDefinition> daemon;
-    /// By name. One with an error is not among them, nor is one that extends such a one.
+    /// The templates by name. One with an error is not among them, nor is one that extends such a
+    /// one.
     std::map<std::string, LoadedTemplate, std::less<>> templates;
-    /// In order of files and lines.
+    /// The errors, in the order of files and lines.
     std::vector<ConfigurationError> errors;
 };
 
-/// Where a daemon looks, the most specific last: the vendor's directory (/usr/lib/warmfork),
-/// /etc/warmfork and $XDG_CONFIG_HOME/warmfork or ~/.config/warmfork.
+/// Returns where a daemon looks, the most specific last: the vendor's directory
+/// (/usr/lib/warmfork), /etc/warmfork and $XDG_CONFIG_HOME/warmfork or ~/.config/warmfork.
 [[nodiscard]] std::vector<std::string> default_directories();
 
-/// $XDG_STATE_HOME or ~/.local/state; empty: there is no such directory to be told.
+/// Returns $XDG_STATE_HOME or ~/.local/state, or an empty path where neither can be told.
 [[nodiscard]] std::string state_home();
 
 /// Reads everything that lies in these directories, the most specific last; one that does not exist
@@ -49,8 +50,8 @@ struct Configuration {
 /// and root owns or may write to, or could replace, is wrong.
 [[nodiscard]] Configuration load(const std::vector<std::string>& directories);
 
-/// The definition as TOML, a key a line, each with a comment on where it was said. As a file of the
-/// same name it would be read as the same definition.
+/// Returns the definition as TOML, a key a line, each with a comment on where it was said. As a
+/// file of the same name it would be read as the same definition.
 [[nodiscard]] std::string show(const LoadedTemplate& loaded);
 
 }  // namespace warmfork::service

@@ -11,8 +11,8 @@
 
 namespace warmfork::service {
 
-/// All that is left in an open file, of `most` bytes at the most. Returns 0 or errno; EFBIG: it has
-/// more. `ret_text` is written on success only.
+/// Reads all that is left in an open file, `most` bytes at the most. Returns 0 or errno (EFBIG: it
+/// has more). `ret_text` is written on success only.
 [[nodiscard]] int read_text(int descriptor, std::size_t most, std::string& ret_text);
 
 /// The files of one definition.
@@ -22,26 +22,27 @@ struct FileSet {
     std::vector<std::string> drop_ins;  ///< in the order in which they are applied
 };
 
-/// A name that a template may have?
+/// May a template have this name?
 [[nodiscard]] bool is_template_name(std::string_view name);
-/// What is expected of one, for messages.
+/// What messages say that is expected of one.
 inline constexpr std::string_view kTemplateName =
     "the name of a template (a letter or digit, then letters, digits, \".\", \"_\" or \"-\", at "
     "most 64)";
 
-/// Those whose files nobody but this user and root decides on. An error is added for each other
-/// one.
+/// Returns those whose files nobody but this user and root decides on. An error is added for each
+/// other one.
 [[nodiscard]] std::vector<std::string> trusted_directories(
     const std::vector<std::string>& directories, std::vector<ConfigurationError>& errors);
 
 [[nodiscard]] FileSet find_daemon_files(const std::vector<std::string>& directories,
                                         std::vector<ConfigurationError>& errors);
 
-/// By name. One without `file` has been given drop-ins only.
+/// Returns them by name. One without `file` has been given drop-ins only.
 [[nodiscard]] std::map<std::string, FileSet> find_template_files(
     const std::vector<std::string>& directories, std::vector<ConfigurationError>& errors);
 
-/// Reads a file into `ret_table`. False, with an error added: it cannot be read, or is no TOML.
+/// Reads a file into `ret_table`. Returns false, with an error added, where it cannot be read, or
+/// is no TOML.
 [[nodiscard]] bool read_toml(const std::string& file, const std::string& template_name,
                              toml::table& ret_table, std::vector<ConfigurationError>& errors);
 

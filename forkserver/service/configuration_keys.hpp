@@ -16,7 +16,7 @@ using PrintedKeys = std::vector<PrintedKey>;
 void apply(const toml::table& table, Reading& reading, TemplateDefinition& definition);
 void apply(const toml::table& table, Reading& reading, DaemonDefinition& definition);
 
-/// After the last file: settles defaults that depend on other keys, and adds errors for keys that
+/// Settles, after the last file, defaults that depend on other keys, and adds errors for keys that
 /// contradict each other.
 void settle(Reading& reading, TemplateDefinition& definition);
 
@@ -24,7 +24,7 @@ void settle(Reading& reading, TemplateDefinition& definition);
 /// an error.
 void inherit(const LoadedTemplate& base, Reading& reading, TemplateDefinition& layer);
 
-/// All keys of a definition, in the order of the manual.
+/// Returns all keys of a definition, in the order of the manual.
 [[nodiscard]] PrintedKeys print(const TemplateDefinition& definition);
 
 }  // namespace warmfork::service

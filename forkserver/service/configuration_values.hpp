@@ -13,9 +13,9 @@
 
 namespace warmfork::service {
 
-/// The text as a string of TOML, on one line: for messages too.
+/// Returns the text as a string of TOML, on one line; messages show it so as well.
 [[nodiscard]] std::string printed_text(std::string_view text);
-/// The key as it stands before a '=': quoted where it must be.
+/// Returns the key as it stands before a '=', quoted where it must be.
 [[nodiscard]] std::string printed_key(std::string_view key);
 [[nodiscard]] std::string printed_list(const std::vector<std::string>& texts);
 
@@ -29,7 +29,7 @@ struct Reading {
 
     void note(const std::string& key, const toml::node& value);
     void fail(const Position& where, std::string text);
-    /// "KEY: expected this, found that".
+    /// Adds the error "KEY: expected this, found that".
     void expected(const std::string& key, const toml::node& value, std::string_view expected);
 };
 
@@ -76,7 +76,7 @@ struct AmountRange {
     bool in_bytes = false;
     bool may_be_infinite = false;  ///< with "infinity"; for OptionalAmount
 
-    /// Infinite is the value nothing.
+    /// The outer nothing is an error, the inner one means infinite.
     [[nodiscard]] std::optional<std::optional<std::uint64_t>> read_any(
         Reading& reading, const std::string& key, const toml::node& value) const;
 };

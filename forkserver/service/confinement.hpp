@@ -12,24 +12,24 @@
 
 namespace warmfork::service {
 
-/// In what the peer is not what this process is, of what a child has from the service and a process
-/// can be confined by: namespaces, root directory, ids, groups, capabilities, no_new_privs, filters
-/// of system calls. Of its first thread, as it is now. `ret_difference` empty: in nothing. What
-/// cannot be looked at is a difference. Some twenty system calls. Returns 0 or EMFILE, ENFILE: no
-/// descriptor is free to look with.
+/// Says in what the peer's first thread differs now from this process, of all that can confine a
+/// process and that a child has from the service: namespaces, root directory, ids, groups,
+/// capabilities, no_new_privs, filters of system calls. `ret_difference` is empty where there is no
+/// difference; what cannot be looked at is one. It takes some twenty system calls. Returns 0, or
+/// EMFILE or ENFILE where no descriptor is free to look with.
 [[nodiscard]] int find_confinement(const Peer& peer, std::string& ret_difference);
 
-/// A text that only processes can read that the kernel lets look at this one: it is the name of a
+/// A text that a process can read only if the kernel lets it look at this one: it is the name of a
 /// file behind one of its descriptors, /proc/PID/fd/NUMBER. Landlock shows nowhere, but it forbids
 /// that, as do other user namespaces and security modules. A text is good for a while after the
-/// next has taken its place: so who confines himself later cannot show one for long.
+/// next has taken its place, so a process that confines itself later cannot show one for long.
 class Sight {
   public:
     using Clock = std::chrono::steady_clock;
 
-    /// Throws std::system_error.
+    /// Throws std::system_error where there can be no such file.
     Sight();
-    /// What the service before this one has left.
+    /// Goes on with what the service before this one has left.
     Sight(Descriptor file, std::vector<std::string> retired);
 
     int number() const { return file_.get(); }

@@ -15,7 +15,7 @@
 
 namespace warmfork::service {
 
-/// A place in a file. Lines and columns count from 1; line 0 is the file as a whole.
+/// A place in a file. Lines and columns count from 1; line 0 means the file as a whole.
 struct Position {
     std::string file;
     std::uint32_t line = 0, column = 0;
@@ -23,10 +23,10 @@ struct Position {
     bool operator==(const Position&) const = default;
 };
 
-/// "FILE:LINE:COLUMN", or "FILE".
+/// Returns "FILE:LINE:COLUMN", or "FILE".
 [[nodiscard]] std::string to_string(const Position& position);
 
-/// How many children are kept parked: between `least`, when nobody spawns, and `most`.
+/// How many children are kept parked: from `least`, when nobody spawns, up to `most`.
 struct SpareRange {
     std::uint32_t least = 1, most = 8;
 
@@ -35,17 +35,18 @@ struct SpareRange {
 
 /// What the clients of one user, or those of all, may have at a time.
 struct ClientLimits {
-    /// Alive, leased spares included; from 1 to 2^20.
+    /// How many children are alive, leased spares included; from 1 to 2^20.
     std::uint32_t children = 4096;
-    /// From 1 to 1,000,000.
+    /// How many may be spawned; from 1 to 1,000,000.
     std::uint32_t spawns_per_second = 10'000;
-    /// Of records that wait to be spawned; room for at least one of any size (2 MiB).
+    /// How much all records that wait to be spawned take; there is room for at least one of any
+    /// size (2 MiB).
     std::uint64_t record_bytes = std::uint64_t{64} << 20;
 
     bool operator==(const ClientLimits&) const = default;
 };
 
-/// What a template says about a user's clients otherwise than the daemon does.
+/// What a template says differently from the daemon about a user's clients.
 struct ClientLimitOverrides {
     std::optional<std::uint32_t> children, spawns_per_second;
     std::optional<std::uint64_t> record_bytes;
@@ -54,8 +55,8 @@ struct ClientLimitOverrides {
     bool operator==(const ClientLimitOverrides&) const = default;
 };
 
-/// Of the cgroup that a client's children live in, where cgroups are delegated to the daemon. What
-/// is not set is left to the cgroups above.
+/// The limits of the cgroup that a client's children live in, where cgroups are delegated to the
+/// daemon. What is not set is left to the cgroups above.
 struct CgroupLimits {
     std::optional<std::uint64_t> memory_max;  ///< bytes
     std::optional<std::uint64_t> tasks_max;   ///< processes and threads, at least 1
@@ -69,53 +70,55 @@ struct CgroupLimits {
 /// with K, M, G or T (powers of 1024). Unless it says otherwise, a key has the name of the member
 /// here, and what is not said is what the member is initialised with.
 ///
-/// With `extends`, this template is a *layer*: forked from another, its base, and preloaded on top
-/// of it. In brackets stands what becomes of a key that a layer does not say, or says otherwise:
+/// With `extends`, this template is a *layer*: it is forked from another, its base, and preloads on
+/// top of that. Brackets say what becomes of a key that a layer does not say, or says otherwise:
 /// - [own]: it is not the base's; the default holds.
 /// - [inherited]: it is the base's; tables are merged by key.
 /// - [fixed]: it is the base's, whose process it has been forked from; to say otherwise is an
 /// error.
 /// - [added]: the base's come first, the layer's own are added.
 struct TemplateDefinition {
-    /// That of the file, without ".toml": a letter or digit, then letters, digits, '.', '_' and
+    /// It is the file's name without ".toml": a letter or digit, then letters, digits, '.', '_' and
     /// '-', at most 64 in all.
     std::string name;
-    /// The base's name; empty: it is no layer. Layers can be extended; a native template neither
-    /// extends nor is extended.
+    /// The base's name, which is empty where this is no layer. Layers can be extended; a native
+    /// template neither extends nor is extended.
     std::string extends;
 
-    /// Of a Python template: the interpreter, a full path or a name to be looked up in PATH. Empty
-    /// where there is a `program`; "python3" where the files say neither. [fixed]
+    /// The interpreter of a Python template, a full path or a name to be looked up in PATH. It is
+    /// empty where there is a `program`, and "python3" where the files say neither. [fixed]
     std::string python = "python3";
-    /// Of a native template: its command line, program[0] a full path or a name to be looked up in
-    /// PATH. The keys preload, options, before_fork, in_child and learn are an error then. No layer
-    /// has it.
+    /// The command line of a native template; program[0] is a full path or a name to be looked up
+    /// in PATH. The keys preload, options, before_fork, in_child and learn are an error then. No
+    /// layer has it.
     std::vector<std::string> program;
-    /// Modules to import, in this order; of a layer, those that it adds. [own]
+    /// Modules to import, in this order; a layer says those that it adds. [own]
     std::vector<std::string> preload;
-    /// Of the interpreter, as ["-B", "-X", "utf8"]. [fixed]
+    /// Options of the interpreter, as ["-B", "-X", "utf8"]. [fixed]
     std::vector<std::string> options;
 
-    /// On top of the daemon's environment while preloading: NAME = "value" sets, NAME = false
-    /// removes (nothing here). [fixed]
+    /// Changes to the daemon's environment while preloading: NAME = "value" sets, NAME = false
+    /// removes (and is nothing here). [fixed]
     std::map<std::string, std::optional<std::string>> environment;
-    /// False: `environment` on top of nothing. [fixed]
+    /// Where this is false, `environment` stands alone. [fixed]
     bool inherit_environment = true;
-    /// Key `cwd`: the directory while preloading, a full path, from which modules are looked for
-    /// first. Empty: the daemon's. [inherited]
+    /// The key `cwd` is the directory while preloading, a full path, in which modules are looked
+    /// for first. Where it is empty, it is the daemon's. [inherited]
     std::string directory;
 
-    /// Key `spares`: a number, or { min = ..., max = ... }, at most kMaximumSpares. Of a table that
-    /// gives one bound, the other is its default, or the same where that would contradict. [own]
+    /// The key `spares` is a number, or { min = ..., max = ... }, at most kMaximumSpares. Where a
+    /// table gives one bound, the other is its default, or the same where that would contradict.
+    /// [own]
     SpareRange spares;
-    /// Images beside the first for other options and environments, at most 64. [inherited]
+    /// How many images there may be beside the first, for other options and environments, at most
+    /// 64. [inherited]
     std::uint32_t variants = 4;
     /// "cold", "wait" or "serve". [inherited]
     warmfork_on_stale on_stale = WARMFORK_STALE_COLD;
-    /// Preloads what children were seen to import. [inherited]
+    /// Says that it preloads what children were seen to import. [inherited]
     bool learn = false;
-    /// Key `idle_timeout`: a template that nobody has spawned from for so long is ended. 0 or
-    /// "infinity": never, which is stored as 0. [inherited]
+    /// A template that nobody has spawned from for so long is ended (`idle_timeout`). With 0 or
+    /// "infinity", which is stored as 0, it never is. [inherited]
     std::chrono::milliseconds idle_timeout = std::chrono::hours(1);
 
     /// Table: children, spawns_per_second, record_bytes, of one user's clients here. [inherited]
@@ -124,21 +127,22 @@ struct TemplateDefinition {
     /// [inherited]
     CgroupLimits cgroup;
 
-    /// "module:function", called in the template before each fork, and in each child right before
-    /// its program; empty: none. A layer that has one of its own replaces the base's. [inherited]
+    /// "module:function" is called in the template before each fork, or in each child right before
+    /// its program; where it is empty nothing is. A layer that has one of its own replaces the
+    /// base's. [inherited]
     std::string before_fork, in_child;
     /// Exceptions from the fork-safety gate: "thread:COMM", "descriptor:PREFIX", ... [added]
     std::vector<std::string> allow;
     /// Commands that are served from this template where a link stands in their place, by their
-    /// names; one of the template's own name is so in any case. [own]
+    /// names; one of the template's own name is served in any case. [own]
     std::vector<std::string> links;
     /// The whole command line that a uid of `allowed_users` starts; it can start no other, and none
     /// where this is empty. [own]
     std::vector<std::string> command;
 
     bool is_python() const { return program.empty(); }
-    /// What files say, not where they say it. Of a layer this does not cover the preload list of
-    /// its base: a layer is out of date whenever its base is.
+    /// Compares what files say, not where they say it. For a layer this does not cover the preload
+    /// list of its base: a layer is out of date whenever its base is.
     bool operator==(const TemplateDefinition&) const = default;
 };
 
@@ -153,13 +157,13 @@ struct LoadedTemplate {
     Origins origins;
 };
 
-/// Of the templates that the daemon makes by itself.
+/// The limits of the templates that the daemon makes by itself.
 struct AutomaticLimits {
-    /// That run at a time: from 0 to 64.
+    /// How many run at a time: from 0 to 64.
     std::uint32_t templates = 8;
-    /// Bytes that their images take together.
+    /// How many bytes their images take together.
     std::uint64_t memory = std::uint64_t{1} << 30;
-    /// As of a TemplateDefinition.
+    /// It means what it does in a TemplateDefinition.
     std::chrono::milliseconds idle_timeout = std::chrono::hours(1);
 
     bool operator==(const AutomaticLimits&) const = default;
@@ -168,11 +172,11 @@ struct AutomaticLimits {
 /// The daemon itself.
 struct DaemonDefinition {
     /// Names or numbers of users that may use a service account's daemon beside the account itself,
-    /// each for the fixed command lines of templates. Looked up while loading. For the daemon of a
-    /// user it is without effect.
+    /// each for the fixed command lines of templates. They are looked up while loading. In the
+    /// daemon of a user it has no effect.
     std::vector<uid_t> allowed_users;
-    /// The daemon exits when nobody has needed it for so long. 0 or "infinity": never, which is
-    /// stored as 0.
+    /// The daemon exits when nobody has needed it for so long. With 0 or "infinity", which is
+    /// stored as 0, it never does.
     std::chrono::milliseconds idle_exit = std::chrono::minutes(10);
     /// These hold for each user's clients, where a template does not say otherwise.
     ClientLimits limits;
@@ -191,12 +195,12 @@ struct DaemonDefinition {
 struct ConfigurationError {
     Position where;
     std::string text;
-    std::string template_name;  ///< that is not defined because of it; empty: none
+    std::string template_name;  ///< the one that is not defined because of it; empty: none
 
     bool operator==(const ConfigurationError&) const = default;
 };
 
-/// "FILE:LINE:COLUMN: text".
+/// Returns "FILE:LINE:COLUMN: text".
 [[nodiscard]] std::string to_string(const ConfigurationError& error);
 
 }  // namespace warmfork::service

@@ -12,8 +12,8 @@
 
 namespace warmfork::service {
 
-/// Closes what one user has sent, one after the other, by a thread of its own, so that nobody else
-/// waits for it. For use by the loop's thread.
+/// Closes what one user has sent, one after the other, in a thread of its own, so that nobody else
+/// waits for it. It is for use by the loop's thread.
 class Disposal {
   public:
     Disposal();
@@ -22,12 +22,12 @@ class Disposal {
     Disposal(const Disposal&) = delete;
     Disposal& operator=(const Disposal&) = delete;
 
-    /// Where there can be no thread it is closed at once.
+    /// Closes a descriptor: at once where there can be no thread.
     void close(Descriptor descriptor);
-    /// So many are yet to be closed.
+    /// Returns how many are yet to be closed.
     [[nodiscard]] std::size_t waiting() const;
-    /// Before exec(2), which would close them: waits a little until all are closed, and leaves what
-    /// is not open for good.
+    /// Waits a little until all are closed, before exec(2), which would close them. What is not
+    /// closed by then stays open for good.
     void prepare_for_exec(std::chrono::milliseconds patience);
 
   private:

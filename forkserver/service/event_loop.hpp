@@ -10,7 +10,7 @@
 
 namespace warmfork::service {
 
-/// A source of events. Its destruction ends it, also from within its own callback.
+/// A source of events. Destroying it ends it, also from within its own callback.
 class EventSource {
   public:
     EventSource() = default;
@@ -28,10 +28,10 @@ class EventSource {
     std::unique_ptr<sd_event_source, Unreference> source_;
 };
 
-/// One a process. Not thread safe; not for use after fork (-ECHILD).
+/// A process has one. It is not thread safe, and not for use after fork (-ECHILD).
 class EventLoop {
   public:
-    /// Throws std::system_error.
+    /// Throws std::system_error where it cannot be made.
     EventLoop();
     ~EventLoop();
     EventLoop(const EventLoop&) = delete;

@@ -27,11 +27,11 @@ struct LearnedImage {
     std::vector<RefusedModule> refused;
 };
 
-/// $XDG_STATE_HOME/warmfork/learned, or in ~/.local/state.
+/// Returns $XDG_STATE_HOME/warmfork/learned, or the same in ~/.local/state.
 [[nodiscard]] std::string learned_folder();
 
-/// By the names of programs, or of templates, in such a folder. Blocks on the disk; what cannot be
-/// read is passed over.
+/// Returns what lies in such a folder, by the names of programs, or of templates. Blocks on the
+/// disk; what cannot be read is passed over.
 [[nodiscard]] std::map<std::string, LearnedImage, std::less<>> read_learned(
     const std::string& folder);
 

@@ -20,15 +20,15 @@ struct Listener {
 /// others may enter it).
 [[nodiscard]] int listen(const std::string& path, Listener& ret_listener, std::string& ret_error);
 
-/// Where it listens, whoever has bound it; empty: not known.
+/// Returns where it listens, whoever has bound it, or an empty path where that is not known.
 [[nodiscard]] std::string path_of(const Listener& listener);
 
-/// Accepts one connection, close-on-exec and non-blocking; empty with errno set.
+/// Accepts one connection, close-on-exec and non-blocking. It is empty, with errno set, on failure.
 [[nodiscard]] Descriptor accept(const Listener& listener);
 
-/// May descriptors be sent over this connection, or those to this listening socket? False keeps
-/// those who are yet to be looked at from it. Before Linux 6.16 they always may. Returns 0 or
-/// errno.
+/// Says whether descriptors may be sent over this connection, or those to this listening socket.
+/// With false, peers that are yet to be looked at cannot send any. Before Linux 6.16 they always
+/// can. Returns 0 or errno.
 [[nodiscard]] int let_descriptors_through(int socket, bool may_be_sent);
 
 }  // namespace warmfork::service

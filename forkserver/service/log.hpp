@@ -10,7 +10,7 @@
 
 namespace warmfork::service {
 
-/// The fields of an entry beside its text; what is empty or 0 is left out. In the journal:
+/// The fields of an entry beside its text; what is empty or 0 is left out. The journal has them as
 /// WARMFORK_TEMPLATE, WARMFORK_CLIENT, WARMFORK_CHILD, WARMFORK_REASON.
 struct LogFields {
     std::string_view template_name = {};
@@ -19,16 +19,16 @@ struct LogFields {
     std::string_view reason = {};
 };
 
-/// `priority`: LOG_ERR and the like. Goes to the journal where standard error does
-/// (JOURNAL_STREAM), else to standard error, in colour if that is a terminal. Never fails.
+/// Logs a text; `priority` is LOG_ERR and the like. It goes to the journal where standard error
+/// does (JOURNAL_STREAM), else to standard error, in colour if that is a terminal. Never fails.
 void log(int priority, const LogFields& fields, std::string_view text,
          const std::source_location& where = std::source_location::current());
 
-/// From now on messages go to the journal, or nowhere: for a process whose standard error is
+/// Sends messages to the journal from now on, or nowhere: for a process whose standard error is
 /// nobody's.
 void log_to_journal_only();
 
-/// Entries of less importance are dropped; LOG_INFO at first.
+/// Drops entries of less importance from now on; at first it is LOG_INFO.
 void set_log_level(int priority);
 
 }  // namespace warmfork::service

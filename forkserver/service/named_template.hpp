@@ -1,5 +1,5 @@
-// A template by its name: its images, and the clients that wait for a parked child of one.
-// Told when one of its processes has something to say; never waits.
+// A template by its name: its images, and the clients that wait for a parked child of one. It is
+// told when one of its processes has something to say, and never waits.
 #pragma once
 
 #include <chrono>
@@ -28,8 +28,8 @@ class NamedTemplate {
         std::vector<std::string> command;  ///< fixed, for users that may start nothing else
     };
 
-    /// An ask of the service itself, for a layer that is to begin as that child: never from an
-    /// image that is out of date.
+    /// This stands for the service itself, which asks for a layer that is to begin as that child.
+    /// It never gets one from an image that is out of date.
     static constexpr std::uint64_t kNoClient = 0;
 
     /// A client that wants `wanted.count` children.
@@ -67,39 +67,41 @@ class NamedTemplate {
     explicit NamedTemplate(Definition definition);
 
     const Definition& definition() const { return definition_; }
-    /// What the images were started with is what they are as well: only the command may change.
+    /// Adds an ask, to be served by one of the next calls of `serve`.
     void add(Ask ask);
     /// Forgets what a client has asked.
     void drop(std::uint64_t client);
     bool has_asks() const { return !asks_.empty(); }
     const std::list<Ask>& asks() const { return asks_; }
-    /// They begin anew wherever they are added, and hold no process.
+    /// Takes the asks out. They begin anew wherever they are added, and hold no process.
     [[nodiscard]] std::list<Ask> take_asks();
-    /// A template whose spare could not be taken in, for want of a descriptor, was told that no
-    /// more are wanted. Is there one? The next call of `serve` says again how many are.
+    /// Was a spare not taken in for want of a descriptor? Its template was told that no more are
+    /// wanted; the next call of `serve` says again how many are.
     [[nodiscard]] bool was_out_of_descriptors();
 
     /// Serves what can be served now, one child for each client in turn, however many requests it
     /// has. Starts what has to be started.
     [[nodiscard]] std::vector<Answer> serve();
-    /// Preloads ahead of need. A failure is that of the last start.
+    /// Preloads ahead of need. The failure that it returns is that of the last start.
     [[nodiscard]] Outcome start();
-    /// A new image for those that are out of date, without anybody having asked. True: some were.
+    /// Starts new images for those that are out of date, without anybody having asked. Returns true
+    /// where some were.
     bool renew_stale();
-    /// New images for all, which have what their children were seen to import; the old ones serve
-    /// until then. False: none was started, as that has happened too often.
+    /// Starts new images for all, which have what their children were seen to import; the old ones
+    /// serve until then. Returns false where none was started, as that has happened too often.
     [[nodiscard]] bool learn();
 
-    /// All that run: each has a bell to be watched.
+    /// Returns all that run; each has a bell to be watched.
     [[nodiscard]] std::vector<Process> processes() { return images_.processes(); }
     [[nodiscard]] Process first() { return images_.first(); }
     [[nodiscard]] std::uint32_t parked() { return images_.parked(); }
     [[nodiscard]] std::uint64_t starts() const { return images_.starts(); }
-    /// Why it does not start, and for how long nothing is tried; nothing: it is not failing.
+    /// Returns why it does not start, or nothing where it is not failing. `back_off` is how long
+    /// nothing is tried.
     [[nodiscard]] const Outcome& failure() const { return failure_; }
     [[nodiscard]] Clock::duration back_off() const { return back_off_; }
     [[nodiscard]] Clock::time_point last_used() const { return last_used_; }
-    /// So long after the last request more spares than usual are kept; `serve` then has to be
+    /// For so long after the last request more spares than usual are kept; `serve` then has to be
     /// called again.
     static constexpr std::chrono::seconds kCalm{1};
     [[nodiscard]] bool keeps_more() const { return wanted_spares_ != 0; }
@@ -125,7 +127,8 @@ class NamedTemplate {
     std::uint64_t turn_ = 0;                     ///< of whoever has been served last
     std::list<Ask> answered_;                    ///< by the last call of `serve`
     std::vector<const TemplateProcess*> empty_;  ///< without a parked child, in this pass
-    /// Told to the images beyond the definition's; empty: to be told again.
+    /// How many the images are told to keep beyond the definition's; empty: they are to be told
+    /// again.
     std::optional<std::uint32_t> wanted_spares_ = 0;
     Outcome failure_;
     Clock::duration back_off_{};

@@ -16,7 +16,7 @@ struct Peer {
     std::string name;  ///< as /proc/PID/comm has it
 };
 
-/// Whoever connected this socket. Returns 0 or errno (ESRCH: it has ended already).
+/// Reads who connected this socket. Returns 0 or errno (ESRCH: it has ended already).
 [[nodiscard]] int read_peer(int socket, Peer& ret_peer);
 
 }  // namespace warmfork::service

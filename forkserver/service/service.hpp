@@ -1,5 +1,5 @@
 // The service: clients on the one side, templates on the other, children in between, which are this
-// process's own. One thread, one loop; nothing here waits.
+// process's own. It has one thread and one loop, and nothing here waits.
 #pragma once
 
 #include <deque>
@@ -44,12 +44,12 @@ class Service {
     Service(const Service&) = delete;
     Service& operator=(const Service&) = delete;
 
-    /// Begins to serve. `left`: by the process that this one was before it exec'd itself, the
-    /// listener among it; empty: nothing.
+    /// Begins to serve. `left` is what the process left that this one was before it exec'd itself,
+    /// the listener among it; it is empty where there was none.
     void start(std::span<const std::byte> left);
 
     /// Takes nothing new, waits for the children to end, ends those that do not, leaves the loop.
-    /// The second time it does not wait for them.
+    /// When it is called a second time it does not wait for them.
     void stop();
     /// Execs this program again, which reads the configuration anew: the same process, so the
     /// children stay its own; clients, leases and statuses go on. Returns only if that failed.

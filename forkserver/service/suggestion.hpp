@@ -7,12 +7,12 @@
 
 namespace warmfork::service {
 
-/// The candidate that `found` is a misspelling or an abbreviation of: few letters left out, put in,
-/// exchanged or swapped. Empty: none is near.
+/// Returns the candidate that `found` is a misspelling or an abbreviation of, with few letters left
+/// out, put in, exchanged or swapped. Returns an empty text where none is near.
 [[nodiscard]] std::string find_nearest(std::string_view found,
                                        const std::vector<std::string>& candidates);
 
-/// `; did you mean "..."?`, or, where nothing is near, nothing.
+/// Returns `; did you mean "..."?`, or, where nothing is near, an empty text.
 [[nodiscard]] std::string suggestion(std::string_view found,
                                      const std::vector<std::string>& candidates);
 

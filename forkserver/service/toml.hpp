@@ -8,12 +8,12 @@
 // which it would wait each time it is started.
 #define TOML_ENABLE_FORMATTERS 0
 #define TOML_FLOAT_CHARCONV 0
-// What it asserts of its input ("[[[" is enough) is also refused in good order behind the
-// assertion.
+// It asserts things about its input ("[[[" is enough) that it also refuses in good order right
+// after.
 #define TOML_ASSERT(expression) static_cast<void>(0)
 
-// Both take letters beyond ASCII, where blanks may stand, to be "unreachable": undefined behaviour.
-// They are no blanks, which is what later versions answer.
+// Both versions call letters beyond ASCII "unreachable" where blanks may stand, which is undefined
+// behaviour. They are no blanks, and later versions say so.
 #if __has_include(<toml++/toml.hpp>)
 #include <toml++/impl/preprocessor.hpp>
 #else

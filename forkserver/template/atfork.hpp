@@ -8,12 +8,12 @@
 
 namespace warmfork {
 
-/// The preload library's interface, or null: not loaded (a static program, LD_PRELOAD not
-/// honoured).
+/// Returns the preload library's interface, or null where it is not loaded (a static program,
+/// LD_PRELOAD not honoured).
 [[nodiscard]] const PreloadInterface* find_preload();
 
-/// The handlers of one fork, in order of registration. It lies where no child destroys it, as that
-/// would free memory.
+/// The handlers of one fork, in order of registration. They lie where no child destroys them, as
+/// that would free memory.
 class AtforkRun {
   public:
     /// Takes what is registered now. A handler whose code is no longer mapped is left out: its
@@ -29,8 +29,8 @@ class AtforkRun {
     std::vector<AtforkHandlers> handlers_;
 };
 
-/// Libraries that register their handlers with glibc directly (RTLD_DEEPBIND) and so escape the
-/// recorder: their file names.
+/// Returns the file names of libraries that register their handlers with glibc directly
+/// (RTLD_DEEPBIND) and so escape the recorder.
 [[nodiscard]] std::vector<std::string> libraries_past_the_recorder(const PreloadInterface& preload);
 
 }  // namespace warmfork

@@ -11,7 +11,7 @@
 
 namespace warmfork {
 
-/// Numbers that a child may keep open at any step: those of a record, of the image, and a few.
+/// How many numbers a child may keep open at any step: those of a record, of the image, and a few.
 inline constexpr std::size_t kMostKept = 600;
 
 /// What a child ends with that never came to user code: posix_spawn's.
@@ -23,17 +23,18 @@ struct InheritedState {
     ImageAddresses image;
     std::vector<int> image_descriptors;  ///< opened by preloading; every child keeps them
     int owner_pidfd = -1;
-    /// RLIMIT_NOFILE as it was; the template raised its own
+    /// RLIMIT_NOFILE as it was; the template raised its own.
     std::uint64_t soft_descriptor_limit = 0, hard_descriptor_limit = 0;
 };
 
 /// Everything one child needs, put down before the fork; after it the child looks at nothing else.
-/// Owns nothing: each number is that of the child's own copy of a descriptor.
+/// It owns nothing: each number is that of the child's own copy of a descriptor.
 struct ChildPlan {
     const InheritedState* inherited = nullptr;
     int mailbox = -1;
     int parking_token = -1;  ///< of a spare
-    /// A child that is forked on command: its record and descriptors. Empty: a spare, which waits.
+    /// The record and descriptors of a child that is forked on command. A spare, which waits, has
+    /// none.
     std::span<std::byte> record{};
     std::span<const int> descriptors{};
 };
@@ -50,7 +51,7 @@ struct ChildCommand {
 
 /// Runs in the child after the fork handlers: parks if it is a spare, takes its record, brings the
 /// process into the state that the record describes, tells the owner, and has the host run user
-/// code. Returns, with all signals blocked still, where the host leaves that to the program. Does
+/// code. Where the host leaves that to the program it returns, with all signals blocked still. Does
 /// not return when something failed (the owner knows; status 127) or when there is nobody left to
 /// wait for (status 0).
 [[nodiscard]] ChildCommand run_child(const ChildPlan& plan);

@@ -19,13 +19,13 @@ class CloneContext {
     /// Makes a child of the template's *parent*: CLONE_PARENT. The caller has blocked all signals
     /// and is the only thread. Returns the pid, with `ret_pidfd` set; 0 in the child; -errno on
     /// failure (EAGAIN: RLIMIT_NPROC or pids; EINVAL: the template is PID 1 of its namespace;
-    /// ENOMEM). `shown_pid` has the pid before the child runs; where there is no clone3, as soon as
-    /// the call returns.
+    /// ENOMEM). `shown_pid` has the pid before the child runs, or, where there is no clone3, as
+    /// soon as the call returns.
     [[nodiscard]] int clone_sibling(std::atomic<std::int32_t>& shown_pid,
                                     Descriptor& ret_pidfd) const;
 
-    /// Makes a child of this process. Otherwise it does the same. `exit_signal`: SIGCHLD, or 0 for
-    /// a child that is not seen by any wait without __WALL and ends without a word to its parent.
+    /// Makes a child of this process; otherwise it does the same. `exit_signal` is SIGCHLD, or 0
+    /// for a child that no wait sees without __WALL and that ends without a word to its parent.
     [[nodiscard]] int clone_child(int exit_signal, Descriptor& ret_pidfd) const;
 
   private:

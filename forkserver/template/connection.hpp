@@ -29,12 +29,12 @@ struct Connection {
 [[nodiscard]] int say_hello(int channel);
 
 /// Receives the owner's hello over `control`, attaches what comes with it, and answers. Blocks
-/// until it is there and its send has ended, or the owner has. Returns 0 or errno.
+/// until it is there and its send has ended, or the owner has ended. Returns 0 or errno.
 [[nodiscard]] int open_connection(Descriptor control, Connection& ret_connection);
 
-/// The end of the owner raises SIGKILL for this process from now on, however it comes, whatever
-/// this process does meanwhile; so does every message on the socket. For as long as there are no
-/// children that end with their owner in good order.
+/// From now on the end of the owner, however it comes, raises SIGKILL for this process, whatever
+/// this process does meanwhile; so does every message on the socket. This is for as long as there
+/// are no children that end with their owner in good order.
 void end_with_owner_by_signal(int control);
 void stop_ending_by_signal(int control);
 

@@ -8,7 +8,7 @@
 
 namespace warmfork {
 
-/// Plain data: neither the template nor a child that goes on from it owns anything by it.
+/// This is plain data: neither the template nor a child that goes on from it owns anything by it.
 struct Decision {
     enum class Action {
         fork,   ///< a child with this `plan`

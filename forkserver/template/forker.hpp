@@ -41,19 +41,19 @@ struct ForkResult {
 
 class Forker {
   public:
-    /// `facts` must stay. `leaves_twins`: each child keeps a copy of the template.
+    /// `facts` must stay. With `leaves_twins` each child keeps a copy of the template.
     Forker(const PreloadInterface& preload, Host& host, AllowList allowed, int owner_pidfd,
            bool leaves_twins, const ImageFacts& facts);
 
-    /// What has to be right before the first fork. `own`: the descriptors that are not the image's,
-    /// sorted; `shared`: memory that is the channel's. Returns what is in the way, or an empty
-    /// text.
+    /// Looks at what has to be right before the first fork. `own` are the descriptors that are not
+    /// the image's, sorted; `shared` is memory that is the channel's. Returns what is in the way,
+    /// or an empty text.
     [[nodiscard]] std::string find_obstacle(const std::vector<int>& own, const void* shared);
 
     /// Forks. Returns in the template, in the child and, when it is woken, in the child's twin. In
     /// the last two the caller goes on without anything that the template owns: its descriptors are
     /// closed, or will be, and their numbers may be those of others by then, so that no owner of
-    /// one may be destroyed there. `shown_pid`: where the kernel writes the pid before the child
+    /// one may be destroyed there. `shown_pid` is where the kernel writes the pid before the child
     /// runs. All signals are blocked, before and after, in each of the processes.
     [[nodiscard]] ForkResult fork(const ChildPlan& plan, std::atomic<std::int32_t>& shown_pid,
                                   std::vector<int> own);

@@ -1,5 +1,5 @@
-// Is the image still what preloading it again would give? Watches, with inotify, every directory on
-// the way to each file that the image came from, and the file.
+// Is the image still what preloading it again would give? This watches, with inotify, every
+// directory on the way to each file that the image came from, and the file.
 //
 // The order that makes it strict: the owner looks first whether events are waiting, then at the
 // word; this side sets the word to `checking` before it takes events away, and back to `fresh` only
@@ -19,33 +19,38 @@
 
 namespace warmfork {
 
-/// What of a directory would be imported under one of these names, or is read by every interpreter.
+/// Returns what of a directory would be imported under one of these names, or is read by every
+/// interpreter.
 [[nodiscard]] std::set<std::string> importable_names(const std::string& directory,
                                                      const std::set<std::string>& modules);
 
 class Freshness {
   public:
-    /// `inotify`: the owner's instance, non-blocking; -1: it could not make one. Both are borrowed.
+    /// `inotify` is the owner's instance, non-blocking, or -1 where it could not make one. Both are
+    /// borrowed.
     Freshness(int inotify, std::atomic<std::uint32_t>& word);
 
     /// Begins to watch. What has changed since the image took it in makes it stale at once.
-    /// `before`: what the process that this one is a copy of had noted of the same image, or of the
-    /// one that this is a layer on; null: this one has made all of it.
+    /// `before` is what the process that this one is a copy of had noted of the same image, or of
+    /// the one that this is a layer on; it is null where this one has made all of it.
     void watch(const ImageFacts& facts, const Freshness* before);
 
-    /// To be called when `inotify` or `mounts` is ready, and before each fork. False: stale, for
-    /// good. `is_asked`: somebody wants to know now. Otherwise other names in a listed directory
-    /// are no answer yet, only a question: they may have gone by then.
+    /// Must be called when `inotify` or `mounts` is ready, and before each fork. Returns false
+    /// where the image is stale, for good. `is_asked` says that somebody wants to know now.
+    /// Otherwise other names in a listed directory do not make it stale yet: they may be gone by
+    /// the time somebody asks.
     bool check(bool is_asked = true);
 
-    /// To be called when `mounts` has shown a change: it shows each but once.
+    /// Must be called when `mounts` has shown a change: it shows each only once.
     void note_mounts() { mounts_changed_ = true; }
 
-    /// What has changed; empty while nothing has.
+    /// Returns what has changed; empty while nothing has.
     const std::string& change() const { return change_; }
-    /// A change of mounts shows as POLLPRI; -1: cannot be seen.
+    /// Returns the descriptor that shows a change of mounts as POLLPRI, or -1 where that cannot be
+    /// seen.
     int mounts() const { return mounts_.get(); }
-    /// Why files are compared at each fork rather than watched; empty: they are watched.
+    /// Returns why files are compared at each fork rather than watched; empty while they are
+    /// watched.
     const std::string& obstacle() const { return obstacle_; }
     std::size_t file_count() const { return stamps_.size(); }
     std::size_t directory_count() const { return directories_.size(); }

@@ -27,7 +27,7 @@ struct DescriptorFact {
                          ///< stream
 };
 
-/// What preloading has done that each child would do anew, or have otherwise.
+/// Something that preloading has done and that each child would do anew, or would have different.
 struct Finding {
     std::string name;  ///< by which it can be allowed: "identity:MODULE", "output:MODULE", ...
     std::string text;
@@ -52,36 +52,37 @@ class AllowList {
     std::vector<std::string> entries_;
 };
 
-/// The threads of this process, the calling one included.
+/// Returns the threads of this process, the calling one included.
 [[nodiscard]] std::vector<ThreadFact> list_threads();
 
-/// The descriptors of this process that are not warmfork's own (`own`, sorted), in order of number.
+/// Returns the descriptors of this process that are not warmfork's own (`own`, sorted), in order of
+/// number.
 [[nodiscard]] std::vector<DescriptorFact> list_descriptors(std::span<const int> own);
 
-/// May this process be forked at this moment? Asked between the prepare handlers and the fork: one
-/// of them may have taken the lock that malloc takes, or that of any library. So whatever this
-/// needs is made before, what it finds is put into words after, and in between it only makes system
-/// calls.
+/// May this process be forked at this moment? That is asked between the prepare handlers and the
+/// fork, when one of them may have taken the lock that malloc takes, or that of any library. So
+/// whatever this needs is made before, what it finds is put into words after, and in between it
+/// only makes system calls.
 class ForkCheck {
   public:
     explicit ForkCheck(AllowList allowed) : allowed_(std::move(allowed)) {}
 
-    /// To be called before the prepare handlers. `own`: warmfork's descriptors, sorted.
+    /// Must be called before the prepare handlers. `own` are warmfork's descriptors, sorted.
     void prepare(std::vector<int> own);
     /// Looks for further threads again for up to 200 ms: the kernel counts a thread for a while
     /// after pthread_join has returned. Descriptors are listed only if their number is not the one
     /// of the last look. No allocation, no lock.
     [[nodiscard]] bool is_safe();
-    /// To be called after the parent handlers. `added`: descriptors that the caller has opened
-    /// since `prepare`; where others have come or gone the next look lists them.
+    /// Must be called after the parent handlers. `added` is how many descriptors the caller has
+    /// opened since `prepare`; where others have come or gone the next look lists them.
     void finish(std::size_t added);
-    /// Why it was not safe.
+    /// Returns why it was not safe.
     [[nodiscard]] std::string obstacle() const;
 
     const AllowList& allowed() const { return allowed_; }
 
   private:
-    /// Something in the way; of more than there is room for only the number is kept.
+    /// Something in the way. Where there is more than there is room for, only the count is kept.
     struct Found {
         int number;
         std::array<char, 96> name;  ///< NUL-terminated
@@ -103,7 +104,8 @@ class ForkCheck {
     std::array<Found, kMostFound> found_;
 };
 
-/// `own`: addresses of shared memory that is warmfork's.
+/// These return what is in the way, in words. `own` are addresses of shared memory that is
+/// warmfork's.
 [[nodiscard]] std::string mappings_in_the_way(const AllowList& allowed,
                                               const std::unordered_set<const void*>& own);
 [[nodiscard]] std::string findings_in_the_way(const AllowList& allowed,

@@ -10,8 +10,8 @@
 
 namespace warmfork {
 
-/// Lets the kernel end this process with SIGKILL where a handler does not return: the process can
-/// do nothing itself then, not even see that its owner has ended. A forked copy has no timer.
+/// Has the kernel end this process with SIGKILL where a handler does not return: the process can do
+/// nothing itself then, not even see that its owner has ended. A forked copy has no timer.
 class HandlerTimer {
   public:
     static constexpr time_t kPatience = 10;  ///< seconds
@@ -28,9 +28,9 @@ class HandlerTimer {
         if (error_ == 0) ::syscall(SYS_timer_delete, id_);
     }
 
-    /// Why there is none (EAGAIN: RLIMIT_SIGPENDING); 0: there is.
+    /// Returns why there is no timer (EAGAIN: RLIMIT_SIGPENDING), or 0 where there is one.
     int error() const { return error_; }
-    // No allocation, no lock.
+    // These allocate and lock nothing.
     void start() const { set(kPatience); }
     void stop() const { set(0); }
 
@@ -38,7 +38,7 @@ class HandlerTimer {
     void set(time_t seconds) const {
         itimerspec time{};
         time.it_value.tv_sec = seconds;
-        // It cannot fail for a timer that there is.
+        // It cannot fail for a timer that exists.
         if (error_ == 0) ::syscall(SYS_timer_settime, id_, 0, &time, nullptr);
     }
 

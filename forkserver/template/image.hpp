@@ -12,13 +12,14 @@
 
 namespace warmfork {
 
-/// When this process was started, in nanoseconds of the real-time clock, at most 10 ms too early.
+/// Returns when this process was started, in nanoseconds of the real-time clock, at most 10 ms too
+/// early.
 [[nodiscard]] std::int64_t process_start_time();
 
-/// By what an entry of ImageFacts::shadowable that depends on the directory can be allowed:
-/// "directory:MODULE" or "directory:./NAME"; empty: it does not.
+/// Returns the name by which an entry of ImageFacts::shadowable that depends on the directory can
+/// be allowed: "directory:MODULE" or "directory:./NAME"; empty where it does not depend on it.
 [[nodiscard]] std::string dependence_of(std::string_view entry);
-/// Returns those of all of them.
+/// Returns these names for all entries.
 [[nodiscard]] std::vector<std::string> dependences_of(const std::set<std::string>& shadowable);
 
 /// Adds what the preload library has recorded, the files that are mapped, and what libc and the

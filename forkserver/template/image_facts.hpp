@@ -1,4 +1,4 @@
-// What an image was made from: so that its owner can tell whom it fits, and when it is out of date.
+// What an image was made from, so that its owner can tell whom it fits, and when it is out of date.
 #pragma once
 
 #include <cstdint>
@@ -27,12 +27,12 @@ struct ImageFacts {
     /// Files that were opened for reading or asked about, as they were then.
     std::map<std::string, FileStamp> opened;
     std::map<std::string, Listing> listings;
-    /// Files that were looked for and not there.
+    /// Files that were looked for and were not there.
     std::set<std::string> absent;
     /// Mapped files, and what modules were made from.
     std::set<std::string> sources;
-    /// Compiled from the sources by whoever comes first: perhaps by this process, perhaps not
-    /// there.
+    /// Files that whoever comes first compiles from the sources: perhaps this process, and perhaps
+    /// they are not there.
     std::set<std::string> caches;
     bool has_all_files = true;
     bool has_memory = true;  ///< false: there was none to note what is read

@@ -34,7 +34,7 @@ class Outbox {
         if (sent && ring_.peer_sleeps()) ring(doorbell_.get());
     }
 
-    /// To be called after a command was taken: the owner may wait for the room that this made.
+    /// Must be called after a command was taken: the owner may wait for the room that this made.
     void ring_if_peer_waits_for_room() {
         if (ring_.peer_waits_for_room()) ring(doorbell_.get());
     }

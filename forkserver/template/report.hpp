@@ -16,9 +16,10 @@ struct SpareFact {
     double seconds;  ///< since its birth
 };
 
-/// A JSON object: threads, descriptors (all but warmfork's `own`, sorted), mappings, resident
-/// memory, the last fork's time, what is watched for changes, what was found and allowed, what
-/// depends on the `directory`, and under "host" the host's own JSON. At most a frame's payload.
+/// Returns a JSON object with threads, descriptors (all but warmfork's `own`, sorted), mappings,
+/// resident memory, the last fork's time, what is watched for changes, what was found and allowed,
+/// what depends on the `directory`, and under "host" the host's own JSON. It is at most a frame's
+/// payload.
 [[nodiscard]] std::string make_report(std::span<const int> own, double fork_microseconds,
                                       const Freshness& freshness, std::span<const SpareFact> spares,
                                       const std::vector<std::string>& directory, Host& host);

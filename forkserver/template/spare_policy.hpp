@@ -1,5 +1,5 @@
-// How many parked children a template keeps. Pure arithmetic: told what happened and when, asked
-// what to do.
+// How many parked children a template keeps. This is pure arithmetic: it is told what happened and
+// when, and asked what to do.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@ class SparePolicy {
 
     /// Without a spawn for this long, one spare is given up, down to the least number.
     static constexpr std::chrono::seconds kIdlePeriod{10};
-    /// After a spare ended by itself, or could not be forked: how long until the next try.
+    /// How long until the next try, after a spare ended by itself, or could not be forked.
     static constexpr std::chrono::milliseconds kFirstDelay{10};
     static constexpr std::chrono::milliseconds kLongestDelay{2000};
 
@@ -39,7 +39,7 @@ class SparePolicy {
         not_before_ = now + delay_;
     }
 
-    /// To be called before `wanted` is read: gives up a spare when the template has been idle.
+    /// Gives up a spare when the template has been idle. Must be called before `wanted` is read.
     void tick(Time now) {
         if (wanted_ <= least_ || now - last_use_ < kIdlePeriod) return;
         --wanted_;
@@ -49,7 +49,8 @@ class SparePolicy {
     std::uint32_t wanted() const { return wanted_; }
     bool may_fork(Time now) const { return now >= not_before_; }
 
-    /// When `tick` or `may_fork` will next change its mind; nothing: not by itself.
+    /// Returns when the answer of `tick` or `may_fork` will next change, or nothing where it will
+    /// not by itself.
     std::optional<Time> next_change(std::uint32_t parked, Time now) const {
         std::optional<Time> next;
         if (wanted_ > least_) next = last_use_ + kIdlePeriod;

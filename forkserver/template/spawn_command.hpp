@@ -1,4 +1,4 @@
-// A command to fork children that is being carried out: all that came with it.
+// A command to fork children that is being carried out, with all that came with it.
 #pragma once
 
 #include <cstdint>
@@ -13,30 +13,32 @@
 
 namespace warmfork {
 
-/// Owns the command's descriptors and its record, which it wipes at the end: so that no later child
+/// Owns the command's descriptors and its record, which it wipes at the end, so that no later child
 /// finds a sibling's environment in its memory.
 class SpawnCommand {
   public:
-    /// `payload`: of the frame; stays for as long as the command.
+    /// `payload` is the frame's, and must stay for as long as the command.
     SpawnCommand(const FrameHeader& header, std::span<std::byte> payload);
     SpawnCommand(const SpawnCommand&) = delete;
     SpawnCommand& operator=(const SpawnCommand&) = delete;
     ~SpawnCommand();
 
     /// Takes the mailboxes and descriptors that were sent over `control` ahead of the frame, and
-    /// the record, and checks all of them. Once. Returns what is wrong with them, or an empty text.
+    /// the record, and checks all of them. Must be called once. Returns what is wrong with them, or
+    /// an empty text.
     [[nodiscard]] std::string receive(int control);
 
     std::uint64_t id() const { return header_.id; }
     bool takes_stale_image() const { return header_.values[1] & kSpawnFromStaleImage; }
     Lifetime lifetime() const { return lifetime_; }
     std::span<std::byte> record() const { return record_; }
-    /// The descriptors that go to each child.
+    /// Returns the descriptors that go to each child.
     std::span<const int> descriptors() const { return numbers_; }
 
-    /// The mailbox of the next child, which stays this command's.
+    /// Returns the mailbox of the next child, which stays this command's.
     int mailbox() const { return mailboxes_[forked_].get(); }
-    /// The next child has been forked: its mailbox is closed here. False: it was the last one.
+    /// Says that the next child has been forked: its mailbox is closed here. Returns false where it
+    /// was the last one.
     bool go_on();
 
     /// Adds the numbers of the descriptors that it holds.

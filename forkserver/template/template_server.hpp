@@ -1,5 +1,5 @@
 // One served template: its channel and its children, and what is to be done for both. It forks
-// nothing itself: it says what is to be forked, and is told what came of it.
+// nothing itself, but says what is to be forked, and is told what came of it.
 #pragma once
 
 #include <chrono>
@@ -33,24 +33,24 @@ class TemplateServer {
     TemplateServer(Connection connection, const PreloadInterface& preload, Host& host,
                    const Origin& origin);
 
-    /// What has to be right before the first fork; tells the owner ready or refused. Returns what
-    /// is in the way, or an empty text.
+    /// Looks at what has to be right before the first fork, and tells the owner ready or refused.
+    /// Returns what is in the way, or an empty text.
     [[nodiscard]] std::string open_gate();
 
     /// Carries out the commands that are there, up to the next fork. Does not block. With `end` the
     /// children have been ended, or left to a keeper.
     [[nodiscard]] Decision decide();
-    /// After a fork that was decided on, in the template only.
+    /// Notes what came of a fork that was decided on. Must be called in the template only.
     void note_fork(ForkResult fork);
-    /// After `sleep`: blocks until there is something to do.
+    /// Carries out the decision `sleep`: blocks until there is something to do.
     void sleep();
 
     Forker& forker() { return forker_; }
-    /// The descriptors that are not the image's. Sorted.
+    /// Returns the descriptors that are not the image's, sorted.
     [[nodiscard]] std::vector<int> own_descriptors() const;
     bool is_twin() const { return origin_.base && !origin_.is_extended; }
 
-    /// A spare that takes longer to park is told of.
+    /// A spare that takes longer than this to park is reported.
     static constexpr std::chrono::seconds kSparePatience{5};
 
   private:
@@ -131,7 +131,7 @@ class TemplateServer {
     bool shut_down_ = false;
     bool owner_is_gone_ = false;
 
-    // What goes on from one decision to the next.
+    // These go on from one decision to the next.
     std::vector<std::byte> payload_;     ///< never grows, which would leave a record behind
     std::optional<SpawnCommand> spawn_;  ///< has children yet to be forked
     std::optional<UnbornSpare> spare_;

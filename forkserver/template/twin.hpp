@@ -14,9 +14,9 @@ struct TwinBirth {
     bool is_this_process = false;  ///< this is the twin, woken: a template without handlers run yet
 };
 
-/// To be called in a newborn child before any fork handler. Returns at once in the child, and in
-/// the twin when it is woken, by then a child that every wait sees. Until then none does without
-/// __WALL, and it ends with the child: at its death, or when it closes the channel. In the twin
+/// Must be called in a newborn child before any fork handler. Returns at once in the child, and in
+/// the twin when it is woken; by then the twin is a child that every wait sees. Until then none
+/// does without __WALL, and the twin ends when the child dies or closes the channel. In the twin
 /// nothing is open but the standard streams, what preloading opened, and the channel.
 [[nodiscard]] TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan);
 
