@@ -7,16 +7,16 @@
 
 namespace warmfork::cli {
 
-/// Adds to what the service says of its automatic templates what each preloads, from the files that
-/// templates leave in the folder `learned`: "modules" (null: not known), "refused",
-/// "saves_seconds". Reads files; those that cannot be read are passed over.
+/// Adds what each preloads to what the service says of its automatic templates: "modules" (null:
+/// not known), "refused", "saves_seconds". It is read from the files that templates leave in the
+/// folder `learned`; those that cannot be read are passed over.
 void add_learned(nlohmann::json& automatic, const std::string& learned);
 
 /// Prints a table of them.
 void print_automatic(const nlohmann::json& automatic);
 
-/// One of them as a file of the configuration: its interpreter and options, what it preloads, and
-/// where whoever adopts it has modules looked for.
+/// Returns one of them as a file of the configuration: its interpreter and options, what it
+/// preloads, and where whoever adopts it has modules looked for.
 [[nodiscard]] std::string adopted_text(const nlohmann::json& entry);
 
 }  // namespace warmfork::cli

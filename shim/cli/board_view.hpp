@@ -19,28 +19,28 @@ inline constexpr int kNoDaemon = 3;
 [[nodiscard]] int find_board(const BoardOptions& options, BoardSnapshot& ret_snapshot,
                              std::string& ret_text);
 
-/// "warmforkd 0.1.0, pid 4711, up 3 s, on /run/user/1000/warmfork/socket".
+/// Returns "warmforkd 0.1.0, pid 4711, up 3 s, on /run/user/1000/warmfork/socket".
 std::string identity_text(const BoardSnapshot& snapshot);
-/// The name of a reason by its number on the board.
+/// Returns the name of a reason by its number on the board.
 const char* cold_name(std::size_t reason);
 std::uint64_t cold_total(const ColdCounts& counts);
-/// "stale 9, environment 8", the most frequent first; empty: none.
+/// Returns "stale 9, environment 8", the most frequent first; empty where there are none.
 std::string cold_text(const ColdCounts& counts);
 
-/// "61 µs", "1.2 ms".
+/// Returns "61 µs", "1.2 ms" and the like.
 std::string duration_text(double microseconds);
-/// Prints that part of what was counted; "-" if nothing was.
+/// Returns the time that this part of what was counted did not exceed; "-" if nothing was.
 std::string percentile_text(const LatencyCounts& counts, double part);
-/// "2 d 3 h", "12 min 5 s".
+/// Returns "2 d 3 h", "12 min 5 s" and the like.
 std::string span_text(std::chrono::nanoseconds span);
-/// "-" for 0, which stands for not known.
+/// Returns the amount, or "-" for 0, which stands for not known.
 std::string memory_text(std::uint64_t bytes);
-/// "retry in 12 s: ModuleNotFoundError: ..."; empty unless the template is failing.
+/// Returns "retry in 12 s: ModuleNotFoundError: ..."; empty unless the template is failing.
 std::string failing_text(const TemplateSnapshot& entry);
-/// What the board did not show; empty: nothing.
+/// Returns what the board did not show; empty where it showed all.
 std::string missing_text(const BoardSnapshot& snapshot);
 
-/// Text in columns, two spaces apart.
+/// Text in columns that are two spaces apart.
 class Table {
   public:
     struct Cell {
@@ -51,11 +51,11 @@ class Table {
         fmt::text_style style;
     };
 
-    /// The headings; one that begins with '<' is of a column of words, the others are of numbers.
-    /// is_coloured: with the styles of the cells.
+    /// A heading that begins with '<' is that of a column of words, the others are of numbers.
+    /// `is_coloured` says that the styles of the cells are shown.
     Table(const std::vector<std::string>& headings, bool is_coloured);
     void add(std::vector<Cell> row) { rows_.push_back(std::move(row)); }
-    /// The headings' line, then one for each row.
+    /// Returns the headings' line, then one for each row.
     std::vector<std::string> lines() const;
 
   private:
@@ -66,7 +66,7 @@ class Table {
     bool is_coloured_;
 };
 
-/// A template's state in its colour.
+/// Returns a template's state in its colour.
 Table::Cell state_cell(TemplateState state);
 
 }  // namespace warmfork::cli

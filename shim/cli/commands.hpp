@@ -38,7 +38,7 @@ struct ExplainOptions {
     std::vector<std::string> command;
 };
 
-/// Which daemon.
+/// Which daemon is meant.
 struct BoardOptions {
     std::string user;      ///< name or number; empty: the caller's own
     std::string instance;  ///< empty: the daemon without a name
@@ -72,11 +72,11 @@ struct LinkOptions {
     std::vector<std::string> names;
 };
 
-/// What this program itself has to say. text: what was attempted, on what; the system's text for
-/// the error number is put behind it.
+/// Makes an error that this program itself reports. `text` is what was attempted, on what; the
+/// system's text for the error number is put behind it.
 [[nodiscard]] Error own_error(warmfork_stage stage, int error_number, const std::string& text);
 
-/// Takes from a command what has not been said, and the options of its interpreter.
+/// Completes the options by what a command says: its program, and the options of its interpreter.
 void complete(TemplateOptions& options, const std::vector<std::string>& command);
 
 /// Starts a template; throws Error.
@@ -86,7 +86,7 @@ void complete(TemplateOptions& options, const std::vector<std::string>& command)
 /// Blocks until it is ready, and on a terminal says meanwhile what is preloaded. Throws Error.
 void wait_with_progress(Template& waited_for);
 
-/// Says whether a command would be warm, without starting it. 0: warm; 2: cold.
+/// Says whether a command would be warm, without starting it. Returns 0 for warm, 2 for cold.
 int explain(const ExplainOptions& options);
 
 /// Spawns a command, forwards signals to it and waits for it. Where a signal ends it this process
@@ -96,11 +96,12 @@ int run_one(const RunOptions& options);
 /// Opens a template and prints its report.
 int examine(const DoctorOptions& options);
 
-/// Prints what the daemon's statistics board says. 0; 3: no daemon runs; 1: it cannot be read.
+/// Prints what the daemon's statistics board says. Returns 0, 3 where no daemon runs, or 1 where it
+/// cannot be read.
 int show_status(const StatusOptions& options);
 
-/// The board, redrawn each second until `q` or a signal; where that cannot be, printed once. Its
-/// exit status is that of show_status.
+/// Shows the board, redrawn each second until `q` or a signal; where that cannot be, it is printed
+/// once. Returns what show_status does.
 int show_top(const BoardOptions& options);
 
 /// Shows or changes the service's templates.
@@ -109,16 +110,16 @@ int manage_templates(const ManageOptions& options);
 /// Replaces this process by journalctl; returns only if that fails.
 int show_log(const LogOptions& options);
 
-/// Makes links to warmfork-exec, by which commands are found in place of the real ones. 0, or 1
+/// Makes links to warmfork-exec, which are found in place of the real commands. Returns 0, or 1
 /// with a message.
 int install_links(const LinkOptions& options);
 
 /// Prints the links in PATH, what they stand in front of, and how often they were warm. Returns 0.
 int show_links(const LinkListOptions& options);
 
-/// Replaces this process by a Python program; returns only if that fails. `program`: what stands
-/// behind the interpreter; with a slash in front, a file below the directory of the package. Its
-/// interpreter can be given by `--python FILE`, first.
+/// Replaces this process by a Python program; returns only if that fails. `program` is what stands
+/// behind the interpreter; with a slash in front it is a file below the directory of the package.
+/// Its interpreter can be given by `--python FILE`, first.
 int start_python(const std::vector<std::string>& program, std::vector<std::string> arguments);
 
 }  // namespace warmfork::cli

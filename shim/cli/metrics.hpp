@@ -9,7 +9,7 @@ namespace warmfork::cli {
 
 std::string metrics_of(const BoardSnapshot& snapshot);
 
-/// That no daemon runs.
+/// Says in the same format that no daemon runs.
 std::string metrics_of_nothing();
 
 }  // namespace warmfork::cli

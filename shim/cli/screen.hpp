@@ -1,4 +1,4 @@
-// A terminal that is drawn all over, and given back as it was on every way out.
+// A terminal that is drawn on as a whole, and given back as it was on every way out.
 #pragma once
 
 #include <signal.h>
@@ -10,9 +10,10 @@
 
 namespace warmfork::cli {
 
-/// One at a time. It works while standard output is a terminal; keys are read where standard input
-/// is one too. The terminal is restored by the destructor, by the signals that end the process
-/// (those of its own mistakes, too) and while it is stopped by Ctrl-Z; SIGKILL alone leaves it.
+/// There is one at a time. It works while standard output is a terminal; keys are read where
+/// standard input is one too. The terminal is restored by the destructor, by the signals that end
+/// the process (those of its own mistakes, too) and while it is stopped by Ctrl-Z; only SIGKILL
+/// leaves it as it is.
 class Screen {
   public:
     enum class Event { time, redraw, quit };
@@ -22,11 +23,12 @@ class Screen {
     Screen& operator=(const Screen&) = delete;
     ~Screen();
 
-    /// Shows these lines, cut to the size of the terminal. False: the terminal is gone.
+    /// Shows these lines, cut to the size of the terminal. Returns false where the terminal is
+    /// gone.
     [[nodiscard]] bool draw(const std::vector<std::string>& lines);
 
     /// Waits for the time, for `q` or a signal that ends the program (quit), or for something that
-    /// asks for another draw. ret_signal: of quit; 0 for `q` and Ctrl-C.
+    /// asks for another draw. `ret_signal` is the signal of quit; 0 for `q` and Ctrl-C.
     [[nodiscard]] Event wait_until(std::chrono::steady_clock::time_point time, int& ret_signal);
 
   private:

@@ -21,21 +21,23 @@ struct ArrivedSignal {
 /// process and can be caught. What the caller ignores (nohup) stays ignored, here and in the child.
 class SignalQueue {
   public:
-    /// `for_terminal`: what a terminal sends to this process group does not reach a child of the
-    /// service, which is in a session of its own. It is passed on too, and Ctrl-Z stops both.
+    /// With `for_terminal`, what a terminal sends to this process group is passed on too, and
+    /// Ctrl-Z stops both: it does not reach a child of the service, which is in a session of its
+    /// own.
     explicit SignalQueue(bool for_terminal);
     SignalQueue(const SignalQueue&) = delete;
     SignalQueue& operator=(const SignalQueue&) = delete;
     ~SignalQueue();
 
-    /// The child is in this process group after all: what has come meanwhile, it has got too.
+    /// Says that the child is in this process group after all: it has got what has come meanwhile,
+    /// too.
     void leave_terminal_to_child();
 
     /// Whoever shows a terminal has to take it up again at SIGCONT, and may not end before he has
     /// left it as it was, by SIGPIPE for example: these are events as well.
     void stay_for_terminal();
 
-    /// Signals are as they were, and what has come meanwhile takes effect.
+    /// Makes signals as they were; what has come meanwhile takes effect.
     void give_back() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
 
     /// Has one come that ends a program which does nothing about it?
@@ -44,7 +46,7 @@ class SignalQueue {
     int descriptor() const { return descriptor_; }
     std::uint64_t mask_before() const;
 
-    /// The next one; empty: there is none.
+    /// Returns the next one, or nothing where there is none.
     std::optional<ArrivedSignal> next();
 
     /// Passes on what has arrived. What the terminal sent (Ctrl-C) has reached a child
@@ -59,10 +61,11 @@ class SignalQueue {
     bool stands_for_terminal_;
 };
 
-/// A child that has ended gets none: its status is about to be fetched.
+/// Sends a signal to the child. One that has ended gets none: its status is about to be fetched.
 void signal_process(Process& child, int signal);
 
-/// As a terminal does: the child's own children too, where the kernel can say whose they are.
+/// Signals the child as a terminal does, and so its own children too, where the kernel can say
+/// whose they are.
 void signal_group(Process& child, int signal);
 
 /// Stops this process as SIGTSTP does by default, which is not at all where no shell could continue

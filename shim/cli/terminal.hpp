@@ -1,5 +1,5 @@
 // A pseudo-terminal for a child of the service, which cannot have this process's own terminal as
-// its controlling one; and what goes on between the two.
+// its controlling one, and what goes on between the two.
 #pragma once
 
 #include <termios.h>
@@ -19,13 +19,13 @@ namespace warmfork::cli {
 /// The terminal that a person sits at, and one for the child that has its modes and its size.
 class TerminalPair {
   public:
-    /// Only for a whole job at a terminal: all three standard streams are the controlling terminal,
-    /// and this process leads its process group. Else others read from it or are meant by its
-    /// Ctrl-C (a pipeline, a script, make), and the answer is nothing; also where no
+    /// Opens both for a whole job at a terminal: all three standard streams are the controlling
+    /// terminal, and this process leads its process group. Otherwise others read from it or are
+    /// meant by its Ctrl-C (a pipeline, a script, make), and nothing is returned; so it is where no
     /// pseudo-terminal is to be had.
     static std::optional<TerminalPair> open();
 
-    /// For the child's standard streams.
+    /// Returns the end for the child's standard streams.
     int slave() const { return slave_.get(); }
     int master() const { return master_.get(); }
     int keyboard() const { return keyboard_.get(); }
@@ -33,23 +33,24 @@ class TerminalPair {
     bool is_raw() const { return is_raw_; }
     bool is_hung_up() const { return !master_; }
 
-    /// In the foreground the keys go through as they are; in the background nothing is changed.
+    /// Lets the keys go through as they are, in the foreground; in the background nothing is
+    /// changed.
     void enter();
-    /// Reads what was typed, into `ret_keys`. Returns how much; 0: the terminal is gone; -1:
-    /// nothing.
+    /// Reads what was typed, into `ret_keys`. Returns how much, 0 where the terminal is gone, or -1
+    /// where there is nothing.
     ssize_t read_keys(std::span<char> ret_keys);
-    /// The terminal's modes are as they were before `enter`.
+    /// Makes the terminal's modes what they were before `enter`.
     void leave();
     /// Does what `enter` does, after this process was stopped: a shell may have set the modes
     /// meanwhile.
     void enter_again();
     /// Gives the size of the person's terminal to the child's, whose foreground then gets SIGWINCH.
     void copy_size();
-    /// What was typed and nobody has read, the shell reads next: so much of it as the kernel lets
-    /// be put back (sysctl dev.tty.legacy_tiocsti, since Linux 6.2). `not_passed_on`: has been
+    /// Puts back what was typed and nobody has read, so that the shell reads it next, as far as the
+    /// kernel allows it (sysctl dev.tty.legacy_tiocsti, since Linux 6.2). `not_passed_on` has been
     /// taken from the keyboard, and the child's terminal had no room for it.
     void give_back_unread(std::string_view not_passed_on);
-    /// The child's terminal is gone, as the person's is: it gets SIGHUP.
+    /// Takes the child's terminal away, as the person's is gone: the child gets SIGHUP.
     void hang_up();
 
   private:

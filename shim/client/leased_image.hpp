@@ -16,7 +16,8 @@ namespace warmfork {
 
 class LeasedImage {
   public:
-    /// `files`: of the message. Returns 0 or errno; EPROTO: it is not what it should be.
+    /// Makes an image of a message's facts and `files`. Returns 0 or errno (EPROTO: they are not
+    /// what they should be).
     [[nodiscard]] static int make(SharedImage facts, std::vector<Descriptor> files,
                                   std::shared_ptr<LeasedImage>& ret_image);
 
@@ -25,8 +26,9 @@ class LeasedImage {
     const ModuleFiles& shadowable() const { return shadowable_; }
     const std::vector<int>& descriptors() const { return descriptors_; }
 
-    /// Is what was forked from it in the past still what its files would give? False also where it
-    /// cannot be told from here: the service knows. No wait, one system call.
+    /// Is what was forked from it in the past still what its files would give? Returns false also
+    /// where it cannot be told from here: the service knows. It does not wait, and takes one system
+    /// call.
     [[nodiscard]] bool is_fresh();
 
   private:

@@ -19,7 +19,7 @@ class LeasedSource : public OpenTemplate {
     explicit LeasedSource(std::string name);
     ~LeasedSource() override;
 
-    /// Asks the service what it is. ENOENT: there is no such template.
+    /// Asks the service what it is. Fails with ENOENT where there is no such template.
     [[nodiscard]] Outcome open();
 
     Outcome find_program(TemplateProgram& ret_program, ColdReason& ret_cold) override;
@@ -36,7 +36,7 @@ class LeasedSource : public OpenTemplate {
     Outcome wait_ready(Deadline deadline) override;
     Outcome wait_parked(std::uint32_t count, Deadline deadline) override;
     Outcome report(std::string& ret_json) override;
-    /// ENOTSUP: the service's configuration says how many.
+    /// Returns ENOTSUP: the service's configuration says how many.
     int set_spares(std::uint32_t, std::uint32_t) override { return ENOTSUP; }
     pid_t pid() override;
     std::string progress() override { return {}; }
@@ -61,7 +61,7 @@ class LeasedSource : public OpenTemplate {
     };
 
     [[nodiscard]] Outcome connect(Connection& ret_connection, TemplateFacts* ret_facts = nullptr);
-    /// The last one that was connected: after `find_program` there is one.
+    /// Returns the last one that was connected. After `find_program` there is one.
     [[nodiscard]] Connection current();
     [[nodiscard]] Outcome take_lease(const Wish& wish, Connection& ret_connection, Lease& ret_lease,
                                      ColdReason& ret_cold);
@@ -71,7 +71,8 @@ class LeasedSource : public OpenTemplate {
     /// Asks for one lease. The request's number.
     [[nodiscard]] std::uint64_t ask(ServiceConnection& connection, const Wanted& wanted,
                                     std::uint64_t flags) const;
-    /// The answer to that, until the deadline: then the request is still to be forgotten.
+    /// Waits for the answer to that until the deadline. After that the request is still to be
+    /// forgotten.
     [[nodiscard]] static Outcome await(ServiceConnection& connection, std::uint64_t id,
                                        Deadline deadline, Lease& ret_lease, ColdReason& ret_cold);
     [[nodiscard]] Outcome await_parked_ahead(Deadline deadline);
@@ -79,7 +80,7 @@ class LeasedSource : public OpenTemplate {
     [[nodiscard]] Wanted plain() const;
     void note_spawn(const Connection& connection);
 
-    // With the mutex held:
+    // These are called with the mutex held.
     void want(const Wanted& wanted);
     void take_in_ahead();
     void ask_ahead();
@@ -101,8 +102,8 @@ class LeasedSource : public OpenTemplate {
     std::uint64_t spawns_ = 0;
 };
 
-/// A request of whoever looks after the service: "list", "start", "stop", "reload". `name`: of a
-/// template, or empty. Blocks until it has been answered; the answer is JSON.
+/// Makes a request for whoever looks after the service: "list", "start", "stop", "reload". `name`
+/// is a template's, or empty. Blocks until it has been answered; the answer is JSON.
 [[nodiscard]] Outcome ask_to_manage(ServiceConnection& connection, const std::string& verb,
                                     const std::string& name, std::string& ret_json);
 

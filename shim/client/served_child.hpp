@@ -15,8 +15,9 @@ namespace warmfork {
 
 class ServiceConnection;
 
-/// struct pidfd_info's exit code, for a process that somebody else has reaped, by a pidfd that was
-/// opened before. False: it is not known (before Linux 6.15, or it has not been reaped).
+/// Reads the exit code in struct pidfd_info of a process that somebody else has reaped, by a pidfd
+/// that was opened before. Returns false where it is not known (before Linux 6.15, or it has not
+/// been reaped).
 [[nodiscard]] bool ask_kernel_for_status(int pidfd, int& ret_status);
 
 class ServedChild {
@@ -31,7 +32,7 @@ class ServedChild {
     /// Returns 0 with the report, or errno: EAGAIN (it runs, or it is not known yet how it has
     /// ended; only if `may_wait` is false), EINTR (see Interruption), EOWNERDEAD (it has ended, and
     /// its status died with the service), ETIMEDOUT (it has ended, and the service hangs, and the
-    /// kernel does not tell). Blocks. Thread safe.
+    /// kernel does not tell). It blocks, and is thread safe.
     [[nodiscard]] int wait(bool may_wait, ExitReport& ret_report);
     /// Returns 0 or errno (ESRCH: it has ended).
     [[nodiscard]] int signal(int number);

@@ -1,5 +1,5 @@
-// This process's connection to its user's service. One for all templates and threads; whoever waits
-// first reads for all.
+// This process's connection to its user's service. All templates and threads share it; whoever
+// waits first reads for all.
 #pragma once
 
 #include <chrono>
@@ -34,7 +34,7 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     using Clock = WaitClock;
     using Deadline = warmfork::Deadline;
 
-    /// What the service has said to a request. One of them.
+    /// What the service has said to a request: one of these.
     struct Answer {
         std::optional<TemplateFacts> facts;
         std::optional<Lease> lease;
@@ -42,18 +42,18 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
         std::optional<std::string> managed;
     };
 
-    /// The connection of this process; connects, and starts a service where none listens, unless
-    /// there is one already. Blocks until the service has greeted, ten seconds at the most.
-    /// ETIMEDOUT: it does not answer; for a while that is said at once then.
+    /// Gets the connection of this process. Unless there is one already it connects, and starts a
+    /// service where none listens. Blocks until the service has greeted, ten seconds at the most.
+    /// Fails with ETIMEDOUT where it does not answer, and for a while after that at once.
     [[nodiscard]] static Outcome get(std::shared_ptr<ServiceConnection>& ret_connection);
 
-    /// The service's pid.
+    /// Returns the service's pid.
     pid_t service() const { return static_cast<pid_t>(welcome_.pid); }
-    /// What a lease has to show: see read_sight.
+    /// Returns what a lease has to show: see read_sight.
     [[nodiscard]] std::string sight() const { return read_sight(welcome_); }
-    /// It has gone, or has closed the connection.
+    /// Has the service gone, or closed the connection?
     [[nodiscard]] bool is_lost();
-    /// It has not answered, and not said anything since.
+    /// Has the service not answered, nor said anything since?
     [[nodiscard]] bool hangs();
 
     /// Sends a request and returns its number, for `answer`, which says why where it is 0. Waits
@@ -61,23 +61,23 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     /// a file of (RLIMIT_FSIZE), is answered by a refusal that says so.
     [[nodiscard]] std::uint64_t request(ServiceKind kind, std::span<const std::byte> body,
                                         std::span<const int> descriptors = {});
-    /// Something that has no answer. `id`: what it is about.
+    /// Sends something that has no answer. `id` is what it is about.
     void tell(ServiceKind kind, std::uint64_t id, std::span<const std::byte> body);
 
-    /// The next answer to a request, waiting until the deadline. Stage hand_off: the service is
-    /// lost (EPIPE), or hangs: it has said nothing for seconds, although it was asked whether it is
-    /// there (ETIMEDOUT), which is said at once until it says something. Stage launch: ETIMEDOUT,
-    /// EINTR.
+    /// Waits for the next answer to a request until the deadline. Fails at stage hand_off where the
+    /// service is lost (EPIPE), or hangs: it has said nothing for seconds, although it was asked
+    /// whether it is there (ETIMEDOUT); until it says something this fails at once. Fails at stage
+    /// launch with ETIMEDOUT (the deadline) or EINTR.
     [[nodiscard]] Outcome answer(std::uint64_t request, Deadline deadline, Answer& ret_answer);
-    /// An answer that has come; nothing: there is none.
+    /// Takes an answer that has come; nothing where there is none.
     [[nodiscard]] std::optional<Answer> take_answer(std::uint64_t request);
-    /// No more answers to this request are wanted.
+    /// Says that no more answers to this request are wanted.
     void forget(std::uint64_t request);
 
-    /// How a child that has ended did. Nothing: it is not known by the deadline, the connection is
-    /// lost, or the service hangs.
+    /// Returns how a child has ended. Returns nothing where that is not known by the deadline, the
+    /// connection is lost, or the service hangs.
     [[nodiscard]] std::optional<ExitReport> exit_of(std::uint64_t child, Deadline deadline);
-    /// Nobody will ask for this child any more.
+    /// Says that nobody will ask for this child any more.
     void forget_child(std::uint64_t child);
 
   private:
@@ -86,7 +86,7 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     ServiceConnection() = default;
     [[nodiscard]] Outcome greet();
 
-    // With the mutex held:
+    // These are called with the mutex held.
     void drain();
     void take_image(ServiceMessage& message);
     [[nodiscard]] std::optional<Lease> take_lease(ServiceMessage& message);
@@ -95,8 +95,8 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     void forget_lease(std::uint64_t child);
     [[nodiscard]] bool is_answering(Clock::time_point since);
     [[nodiscard]] Failure failure_of_wait() const;
-    /// Until `done`, the deadline, the loss of the connection, or an interruption. `is_asked`: or
-    /// until the service proves to hang. True: done.
+    /// Waits until `done`, the deadline, the loss of the connection, or an interruption; where the
+    /// service `is_asked` also until it proves to hang. Returns true where it is done.
     template <typename Done>
     bool wait_until(Lock& lock, Deadline deadline, bool is_asked, Done done);
 

@@ -1,4 +1,4 @@
-// A service where none is: started in the background, for this user.
+// Starts a service in the background, for this user, where there is none.
 #pragma once
 
 #include "owner/failure.hpp"
@@ -6,7 +6,7 @@
 namespace warmfork {
 
 /// Starts warmforkd, which goes on without this process, and returns when it listens on `path`, or
-/// another one does. Blocks for some milliseconds. A failure has its own words.
+/// another one does. Blocks for some milliseconds. A failure says in its text what was wrong.
 [[nodiscard]] Outcome launch_service(const std::string& path);
 
 }  // namespace warmfork

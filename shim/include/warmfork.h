@@ -9,7 +9,7 @@
  * Structs that begin with `size` take sizeof of the caller's struct: fields behind it have their
  * defaults. All functions may be called from any thread, the same handle from several at once, except
  * close and free. A handle that is used in a forked copy of its owner answers -ECHILD. No function may
- * be called from a signal handler. Linux only.
+ * be called from a signal handler. It is for Linux only.
  */
 #ifndef WARMFORK_H
 #define WARMFORK_H
@@ -95,10 +95,10 @@ typedef struct warmfork_process warmfork_process;
 
 struct warmfork_template_options {
     size_t size; /* sizeof(struct warmfork_template_options) */
-    /* A native template: its command line, program[0] a path or a name in PATH. The program calls
+    /* The command line of a native template; program[0] is a path or a name in PATH. The program calls
      * warmfork_template_serve. */
     const char *const *program;
-    /* Or a Python template: the interpreter, and the modules to import, in this order. */
+    /* Or the interpreter of a Python template, and the modules to import, in this order. */
     const char *python;
     const char *const *preload;
     const char *const *python_path; /* directories to look for them first; null: the current one */
@@ -112,8 +112,8 @@ struct warmfork_template_options {
                                        "mapping:PREFIX" of what /proc/self/maps shows, or
                                        "identity:", "output:", "program:", "directory:" with a MODULE,
                                        or "directory:./NAME" */
-    /* Python, "module:function": called in the template before each fork, and in each child right
-     * before its program. What the first raises is printed, what the second raises ends the child. */
+    /* In Python "module:function" is called in the template before each fork, or in each child right
+     * before its program. What the first raises is printed; what the second raises ends the child. */
     const char *before_fork, *in_child;
     enum warmfork_on_stale on_stale;
     uint32_t variants; /* images kept beside the first, for other options of the interpreter or other
@@ -130,7 +130,7 @@ struct warmfork_template_options {
 WARMFORK_EXPORT void warmfork_template_options_init(struct warmfork_template_options *options);
 
 /* Starts a template and returns at once. Of the spawns that come before it is ready, and may be cold, the
- * first are, one or two, as a cold child is the sooner; later ones wait, up to 15 seconds after its start,
+ * first one or two are, as a cold child is there sooner; later ones wait, up to 15 seconds after its start,
  * and go cold then. One whose backend is warm waits up to five minutes. The template ends with this process.
  * Opened from the main thread, its children have a parent-death signal, which the end of that thread raises
  * too: where that ends before the process (pthread_exit in main), open it, and spawn what may be cold, from
@@ -150,13 +150,13 @@ WARMFORK_EXPORT int warmfork_template_connect(const char *name, enum warmfork_ba
                                               warmfork_template **ret_template,
                                               struct warmfork_failure *ret_failure);
 
-/* Waits until the template has preloaded. timeout_ms: -1 for ever. Errors: -ETIMEDOUT; -EBUSY (stage
+/* Waits until the template has preloaded; timeout_ms of -1 is for ever. Errors: -ETIMEDOUT; -EBUSY (stage
  * gate); others with stage launch. A template that has ended is started again. */
 WARMFORK_EXPORT int warmfork_template_wait_ready(warmfork_template *self, int timeout_ms,
                                                  struct warmfork_failure *ret_failure);
 
-/* What the template is about to preload, for who waits at a terminal: "3/12 numpy", or "" when it is ready
- * or says nothing (native templates). Written to `text`, at most `size` bytes with the NUL. */
+/* Writes what the template is about to preload to `text`, at most `size` bytes with the NUL, for people who
+ * wait at a terminal: "3/12 numpy", or "" when it is ready or says nothing (native templates). */
 WARMFORK_EXPORT void warmfork_template_progress(warmfork_template *self, char *text, size_t size);
 
 /* Waits until at least `count` children are parked and the template sleeps, so that a spawn right after
@@ -168,10 +168,10 @@ WARMFORK_EXPORT int warmfork_template_wait_parked(warmfork_template *self, uint3
 /* Changes the number of spares. Errors: -EINVAL, -EAGAIN (the ring is full), -ENOTSUP (of a service). */
 WARMFORK_EXPORT int warmfork_template_set_spares(warmfork_template *self, int32_t spares);
 
-/* The template's pid, or 0 while there is none. */
+/* Returns the template's pid, or 0 while there is none. */
 WARMFORK_EXPORT pid_t warmfork_template_pid(warmfork_template *self);
 
-/* The number of children that are parked now. */
+/* Returns the number of children that are parked now. */
 WARMFORK_EXPORT uint32_t warmfork_template_parked(warmfork_template *self);
 
 struct warmfork_counts {
@@ -185,9 +185,9 @@ struct warmfork_counts {
 WARMFORK_EXPORT int warmfork_template_counts(warmfork_template *self,
                                              struct warmfork_counts *ret_counts);
 
-/* What the template looks like from inside, as JSON: threads, descriptors, mappings, resident memory,
- * fork time, and for Python the import time of each module. To be freed with free(). ENOTSUP for one
- * of the service. */
+/* Says what the template looks like from inside, as JSON: threads, descriptors, mappings, resident memory,
+ * fork time, and for Python the import time of each module. The caller frees it with free().
+ * Errors: -ENOTSUP for one of the service. */
 WARMFORK_EXPORT int warmfork_template_report(warmfork_template *self, char **ret_json,
                                              struct warmfork_failure *ret_failure);
 
@@ -251,24 +251,24 @@ struct warmfork_request {
 WARMFORK_EXPORT void warmfork_request_init(struct warmfork_request *request);
 
 /* Spawns one child and returns when it is about to run user code, as posix_spawn does: what fails before
- * is this call's error, (stage, errno), and leaves no process behind. `self` null: cold. A template
- * or child that does not answer within five seconds is killed, and the request served by another, or cold;
- * with backend warm the error is -ETIMEDOUT. The child
- * inherits what a child of posix_spawn would inherit from this process at this moment. */
+ * is this call's error, (stage, errno), and leaves no process behind. Where `self` is null it is cold. A
+ * template or child that does not answer within five seconds is killed, and the request served by another,
+ * or cold; with backend warm the error is -ETIMEDOUT. The child inherits what a child of posix_spawn would
+ * inherit from this process at this moment. */
 WARMFORK_EXPORT int warmfork_spawn(warmfork_template *self, const struct warmfork_request *request,
                                    warmfork_process **ret_process,
                                    struct warmfork_failure *ret_failure);
 
-/* Spawns `count` (at most 250) children of one request as one command to the template. All or none:
- * where one fails, those that were born are killed and reaped. Errors: as of warmfork_spawn. */
+/* Spawns `count` (at most 250) children of one request as one command to the template. It spawns all or
+ * none: where one fails, those that were born are killed and reaped. Errors: as of warmfork_spawn. */
 WARMFORK_EXPORT int warmfork_spawn_many(warmfork_template *self,
                                         const struct warmfork_request *request, uint32_t count,
                                         warmfork_process **ret_processes,
                                         struct warmfork_failure *ret_failure);
 
-/* How a spawn would be served, without one. ret_reason: NONE if warm; a variant that is yet to be
- * preloaded counts as cold. ret_text: a sentence, to be freed with free(). Wait for readiness first: what
- * an image depends on is known then. */
+/* Says how a spawn would be served, without one. ret_reason is NONE if warm; a variant that is yet to be
+ * preloaded counts as cold. ret_text is a sentence, which the caller frees with free(). Wait for readiness
+ * first: what an image depends on is known then. */
 WARMFORK_EXPORT int warmfork_explain(warmfork_template *self, const struct warmfork_request *request,
                                      enum warmfork_reason *ret_reason, char **ret_text,
                                      struct warmfork_failure *ret_failure);
@@ -278,24 +278,25 @@ WARMFORK_EXPORT int warmfork_explain(warmfork_template *self, const struct warmf
 WARMFORK_EXPORT int warmfork_keep(pid_t pid, struct warmfork_failure *ret_failure);
 
 WARMFORK_EXPORT pid_t warmfork_process_pid(const warmfork_process *self);
-/* WARMFORK_BACKEND_WARM or _COLD. */
+/* Returns WARMFORK_BACKEND_WARM or _COLD. */
 WARMFORK_EXPORT enum warmfork_backend warmfork_process_backend(const warmfork_process *self);
-/* Why it was cold; ret_text (may be null) is set to a sentence that lives as long as the handle. */
+/* Returns why it was cold; ret_text (may be null) is set to a sentence that lives as long as the handle. */
 WARMFORK_EXPORT enum warmfork_reason warmfork_process_reason(const warmfork_process *self,
                                                              const char **ret_text);
-/* A pidfd, opened at the first call, the handle's. Errors: -ESRCH once it has been reaped. */
+/* Returns a pidfd, which the first call opens and which is the handle's. Errors: -ESRCH once the process
+ * has been reaped. */
 WARMFORK_EXPORT int warmfork_process_pidfd(warmfork_process *self);
-/* Waits for the end. options: 0, or WNOHANG (-EAGAIN while it runs). ret_status: as of waitpid;
- * ret_usage may be null. Once known the status is kept. Errors: -ECHILD: somebody else has taken the
- * status (wait for any child, SIGCHLD ignored) and the kernel cannot tell it again; -EOWNERDEAD: likewise,
- * because the service whose child it was has died; -EMFILE: no descriptor is free to look at it by. Where the
- * kernel tells it, the usage is zero. */
+/* Waits for the end. `options` is 0, or WNOHANG (-EAGAIN while it runs). ret_status is as of waitpid;
+ * ret_usage may be null. Once known the status is kept. Errors: -ECHILD (somebody else has taken the
+ * status, by waiting for any child or with SIGCHLD ignored, and the kernel cannot tell it again), -EOWNERDEAD
+ * (it is lost as the service whose child it was has died), -EMFILE (no descriptor is free to look at it by).
+ * Where the kernel tells a status that somebody else has taken, the usage is zero. */
 WARMFORK_EXPORT int warmfork_process_wait(warmfork_process *self, int options, int *ret_status,
                                           struct rusage *ret_usage);
-/* Sends a signal, to this child and no other that may have its pid by now. Errors: -ESRCH once it has been
- * reaped; -EMFILE. */
+/* Sends a signal to this child, and to no other that may have its pid by now. Errors: -ESRCH once it has
+ * been reaped; -EMFILE. */
 WARMFORK_EXPORT int warmfork_process_signal(warmfork_process *self, int signal);
-/* Frees the handle; the process goes on and is waited for by whoever likes. Null is fine. */
+/* Frees the handle. The process goes on, and whoever likes waits for it. Null is fine. */
 WARMFORK_EXPORT void warmfork_process_free(warmfork_process *self);
 
 /* In a program that is a native template: */
@@ -308,15 +309,15 @@ struct warmfork_command {
     size_t payload_size;
 };
 
-/* To be called at the point of readiness, by the main and only thread. Returns 1 once in each child,
- * with its command, the child set up as its request says; 0 in the template, when it is to end. An
+/* Must be called at the point of readiness, by the main and only thread. Returns 1 once in each child,
+ * with its command, the child set up as its request says; 0 in the template, when it is to end; or an
  * error if this process cannot serve: -ENOTCONN (not started by warmfork_template_open), -EBUSY (the
  * gate; ret_failure says what is in the way). In a child, exit() runs no handler that was registered
  * before the fork. */
 WARMFORK_EXPORT int warmfork_template_serve(struct warmfork_command *ret_command,
                                             struct warmfork_failure *ret_failure);
 
-/* "auto", "gate", ...: the words that messages and reports use. Never null. */
+/* These return the words that messages and reports use, as "auto" or "gate"; never null. */
 WARMFORK_EXPORT const char *warmfork_backend_name(enum warmfork_backend backend);
 WARMFORK_EXPORT const char *warmfork_reason_name(enum warmfork_reason reason);
 WARMFORK_EXPORT const char *warmfork_stage_name(enum warmfork_stage stage);

@@ -33,7 +33,8 @@ class Error : public std::runtime_error {
 };
 
 namespace detail {
-/// Strings as the null-terminated array that C wants, good as long as both live.
+/// Returns strings as the null-terminated array that C wants. It is good as long as the strings
+/// live.
 inline std::vector<const char*> pointers(const std::vector<std::string>& strings) {
     std::vector<const char*> result;
     for (const std::string& string : strings) result.push_back(string.c_str());
@@ -58,7 +59,7 @@ class Process {
     warmfork_backend backend() const { return warmfork_process_backend(handle_); }
     const char* backend_name() const { return warmfork_backend_name(backend()); }
     warmfork_reason reason() const { return warmfork_process_reason(handle_, nullptr); }
-    /// Why it was cold, a sentence; empty if it is warm.
+    /// Returns why it was cold, as a sentence; empty if it is warm.
     std::string reason_text() const {
         const char* text;
         warmfork_process_reason(handle_, &text);
@@ -67,14 +68,14 @@ class Process {
     int pidfd() { return warmfork_process_pidfd(handle_); }
     void signal(int number) { check(warmfork_process_signal(handle_, number), "cannot signal"); }
 
-    /// Waits for the end; the status as of waitpid. Throws where somebody else has taken the
-    /// status.
+    /// Waits for the end. Returns the status as of waitpid. Throws where somebody else has taken
+    /// it.
     int wait(rusage* usage = nullptr) {
         int status = 0;
         check(warmfork_process_wait(handle_, 0, &status, usage), "cannot wait for the child");
         return status;
     }
-    /// True, with the status, if it has ended.
+    /// Returns true, with the status, if it has ended.
     bool poll(int& status) {
         const int error = warmfork_process_wait(handle_, WNOHANG, &status, nullptr);
         if (error == -EAGAIN) return false;
@@ -108,7 +109,7 @@ class Template {
         warmfork_failure failure{};
         if (warmfork_template_open(&options, &handle_, &failure)) throw Error(failure);
     }
-    /// A native template: a program that calls warmfork_template_serve.
+    /// Opens a native template: a program that calls warmfork_template_serve.
     static Template native(const std::vector<std::string>& program,
                            std::int32_t spares = WARMFORK_SPARES_ADAPTIVE) {
         warmfork_template_options options;
@@ -118,7 +119,7 @@ class Template {
         options.spares = spares;
         return Template(options);
     }
-    /// A Python template with modules imported.
+    /// Opens a Python template with modules imported.
     static Template python(const std::string& interpreter, const std::vector<std::string>& preload,
                            std::int32_t spares = WARMFORK_SPARES_ADAPTIVE) {
         warmfork_template_options options;
@@ -129,7 +130,7 @@ class Template {
         options.spares = spares;
         return Template(options);
     }
-    /// A template of this user's service, by its name.
+    /// Connects to a template of this user's service, by its name.
     static Template connect(const std::string& name,
                             warmfork_backend backend = WARMFORK_BACKEND_DEFAULT) {
         warmfork_failure failure{};
@@ -161,7 +162,7 @@ class Template {
         request.arguments = argument_pointers.data();
         return spawn(request);
     }
-    /// `count` children of one request, as one command.
+    /// Spawns `count` children of one request, as one command.
     std::vector<Process> spawn(const warmfork_request& request, std::uint32_t count) {
         warmfork_failure failure{};
         std::vector<warmfork_process*> handles(count);
@@ -177,7 +178,7 @@ class Template {
         warmfork_failure failure{};
         if (warmfork_template_wait_ready(handle_, timeout_ms, &failure)) throw Error(failure);
     }
-    /// How a request would be served now, without a spawn.
+    /// Says how a request would be served now, without a spawn.
     Explanation explain(const warmfork_request& request) {
         warmfork_failure failure{};
         warmfork_reason reason;

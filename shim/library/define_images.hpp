@@ -1,4 +1,4 @@
-// The images of a template, by what the C ABI says of it.
+// Defines the images of a template by what the C ABI says of it.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +9,12 @@
 
 namespace warmfork {
 
-/// EINVAL: a value is out of range. ENOENT: there is no such program, or no Python package.
+/// Fails with EINVAL where a value is out of range, and ENOENT where there is no such program, or
+/// no Python package.
 [[nodiscard]] Outcome define_images(const warmfork_template_options& options,
                                     ImageSet::Definition& ret_images);
 
-/// How many spares to keep. EINVAL: there cannot be so many.
+/// Sets how many spares to keep. Fails with EINVAL where there cannot be so many.
 [[nodiscard]] Outcome set_range(std::int32_t spares, std::uint32_t& ret_least,
                                 std::uint32_t& ret_most);
 

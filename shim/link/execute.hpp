@@ -13,7 +13,7 @@ namespace warmfork::link {
 [[nodiscard]] bool misleads(const char* path, const char* first_argument, const char* search_path);
 
 /// Says on standard error what a shell says of a program that cannot be executed, and returns the
-/// status that it would end with: 127 or 126. `path`: the file, or the name where there is none.
+/// status that it would end with: 127 or 126. `path` is the file, or the name where there is none.
 [[nodiscard]] int report_failure(const char* path, bool is_found, int error_number);
 
 }  // namespace warmfork::link

@@ -1,15 +1,16 @@
-// How warmfork-exec is told from all other programs, by whatever path and of whatever version: by a
-// note that its file has near its beginning.
+// How warmfork-exec, by whatever path and of whatever version, is told from all other programs: its
+// file has a note near its beginning.
 #pragma once
 
 #include <cstddef>
 
 namespace warmfork::link {
 
-/// Never changed: of two versions each has to know the other, or their links would take turns.
+/// This is never changed: of two versions each has to know the other, or their links would call
+/// each other in turn.
 inline constexpr char kMark[] = "warmfork-exec stands here for the real program";
 
-/// So far from the beginning of the file the note is looked for.
+/// The note is looked for this far from the beginning of the file.
 inline constexpr std::size_t kMarkWithin = 4096;
 
 }  // namespace warmfork::link

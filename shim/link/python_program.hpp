@@ -1,4 +1,4 @@
-// Which programs are Python's: what libwarmfork-exec.so is for, and what has automatic templates.
+// Which programs are Python's: libwarmfork-exec.so is for these, and they have automatic templates.
 // Nothing here allocates or takes a lock.
 #pragma once
 
@@ -7,12 +7,12 @@
 
 namespace warmfork::link {
 
-/// The name of an interpreter: "python3", "python3.13", "pypy3".
+/// Is it the name of an interpreter: "python3", "python3.13", "pypy3"?
 [[nodiscard]] bool is_python_name(const char* name);
 
-/// Is the file an interpreter of Python, by its name, or a script for one? Not where it cannot be
-/// executed, would have other rights than its caller (set-uid, set-gid), or is linked statically:
-/// such a program would not have had this library either.
+/// Is the file an interpreter of Python, by its name, or a script for one? It is not where it
+/// cannot be executed, would have other rights than its caller (set-uid, set-gid), or is linked
+/// statically: such a program would not have had this library either.
 [[nodiscard]] bool is_python_program(const char* path);
 
 /// How an interpreter comes to run a program.
@@ -26,9 +26,9 @@ struct PythonStart {
     bool is_script;  ///< its path comes behind the words, and then the arguments of the command
 };
 
-/// The same, and it tells which interpreter: the file itself, or what its `#!` line names, by
-/// env(1) looked up in `search_path`, the value of PATH or null, past links. False: it is no
-/// program of Python's, or more than a glance is needed to tell.
+/// Does the same, and finds which interpreter: the file itself, or what its `#!` line names; a name
+/// for env(1) is looked up in `search_path`, the value of PATH or null, past links. Returns false
+/// where it is no Python program, or more than a glance is needed to tell.
 [[nodiscard]] bool find_python_start(const char* path, const char* search_path,
                                      PythonStart& ret_start);
 

@@ -7,10 +7,10 @@
 
 namespace warmfork::link {
 
-/// What is searched where there is no PATH, as by execvp.
+/// What is searched where there is no PATH, as execvp does.
 inline constexpr const char* kDefaultPath = "/bin:/usr/bin";
 
-/// What stands behind the last slash.
+/// Returns what stands behind the last slash.
 [[nodiscard]] const char* base_name(const char* path);
 
 /// Does the file, or what it is a link to, belong to warmfork-exec, of this installation or of
@@ -28,7 +28,8 @@ class ProgramSearch {
     /// Returns false when there are no more. The path stays valid until the next call.
     [[nodiscard]] bool next();
     [[nodiscard]] const char* path() const { return candidate_; }
-    /// A file of this name that has no execute permission was passed; empty: none was.
+    /// Returns a file of this name that was passed over as it has no execute permission; empty
+    /// where there was none.
     [[nodiscard]] const char* forbidden() const { return forbidden_; }
 
   private:

@@ -11,7 +11,7 @@ namespace warmfork::link {
 
 inline constexpr std::size_t kSocketPathSize = sizeof sockaddr_un::sun_path;
 
-/// Gives what service_address() of shim/owner gives. False: there is no place for it.
+/// Gives what service_address() of shim/owner gives. Returns false where there is no place for it.
 [[nodiscard]] bool find_service_socket(char (&ret_path)[kSocketPathSize]);
 
 /// Is it a service of this user's or of root's, or one that was chosen by name? It is sent the

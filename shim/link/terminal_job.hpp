@@ -3,8 +3,8 @@
 
 namespace warmfork::link {
 
-/// All three standard streams are the terminal that controls this session, and this process leads
-/// its process group, as what a shell starts by itself does. In a pipeline, a script, or under
+/// Are all three standard streams the terminal that controls this session, and does this process
+/// lead its process group, as what a shell starts by itself does? In a pipeline, a script, or under
 /// make, others read from the terminal as well, or are meant by its Ctrl-C.
 bool is_whole_job_at_terminal();
 

@@ -5,9 +5,9 @@
 
 namespace warmfork {
 
-/// What WARMFORK_BACKEND says; auto where it says nothing.
+/// Returns what WARMFORK_BACKEND says, or auto where it says nothing.
 [[nodiscard]] warmfork_backend default_backend();
-/// The request's, else the template's, else the default.
+/// Returns the request's backend, else the template's, else the default.
 [[nodiscard]] warmfork_backend choose_backend(warmfork_backend of_request,
                                               warmfork_backend of_template);
 

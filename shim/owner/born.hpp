@@ -10,7 +10,7 @@
 
 namespace warmfork {
 
-/// A child that the template made, and the owner's end of its mailbox.
+/// Such a child, with the owner's end of its mailbox.
 struct Born {
     std::uint64_t id = 0;
     pid_t pid = 0;

@@ -19,12 +19,12 @@ struct ChannelEnds {
     KeptDescriptor shown_segment;  ///< read-only, for other processes; of a template that is shared
 };
 
-/// Makes all but the control socket, whose other end has to get to the template. `ret_segment`: the
-/// segment's memfd, which is for the template alone.
+/// Makes all but the control socket, whose other end has to get to the template. `ret_segment` is
+/// the segment's memfd, which is for the template alone.
 [[nodiscard]] Outcome make_channel_ends(bool is_shared, ChannelEnds& ret_ends,
                                         Descriptor& ret_segment);
 
-/// Makes the control socket with the hello in it. `ret_far`: the template's end, which raises
+/// Makes the control socket with the hello in it. `ret_far` is the template's end, which raises
 /// SIGKILL for it when the owner's end is closed.
 [[nodiscard]] Outcome connect(const LaunchPlan& plan, const Descriptor& segment, ChannelEnds& ends,
                               OwnedSocket& ret_far);

@@ -1,5 +1,5 @@
-// What a child is to become, as the record that it gets: made of a request and of what a cold child
-// would inherit at this moment.
+// What a child is to become, as the record that it gets. It is made of a request and of what a cold
+// child would inherit at this moment.
 #pragma once
 
 #include <vector>
@@ -11,7 +11,7 @@
 
 namespace warmfork {
 
-/// How a child hangs together with who asked for it.
+/// How a child is tied to whoever asked for it.
 struct ChildTies {
     Lifetime lifetime;  ///< as the child itself is to see to it
     pid_t parent = 0;
@@ -26,17 +26,17 @@ struct ChildRecord {
     Descriptor directory;          ///< the last of them
 };
 
-/// Can the request be served warm, as far as its size goes? Stage record, E2BIG: it is more than a
-/// record holds, or than execve would take of this process.
+/// Can the request be served warm, as far as its size goes? Fails at stage record with E2BIG where
+/// it is more than a record holds, or than execve would take from this process.
 [[nodiscard]] Outcome check_size(const Request& request);
 
-/// Makes bytes and memfd. EINVAL: a value is out of range; otherwise it is a limit that is in the
-/// way.
+/// Makes bytes and memfd. Fails with EINVAL where a value is out of range; otherwise a limit is in
+/// the way.
 [[nodiscard]] Outcome encode(const RecordContents& contents, ChildRecord& ret_record);
 
-/// What the request says, and what a cold child would inherit `now`, where the image began with
-/// `then`. Where it fails and a cold child, which needs no record, could be had, `ret_cold` says
-/// why.
+/// Makes a record of what the request says, and what a cold child would inherit `now`, where the
+/// image began with `then`. Where it fails and a cold child, which needs no record, could be had,
+/// `ret_cold` says why.
 [[nodiscard]] Outcome make_child_record(const Request& request, const OwnerState& then,
                                         const OwnerState& now, const ChildTies& ties,
                                         ChildRecord& ret_record, ColdReason& ret_cold);

@@ -1,4 +1,5 @@
-// A process the ordinary way: vfork and exec. The cold backend, and how templates are started.
+// A process is made the ordinary way here: vfork and exec. This is the cold backend, and how
+// templates are started.
 #pragma once
 
 #include <span>
@@ -36,7 +37,7 @@ struct ColdProcess {
 /// somebody else has reaped it.
 void end_child(const ProcessIdentity& child);
 
-/// What execvp would try for `program` with this PATH; one candidate if it has a slash.
+/// Returns what execvp would try for `program` with this PATH; one candidate if it has a slash.
 [[nodiscard]] std::vector<std::string> executable_candidates(const std::string& program,
                                                              std::span<char* const> environment);
 

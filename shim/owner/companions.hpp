@@ -7,11 +7,12 @@
 
 namespace warmfork {
 
-/// Full path of a companion ("warmfork-keeper", "libwarmfork-preload.so", "warmforkd"), or empty:
-/// not found.
+/// Returns the full path of a companion ("warmfork-keeper", "libwarmfork-preload.so", "warmforkd"),
+/// or an empty one where it is not found.
 [[nodiscard]] std::string find_companion(const std::string& name);
 
-/// The directory that holds the Python package `warmfork`, or empty: not found.
+/// Returns the directory that holds the Python package `warmfork`, or an empty path where it is not
+/// found.
 [[nodiscard]] std::string find_python_path();
 
 }  // namespace warmfork

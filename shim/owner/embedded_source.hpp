@@ -10,8 +10,8 @@ class EmbeddedSource : public OpenTemplate {
   public:
     explicit EmbeddedSource(ImageSet::Definition definition);
 
-    /// Starts a process unless one runs. Where none can be had for what this process is, and spawns
-    /// may be cold, that is no failure: they say why.
+    /// Starts a process unless one runs. Where none can be had because of what this process is, and
+    /// spawns may be cold, that is no failure: they say why.
     [[nodiscard]] Outcome start(bool may_be_cold);
 
     Outcome find_program(TemplateProgram& ret_program, ColdReason& ret_cold) override;

@@ -1,4 +1,4 @@
-// In what two environments differ, as far as an image depends on it.
+// Finds in what two environments differ, as far as an image depends on it.
 #pragma once
 
 #include <functional>
@@ -17,18 +17,19 @@ struct ReadVariables {
     bool all = false;  ///< it has looked at the environment as a whole
 };
 
-/// Read by libc, the loader or the interpreter in ways that cannot be recorded, so always taken as
-/// read.
+/// Is it read by libc, the loader or the interpreter in ways that cannot be recorded? Then it is
+/// always taken as read.
 [[nodiscard]] bool always_counts(std::string_view name, bool is_python);
 
-/// A variable that the image depends on and that `wanted` has otherwise than `started_with`; empty:
-/// there is none. Where a name is given twice the first counts, as for getenv.
+/// Returns a variable that the image depends on and that differs between `wanted` and
+/// `started_with`; empty where there is none. Where a name is given twice the first counts, as for
+/// getenv.
 [[nodiscard]] std::string differing_variable(std::span<const std::string> started_with,
                                              std::span<char* const> wanted,
                                              const ReadVariables& read, bool is_python);
 
-/// `plain` with the variables of `wanted` in the place of its own, of those that an image depends
-/// on: what it is to be started with for a request. The rest of a request is for its child alone.
+/// Returns what an image is to be started with for a request: `plain`, with those variables that an
+/// image depends on taken from `wanted`. The others are for the request's child alone.
 [[nodiscard]] std::vector<std::string> image_environment(std::span<char* const> plain,
                                                          std::span<char* const> wanted,
                                                          const ReadVariables& read, bool is_python);
@@ -37,10 +38,11 @@ struct ReadVariables {
 [[nodiscard]] bool is_same_environment(std::span<const std::string> one,
                                        std::span<char* const> other);
 
-/// The value of a variable in an environment of NAME=VALUE strings; null: not there.
+/// Returns the value of a variable in an environment of NAME=VALUE strings, or null where it is not
+/// there.
 [[nodiscard]] const char* find_variable(std::span<char* const> environment, const char* name);
 
-/// Pointers into what is given; or, where that is nothing, into this process's own.
+/// Returns pointers into what is given, or, where that is nothing, into this process's own.
 [[nodiscard]] std::vector<char*> variables_of(std::optional<std::vector<std::string>>& environment);
 
 }  // namespace warmfork

@@ -17,17 +17,17 @@ struct Failure {
     std::string text;
 };
 
-/// Nothing on success.
+/// What came of a call: nothing on success.
 using Outcome = std::optional<Failure>;
 
-/// Is it for lack of descriptors, of this process or in flight? A cold child takes fewer of them,
-/// and none by a socket, where the kernel counts those of all processes of the user.
+/// Did it fail for lack of descriptors, in this process or in flight? A cold child takes fewer of
+/// them, and gets none over a socket, where the kernel counts those of all processes of the user.
 inline bool is_lack_of_descriptors(const Failure& failure) {
     const int error = failure.error_number;
     return error == EMFILE || error == ENFILE || error == ETOOMANYREFS;
 }
 
-/// "text: what errno means".
+/// Makes a failure with the text "text: what errno means".
 inline Failure make_failure(Stage stage, int error_number, const std::string& text,
                             int detail = 0) {
     return {stage, error_number, detail, text + ": " + std::strerror(error_number)};

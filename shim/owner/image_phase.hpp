@@ -1,4 +1,4 @@
-// Where an image stands, and what that means for a request that it fits: a table, without
+// Where an image stands, and what that means for a request that it fits. This is a table, without
 // processes.
 #pragma once
 
@@ -17,7 +17,7 @@ enum class ImagePhase {
     ready,          ///< its process serves
 };
 
-/// What there is behind an image's process, which is out of date and serves until then.
+/// What is to come after an image's process, which is out of date and serves until then.
 enum class Successor {
     none,
     put_off,        ///< it is to be started, but not yet
@@ -52,10 +52,11 @@ struct ImageTimes {
     Time failed_at{};  ///< when it could not be preloaded
 };
 
-/// An image that could not be preloaded is tried again after this time, or for who insists.
+/// An image that could not be preloaded is tried again after this time, or for whoever insists.
 inline constexpr std::chrono::seconds kImageRetryPeriod{5};
 
-/// Where an image stands at a time that was last known to stand there, its process not looked at.
+/// Returns where an image stands at a time, from where it was last `known` to stand. Its process is
+/// not looked at.
 [[nodiscard]] ImagePhase phase_at(ImageTimes::Time now, ImagePhase known, const ImageTimes& times,
                                   bool insists);
 

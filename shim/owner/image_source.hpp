@@ -1,5 +1,5 @@
-// Where a spawn gets its image from: all in which an embedded template and one of the service
-// differ. Spawner says what is the same for both.
+// Where a spawn gets its image from. It is all in which an embedded template and one of the service
+// differ; Spawner says what is the same for both.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@ namespace warmfork {
 
 class ServedChild;
 
-/// A parked child that dies in the moment of its hand-off is replaced by the next. Where that many
+/// A parked child that dies in the moment of its hand-off is replaced by the next. Where this many
 /// die it is the record that kills them.
 inline constexpr int kHandOffTries = 4;
 
@@ -53,7 +53,8 @@ struct Wish {
     bool is_question = false;       ///< nothing is started or waited for that a spawn would not be
 };
 
-/// Why no child of an image would be what a cold one of this moment is. An empty text: it would.
+/// Why no child of an image would be what a cold one of this moment is. Where it would, the text is
+/// empty.
 struct OwnerChange {
     std::string text;
     bool is_lasting = true;  ///< nor would a child of another image be, or for other threads only
@@ -85,36 +86,39 @@ class ChosenImage {
 
     /// Compares what the owner is `now` with what it was when the image was started.
     [[nodiscard]] virtual OwnerChange find_change(const OwnerState& now) = 0;
-    /// Begins another one in its place, for such a change.
+    /// Begins another image in its place, because of such a change.
     virtual void replace(const OwnerChange&) {}
 
     /// Have its files changed? May ask the template, and wait for its answer.
     [[nodiscard]] virtual bool is_out_of_date() { return false; }
-    /// The same without a wait. Stage stale: they have, and a child must not come from it;
-    /// `serves_stale`: it may, and another image is begun behind it. Clears `ret_is_known` where
-    /// only the template could tell, which it does when it forks.
+    /// Asks the same without a wait. Fails at stage stale where they have, and a child must not
+    /// come from it. With `serves_stale` it may, and another image is begun behind it. Clears
+    /// `ret_is_known` where only the template could tell, which it does when it forks.
     [[nodiscard]] virtual Outcome check_freshness([[maybe_unused]] bool serves_stale,
                                                   [[maybe_unused]] bool& ret_is_known) {
         return {};
     }
 
-    /// A parked child, which is this object's. Null: there is none.
+    /// Takes a parked child, which is this object's. Returns null where there is none.
     [[nodiscard]] virtual Born* take_parked() = 0;
-    /// The child has started: from here on it is the caller's.
+    /// Gives the child, which has started, to the caller.
     [[nodiscard]] virtual Spawned release_started() = 0;
     /// Ends the child, which is late, and returns when it can run no more.
     virtual void end_parked() = 0;
-    /// It was late. From now on only children that have proved to be prepared are taken.
+    /// Notes that the child was late. From now on only children that have proved to be prepared are
+    /// taken.
     virtual void note_late_child() {}
-    /// Has the template fork children: all or none. Stage stale: its files have changed; hand_off,
-    /// EPIPE: it has ended; hand_off, ETIMEDOUT: it does not answer, or its children do not start.
+    /// Has the template fork children, all or none. Fails at stage stale where its files have
+    /// changed, at hand_off with EPIPE where it has ended, and with ETIMEDOUT where it does not
+    /// answer, or its children do not start.
     [[nodiscard]] virtual Outcome fork_on_command(
         const ChildRecord&, const Request&, [[maybe_unused]] std::uint32_t count,
         [[maybe_unused]] bool serves_stale, [[maybe_unused]] std::vector<Spawned>& ret_spawned) {
         return Failure{Stage::hand_off, ECHILD, 0, "no child is parked"};
     }
 
-    /// It is stale, or has ended, or does not answer: sees to it that there will be another one.
+    /// Sees to it that there will be another image, where this one is stale, has ended, or does not
+    /// answer.
     virtual void note_failure(const Failure&) {}
 
   private:
@@ -128,47 +132,51 @@ class ImageSource {
   public:
     virtual ~ImageSource() = default;
 
-    /// A failure comes with `ret_cold` where a cold child can be had in spite of it: here, and in
-    /// `choose`.
+    /// Here and in `choose` a failure comes with `ret_cold` where a cold child can be had in spite
+    /// of it.
     [[nodiscard]] virtual Outcome find_program(TemplateProgram& ret_program,
                                                ColdReason& ret_cold) = 0;
-    /// Sets one of both; neither for a question: an image would fit that does not run yet.
+    /// Sets `ret_image` or `ret_cold`. For a question it may set neither: an image would fit that
+    /// does not run yet.
     [[nodiscard]] virtual Outcome choose(const Wish& wish, std::unique_ptr<ChosenImage>& ret_image,
                                          ColdReason& ret_cold) = 0;
 
-    /// So many children are spawned together, all of them warm or all cold.
+    /// Returns how many children can be spawned together, all of them warm or all cold.
     [[nodiscard]] virtual std::uint32_t most_at_once() const { return UINT32_MAX; }
-    /// Where the program `is_fixed`. Of the request only the standard streams count.
+    /// Runs the template's own command, where the program `is_fixed`. Of the request only the
+    /// standard streams count.
     [[nodiscard]] virtual Outcome run_own_command(const Request&, Spawned&) {
         return Failure{Stage::eligibility, ENOTSUP, 0, "the template has no command of its own"};
     }
-    /// One of several, of which another could not be had.
+    /// Ends one of several children, of which another could not be had.
     virtual void end(const Spawned& child) = 0;
-    /// The caller lacks what a cold child needs as well: gives back what is held ahead of need.
+    /// Gives back what is held ahead of need, where the caller lacks descriptors that a cold child
+    /// needs as well.
     virtual void free_descriptors() {}
-    /// A child was served cold.
+    /// Notes that a child was served cold.
     virtual void note_cold(warmfork_reason) {}
 };
 
-/// What a warmfork_template is to the C ABI besides: a source that can be asked, and waited for.
+/// What a warmfork_template of the C ABI is as well: a source that can be asked, and waited for.
 class OpenTemplate : public ImageSource {
   public:
     using Deadline = TemplateProcess::Deadline;
 
-    /// -ECHILD's question: is this still the process that opened it?
+    /// Is this still the process that opened it? Otherwise calls return -ECHILD.
     [[nodiscard]] virtual bool is_usable() const = 0;
-    /// For the owner's own environment, without options.
+    /// Waits for the image for the owner's own environment, without options.
     [[nodiscard]] virtual Outcome wait_ready(Deadline deadline) = 0;
     [[nodiscard]] virtual Outcome wait_parked(std::uint32_t count, Deadline deadline) = 0;
     [[nodiscard]] virtual Outcome report(std::string& ret_json) = 0;
     [[nodiscard]] virtual int set_spares(std::uint32_t least, std::uint32_t most) = 0;
     [[nodiscard]] virtual pid_t pid() = 0;
-    /// See TemplateProcess::progress.
+    /// Returns what TemplateProcess::progress says.
     [[nodiscard]] virtual std::string progress() = 0;
     [[nodiscard]] virtual std::uint32_t parked() = 0;
-    /// How often a template was started for it.
+    /// Returns how often a template was started for it.
     [[nodiscard]] virtual std::uint64_t starts() const = 0;
-    /// For the benchmark: what the checks of environment, freshness and shadowing cost.
+    /// Leaves out the checks of environment, freshness and shadowing: the benchmark measures what
+    /// they cost.
     virtual void leave_unchecked() = 0;
 };
 

@@ -1,4 +1,4 @@
-// Whether an image is up to date, as far as its owner can see without asking the template.
+// Looks whether an image is up to date, as far as its owner can see without asking the template.
 #pragma once
 
 #include <atomic>
@@ -8,7 +8,7 @@
 
 namespace warmfork {
 
-/// Thread safe; nothing here waits.
+/// It is thread safe, and nothing here waits.
 class ImageWatch {
   public:
     enum class Freshness {
@@ -17,14 +17,14 @@ class ImageWatch {
         stale,
     };
 
-    /// The ends stay the channel's, and must live as long.
+    /// The ends stay the channel's, and must live as long as this object.
     explicit ImageWatch(const ChannelEnds& ends) : ends_(ends) {}
 
     [[nodiscard]] Freshness look();
 
-    /// Changes of mounts that have been seen here. The template has looked at them all when it has
-    /// forked for a command that was given after: then `mounts_checked` is told the number of
-    /// before.
+    /// Returns how many changes of mounts have been seen here. The template has looked at all of
+    /// them when it has forked for a command that was given after; then `mounts_checked` is told
+    /// that number.
     [[nodiscard]] std::uint64_t mount_changes() const { return mount_changes_; }
     void mounts_checked(std::uint64_t changes);
 

@@ -1,5 +1,5 @@
-// The images of one template: the first, and variants of it, which were started with other options
-// of the interpreter or other values of the variables that preloading reads.
+// The images of one template: the first, and its variants, which were started with other options of
+// the interpreter or other values of the variables that preloading reads.
 #pragma once
 
 #include <deque>
@@ -35,8 +35,9 @@ class ImageSet {
         Process base;
         Born spare;
     };
-    /// Takes one that fits and is up to date. ETIMEDOUT: there is none yet, and `resume` is to be
-    /// called when there may be. With `ret_cold` where no image of the base fits, or may.
+    /// Takes one that fits and is up to date. Fails with ETIMEDOUT where there is none yet, and
+    /// `resume` is to be called when there may be, and with `ret_cold` where no image of the base
+    /// fits, or may.
     using TakeFoundation =
         std::function<Outcome(const Selection&, Foundation&, ColdReason& ret_cold)>;
 
@@ -52,7 +53,7 @@ class ImageSet {
         bool nested = false;                ///< each child keeps a twin of the template
         bool learns = false;                ///< preloads what children were seen to import
         std::string name;                   ///< of the program whose children these are, for that
-        /// So many children that may be cold do not wait for the first image's first start.
+        /// How many children that may be cold do not wait for the first image's first start.
         std::uint32_t most_cold_at_first = 0;
         std::optional<std::vector<std::string>>
             environment;  ///< nothing: the owner's at each start
@@ -61,7 +62,8 @@ class ImageSet {
         std::uint32_t variants_most = 4;
         std::vector<std::string> allowed;
         bool is_shared = false;  ///< with the clients of a service
-        /// Python: each image is preloaded on top of what this gives; empty: it is no layer.
+        /// Each image of Python is preloaded on top of what this gives. Where it is empty this is
+        /// no layer.
         TakeFoundation take_foundation = {};
     };
 
@@ -69,39 +71,42 @@ class ImageSet {
     /// Tells all of them to end, and waits until they have.
     ~ImageSet();
 
-    /// What the first image is started for. Good until the environment is changed.
+    /// Returns what the first image is started for. It is good until the environment is changed.
     [[nodiscard]] Selection plain_selection();
 
     /// Starts the first image unless it runs. A layer may wait for its base then.
     [[nodiscard]] Outcome start();
-    /// Goes on with layers that wait for their base. A failure is that of the first image.
+    /// Goes on with layers that wait for their base. The failure that it returns is that of the
+    /// first image.
     [[nodiscard]] Outcome resume();
 
-    /// Finds an image that fits and is ready, and starts what is missing. `may_wait`: until there
-    /// is one, or the deadline has passed (ETIMEDOUT); otherwise `ret_cold` is set where there is
-    /// none yet. The first image's first start is waited for, unless it takes too long or a cold
-    /// child is the sooner: see is_worth_waiting. A failure comes with `ret_cold` where a cold
-    /// child can be had in spite of it.
+    /// Finds an image that fits and is ready, and starts what is missing. With `may_wait` it waits
+    /// until there is one, or the deadline has passed (ETIMEDOUT); otherwise `ret_cold` is set
+    /// where there is none yet. The first image's first start is waited for, unless it takes too
+    /// long or a cold child is the sooner: see is_worth_waiting. A failure comes with `ret_cold`
+    /// where a cold child can be had in spite of it.
     [[nodiscard]] Outcome choose(const Selection& selection, bool may_wait, Deadline deadline,
                                  Process& ret_process, ColdReason& ret_cold);
-    /// What `choose` would find, nothing started or waited for. Reason NONE: an image that fits.
+    /// Returns what `choose` would find, without starting or waiting for anything. Reason NONE
+    /// means an image that fits.
     [[nodiscard]] ColdReason explain(const Selection& selection);
 
-    /// An image that children of this moment's owner must not come from: another is begun, but not
-    /// endlessly often.
+    /// Begins another image, but not endlessly often, for one that children of the owner as it is
+    /// now must not come from.
     void replace(const Process& process, const ColdReason& reason);
-    /// An image that is out of date: another is begun, but not endlessly often. `serves_on`: the
-    /// old one is kept until the new one is ready.
+    /// Begins another image, but not endlessly often, for one that is out of date. With `serves_on`
+    /// the old one is kept until the new one is ready.
     void renew(const Process& process, const std::string& change, bool serves_on);
-    /// An image whose process does not answer, and was killed: another is begun, later each time.
+    /// Begins another image, later each time, for one whose process did not answer and was killed.
     void abandon(const Process& process, const ColdReason& reason);
-    /// An image whose process is of no use any more: the next request starts another.
+    /// Lets go of an image whose process is of no use any more. The next request starts another.
     void forget(const Process& process);
 
-    /// From now on the environment does not count, which is for the benchmark.
+    /// Lets the environment count no more from now on, which is for the benchmark.
     void leave_unchecked() { is_unchecked_ = true; }
 
-    /// All that run, also those that have been told to end. Lets go of those that have ended.
+    /// Returns all that run, also those that have been told to end. Lets go of those that have
+    /// ended.
     [[nodiscard]] std::vector<Process> processes();
     [[nodiscard]] Process first();
     [[nodiscard]] std::uint32_t parked();
@@ -113,13 +118,13 @@ class ImageSet {
     struct Image;
     using ImagePointer = std::shared_ptr<Image>;
     struct Image {
-        // For whom it is.
+        // What it was started for.
         std::vector<std::string> options;
         bool is_isolated = false;
         std::optional<std::vector<std::string>> environment;  ///< as in the definition
         std::uint64_t last_use = 0;
 
-        // Where it stands, as was last seen: see phase_at.
+        // Where it stands, as it was last seen: see phase_at.
         ImagePhase phase = ImagePhase::absent;
         ImageTimes times;
         Process process;                        ///< of one that is preloading, or ready
@@ -142,7 +147,7 @@ class ImageSet {
         Clock::time_point renewed_at{};
         Clock::duration delay{};
         Clock::duration start_took{};  ///< of the last process that was ready; 0: none was
-        /// Children that did not wait since it was last ready; UINT32_MAX: all wait, as it has
+        /// How many children did not wait since it was last ready. UINT32_MAX: all wait, as it has
         /// failed.
         std::uint32_t cold_meanwhile = 0;
     };
@@ -158,9 +163,9 @@ class ImageSet {
     };
 
     [[nodiscard]] std::vector<std::string> search_path_for(const Image& image) const;
-    // With the mutex held:
-    /// Which of the entries that are allowed lets modules depend on the directory: a template that
-    /// learns has to know them.
+    // These are called with the mutex held.
+    /// Returns those entries that are allowed which let modules depend on the directory: a template
+    /// that learns has to know them.
     [[nodiscard]] std::vector<std::string> allowed_directories() const;
     [[nodiscard]] LaunchPlan plan_for(const Image& image) const;
     [[nodiscard]] Outcome start_process(Image& image, Process& ret_process);

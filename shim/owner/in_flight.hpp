@@ -10,9 +10,10 @@
 
 namespace warmfork {
 
-/// For who wants a template, and no cold child: what `attempt` returns, which is made again for
-/// some seconds, and until the deadline, where too many descriptors are in flight, in whatever
-/// process. That passes, as whoever they are sent to takes them. No lock may be held.
+/// Makes an attempt, and makes it again for some seconds, until the deadline at most, while too
+/// many descriptors are in flight, in whatever process. Returns what the last attempt did. It is
+/// for callers that want a template, and no cold child. The lack passes, as whoever the descriptors
+/// are sent to takes them. No lock may be held.
 template <typename Attempt>
 [[nodiscard]] Outcome outwait_descriptors_in_flight(Deadline deadline, Attempt attempt) {
     constexpr std::chrono::milliseconds kMoment{2};  // nobody tells when it has passed

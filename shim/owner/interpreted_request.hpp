@@ -8,13 +8,13 @@
 
 namespace warmfork {
 
-/// What a template of the interpreter has to be asked for: where the request's program is a script,
-/// the command line that exec would make of it. A cold child gets the request as it was given: then
-/// that is up to the kernel.
+/// What a template of the interpreter has to be asked for. Where the request's program is a script,
+/// that is the command line that exec would make of it. A cold child gets the request as it was
+/// given, and the kernel makes that command line.
 class InterpretedRequest {
   public:
-    /// `given` must live as long as this object. Reads files, unless the template is none of Python
-    /// or is asked for by its own path.
+    /// `given` must live as long as this object. Reads files, unless the template is not one of
+    /// Python or is asked for by its own path.
     InterpretedRequest(const Request& given, bool is_python, const std::string& template_program)
         : given_(given) {
         if (!is_python || given.program() == template_program) return;

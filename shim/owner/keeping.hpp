@@ -12,12 +12,12 @@ namespace warmfork {
 /// process.
 void keep_child_when_possible(const ProcessIdentity& child);
 
-/// spawn_cold; a child whose lifetime is its owner's is given to a keeper before it can be lost.
-/// Where no keeper can be started for lack of processes, memory or descriptors the child is, as it
-/// would be without: it is given to a keeper as soon as there is one.
+/// Does what spawn_cold does, and gives a child whose lifetime is its owner's to a keeper before it
+/// can be lost. Where no keeper can be started for lack of processes, memory or descriptors, the
+/// child is started all the same, and given to a keeper as soon as there is one.
 [[nodiscard]] Outcome spawn_kept(ColdPlan& plan, ColdProcess& ret_process);
 
-/// Replaces keepers that have been killed, and tells them what those that were looked after. To be
+/// Replaces keepers that have been killed, and tells the new ones what those looked after. Must be
 /// called whenever this process spawns; costs nothing where it has no keeper. Never waits for
 /// another thread's spawn.
 void look_after_keepers();

@@ -8,8 +8,8 @@
 
 namespace warmfork {
 
-/// The lowest number for what the shim keeps: above those that programs count on to be free, below
-/// the limit.
+/// Returns the lowest number for what the shim keeps: above those that programs count on to be
+/// free, below the limit.
 [[nodiscard]] int lowest_kept_number();
 
 /// Like Descriptor, but at a high number, and it remembers which file it was: where the number has
@@ -30,14 +30,14 @@ class KeptDescriptor {
         std::swap(inode_, other.inode_);
         return *this;
     }
-    /// Of a file that is kept twice the twin stays open where it cannot be told whose it is: where
-    /// the application has closed one of the two.
+    /// Closes the file. Where it is kept twice and the application has closed one of the two, the
+    /// other stays open, as nobody can tell whose it is.
     ~KeptDescriptor();
 
-    /// One system call.
+    /// Returns the number, or -1 where it has become another file. It takes one system call.
     int get() const { return is_intact() ? number_ : -1; }
     explicit operator bool() const { return is_intact(); }
-    /// The number, for who has just asked.
+    /// Returns the number, for a caller that has just asked.
     int unchecked() const { return number_; }
 
   private:

@@ -17,8 +17,8 @@ namespace warmfork {
 [[nodiscard]] std::vector<std::string> without_launch(std::vector<std::string> environment,
                                                       const std::string& preload_library);
 
-/// ELOOP: this process was itself started as a template, and is none yet, or no program that could
-/// be. To start one from here might go on without end.
+/// Fails with ELOOP where this process was itself started as a template, and is none yet, or cannot
+/// become one. To start one from here might go on without end.
 [[nodiscard]] Outcome find_own_launch();
 
 }  // namespace warmfork

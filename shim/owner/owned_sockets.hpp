@@ -1,6 +1,6 @@
 // The sockets whose end of file tells a template or a spare that its owner is gone, and the pipes
 // whose end of file tells the owner that a child has gone. A forked copy of the owner must not keep
-// them open: they are closed there, by pthread_atfork.
+// them open: a handler of pthread_atfork closes them there.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 namespace warmfork {
 
 /// A socket that is closed in every forked copy of this process. It lies at a high number, and the
-/// kernel's cookie tells whether the number still means this socket: an application that closes
-/// descriptors it did not open is followed by another file under the same number.
+/// kernel's cookie tells whether the number still means this socket: where an application closes
+/// descriptors that it did not open, another file may get the number.
 class OwnedSocket {
   public:
     OwnedSocket() = default;
@@ -47,11 +47,11 @@ class ReplyPipe {
     ReplyPipe& operator=(const ReplyPipe&) = delete;
     ~ReplyPipe();
 
-    /// Once. Returns 0 or errno.
+    /// Makes the pipe. Must be called once. Returns 0 or errno.
     [[nodiscard]] int open();
     int read_end() const { return ends_[0]; }
     int write_end() const { return ends_[1]; }
-    /// When the child has its own: from then on the end of file is the child's.
+    /// Must be called when the child has its own: from then on the end of file is the child's.
     void close_write_end();
 
   private:
@@ -59,12 +59,12 @@ class ReplyPipe {
     int ends_[2] = {-1, -1};
 };
 
-/// A connected pair of which no forked copy of this process keeps an end. Returns 0 or errno.
+/// Makes a connected pair of which no forked copy of this process keeps an end. Returns 0 or errno.
 [[nodiscard]] int make_owned_pair(OwnedSocket& ret_one, OwnedSocket& ret_other);
 
-/// receive_message with MSG_DONTWAIT of a message that carries at most one socket, such that no
-/// fork of this process gets between its arrival and its registration. A socket for which no high
-/// number is free is closed, and `ret_socket` left alone.
+/// Does what receive_message does with MSG_DONTWAIT, for a message that carries at most one socket.
+/// No fork of this process gets between the arrival of the socket and its registration. A socket
+/// for which no high number is free is closed, and `ret_socket` left alone.
 [[nodiscard]] int receive_owned(int socket, std::span<std::byte> buffer, OwnedSocket& ret_socket,
                                 ReceivedMessage& ret_message);
 

@@ -24,60 +24,61 @@ class OwnerChannel {
 
     explicit OwnerChannel(ChannelEnds ends);
 
-    /// Has nobody in this process closed what is not theirs?
+    /// Are all its descriptors still its own? The application may have closed some.
     [[nodiscard]] bool is_intact() const;
-    /// What both sides see of each other without a frame.
+    /// Returns what both sides see of each other without a frame.
     [[nodiscard]] SegmentLayout& layout() const { return ends_.segment.layout(); }
-    /// Rings when a completion has come, after `announce_sleep`. -1: closed by somebody.
+    /// Returns what rings when a completion has come, after `announce_sleep`, or -1 where somebody
+    /// has closed it.
     [[nodiscard]] int completion_bell() const { return ends_.completion_bell.get(); }
     [[nodiscard]] const ChannelEnds& ends() const { return ends_; }
 
     // Out.
 
-    /// Puts a command into the ring, and rings for nobody. As RingWriter::push.
+    /// Puts a command into the ring, and rings for nobody. Returns what RingWriter::push does.
     [[nodiscard]] int push(const FrameHeader& header, std::span<const std::byte> payload = {}) {
         return commands_.push(header, payload);
     }
-    /// Descriptors of the command that is pushed next. Returns 0, EAGAIN where the socket has no
-    /// room, or another errno.
+    /// Sends descriptors of the command that is pushed next. Returns 0, EAGAIN where the socket has
+    /// no room, or another errno.
     [[nodiscard]] int send_descriptors(std::uint64_t id, std::span<const int> descriptors);
     void ring();
     void ring_if_asleep();
     [[nodiscard]] bool is_peer_asleep() const { return commands_.peer_sleeps(); }
     [[nodiscard]] bool has_room(std::size_t size) const { return commands_.has_room(size); }
-    /// How much the template has taken of what was pushed; all of it: `is_drained`.
+    /// Returns how much the template has taken of what was pushed. `is_drained`: it has taken all.
     [[nodiscard]] std::uint64_t taken() const { return commands_.taken(); }
     [[nodiscard]] bool is_drained() const { return commands_.drained(); }
-    /// False: the application has closed the bell.
+    /// Returns false where the application has closed the bell.
     [[nodiscard]] bool can_ring() const { return bool(ends_.command_bell); }
-    /// The end of file wakes the template as well, which ends.
+    /// Closes the control socket. The end of file wakes the template as well, which ends.
     void hang_up() { ends_.control.reset(); }
 
     // In.
 
-    /// The next completion, copied out of the ring, with its payload in `payload`. See RingReader.
+    /// Copies the next completion out of the ring, with its payload in `payload`. See RingReader.
     [[nodiscard]] Pop pop(FrameHeader& ret_header) {
         return completions_.pop(ret_header, payload_);
     }
     [[nodiscard]] std::span<const std::byte> payload() const { return payload_; }
-    /// To be called when some have been taken: the template may wait for the room.
+    /// Must be called when some have been taken: the template may wait for the room.
     void tell_of_room();
 
     /// Reads the template's hello, if it has come. Sets what the next two tell.
     void receive_hello();
-    /// It runs, and is a template: of this version where `hello_error` is empty.
+    /// Does it run, and is it a template? It is of this version where `hello_error` is empty.
     [[nodiscard]] bool has_said_hello() const { return has_said_hello_; }
     [[nodiscard]] const std::string& hello_error() const { return hello_error_; }
-    /// The other end was closed, and no hello had come.
+    /// Was the other end closed before a hello had come?
     [[nodiscard]] bool has_hung_up() const { return has_hung_up_; }
-    /// The next mailbox that has come; after the hello. False: there is none. A message may come
-    /// without its mailbox, where no number is free.
+    /// Receives, after the hello, the next mailbox that has come. Returns false where there is
+    /// none. A message may come without its mailbox, where no number is free.
     [[nodiscard]] bool receive_mailbox(MailboxMessage& ret_message, OwnedSocket& ret_mailbox);
 
     // Waiting.
 
-    /// From now on the bell rings for each completion, and when there is more room. To be followed
-    /// by a look at both. `silence` first, where the bell may have rung.
+    /// Has the bell ring from now on for each completion, and when there is more room. Both must be
+    /// looked at after this call. Where the bell may have rung, call `silence` first.
     void announce_sleep() { completions_.going_to_sleep(WakeFor::frames_and_room); }
     void silence();
 

@@ -16,7 +16,7 @@
 
 namespace warmfork {
 
-/// In the order of kNamespaceNames in owner_state.cpp.
+/// They are in the order of kNamespaceNames in owner_state.cpp.
 using Namespaces = std::array<std::uint64_t, 9>;
 
 struct OwnerState {
@@ -49,11 +49,11 @@ struct OwnerState {
     TaskSettings settings{};
 };
 
-/// Looks at the calling thread and its process. Some fifty system calls; descriptors of /proc stay
-/// open between calls. Thread safe.
+/// Looks at the calling thread and its process. It takes some fifty system calls; descriptors of
+/// /proc stay open between calls. It is thread safe.
 [[nodiscard]] OwnerState read_owner_state();
 
-/// The same, and no descriptor stays open.
+/// Does the same, and leaves no descriptor open.
 [[nodiscard]] OwnerState read_owner_state_once();
 
 /// Whose child a warm one is.
@@ -62,26 +62,26 @@ enum class Parent {
     service,  ///< of a service whose session, cgroup and oom_score_adj it has: documented as such
 };
 
-/// Why a child of a template that was started under `then` cannot become what a cold child of `now`
-/// is, or an empty text. What is not known of either counts as changed.
+/// Returns why a child of a template that was started under `then` cannot become what a cold child
+/// of `now` is, or an empty text. What is not known of either counts as changed.
 [[nodiscard]] std::string find_incompatible_change(const OwnerState& then, const OwnerState& now,
                                                    Parent parent = Parent::owner);
 
-/// Why no template would have children like the cold ones of `now`, so that starting another one
-/// does not help; or an empty text.
+/// Returns why no template would have children like the cold ones of `now`, so that starting
+/// another one does not help, or an empty text.
 [[nodiscard]] std::string find_lasting_obstacle(const OwnerState& now,
                                                 Parent parent = Parent::owner);
 
 /// Do children of the calling thread begin in another pid namespace than its own (after unshare)?
-/// The first of them is that namespace's first process, and with it the namespace ends.
+/// The first of them is that namespace's first process, and the namespace ends with it.
 [[nodiscard]] bool has_children_elsewhere();
 
-/// Makes a text of it, which another process can read.
+/// Makes a text of the state, which another process can read.
 [[nodiscard]] std::string encode_owner_state(const OwnerState& state);
-/// `unknown` says so where the text is not one.
+/// Reads such a text. Where it is none, `unknown` says so.
 [[nodiscard]] OwnerState decode_owner_state(std::string_view text);
 
-/// Is it only the thread of `now` that differs, in what every thread has of its own, while the one
+/// Is it only the thread of `now` that differs, in what every thread has for itself, while the one
 /// of `then`, which started the template, is as it was? A template for the one would not fit the
 /// other.
 [[nodiscard]] bool is_of_one_thread(const OwnerState& then, const OwnerState& now);

@@ -6,7 +6,8 @@
 
 namespace warmfork {
 
-/// Good for as long as the strings are neither changed nor moved. There is no null behind the last.
+/// These are good for as long as the strings are neither changed nor moved. There is no null behind
+/// the last.
 [[nodiscard]] inline std::vector<const char*> pointers_to(const std::vector<std::string>& strings) {
     std::vector<const char*> pointers;
     for (const std::string& string : strings) pointers.push_back(string.c_str());

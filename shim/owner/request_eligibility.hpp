@@ -1,5 +1,5 @@
-// Can a request be served from an image? What it wants of one, and what of a certain one is in its
-// way.
+// Can a request be served from an image? This finds what it wants of one, and what about a certain
+// one is in its way.
 #pragma once
 
 #include <sys/types.h>
@@ -15,7 +15,7 @@
 
 namespace warmfork {
 
-/// What the request wants of an image; or why none will do.
+/// Finds what the request wants of an image, or why none will do.
 [[nodiscard]] ColdReason find_selection(const Request& request, bool is_python,
                                         const std::string& program, PythonCommand& ret_command,
                                         Selection& ret_selection);
@@ -28,7 +28,7 @@ struct ImageTraits {
     const std::string& directory;   ///< that it was started in
 };
 
-/// Why a Python request cannot be served from an image that fits it otherwise.
+/// Finds why a Python request cannot be served from an image that fits it otherwise.
 [[nodiscard]] ColdReason find_image_reason(const Request& request, const PythonCommand& command,
                                            const ImageTraits& image, ShadowSearch& shadows);
 /// Asks the same for every kind of image.

@@ -8,14 +8,15 @@
 
 namespace warmfork {
 
-/// `Entry` is a ProcessIdentity, or derives from it. Not thread safe.
+/// `Entry` is a ProcessIdentity, or derives from it. The list is not thread safe.
 template <typename Entry>
 class RunningList {
   public:
     void add(Entry entry) {
         entries_.push_back(std::move(entry));
         if (entries_.size() < prune_at_) return;
-        // At twice its size: so what this costs is a few system calls for each that is added.
+        // This is done each time the list has doubled, so it costs a few system calls for each
+        // entry that is added.
         std::erase_if(entries_, [](const Entry& process) { return !is_running(process); });
         prune_at_ = std::max(kFewest, 2 * entries_.size());
     }

@@ -9,7 +9,7 @@
 
 namespace warmfork {
 
-/// The first bytes of a file, of which the kernel reads no more either.
+/// How much of a file is read at its beginning. The kernel reads no more either.
 inline constexpr std::size_t kScriptLineSize = 256;
 
 struct ScriptLine {
@@ -17,12 +17,13 @@ struct ScriptLine {
     std::optional<std::string> argument;  ///< all that stands behind it, as one
 };
 
-/// `start`: of a file, at most kScriptLineSize bytes. Nothing: there is no `#!`, or the line does
-/// not end within them, or names no interpreter by its full path.
+/// Reads the line from the `start` of a file, at most kScriptLineSize bytes. Returns nothing where
+/// there is no `#!`, the line does not end within these bytes, or it names no interpreter by its
+/// full path.
 [[nodiscard]] std::optional<ScriptLine> parse_script_line(std::string_view start);
 
-/// What env(1) would run: `arguments` without it and its -S. Empty: it would do something else, or
-/// it takes more than a glance to tell.
+/// Returns what env(1) would run: `arguments` without it and its -S. Returns nothing where it would
+/// do something else, or it takes more than a glance to tell.
 [[nodiscard]] std::vector<std::string> skip_env(const std::vector<std::string>& arguments);
 
 /// The command line that an interpreter comes to see.
@@ -31,9 +32,9 @@ struct ScriptCommand {
     std::vector<std::string> arguments;
 };
 
-/// What exec makes of `program`, looked up in the child's PATH, where this is a script, env(1), or
-/// a script for a script, and so on. Nothing: it is neither, or what becomes of it cannot be told.
-/// `directory`: the child's. Reads files, and so may block as exec does.
+/// Returns what exec makes of `program`, looked up in the child's PATH, where this is a script,
+/// env(1), or a script for a script, and so on; nothing where it is none of these, or it cannot be
+/// told what becomes of it. `directory` is the child's. Reads files, and so may block as exec does.
 [[nodiscard]] std::optional<ScriptCommand> find_script_command(const std::string& program,
                                                                std::span<char* const> arguments,
                                                                std::span<char* const> environment,

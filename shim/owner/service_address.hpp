@@ -5,8 +5,9 @@
 
 namespace warmfork {
 
-/// WARMFORK_SOCKET, or the socket of this user's service: $XDG_RUNTIME_DIR/warmfork/socket, for
-/// root without such a directory /run/warmfork/socket. Empty: there is no place for it.
+/// Returns WARMFORK_SOCKET, or the socket of this user's service: $XDG_RUNTIME_DIR/warmfork/socket,
+/// for root without such a directory /run/warmfork/socket. It is empty where there is no place for
+/// it.
 [[nodiscard]] std::string service_address();
 
 }  // namespace warmfork

@@ -1,5 +1,5 @@
 // The parked children of one template, as its owner holds them: which of them may be taken, and
-// which have yet to be reaped. Not thread safe; nothing here waits.
+// which have yet to be reaped. It is not thread safe. Only `end_all` waits.
 #pragma once
 
 #include <cstdint>
@@ -20,12 +20,12 @@ class SparePool {
     /// Keeps the owner's end of a child's mailbox until the child is added.
     void add_mailbox(std::uint64_t id, OwnedSocket mailbox, WaitClock::time_point made);
 
-    /// Takes in a child that has been announced. False: its mailbox did not arrive, as no number
-    /// was free for it here; the child ends.
+    /// Adds a child that has been announced. Returns false where its mailbox did not arrive, as no
+    /// number was free for it here; the child ends.
     [[nodiscard]] bool add(std::uint64_t id, const ProcessIdentity& child);
 
-    /// A child has ended, or has been told to by its template. One that has been taken is left to
-    /// whoever took it.
+    /// Removes a child that has ended, or that its template has told to end. One that has been
+    /// taken is left to whoever took it.
     void remove(std::uint64_t id);
 
     /// Takes the oldest child that has parked; where there is none and no child has been late, the
@@ -33,21 +33,22 @@ class SparePool {
     /// two.
     [[nodiscard]] std::optional<Born> take();
     void give_back(Born spare);
-    /// The child ends when its mailbox is closed, which this does; it is reaped later.
+    /// Lets a child end, which it does as its mailbox is closed here. It is reaped later.
     void let_end(Born spare) { let_end(spare.identity()); }
-    /// The same for a child whose mailbox has not come to this process.
+    /// Does the same for a child whose mailbox has not come to this process.
     void let_end(const ProcessIdentity& child) { ending_.push_back(child); }
 
-    /// No child that is still to be announced will be: the template has ended.
+    /// Drops the mailboxes of children that have not been announced. The template has ended, so
+    /// none of them will be.
     void drop_mailboxes() { mailboxes_.clear(); }
 
-    /// A child has not started in time. Until one that is younger than `youngest` has parked none
-    /// is expected to.
+    /// Notes that a child has not started in time. Until one that is younger than `youngest` has
+    /// parked none is expected to.
     void note_late(std::uint64_t youngest);
     [[nodiscard]] bool is_slow() const { return late_at_ != 0; }
 
     [[nodiscard]] std::size_t size() const { return spares_.size(); }
-    /// How many have said that they have parked.
+    /// Returns how many have said that they have parked.
     [[nodiscard]] std::size_t count_parked();
 
     /// Reaps what has been let go of and has ended since.

@@ -1,4 +1,4 @@
-// A request served cold.
+// Serves a request cold.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace warmfork {
 
-/// All of them or none, without any template.
+/// Spawns all of them or none, without any template.
 [[nodiscard]] Outcome spawn_without_template(const Request& request, std::uint32_t count,
                                              const ColdReason& reason,
                                              std::vector<Spawned>& ret_spawned);

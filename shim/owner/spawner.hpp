@@ -1,5 +1,5 @@
-// A spawn from beginning to end, whichever source its image comes from. spawner.cpp reads from top
-// to bottom; docs/spawn.md tells what comes before and after.
+// A spawn from beginning to end, whichever source its image comes from. spawner.cpp can be read
+// from top to bottom; docs/spawn.md tells what comes before and after.
 #pragma once
 
 #include <array>
@@ -21,12 +21,12 @@ class Spawner {
     /// `source` must live as long as this object.
     Spawner(ImageSource& source, SpawnPolicy policy) : source_(source), policy_(policy) {}
 
-    /// All or none. Blocks until the children have started. Thread safe.
+    /// Spawns all or none. Blocks until the children have started. It is thread safe.
     [[nodiscard]] Outcome spawn(const Request& request, std::uint32_t count,
                                 std::vector<Spawned>& ret_spawned);
-    /// How `spawn` would serve it. NONE: warm.
+    /// Says how `spawn` would serve it. Reason NONE means warm.
     [[nodiscard]] Outcome explain(const Request& request, ColdReason& ret_reason);
-    /// Of the children so far; template_starts stays as it is.
+    /// Sets the counts of the children so far; template_starts stays as it is.
     void counts(warmfork_counts& ret_counts) const;
 
   private:

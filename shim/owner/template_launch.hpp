@@ -17,10 +17,10 @@
 
 namespace warmfork {
 
-/// Of an interpreter, from its start to the first line of ours.
+/// How long an interpreter may take from its start to the first line of ours.
 inline constexpr std::chrono::seconds kHelloPatience{10};
 
-/// What was so when a template was started. Nothing of it changes.
+/// What is known of a template from its start. Nothing of it changes.
 struct LaunchFacts {
     ProcessIdentity process;
     pid_t owner = ::getpid();
@@ -40,7 +40,7 @@ struct LayerStart {
     Descriptor reply;  ///< where it says that it has its command
 };
 
-/// A template that has been started and is not ready yet. Who lets go of this leaves a process
+/// A template that has been started and is not ready yet. Whoever lets go of this leaves a process
 /// behind that ends by itself, and that nobody has reaped.
 struct LaunchedTemplate {
     LaunchFacts facts;
@@ -56,17 +56,17 @@ struct LaunchedTemplate {
 [[nodiscard]] Outcome launch_template(const LaunchPlan& plan, LaunchedTemplate& ret_launched);
 
 /// Makes a template of a parked child of another one, `base`, which goes on to preload on top of
-/// its image; the plan's command line is that of this second part. `image_descriptors`: those of
-/// `base`. A failure leaves nothing of the child; stage hand_off: it had ended, and another one
+/// its image; the plan's command line is that of this second part. `image_descriptors` are those of
+/// `base`. A failure leaves nothing of the child; at stage hand_off it had ended, and another one
 /// will do.
 [[nodiscard]] Outcome launch_layer(const LaunchPlan& plan, const LaunchFacts& base,
                                    const std::vector<int>& image_descriptors, Born spare,
                                    LaunchedTemplate& ret_launched);
 
-// For the two of them:
+// Both of them use these two.
 
-/// Makes the file for its output, and the channel but for the control socket. `ret_segment`: see
-/// make_channel_ends.
+/// Makes the file for its output, and the channel but for the control socket. `ret_segment` is as
+/// of make_channel_ends.
 [[nodiscard]] Outcome prepare_launch(const LaunchPlan& plan, LaunchedTemplate& launched,
                                      Descriptor& ret_segment);
 

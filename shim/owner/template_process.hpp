@@ -1,4 +1,4 @@
-// One running template, seen from its owner: its channel, its parked children, its end.
+// One running template, as its owner sees it: its channel, its parked children, its end.
 #pragma once
 
 #include <signal.h>
@@ -26,7 +26,7 @@
 
 namespace warmfork {
 
-/// What to do where the program that was started is no template.
+/// Returns what to do where the program that was started is no template.
 [[nodiscard]] std::string no_interpreter_hint();
 
 class TemplateProcess {
@@ -47,97 +47,104 @@ class TemplateProcess {
     pid_t pid() const { return facts_.process.pid; }
     [[nodiscard]] const LaunchFacts& at_start() const { return facts_; }
 
-    /// Has it ended? No wait, one system call.
+    /// Has it ended? It does not wait, and takes one system call.
     [[nodiscard]] bool has_ended() const;
-    /// When a spawn that need not come from it ceases to wait for it.
+    /// Returns when a spawn that need not come from it ceases to wait for it.
     [[nodiscard]] Clock::time_point ready_by() const { return facts_.started_at + kReadyPatience; }
 
-    /// From its start until it was ready, as far as this side has seen. Known once ready.
+    /// Returns the time from its start until it was ready, as far as this side has seen. It is
+    /// known once it is ready.
     [[nodiscard]] Clock::duration start_took();
-    /// Has it ended by a signal? Known from its end until its object goes.
+    /// Has it ended by a signal? This is known from its end until this object goes.
     [[nodiscard]] bool was_killed() const;
 
     /// Has it ended, or its channel been lost (closed by somebody, broken)?
     [[nodiscard]] bool is_lost();
-    /// Waits until it serves. ETIMEDOUT, or why it never will.
+    /// Waits until it serves. Fails with ETIMEDOUT, or says why it never will.
     [[nodiscard]] Outcome wait_ready(Deadline deadline);
-    /// What it is about to preload, "3/12 numpy"; empty: it says nothing, or is done.
+    /// Returns what it is about to preload, "3/12 numpy"; empty where it says nothing, or is done.
     [[nodiscard]] std::string progress();
     [[nodiscard]] Outcome wait_parked(std::uint32_t count, Deadline deadline);
 
-    /// Opened by preloading, and kept by every child. Known once ready.
+    /// Returns the descriptors that preloading has opened, and every child keeps. They are known
+    /// once it is ready.
     [[nodiscard]] std::vector<int> image_descriptors();
     [[nodiscard]] std::uint32_t parked();
-    /// What it has read of its environment. Known once ready.
+    /// Returns what it has read of its environment. That is known once it is ready.
     [[nodiscard]] ReadVariables variables();
-    /// Top-level modules that a file beside a script would be imported instead of. Known once
-    /// ready, and the same from then on.
+    /// Returns the modules in whose place a file beside a script would be imported. They are known
+    /// once it is ready, and stay the same from then on.
     [[nodiscard]] const ModuleFiles& shadowable() const { return shadowable_; }
-    /// Asks nobody: see ImageWatch.
+    /// Returns what tells whether it is fresh without asking the template: see ImageWatch.
     [[nodiscard]] ImageWatch& watch() { return watch_; }
-    /// What has changed, where it is stale.
+    /// Returns what has changed, where it is stale.
     [[nodiscard]] std::string change();
 
-    /// Unlike every other process of this one's life.
+    /// Returns a number that no other template of this process ever has.
     [[nodiscard]] std::uint64_t serial() const { return serial_; }
 
-    // For who has an event loop and never waits here.
+    // These are for callers that have an event loop and never wait here.
 
-    /// What to watch for input: then `attend` is due. -1: closed by somebody.
+    /// Returns what to watch for input, upon which `attend` is due, or -1 where somebody has closed
+    /// it.
     [[nodiscard]] int bell() const { return channel_.completion_bell(); }
     [[nodiscard]] int pidfd() const { return pidfd_.get(); }
     /// Takes in what the template has said, and lets it ring again.
     void attend();
-    /// Asks the template to look whether it is fresh. The answer's number, for `looked`; 0: the
-    /// ring is full.
+    /// Asks the template to look whether it is fresh. Returns the answer's number, for `looked`, or
+    /// 0 where the ring is full.
     [[nodiscard]] std::uint64_t look();
-    /// Was it fresh after the request? Nothing: no answer yet. An answer is given once.
+    /// Was it fresh after the request? Returns nothing where there is no answer yet. An answer is
+    /// given once.
     [[nodiscard]] std::optional<bool> looked(std::uint64_t request);
     void forget_look(std::uint64_t request);
-    /// For another process that is to judge freshness as `watch` does: the segment, read-only,
-    /// and the inotify instance, or -1. Of a template that is shared.
+    /// Returns what another process needs to judge the freshness of a shared template as `watch`
+    /// does: the segment, read-only, and the inotify instance, or -1.
     [[nodiscard]] std::pair<int, int> shown_files() const {
         return {channel_.ends().shown_segment.get(), channel_.ends().inotify.get()};
     }
 
-    /// Takes the oldest child that has parked, or is about to, and tells the template so; nothing
-    /// if there is none. Where one has been late only those that have parked.
+    /// Takes the oldest child that has parked, or is about to, and tells the template so. Returns
+    /// nothing if there is none. Where one has been late it takes only those that have parked.
     [[nodiscard]] std::optional<Born> take_spare(Lifetime lifetime);
-    /// A child has not started in time. Until one that is younger has parked none is expected to.
+    /// Notes that a child has not started in time. Until one that is younger has parked none is
+    /// expected to.
     void note_late_child();
     [[nodiscard]] bool is_slow();
-    /// After a hand-off: rings for the template, which slept through `take_spare`, once the last
+    /// Rings, after a hand-off, for the template, which slept through `take_spare`, once the last
     /// spare is taken. Before that it wakes up by itself when the child that was handed off ends.
     void wake_to_refill();
 
     /// Tells the template to fork `count` children with a record, which lies in `memfd` unless that
-    /// is -1. flags: kSpawnFromStaleImage. Does not wait for them: each says on its mailbox that it
-    /// has started or failed, and one that is never forked has its mailbox closed. A template that
-    /// takes no command in time is killed: see `is_stuck`.
+    /// is -1. `flags` is 0 or kSpawnFromStaleImage. Does not wait for them: each says on its
+    /// mailbox that it has started or failed, and one that is never forked has its mailbox closed.
+    /// A template that takes no command in time is killed: see `is_stuck`.
     [[nodiscard]] Outcome fork_on_command(std::span<const std::byte> record, int memfd,
                                           std::span<const int> descriptors, std::uint32_t count,
                                           std::int64_t flags, bool nonblocking,
                                           std::uint64_t& ret_id, std::vector<Born>& ret_born);
-    /// Grows with whatever the template does: a command that it takes, a child that it has got.
+    /// Returns a number that grows with whatever the template does: a command that it takes, a
+    /// child that it has made.
     [[nodiscard]] std::uint64_t signs_of_life();
-    /// How many children of a command it has got, as far as it has said.
+    /// Returns how many children of a command it has made, as far as it has said.
     [[nodiscard]] std::size_t born_of(std::uint64_t id);
-    /// To be called once for each command, when every mailbox has said something or was closed.
+    /// Must be called once for each command, when every mailbox has said something or was closed.
     /// With `explain` it waits until it is known why one was closed without a word, reaps the
-    /// children that were born (and are not among `started`), and returns why the others were not;
-    /// nothing: all were. A template that shows no sign of life for as long as the patience is
-    /// killed.
+    /// children that were born (and are not among `started`), and returns why the others were not,
+    /// or nothing where all were. A template that shows no sign of life for as long as the patience
+    /// is killed.
     [[nodiscard]] Outcome finish_command(std::uint64_t id, std::uint32_t count, bool explain,
                                          const std::vector<ProcessIdentity>& started,
                                          Clock::duration patience);
-    /// Children that are to end with this process, for the case that the template cannot see to it.
+    /// Remembers children that are to end with this process, in case the template cannot see to it.
     void remember_children(const std::vector<ProcessIdentity>& children, Lifetime lifetime);
 
-    /// EAGAIN: the ring is full.
+    /// Returns 0 or errno (EAGAIN: the ring is full).
     [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
-    /// Was there no number free for the mailbox of the last spare? None comes before `set_spares`.
+    /// Was no number free for the mailbox of the last spare? No other spare comes before
+    /// `set_spares`.
     [[nodiscard]] bool lacks_descriptors();
-    /// ETIMEDOUT: it does not answer.
+    /// Fails with ETIMEDOUT where it does not answer.
     [[nodiscard]] Outcome report(std::string& ret_json);
     /// Kills one that shows no sign of life, and does not wait for its end: see `is_stuck`.
     void end_silent();
@@ -145,9 +152,10 @@ class TemplateProcess {
     [[nodiscard]] bool is_stuck() const { return is_stuck_; }
 
     /// Tells the template to end in good order; children that run are left to a keeper. One that
-    /// does not listen (preloads, is broken) is killed. Does not wait for its end.
+    /// does not listen, as it preloads or is broken, is killed. Does not wait for its end.
     void shut_down();
-    /// Told to end, and has, or has had its time: the destructor will not wait for it.
+    /// Was it told to end, and has it ended, or had its time? Then the destructor will not wait for
+    /// it.
     [[nodiscard]] bool is_over() const;
 
   private:
@@ -166,7 +174,7 @@ class TemplateProcess {
     [[nodiscard]] siginfo_t end() const;
     [[nodiscard]] Failure end_failure();
 
-    // With the mutex held:
+    // These are called with the mutex held.
     void drain();
     void dispatch(const FrameHeader& header);
     void receive_hello();
@@ -180,8 +188,9 @@ class TemplateProcess {
     [[nodiscard]] std::uint64_t count_signs_of_life();
     [[nodiscard]] bool take_command_turn(std::unique_lock<std::timed_mutex>& turn);
     void wait_for_room(Lock& lock, Deadline deadline);
-    /// Sleeps until `done` or the deadline; of several threads one polls for all. False: the
-    /// deadline has passed, the template has ended, or the wait was interrupted, if it may be.
+    /// Sleeps until `done` or the deadline; of several threads one polls for all. Returns false
+    /// where the deadline has passed, the template has ended, or the wait was interrupted, if it
+    /// may be.
     bool wait_until(Lock& lock, Deadline deadline, const std::function<bool()>& done,
                     bool may_break_off = true);
     void kill_stuck(Lock& lock);

@@ -1,5 +1,5 @@
-// The parked copy of its template that a child of a nested template has as a child of its own: what
-// it opens as a template itself needs no preloading.
+// The parked copy of its template that a child of a nested template has as a child of its own. A
+// template that the child itself opens then needs no preloading.
 #pragma once
 
 #include <sys/types.h>
@@ -27,18 +27,18 @@ struct KeptTwin {
     std::string directory;
 };
 
-/// In a newborn child: keeps the twin for later. `facts` must stay. Returns the number under which
+/// Keeps the twin for later, in a newborn child. `facts` must stay. Returns the number under which
 /// its channel is open.
 int keep_twin(const ProcessIdentity& process, Descriptor channel, const ImageFacts& facts);
 
-/// This process's twin, if it is what preloading by `plan` now would give, apart from files that
-/// have changed, which it sees itself. Taken once.
+/// Takes this process's twin, once, if it is what preloading by `plan` now would give, apart from
+/// files that have changed, which it sees itself.
 [[nodiscard]] std::optional<KeptTwin> take_twin(const LaunchPlan& plan);
 
 /// Makes the twin a template and a child that every wait of this process sees; it waits for its
-/// hello. `log`: for its output. No pid: it has gone, and nothing is left of it. Blocks for as long
-/// as the twin takes to fork. Orphans of this process's children that happen to arise meanwhile
-/// become its own children.
+/// hello. `log` is for its output. Returns no pid where it has gone, and nothing is left of it.
+/// Blocks for as long as the twin takes to fork. Where a child of this process ends meanwhile, its
+/// orphans become this process's own children.
 [[nodiscard]] ProcessIdentity wake_twin(const KeptTwin& twin, int log);
 
 }  // namespace warmfork

@@ -22,9 +22,9 @@ inline constexpr std::chrono::seconds kKillPatience{10};
 /// Returns how much time is left, in milliseconds, for poll(2).
 [[nodiscard]] int poll_timeout(Deadline deadline);
 
-/// While it lives the waits of this thread ask now and then whether they are to be broken off: for
-/// an interpreter, whose handlers of signals have to run meanwhile, and may raise. They ask with no
-/// lock held. Once the answer was yes every further wait of the thread ends at once.
+/// While it lives the waits of this thread ask now and then whether they are to be broken off. An
+/// interpreter needs it, whose handlers of signals have to run meanwhile, and may raise. They ask
+/// with no lock held. Once the answer was yes every further wait of the thread ends at once.
 class Interruption {
   public:
     explicit Interruption(std::function<bool()> ask);
@@ -42,18 +42,18 @@ class Interruption {
     Interruption* outer_;  ///< of a call further out, which a handler has called back from
 };
 
-/// Is there somebody to be asked, on this thread?
+/// Is there somebody to be asked on this thread?
 [[nodiscard]] bool may_be_interrupted();
-/// Asks. No lock may be held.
+/// Asks whether to break off. No lock may be held.
 [[nodiscard]] bool is_interrupted();
-/// What was answered so far; does not ask.
+/// Returns what was answered so far, without asking.
 [[nodiscard]] bool was_interrupted();
 
 /// Returns until when to sleep at most before asking again.
 [[nodiscard]] Deadline next_look(Deadline deadline);
 
-/// poll(2). Returns how many are ready; 0: the deadline has passed, or the wait was interrupted. No
-/// lock may be held.
+/// Calls poll(2). Returns how many are ready, or 0 where the deadline has passed, or the wait was
+/// interrupted. No lock may be held.
 [[nodiscard]] int poll_until(std::span<pollfd> polled, Deadline deadline);
 
 }  // namespace warmfork

@@ -54,8 +54,8 @@ class LateError {
 /// the wait is broken off.
 class Wait {
   public:
-    /// `may_go_on`: asked as well, now and then and with the GIL; false, with an exception set,
-    /// breaks the wait off.
+    /// `may_go_on` is asked as well, now and then and with the GIL. If it returns false, with an
+    /// exception set, the wait is broken off.
     explicit Wait(std::function<bool()> may_go_on = [] { return true; })
         : state_(PyEval_SaveThread()), interruption_([this, may_go_on = std::move(may_go_on)] {
               PyEval_RestoreThread(state_);

@@ -10,8 +10,8 @@ namespace warmfork::python {
 
 struct Handle;
 
-/// The template of a capsule, for as long as this lives; null with an exception set if it is none,
-/// or closed. With the GIL held.
+/// The template of a capsule, for as long as this lives. It is null, with an exception set, if the
+/// capsule has none, or it is closed. The GIL must be held.
 class InUse {
   public:
     explicit InUse(PyObject* capsule);
