@@ -1,5 +1,5 @@
-// What the fuzzers share: an input that is taken apart piece by piece, and what a broken promise
-// does.
+// What the fuzzers share: an input that is taken apart piece by piece, and what happens when a
+// promise is broken.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,8 @@
 
 namespace warmfork::fuzz {
 
-/// Bytes of an input, taken from the front. What is no longer there reads as 0 or empty.
+/// The bytes of an input, which are taken from the front. What is no longer there reads as 0 or
+/// empty.
 class Input {
   public:
     Input(const std::uint8_t* data, std::size_t size)

@@ -3,7 +3,7 @@
 
 #include "kill_matrix/cells.hpp"
 
-/// What it has of the process that runs the cell.
+/// What it gets from the process that runs the cell.
 struct CallerPlan {
     Scene scene;
     bool is_killed;  ///< its children wait, and are to end with it

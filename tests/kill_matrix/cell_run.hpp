@@ -1,5 +1,5 @@
-// One cell of the kill matrix, or one round by chance: the scene, the death in it, what comes of
-// it.
+// One cell of the kill matrix, or one round by chance: the scene, the death in it, and what comes
+// of it.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@
 struct CellPlan {
     Cell cell;
     Action action;
-    /// Instead of the step: who is killed or stopped, and when, as these numbers have it.
+    /// Where it is set, random numbers from it say who is killed or stopped, and when, instead of
+    /// the step.
     std::optional<std::uint32_t> seed;
 };
 

@@ -34,7 +34,7 @@ enum class Action {
 ///   e  an error with its stage, and nothing has run
 ///   +  the caller itself is the one that is killed: nothing outlives it
 ///
-/// Empty: there is no such cell.
+/// Where it is empty there is no such cell.
 struct Cell {
     Scene scene;
     const char* point;
@@ -46,7 +46,7 @@ const std::vector<Cell>& cells();
 const char* name_of(Scene scene);
 const char* name_of(Action action);
 bool is_served(Scene scene);
-/// Of whom the step is one: owner, client, daemon, template, child, cold-child, keeper.
+/// Returns whose step it is: owner, client, daemon, template, child, cold-child, keeper.
 std::string party_of(const Cell& cell);
-/// As the README has it.
+/// Returns the table as the README has it.
 std::string table_of_cells();

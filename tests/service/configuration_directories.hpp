@@ -27,7 +27,7 @@ class Directories {
     const fs::path& root() const { return root_; }
     std::string path(const std::string& name) const { return root_ / name; }
 
-    /// "etc/templates.d/a.toml".
+    /// Writes a file, as "etc/templates.d/a.toml".
     void write(const std::string& name, const std::string& text) const {
         fs::create_directories((root_ / name).parent_path());
         std::ofstream(root_ / name) << text;
@@ -44,7 +44,7 @@ class Directories {
     fs::path root_;
 };
 
-/// The one template "a" that this text defines.
+/// Returns the one template "a" that this text defines.
 inline TemplateDefinition define(const std::string& text) {
     const Directories directories;
     directories.write("etc/templates.d/a.toml", text);
@@ -62,7 +62,7 @@ inline DaemonDefinition define_daemon(const std::string& text) {
     return configuration.daemon.value();
 }
 
-/// "FILE:LINE:COLUMN: text", one a line, the file without the test's directory.
+/// Returns "FILE:LINE:COLUMN: text", one a line, the file without the test's directory.
 inline std::string errors_of(const Configuration& configuration, const std::string& prefix) {
     std::string text;
     for (const ConfigurationError& error : configuration.errors) text += to_string(error) + "\n";
@@ -75,7 +75,7 @@ inline std::string errors_of(const Directories& directories) {
     return errors_of(directories.load(), directories.path(""));
 }
 
-/// The errors of a template "a" that is not defined: "LINE:COLUMN: text".
+/// Returns the errors of a template "a" that is not defined: "LINE:COLUMN: text".
 inline std::string refusal(const std::string& text) {
     const Directories directories;
     directories.write("etc/templates.d/a.toml", text);

@@ -11,30 +11,31 @@
 #include "channel/descriptor.hpp"
 #include "warmfork.hpp"
 
-/// Children that have not been reaped.
+/// Returns the children that have not been reaped.
 std::vector<int> children_of(pid_t pid);
-/// comm, or empty: no such process.
+/// Returns comm, or an empty text where there is no such process.
 std::string name_of(pid_t pid);
-/// True while it exists and is not a zombie.
+/// Returns true while it exists and is not a zombie.
 bool is_running(pid_t pid);
-/// A child that does nothing until a signal ends it. `wanted`: the pid that it is to have, which
-/// must be free; 0: any. Returns its pid; -1: this process may not choose.
+/// Forks a child that does nothing until a signal ends it. `wanted` is the pid that it is to have,
+/// which must be free, or 0 for any. Returns its pid, or -1 where this process may not choose.
 pid_t fork_idler(pid_t wanted = 0);
-/// Waits for the end of a process that need not be a child. False: it still runs after ten seconds.
+/// Waits for the end of a process that need not be a child. Returns false where it still runs after
+/// a minute.
 bool has_ended(const warmfork::Descriptor& pidfd);
 /// Is this the near end of the connection to warmfork-keeper?
 bool is_keeper_socket(int number);
-/// Passes a little time that differs from round to round, for a kill to hit any step. Not a way to
-/// wait.
+/// Passes a little time that differs from round to round, for a kill to hit any step. It is not a
+/// way to wait.
 void spin(int rounds);
-/// Children of this process that are the template's spares, by name.
+/// Returns the children of this process that are the template's spares, by their name.
 std::vector<int> spares();
 
 /// A pipe whose ends close with it.
 struct Pipe {
     Pipe();
     warmfork::Descriptor read_end, write_end;
-    /// Everything until the end of file. The write end of this process is closed first.
+    /// Reads everything until the end of file. The write end of this process is closed first.
     std::string read_all();
 };
 
@@ -47,10 +48,10 @@ class InFlight {
     warmfork::Descriptor sender_, receiver_;
 };
 
-/// Until it is ready, or cannot be; a minute at most.
+/// Waits until it is ready, or cannot be; a minute at most.
 void wait_for_image(warmfork::Template& opened);
 
-/// A template of warmfork-probe; under auto it is ready, if it can be.
+/// Opens a template of warmfork-probe. Under auto it is ready, if it can be.
 warmfork::Template probe_template(int spares = WARMFORK_SPARES_ADAPTIVE,
                                   std::vector<std::string> options = {},
                                   warmfork_backend backend = WARMFORK_BACKEND_WARM,
@@ -64,7 +65,7 @@ struct ProbeRequest {
     std::vector<const char*> pointers;
     std::vector<warmfork_descriptor> descriptors;
     warmfork_request request;
-    /// With the child's standard output on a pipe.
+    /// Puts the child's standard output on a pipe.
     void put_output_on(const Pipe& pipe);
     const warmfork_request& get();
 };

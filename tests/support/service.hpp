@@ -10,7 +10,7 @@
 #include "protocol/service_bodies.hpp"
 #include "support/processes.hpp"
 
-/// Gone with everything in it at the end.
+/// A directory that is removed, with everything in it, at the end.
 class TemporaryDirectory {
   public:
     TemporaryDirectory();
@@ -24,7 +24,7 @@ class TemporaryDirectory {
     std::string path_;
 };
 
-/// Text of a template of warmfork-probe, with further lines.
+/// Returns the text of a template of warmfork-probe, with further lines.
 std::string probe_definition(const std::string& lines = "",
                              const std::vector<std::string>& options = {});
 
@@ -41,7 +41,7 @@ class TestService {
         bool is_watched = false;         ///< WATCHDOG_USEC is set
     };
     TestService() : TestService(Settings{}) {}
-    /// Returns when it is ready, has ended, or (never seen) has done neither for ten seconds.
+    /// Returns when it is ready, has ended, or (never seen) has done neither for a minute.
     explicit TestService(Settings settings);
     /// Ends everything that is left.
     ~TestService();
@@ -56,24 +56,24 @@ class TestService {
     const TemporaryDirectory& files() const { return directory_; }
     /// Did it say READY=1 since `start`?
     bool is_ready() const { return is_ready_; }
-    /// Of `has_passed_socket`.
+    /// Returns the socket of `has_passed_socket`.
     int listening() const { return listening_.get(); }
     void signal(int number) const;
-    /// As of waitpid; -1: it still runs after ten seconds.
+    /// Returns its exit status, 1000 and the signal, or -1 where it still runs after a minute.
     int wait();
-    /// kill -9, and reaps it.
+    /// Sends it SIGKILL, and reaps it.
     void kill();
-    /// Waits for a notification with this text. False: none came in ten seconds. What was passed
-    /// over on the way is forgotten.
+    /// Waits for a notification with this text. Returns false where none came in a minute. What was
+    /// passed over on the way is forgotten.
     bool has_said(const std::string& text);
-    /// The next notification; empty: none for ten seconds.
+    /// Returns the next notification, or an empty text where none came for a minute.
     std::string next_notification();
-    /// What it has logged.
+    /// Returns what it has logged.
     std::string log() const;
     /// Waits until its log has this text.
     bool has_logged(const std::string& text) const;
     std::size_t descriptors() const;
-    /// Its statistics board.
+    /// Returns the file of its statistics board.
     const std::string& board() const { return board_; }
 
   private:
@@ -85,8 +85,8 @@ class TestService {
     bool is_ready_ = false;
 };
 
-/// A process beside the test that uses the library. Runs `act`, ends with what that returns (99: it
-/// threw).
+/// A process beside the test that uses the library. It runs `act`, and ends with what that returns
+/// (99: it threw).
 class ClientProcess {
   public:
     ClientProcess(const TestService& service, std::function<int()> act);
@@ -94,12 +94,12 @@ class ClientProcess {
     ClientProcess(const ClientProcess&) = delete;
     ClientProcess(ClientProcess&& other) noexcept;
     pid_t pid() const { return pid_; }
-    /// A line that it has printed with `say`; empty: it has ended.
+    /// Returns a line that it has printed with `say`, or an empty one where it has ended.
     std::string next_line();
     /// Lets a call of `await_cue` in it return.
     void give_cue();
     void kill();
-    /// Its exit status; 1000 and the signal; -1: it still runs after the time.
+    /// Returns its exit status, 1000 and the signal, or -1 where it still runs after the time.
     int wait(int milliseconds = 300'000);
 
   private:
@@ -111,27 +111,27 @@ void say(const std::string& line);
 void await_cue();
 bool has_cue();  ///< does not wait
 
-/// Runs it in a process of its own; its exit status.
+/// Runs it in a process of its own. Returns its exit status.
 int as_client(const TestService& service, std::function<int()> act);
 
-/// A client of bare messages, which need not be right.
+/// A client that sends bare messages, which need not be right.
 class RawClient {
   public:
-    /// Connects. `says_hello`: and is welcome.
+    /// Connects, and with `says_hello` waits to be welcomed.
     explicit RawClient(const std::string& path, bool says_hello = true);
     int socket() const { return socket_.get(); }
     int send(warmfork::ServiceKind kind, std::uint64_t id, std::span<const std::byte> body,
              std::span<const int> descriptors = {}, int flags = 0);
     int send_bytes(std::span<const std::byte> bytes, std::span<const int> descriptors = {});
-    /// The next message within ten seconds. Returns 0 or errno (ECONNRESET: it was hung up on,
-    /// ETIMEDOUT).
+    /// Receives the next message within the time. Returns 0 or errno (ECONNRESET: it was hung up
+    /// on, ETIMEDOUT).
     int receive(warmfork::ServiceMessage& ret_message, int milliseconds = 60'000);
-    /// The next message of this kind; others are passed over.
+    /// Receives the next message of this kind; others are passed over.
     int receive(warmfork::ServiceKind kind, warmfork::ServiceMessage& ret_message);
     /// Is the connection closed on it? What comes before is passed over.
     bool is_hung_up();
     void close() { socket_.reset(); }
-    /// What a lease shows; `send` adds it to one that shows nothing.
+    /// Returns what a lease shows; `send` adds it to one that shows nothing.
     std::string sight() const { return warmfork::read_sight(welcome_); }
 
   private:
@@ -139,7 +139,7 @@ class RawClient {
     warmfork::Descriptor socket_;
 };
 
-/// How many spares of the template the service holds, as it tells this client.
+/// Returns how many spares of the template the service holds, as it tells this client.
 std::uint64_t parked_spares(RawClient& client, const std::string& name = "probe");
 
 std::vector<std::byte> lease_body(std::uint64_t count = 1, std::uint64_t flags = 1,
