@@ -56,7 +56,8 @@ int receive_message(int socket, std::span<std::byte> buffer, std::span<int> ret_
     message.msg_control = control;
     message.msg_controllen = sizeof control;
     ssize_t size = ::recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
-    // The other end has closed with something unread: that is told once, ahead of what it has said.
+    // Where the other end has closed with something unread, the kernel says so once, ahead of what
+    // it has sent.
     if (size < 0 && errno == ECONNRESET)
         size = ::recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
     if (size < 0) return errno;

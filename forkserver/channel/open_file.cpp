@@ -25,7 +25,7 @@ std::optional<bool> is_same_inode(int one, int other) {
 
 std::optional<bool> is_same_by_mark(int one, int other) {
     const int flags = ::fcntl(other, F_GETFL);
-    if (flags < 0 || (flags & O_ASYNC)) return {};  // there its signal means something
+    if (flags < 0 || (flags & O_ASYNC)) return {};  // its signal means something there
     const int before = ::fcntl(other, F_GETSIG);
     for (int tries = 0; tries < kTries; ++tries) {
         // Either is ignored where it is not handled.
@@ -41,7 +41,8 @@ std::optional<bool> is_same_by_mark(int one, int other) {
 }  // namespace
 
 std::optional<bool> is_same_open_file(int one, int other) {
-    // Not the process: its main thread may have ended, and then has no descriptors.
+    // The thread is asked, not the process: its main thread may have ended, and then has no
+    // descriptors.
     const int self = ::gettid();
     const long difference = ::syscall(SYS_kcmp, self, self, KCMP_FILE, one, other);
     if (difference >= 0 || errno == EBADF) return difference == 0;

@@ -30,7 +30,7 @@ bool was_there(const ProcessIdentity& process) {
     return ticks != 0 && ticks * (kNanosecondsPerSecond / per_second) <= process.mark;
 }
 
-/// As much of a file as fits; empty: it cannot be read.
+/// Returns as much of a file as fits; empty where it cannot be read.
 [[gnu::format(printf, 1, 0)]] std::string_view read_start(const char* path_format, int number,
                                                           std::span<char> buffer) {
     std::array<char, 48> path;
@@ -40,8 +40,8 @@ bool was_there(const ProcessIdentity& process) {
     return {buffer.data(), size > 0 ? static_cast<std::size_t>(size) : 0};
 }
 
-/// The fields of /proc/PID/stat from the third on, with the space before it: behind the name, which
-/// may hold anything.
+/// Returns the fields of /proc/PID/stat from the third on, with the space before it. They stand
+/// behind the name, which may hold anything.
 std::string_view read_statistics(pid_t pid, std::span<char> buffer) {
     const std::string_view text = read_start("/proc/%d/stat", pid, buffer);
     return text.substr(std::min(text.size(), text.rfind(')') + 1));
@@ -82,11 +82,11 @@ Descriptor open_process(const ProcessIdentity& process) {
     Descriptor pidfd = open_pidfd(process.pid);
     if (!pidfd) return {};
     errno = 0;
-    const bool is_same =
-        process.mark & kIsNumber
-            ? mark_of(pidfd.get()) == process.mark
-            // Not reaped after the look either: so the look was at what is behind the pidfd.
-            : was_there(process) && signal_pidfd(pidfd.get(), 0) == 0;
+    const bool is_same = process.mark & kIsNumber
+                             ? mark_of(pidfd.get()) == process.mark
+                             // It has not been reaped after the look either, so the look was at
+                             // what is behind the pidfd.
+                             : was_there(process) && signal_pidfd(pidfd.get(), 0) == 0;
     if (is_same) return pidfd;
     // Where it could not be looked at nothing is known: a process that is there has not been
     // reaped.
@@ -117,7 +117,7 @@ bool is_running(const ProcessIdentity& process) {
 
 int reap(int pidfd, int options, int* ret_status, rusage* ret_usage) {
     siginfo_t info{};
-    // The system call, which tells the usage too.
+    // The system call tells the usage too, which libc's function does not.
     while (::syscall(SYS_waitid, P_PIDFD, pidfd, &info, WEXITED | __WALL | options, ret_usage) < 0)
         if (errno != EINTR) return errno;
     if (info.si_pid == 0) return EAGAIN;

@@ -20,7 +20,7 @@ std::uint64_t padded(std::uint64_t size) {
 
 bool RingWriter::has_room(std::size_t payload_size) const {
     const std::uint64_t used = tail_ - taken();
-    if (used > bytes_.size()) return true;  // broken: `push` says so
+    if (used > bytes_.size()) return true;  // it is broken, as `push` says
     return sizeof(FrameHeader) + padded(payload_size) <= bytes_.size() - used;
 }
 

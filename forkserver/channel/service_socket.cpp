@@ -33,7 +33,7 @@ int receive_service_message(int socket, int flags, ServiceMessage& ret_message) 
     ReceivedMessage received;
     ret_message = {};
     if (int error = receive_message(socket, buffer, numbers, flags, received)) return error;
-    // Also of what is no message: an empty one may carry some.
+    // The descriptors are taken also from what is no message: an empty one may carry some.
     ServiceMessage& message = ret_message;
     for (std::size_t i = 0; i < received.descriptor_count; ++i)
         message.descriptors.emplace_back(numbers[i]);

@@ -18,11 +18,11 @@ namespace {
 constexpr std::string_view kVariable = "WARMFORK_STOPPING_POINTS=";
 constexpr std::size_t kMostVariable = 512;
 
-/// NAME=VALUE as it was first seen: the environment of a child becomes its command's before it is
-/// at its last steps.
+/// NAME=VALUE as it was first seen. The environment of a child becomes its command's before its
+/// last steps.
 std::array<char, kMostVariable> own_variable;
 
-/// Not by getenv: what a template reads by that becomes part of its image.
+/// Does not use getenv: what a template reads by that becomes part of its image.
 bool find_variable() {
     for (char** next = environ; own_variable[0] == '\0' && next && *next; ++next) {
         const std::string_view variable(*next);

@@ -144,9 +144,9 @@ bool enter_directory(const RecordView& record, int& directory, ChildFailure& fai
 bool bind_to_owner(const RecordHeader& header, ChildFailure& failure) {
     const bool is_owners = header.lifetime == Lifetime::owner;
     const bool is_told = is_owners && (header.flags & kRecordParentDeathSignal);
-    // The first process of a pid namespace hears nothing else, and sees no parent.
+    // The first process of a pid namespace gets no other signal, and sees no parent.
     const int signal = ::getpid() == 1 ? SIGKILL : SIGTERM;
-    // Also where it is to have none: a parked child has one of its own.
+    // It is set also where the child is to have none: a parked child has one of its own.
     if (::prctl(PR_SET_PDEATHSIG, is_told ? signal : 0, 0, 0, 0) < 0)
         return fail(failure, Stage::signals, signal);
     const pid_t parent = ::getppid();
@@ -154,7 +154,8 @@ bool bind_to_owner(const RecordHeader& header, ChildFailure& failure) {
     return true;
 }
 
-/// Closes those that /proc/self/fd lists and `kept`, sorted, does not hold. Returns 0 or errno.
+/// Closes those that /proc/self/fd lists and that are not in `kept`, which is sorted. Returns 0 or
+/// errno.
 int close_listed(std::span<const int> kept) {
     const auto is_kept = [&](int number) {
         return std::binary_search(kept.begin(), kept.end(), number);
@@ -163,7 +164,7 @@ int close_listed(std::span<const int> kept) {
         if (!is_kept(number)) ::close(number);
     };
     int error = visit_numbered_entries("/proc/self/fd", close);
-    // The list itself needs a number: one of so many is not kept, and is closed for it.
+    // The list itself needs a number. Of so many one is not kept, and is closed for it.
     for (int number = 0; error == EMFILE && number <= static_cast<int>(kept.size()); ++number) {
         if (is_kept(number) || ::close(number) < 0) continue;
         error = visit_numbered_entries("/proc/self/fd", close);

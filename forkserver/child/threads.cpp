@@ -12,7 +12,7 @@
 namespace warmfork {
 namespace {
 
-// More than that are not followed; nor is a process that starts new ones as often as it is looked
+// No more threads than this are set up, nor is a process that starts new ones whenever it is looked
 // at.
 constexpr std::size_t kMostThreads = 1024;
 constexpr int kMostLooks = 16;
@@ -35,8 +35,8 @@ bool set_up_thread(int id, const RecordView& record, ChildFailure& failure) {
 }  // namespace
 
 bool is_single_threaded() {
-    // The kernel counts the threads in the link count of this directory. By the system call itself,
-    // as stat is interposed by the preload library.
+    // The kernel counts the threads in the link count of this directory. It is the system call
+    // itself, as the preload library interposes stat.
     struct statx status;
     return ::syscall(SYS_statx, AT_FDCWD, "/proc/self/task", 0, STATX_NLINK, &status) == 0 &&
            (status.stx_mask & STATX_NLINK) != 0 && status.stx_nlink == 3;
@@ -54,7 +54,8 @@ bool set_up_other_threads(const RecordView& record, ChildFailure& ret_failure) {
     std::array<int, kMostThreads> known;
     std::size_t count = 0;
     known[count++] = ::gettid();
-    // A thread that is not set up yet may have started another one meanwhile, which is not either.
+    // A thread that is not set up yet may have started another one meanwhile, which is not set up
+    // either.
     for (int look = 0; look < kMostLooks; ++look) {
         bool has_new = false, is_right = true;
         const int error = visit_numbered_entries("/proc/self/task", [&](int id) {

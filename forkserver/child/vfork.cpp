@@ -34,7 +34,7 @@ ChildStack::ChildStack() {
 ChildStack::~ChildStack() {
     if (!memory_) return;
 #if defined(__SANITIZE_ADDRESS__)
-    // The child has left frames there without returning from them.
+    // The child has left its frames there without returning from them.
     __asan_unpoison_memory_region(memory_, kStackSize);
 #endif
     ::munmap(memory_, kStackSize);

@@ -52,8 +52,8 @@ int run_keeper(void* argument) {
     return 127;
 }
 
-/// Not a child of the owner: a program that waits for all its children must not wait for it. Who is
-/// its parent for a moment is seen by no wait either.
+/// Makes the keeper, which is no child of the owner: a program that waits for all its children must
+/// not wait for it. No wait sees this process either, which is the keeper's parent for a moment.
 int run_parent(void* argument) {
     auto& launch = *static_cast<Launch*>(argument);
     Descriptor pidfd;
@@ -90,7 +90,7 @@ int start_keeper(const std::string& program, int owner_pidfd, StartedKeeper& ret
     const int pid = vfork_on(parent_stack, run_parent, &launch, 0, pidfd);
     static_cast<void>(set_signal_mask(mask));  // as a moment ago
     if (pid < 0) return -pid;
-    // Only a wait with __WALL sees it: nobody else has reaped it.
+    // Only a wait with __WALL sees it, so nobody else has reaped it.
     if (pidfd)
         static_cast<void>(reap(pidfd.get(), 0, nullptr, nullptr));
     else
@@ -133,7 +133,8 @@ int receive_answer(int keeper, KeeperAnswer& ret_answer) {
 
 namespace {
 
-/// Who is told of a child for the last time waits until fewer descriptors are in flight.
+/// Does what `keep` does, and waits until fewer descriptors are in flight: the child is told of for
+/// the last time.
 int keep_in_time(int keeper, int pidfd, bool told_by_kernel) {
     constexpr std::chrono::milliseconds kMoment{1};  // nobody tells when there are fewer
     const auto latest = Clock::now() + kPatience;
@@ -159,7 +160,7 @@ int leave_to_keepers(const std::string& program, int owner_pidfd, std::span<cons
             if (!error) ++kept;
         }
         if (kept == 0) return error;
-        // One that is full keeps what it has; the next takes the rest.
+        // A keeper that is full keeps what it has; the next takes the rest.
         if (int said = send_message(keeper.socket.get(), bytes_of(last), {}, {}, MSG_DONTWAIT))
             return said;
         if (error && error != EMFILE) return error;

@@ -1,8 +1,9 @@
-// warmfork-keeper: ends processes with their owner where no template is there to do it: cold
-// children, and the children that a template leaves behind when it is closed. A process of its own
-// because an owner that was killed cannot do anything any more.
+// warmfork-keeper ends processes with their owner where no template is there to do it: cold
+// children, and the children that a template leaves behind when it is closed. It is a process of
+// its own because an owner that was killed cannot do anything any more.
 //
-// Begins with a socket and a pidfd of its owner, by the numbers of protocol/keeper_messages.hpp.
+// It begins with a socket and a pidfd of its owner, under the numbers in
+// protocol/keeper_messages.hpp.
 //
 // Each message on the socket carries the pidfd of one more child, and is answered when it is looked
 // after, or cannot be. The last one may say that no more will come: then the end of file is not the
@@ -11,12 +12,12 @@
 // A child may come with the pidfd of an owner of its own: the children of a service, which belong
 // to its clients. While the service lives it sees to them; when it has gone, the keeper does.
 //
-// Deaths. The owner dies, or execs: its children are ended, also those whose messages still wait in
-// the socket. The keeper dies: the owner finds the end of file at its next call (a service: at
-// once), starts another one and tells it of all children; one for which the answer had not come yet
-// is asked for again. Both die before that: what has a parent-death signal still ends by it. The
-// keeper leaves while a message is on its way, which it does only where it has no child: the
-// message is not answered, and the owner asks the next keeper.
+// Deaths. When the owner dies, or execs, its children are ended, also those whose messages still
+// wait in the socket. When the keeper dies, the owner finds the end of file at its next call (a
+// service at once), starts another one and tells it of all children; one for which the answer had
+// not come yet is asked for again. When both die before that, what has a parent-death signal still
+// ends by it. The keeper leaves only where it has no child; a message that is on its way then is
+// not answered, and the owner asks the next keeper.
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -66,8 +67,8 @@ class Keeper {
         bool owner_has_ended = false;
     };
 
-    // What an event is about: the first two, or twice the number of a child, plus one for its
-    // owner.
+    // An event is about the socket, the owner, or a child: twice the child's number, plus one for
+    // its owner.
     static constexpr std::uint64_t kSocket = 0, kOwner = 1, kFirstChild = 2;
 
     [[nodiscard]] int watch(const Descriptor& descriptor, std::uint64_t what) {
@@ -77,7 +78,7 @@ class Keeper {
         return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, descriptor.get(), &event) < 0 ? errno : 0;
     }
 
-    /// Needed also before a close: others have the same open file, and it would go on being
+    /// Must be called also before a close: others have the same open file, which would go on being
     /// watched.
     void forget(const Descriptor& descriptor) {
         if (descriptor) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, descriptor.get(), nullptr);
@@ -125,12 +126,12 @@ class Keeper {
         owner_is_dead_ = true;
     }
 
-    /// The owner's own, and those whose owner has gone as well.
+    /// Ends the owner's own children, and those whose owner has gone as well.
     void end_children_without_owner() {
         warmfork::stopping_point("keeper.owner-gone");
         while (socket_ && receive()) {
         }
-        // One that lives on under another program (exec) has sent no parent-death signal.
+        // An owner that lives on under another program (exec) has sent no parent-death signal.
         const bool is_alive = !warmfork::has_ended(owner_.get());
         std::vector<KeptChild> ending;
         for (auto next = children_.begin(); next != children_.end();) {
@@ -147,7 +148,7 @@ class Keeper {
         warmfork::end_processes(std::move(ending));
     }
 
-    /// False: nothing more to receive.
+    /// Returns false where there is nothing more to receive.
     bool receive() {
         warmfork::KeeperMessage message{};
         int numbers[2] = {-1, -1};
@@ -184,8 +185,8 @@ class Keeper {
         return error;
     }
 
-    /// The owner has died, has become another program, or has closed a descriptor that it did not
-    /// open: then it has its children still.
+    /// Notes that the owner has died, has become another program, or has closed a descriptor that
+    /// it did not open. In the last case it still has its children.
     void note_end_of_file() {
         forget(socket_);
         socket_.reset();
@@ -193,7 +194,8 @@ class Keeper {
         if (!no_more_children_ && !is_same) note_owner_death();
     }
 
-    /// Nobody hears it: the owner has gone, or does not listen. Its death is noticed anyway.
+    /// Answers the owner. Where that fails the owner has gone, or does not listen; its death is
+    /// noticed anyway.
     void answer(int error) {
         const warmfork::ProcessIdentity self = warmfork::identify_self();
         const warmfork::KeeperAnswer answer{error, self.pid, self.mark};

@@ -1,6 +1,6 @@
 // The calls of libc by which a program asks which process and thread it is, in which directory and
-// at what time, and draws random bytes; passed on and noted with who called. And those by which it
-// limits which system calls it may make.
+// at what time, and draws random bytes. They are passed on, and noted with who called; so are those
+// by which it limits which system calls it may make.
 #include <dlfcn.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -29,15 +29,16 @@ SystemCall real_system_call() {
     return real;
 }
 
-/// The first thread's id is the process's, which a child has otherwise. That of another thread,
-/// which ends before there is a child, is no number that one could have. Its result.
+/// Notes a thread's id, and returns it. The first thread's id is the process's, which is another
+/// one in a child. That of another thread, which ends before there is a child, is no number that
+/// one could have.
 pid_t noted_thread(pid_t thread, const void* caller) {
     if (recorder::is_recording() && thread == recorder::system_call(SYS_getpid))
         recorder::note_asked(warmfork::kAskedThread, caller);
     return thread;
 }
 
-/// Of the random bytes that a call has given; its result.
+/// Notes the random bytes that a call has given, and returns its result.
 ssize_t noted(const void* bytes, ssize_t size, const void* caller) {
     if (size > 0 && recorder::is_recording())
         recorder::note_random(bytes, static_cast<std::size_t>(size), caller);
@@ -80,7 +81,7 @@ EXPORT pid_t gettid() noexcept {
     return noted_thread(thread, __builtin_return_address(0));
 }
 
-// Only the time of day: Python asks for the other clocks whenever it takes a lock.
+// Only the time of day is noted: Python asks for the other clocks whenever it takes a lock.
 EXPORT int clock_gettime(clockid_t clock, timespec* ret_time) noexcept {
     static int (*real)(clockid_t, timespec*);
     if (!real) real = next<int (*)(clockid_t, timespec*)>("clock_gettime");
@@ -104,7 +105,7 @@ EXPORT int getentropy(void* bytes, size_t size) {
     return result;
 }
 
-// As Python asks for the thread's id.
+// Python asks for the thread's id by this.
 EXPORT long syscall(long number, ...) noexcept {
     va_list arguments;
     va_start(arguments, number);

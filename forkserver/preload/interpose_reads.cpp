@@ -1,5 +1,5 @@
 // The calls of libc by which a program reads its environment and opens its files, passed on and
-// recorded. What libc does without these calls the recorder does not see: see the README.
+// recorded. The recorder does not see what libc does without these calls: see the README.
 #include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -82,8 +82,8 @@ int noted(int directory, const char* path, const struct stat* status, int result
 
 int noted_access(int directory, const char* path, int mode, int result) {
     if (result < 0 && errno == ENOENT) note_absent_file(directory, path);
-    // Also one that may not be executed yet. Who asks whether it may be read or written goes on to
-    // do that, or does not care what is in it.
+    // A file that may not be executed yet counts as well. Whoever asks whether it may be read or
+    // written goes on to do that, or does not care what is in it.
     const bool is_there = result == 0 || errno == EACCES;
     if (!(mode & X_OK) || !is_there || !path || !path[0] || !recorder::is_recording())
         return result;
@@ -104,7 +104,7 @@ DIR* noted_listing(const char* path, DIR* listed) {
     return listed;
 }
 
-/// Of a function that lists a directory by itself.
+/// Notes the listing of a function that lists a directory by itself.
 void note_listing_of(int directory, const char* path) {
     if (!path || !recorder::is_recording()) return;
     const int error = errno;
@@ -117,7 +117,7 @@ void note_listing_of(int directory, const char* path) {
     errno = error;
 }
 
-/// The third argument of open, which is there only where a file may be made.
+/// Returns the third argument of open, which is there only where a file may be made.
 mode_t mode_of(int flags, va_list arguments) {
     return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(arguments, mode_t) : 0;
 }
@@ -134,7 +134,7 @@ mode_t mode_of(int flags, va_list arguments) {
         return real(variable);                                           \
     }
 
-// Who writes a variable depends on it too: what was there before is gone.
+// Whoever writes a variable depends on it too: what was there before is gone.
 #define INTERPOSE_WRITE(name, parameters, arguments, variable)           \
     EXPORT int name parameters noexcept {                                \
         static int(*real) parameters;                                    \
@@ -204,7 +204,7 @@ static_assert(sizeof(struct stat) == sizeof(struct stat64));
                      real(directory, path, status, flags));                                     \
     }
 
-// What programs built against glibc before 2.33 call in place of stat, lstat and fstatat.
+// Programs built against glibc before 2.33 call these in place of stat, lstat and fstatat.
 #define INTERPOSE_OLD_STAT(name, type)                                             \
     EXPORT int name(int version, const char* path, struct type* status) noexcept { \
         static int (*real)(int, const char*, struct type*);                        \
@@ -222,7 +222,7 @@ static_assert(sizeof(struct stat) == sizeof(struct stat64));
                      real(version, directory, path, status, flags));                      \
     }
 
-// Whether there is such a file, and may be executed.
+// These ask whether there is such a file, and whether it may be executed.
 #define INTERPOSE_ACCESS(name)                                       \
     EXPORT int name(const char* path, int mode) noexcept {           \
         static int (*real)(const char*, int);                        \

@@ -1,6 +1,6 @@
-// libwarmfork-preload.so: records the pthread_atfork handlers of a template and passes them on (the
-// template makes its children with a raw clone, which glibc's handler list knows nothing of), and
-// what it reads (recorder.hpp).
+// libwarmfork-preload.so records the pthread_atfork handlers of a template and passes them on (the
+// template makes its children with a raw clone, of which glibc's handler list knows nothing). It
+// also records what the template reads (recorder.hpp).
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -21,7 +21,7 @@ using warmfork::AtforkHandlers;
 using RegisterAtfork = int (*)(void (*)(), void (*)(), void (*)(), void*);
 using Finalize = void (*)(void*);
 
-// Above the numbers that a program's own files get.
+// It lies above the numbers that a program's own files get.
 constexpr int kLowestChannel = 200;
 
 // Libraries register from their constructors, in any thread that loads them.
@@ -95,12 +95,14 @@ __attribute__((constructor)) void take_over() {
     interface.forget_listing = warmfork::recorder::forget_listing;
     const char* channel = std::getenv(warmfork::kChannelVariable);
     if (!channel) return;
-    // Not for what preloading may start, nor in the way of what it opens.
+    // What preloading may start must not have it, nor may it be in the way of what preloading
+    // opens.
     warmfork::Descriptor socket(std::atoi(channel));
     ::fcntl(socket.get(), F_SETFD, FD_CLOEXEC);
     interface.channel = warmfork::moved_up(std::move(socket), kLowestChannel).release();
     ::unsetenv(warmfork::kChannelVariable);
-    // A native program that can be a template. What the variable is for it sees by the channel.
+    // This is a native program that can be a template. By the channel it sees what the variable is
+    // for.
     if (::dlsym(RTLD_DEFAULT, "warmfork_template_serve")) ::unsetenv(warmfork::kLaunchVariable);
     leave_preload_list();
     warmfork::recorder::start();

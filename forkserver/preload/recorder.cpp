@@ -21,7 +21,7 @@
 namespace warmfork::recorder {
 namespace {
 
-// Address space; only what is written to takes memory.
+// This is address space; only what is written to takes memory.
 constexpr std::size_t kArenaSize = 64u << 20;
 constexpr std::size_t kMostVariables = 4096;
 constexpr std::size_t kMostFiles = 1u << 17;
@@ -37,7 +37,7 @@ std::int64_t resumed = 0;
 
 const char* variables[kMostVariables];
 OpenedFile files[kMostFiles];
-// Not filled in by code at the start of each process, which would write to all of it.
+// No code fills this in at the start of each process, which would write to all of it.
 constinit ListedDirectory listings[kMostListings]{};
 std::size_t variable_count = 0;
 std::size_t file_count = 0;
@@ -61,13 +61,13 @@ struct Slots {
 Slots<kMostVariables> variable_slots;
 Slots<kMostFiles> file_slots;
 Slots<kMostListings> listing_slots;
-// Of the initial kind, so that nothing is allocated for it.
+// It is of the initial-exec kind, so that nothing is allocated for it.
 __attribute__((tls_model("initial-exec"))) thread_local std::uint32_t lists_for = kListedNames;
 AskedForIdentity noted{{}, {}, {}, 0, true, true};
 MadeFiles made_files{0, {}, 0, true};
 bool is_filtered = false;
 
-/// Not by libc's own, which is interposed, and notes who calls it.
+/// Does not call libc's own, which is interposed, and notes who calls it.
 pid_t own_process() {
     return static_cast<pid_t>(recorder::system_call(SYS_getpid));
 }
@@ -78,7 +78,7 @@ std::size_t hash(const char* text) {
     return static_cast<std::size_t>(value ^ value >> 32);
 }
 
-/// A copy that stays; null: no room.
+/// Returns a copy that stays, or null where there is no room.
 const char* keep(const char* text) {
     const std::size_t size = std::strlen(text) + 1;
     if (!arena || size > kArenaSize - arena_used) return nullptr;
@@ -88,7 +88,7 @@ const char* keep(const char* text) {
     return kept;
 }
 
-/// The number of `text` in a list; 0 with `ret_slot` set: it is not there.
+/// Returns the number of `text` in a list, or 0 with `ret_slot` set where it is not there.
 template <std::size_t most, typename TextOf>
 std::size_t find(const char* text, const Slots<most>& slots, TextOf text_of,
                  std::size_t& ret_slot) {
@@ -99,7 +99,7 @@ std::size_t find(const char* text, const Slots<most>& slots, TextOf text_of,
     return 0;
 }
 
-/// The last one of a list of `count`, in the place that `find` has given.
+/// Puts the last one of a list of `count` in the place that `find` has given.
 template <std::size_t most, typename TextOf>
 void add_number(Slots<most>& slots, std::size_t slot, std::size_t count, TextOf text_of) {
     slots.numbers[slot] = static_cast<std::uint32_t>(count);
@@ -124,8 +124,8 @@ const char* path_of_listing(std::size_t i) {
     return listings[i].path;
 }
 
-/// A path that goes through an open descriptor, or the working directory, by a link of the kernel's
-/// is made one that is relative to it.
+/// Makes a path that goes through an open descriptor, or the working directory, by a link of the
+/// kernel's one that is relative to it.
 void leave_links_of_the_kernel(int& directory, const char*& path) {
     for (const char* prefix : {"/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"}) {
         const std::size_t size = std::strlen(prefix);
@@ -143,7 +143,8 @@ void leave_links_of_the_kernel(int& directory, const char*& path) {
     path += sizeof kHere - 1;
 }
 
-/// `path`: empty: the directory itself. False: it does not fit.
+/// Makes the full path, of the directory itself where `path` is empty. Returns false where it does
+/// not fit.
 bool make_absolute(int directory, const char* path, char (&ret_path)[4096]) {
     char link[32];
     ssize_t size = 0;
@@ -163,7 +164,7 @@ bool make_absolute(int directory, const char* path, char (&ret_path)[4096]) {
     return true;
 }
 
-/// The path itself where what it leads to depends on the working directory; else null.
+/// Returns the path itself where what it leads to depends on the working directory, or else null.
 const char* name_in_directory(int directory, const char* path) {
     leave_links_of_the_kernel(directory, path);
     if (directory != AT_FDCWD || path[0] == '/') return nullptr;
@@ -176,14 +177,14 @@ bool is_of_the_kernel(const char* path) {
     return false;
 }
 
-/// Of what is known by a full path already.
+/// Adds the name of what is known by a full path already.
 void add_name(const char*& kept, const char* name) {
     if (!name || kept) return;
     kept = keep(name);
     if (!kept) has_all_files = false;
 }
 
-/// `name`: in the working directory, or null.
+/// Adds a file. `name` is its name in the working directory, or null.
 void add_file(const char* path, const char* name, const struct stat& status) {
     std::size_t slot = 0;
     if (const std::size_t known = find(path, file_slots, path_of_file, slot)) {
@@ -209,7 +210,7 @@ void add_file(const char* path, const char* name, const struct stat& status) {
 void add_listing(const char* path, const char* name, const ListingDigest& digest) {
     std::size_t slot;
     if (const std::size_t known = find(path, listing_slots, path_of_listing, slot)) {
-        // What for the first time did not count is as it is now.
+        // Where listing it did not count so far, it is taken as it is now.
         ListedDirectory& listing = listings[known - 1];
         if (listing.listed == 0) listing.digest = digest;
         listing.listed |= lists_for;

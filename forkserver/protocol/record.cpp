@@ -8,7 +8,7 @@
 namespace warmfork {
 namespace {
 
-// Below the caller of `wipe`, as far as its other callees reach.
+// How far the other callees of the caller of `wipe` reach below it.
 constexpr std::size_t kStackOfCallees = 16u << 10;
 
 constexpr std::size_t kHighestTarget = 1u << 20;  // fs.nr_open's default
@@ -23,7 +23,7 @@ void append(std::vector<std::byte>& record, const void* data, std::size_t size) 
     record.insert(record.end(), first, first + size);
 }
 
-/// Sum of the strings with their NULs.
+/// Returns the size of the strings with their NULs.
 std::size_t strings_size(std::span<const char* const> strings) {
     std::size_t sum = 0;
     for (const char* string : strings) sum += std::strlen(string) + 1;
@@ -53,7 +53,7 @@ class Cursor {
   public:
     explicit Cursor(std::span<std::byte> bytes) : rest_(bytes) {}
 
-    /// The next `size` bytes; the alignment padding behind them is skipped.
+    /// Takes the next `size` bytes, and skips the alignment padding behind them.
     bool take(std::size_t size, std::span<std::byte>& ret_piece, bool pad) {
         const std::size_t whole = pad ? padded(size) : size;
         if (whole < size || whole > rest_.size()) return false;
@@ -71,7 +71,7 @@ std::span<char> as_characters(std::span<std::byte> bytes) {
     return {reinterpret_cast<char*>(bytes.data()), bytes.size()};
 }
 
-/// Exactly `count` NUL-terminated strings, none over the kernel's limit?
+/// Are there exactly `count` NUL-terminated strings, none over the kernel's limit?
 bool holds_strings(std::span<const char> strings, std::size_t count) {
     if (strings.empty()) return count == 0;
     if (strings.back() != '\0') return false;
@@ -254,11 +254,11 @@ const char* decode_record(std::span<std::byte> bytes, RecordView& ret_view) {
 void wipe(std::span<std::byte> record) {
     if (!record.empty()) {
         ::explicit_bzero(record.data(), record.size());
-        // The vector registers hold the end of what was copied last: with as many zeros, by the
-        // same way.
+        // The vector registers hold the end of what was copied last: as many zeros are copied in
+        // the same way.
         std::memmove(record.data(), record.data() + 1, record.size() - 1);
     }
-    // And where a function was looked up at its first call they were spilled to the stack.
+    // Where a function was looked up at its first call, they were also spilled to the stack.
     wipe_stack_below();
 }
 

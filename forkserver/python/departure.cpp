@@ -23,10 +23,10 @@
 namespace warmfork::python {
 namespace {
 
-/// Of Py_AtExit, in all versions.
+/// Py_AtExit takes so many, in all versions.
 constexpr int kMostExitFunctions = 32;
 
-// What ends may hang something on the image, which ends in the next round.
+// An object that ends may hang something on the image, which ends in the next round.
 constexpr int kMostRounds = 8;
 
 // sys.ps2 is among what is taken out first, and nobody has it but an interactive interpreter.
@@ -50,7 +50,8 @@ PyObject *builtin_names, *first_builtins, *collect_function;
 // Called where CPython is to go on after all.
 void (*leave_to_python)();
 
-/// Of a dictionary, behind what each object begins with; 0: what we know of it is wrong.
+/// The size of a dictionary behind what each object begins with, or 0 where what we know of it is
+/// wrong.
 std::size_t size_of_dictionary = 0;
 
 [[noreturn]] void end_process(Ending ending) {
@@ -62,7 +63,7 @@ std::size_t size_of_dictionary = 0;
     std::exit(ending.status);
 }
 
-/// Each gets what the other holds, and neither writes to any of that.
+/// Gives each what the other holds, without writing to any of that.
 void swap_contents(PyObject* dictionary, PyObject* other) {
     std::byte kept[256];
     const auto contents = [](PyObject* object) {
@@ -100,7 +101,7 @@ bool flushes(const char* name) {
     return bool(Reference(PyObject_CallMethod(stream, "flush", nullptr)));
 }
 
-/// Of stdout and stderr. What cannot be written is left, and not told.
+/// Flushes stdout and stderr. What cannot be written is left, and not reported.
 bool flush_streams() {
     const bool first = flushes("stdout");
     PyErr_Clear();
@@ -109,7 +110,7 @@ bool flush_streams() {
     return first && second;
 }
 
-/// Functions that are called when the interpreter is no more.
+/// Are there functions that are called when the interpreter is gone?
 bool has_exit_functions() {
     int added = 0;
     while (added < kMostExitFunctions && Py_AtExit([]() noexcept {}) == 0) ++added;
@@ -140,8 +141,8 @@ class Modules {
         });
     }
 
-    /// In their order. Those of the image stay alive; where code of the program may look, they are
-    /// not in there any more, either. In the end it is empty.
+    /// Takes them out in their order. Those of the image stay alive, but are not in there any more
+    /// either where code of the program may look. In the end it is empty.
     void take_out() {
         std::vector<Entry> seen;
         for_each([&](PyObject* name, PyObject* module) {
@@ -163,7 +164,7 @@ class Modules {
         PyErr_Clear();
     }
 
-    /// As it was; for CPython, which goes on.
+    /// Puts all back as it was, for CPython, which goes on.
     void put_back() {
         if (!all_) return;
         swap_contents(modules_, all_);
@@ -201,14 +202,14 @@ class Modules {
     PyObject* modules_ = PyImport_GetModuleDict();  // borrowed
     PyObject* all_ = nullptr;
     std::unordered_set<const PyObject*> of_image_;
-    // References that nobody gives back: soon there is no interpreter.
+    // Nobody gives these references back: soon there is no interpreter.
     std::vector<Entry> hidden_;
-    std::vector<Entry> own_;  ///< to modules weak ones
-    /// Of objects of the program that are none: CPython leaves them to the end.
+    std::vector<Entry> own_;  ///< weak ones to modules
+    /// The program's objects in there that are no modules: CPython leaves them to the end.
     std::vector<PyObject*> no_modules_;
 };
 
-/// What finalize_modules of CPython takes out of sys behind `kPlace`.
+/// Takes out of sys what finalize_modules of CPython takes out behind `kPlace`.
 void take_out_of_sys() {
     for (const char* name : kTakenOutLater) PySys_SetObject(name, Py_None);
     if (PySys_GetObject("last_exc")) PySys_SetObject("last_exc", Py_None);
@@ -224,7 +225,8 @@ void collect() {
     PyErr_Clear();
 }
 
-/// Also what hangs on the image, in as many rounds as it takes. Is that all?
+/// Ends what hangs on the image as well, in as many rounds as it takes. Returns whether that is
+/// all.
 bool end_what_hangs() {
     for (int round = 0; round < kMostRounds; ++round) {
         if (round > 0) collect();  // what has been let go of may refer to itself
@@ -245,11 +247,11 @@ bool end_what_hangs() {
     return false;
 }
 
-/// Outside of the stable ABI.
+/// This is outside of the stable ABI.
 using CallFinalizer = void (*)(PyObject*);
 
-/// Of objects of the image, of which nothing is freed. In CPython the collection that follows calls
-/// them, before those of younger objects.
+/// Calls finalizers of objects of the image, of which nothing is freed. In CPython the collection
+/// that follows calls them, before those of younger objects.
 bool call_finalizers(const std::vector<Reference>& objects) {
     const auto call =
         reinterpret_cast<CallFinalizer>(::dlsym(RTLD_DEFAULT, "PyObject_CallFinalizer"));
@@ -258,7 +260,7 @@ bool call_finalizers(const std::vector<Reference>& objects) {
     return true;
 }
 
-/// They are called when the search is over.
+/// Keeps objects whose finalizers are called when the search is over.
 void keep_finalizers(const ImageSearch& search, std::vector<Reference>& ret_objects) {
     for (PyObject* object : search.finalizers_of_image()) {
         Py_INCREF(object);
@@ -266,7 +268,7 @@ void keep_finalizers(const ImageSearch& search, std::vector<Reference>& ret_obje
     }
 }
 
-/// The image's objects that have a finalizer. False: it has another end as well.
+/// Finds the image's objects that have a finalizer. Returns false where it has another end as well.
 bool find_finalizers_of_image(std::vector<Reference>& ret_objects) try {
     ImageSearch search;
     if (search.of_image(true) == Ends::of_any_kind) return false;
@@ -276,7 +278,7 @@ bool find_finalizers_of_image(std::vector<Reference>& ret_objects) try {
     return false;
 }
 
-/// Those of what hangs on the image, in their place among the others.
+/// Calls also those of what hangs on the image, in their place among the others.
 bool call_finalizers_of_program() {
     std::vector<Reference> objects;
     for (PyObject* object : ImageSearch().finalizers_of_program()) {
@@ -286,8 +288,8 @@ bool call_finalizers_of_program() {
     return call_finalizers(objects);
 }
 
-/// What the program has of its own comes to its end, in the order in which it does in CPython. Is
-/// that all?
+/// Brings what the program has of its own to its end, in the order in which CPython does. Returns
+/// whether that is all.
 bool end_own_objects(Modules& modules, const std::vector<Reference>& finalizers_of_image) try {
     take_out_of_sys();
     modules.take_out();
@@ -303,9 +305,9 @@ bool end_own_objects(Modules& modules, const std::vector<Reference>& finalizers_
     return false;
 }
 
-/// Code of the program has run since it was planned. False: it has hung on the image what was not
-/// there, or the image is held by what nobody knows, so that its finalizers are called at another
-/// time.
+/// Plans again where code of the program has run since. Returns false where that has hung something
+/// new on the image, or the image is held by what nobody knows, so that its finalizers are called
+/// at another time.
 bool plan_again(std::vector<Reference>& finalizers_of_image) try {
     ImageSearch search;
     if (search.of_image(true) > plan.of_image) return false;
@@ -319,7 +321,7 @@ bool plan_again(std::vector<Reference>& finalizers_of_image) try {
     return false;
 }
 
-/// Returns where CPython has to go on.
+/// Ends the process, or returns where CPython has to go on.
 void depart() {
     if (has_exit_functions()) return leave_to_python();
     if (!plan.is_last && !flush_streams()) wanted->status = kFlushFailedStatus;
@@ -340,7 +342,7 @@ void depart() {
 }
 
 void begin(PyObject*) {
-    // Unless somebody has looked for it, and thrown it away.
+    // Somebody may also have looked for it, and thrown it away.
     if (!Py_IsInitialized()) depart();
 }
 
@@ -369,7 +371,7 @@ bool prepare_departures(PyObject* builtins_at_start, PyObject* collect, void (*b
     keep_until_finalized(first_builtins = builtins_at_start);
     keep_until_finalized(collect_function = collect);
     builtin_names = PyModule_GetDict(PyImport_AddModule("builtins"));
-    // So that taking them out frees nothing.
+    // These are kept, so that taking them out frees nothing.
     for (const char* name : {"path_hooks", "path_importer_cache", "meta_path"})
         if (PyObject* object = PySys_GetObject(name)) keep_until_finalized(object);
     return try_swap();
@@ -381,7 +383,7 @@ bool plan_departure(const DeparturePlan& found) {
         ((!plan.is_last || plan.ends_objects()) && !can_end_objects()) ||
         (plan.is_last && !flush_streams()))
         return false;
-    // Its destructor is what it is for.
+    // It is there for its destructor.
     const Reference word(PyCapsule_New(&plan, nullptr, begin));
     return word && PySys_SetObject(kPlace, word.get()) == 0;
 }

@@ -17,7 +17,7 @@
 namespace warmfork::python {
 namespace {
 
-// The interpreter's own, before a program can put others in their place.
+// These are the interpreter's own, taken before a program can put others in their place.
 PyObject *unfreeze_function, *count_function, *collect_function, *collector_callbacks,
     *debug_function, *trace_function, *profile_function;
 
@@ -26,17 +26,17 @@ std::vector<PyObject*> own_namespaces;
 /// Does `finalize_image` run after all else that atexit calls?
 bool is_called_last = false;
 
-/// Of a child: made after all that is frozen. Null: this is no child.
+/// The first object that a child made after all that is frozen. It is null where this is no child.
 PyObject* first_own_object = nullptr;
 
-/// Null with an exception set.
+/// Returns null with an exception set.
 PyObject* keep_attribute(PyObject* module, const char* name) {
     const Reference attribute(PyObject_GetAttrString(module, name));
     if (attribute) keep_until_finalized(attribute.get());
     return attribute.get();
 }
 
-/// False with an exception set.
+/// Returns false with an exception set.
 bool find_functions() {
     const Reference gc(PyImport_ImportModule("gc")), sys(PyImport_ImportModule("sys"));
     return gc && sys && (unfreeze_function = keep_attribute(gc.get(), "unfreeze")) &&
@@ -48,11 +48,11 @@ bool find_functions() {
            (profile_function = keep_attribute(sys.get(), "getprofile"));
 }
 
-/// Outside of the stable ABI, and the same since Python 2.
+/// This is outside of the stable ABI, and the same since Python 2.
 using ThreadHead = PyThreadState* (*)(PyInterpreterState*);
 using NextThread = PyThreadState* (*)(PyThreadState*);
 
-/// Daemon threads run on for a moment.
+/// Are there other threads? Daemon threads run on for a moment.
 bool has_other_threads() {
     const auto head =
         reinterpret_cast<ThreadHead>(::dlsym(RTLD_DEFAULT, "PyInterpreterState_ThreadHead"));
@@ -60,7 +60,7 @@ bool has_other_threads() {
     return !head || !next || next(head(PyInterpreterState_Get()));
 }
 
-/// Would a second flush of it do nothing? Some stand for a file, and have what it has.
+/// Would a second flush of it do nothing? Some objects stand for a file, and have what that has.
 bool flushes_as_file(PyObject* stream) {
     const Reference flush(PyObject_GetAttrString(stream, "flush"));
     PyErr_Clear();
@@ -80,7 +80,7 @@ bool has_other_streams() {
            is_other_stream("__stderr__", STDERR_FILENO);
 }
 
-/// Does it return something else than None, 0 and the like?
+/// Does it return anything but None, 0 and the like?
 bool tells_something(PyObject* function) {
     const Reference result(PyObject_CallObject(function, nullptr));
     return !result || PyObject_IsTrue(result.get()) != 0;
@@ -94,14 +94,15 @@ bool is_observed() {
            tells_something(profile_function);
 }
 
-/// How many objects are frozen; -1: it cannot be told.
+/// Returns how many objects are frozen, or -1 where that cannot be told.
 long count_frozen() {
     const Reference count(PyObject_CallObject(count_function, nullptr));
     return count ? PyLong_AsLong(count.get()) : -1;
 }
 
 /// Has the program called gc.freeze()? Where the image cannot be looked at, the collector counts
-/// one less without an object that is frozen. Asked once: the object is not tracked any more.
+/// one less without an object that is frozen. It is asked once: the object is not tracked any more
+/// after that.
 bool has_frozen_its_own() {
     if (can_search_image()) return !ImageSearch().is_own(first_own_object);
     const long count = count_frozen();
@@ -127,7 +128,7 @@ bool leave_image() try {
     return false;
 }
 
-/// As a cold child's, everything will be taken apart.
+/// Has everything taken apart, as a cold child does.
 void unfreeze() {
     static_cast<void>(Reference(PyObject_CallObject(unfreeze_function, nullptr)));
     first_own_object = nullptr;

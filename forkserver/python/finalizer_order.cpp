@@ -1,5 +1,5 @@
-// When would CPython call the finalizers of what hangs on the image? As a rule in the collection
-// that follows when it has taken the modules out, and then so can we; the rest is left to it.
+// When would CPython call the finalizers of what hangs on the image? As a rule it does so in the
+// collection after it has taken the modules out, and then so can we; the rest is left to it.
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x03090000
 #include <algorithm>
@@ -11,8 +11,8 @@
 
 namespace warmfork::python {
 
-/// Are those of the image in sys.modules? One of the program's may have the address of one that is
-/// no more.
+/// Are the image's modules in sys.modules? One of the program's may have the address of one that is
+/// gone.
 bool ImageSearch::has_all_modules() const {
     std::unordered_set<const PyObject*> found;
     PyObject *name, *module;
@@ -22,8 +22,8 @@ bool ImageSearch::has_all_modules() const {
                        [&](const PyObject* known) { return found.contains(known); });
 }
 
-/// After the image has been looked through: is what hangs on it, and has a finalizer, collected
-/// when the modules are gone, and not before or after?
+/// Is what hangs on the image, and has a finalizer, collected when the modules are gone, and not
+/// before or after? This is asked after the image has been looked through.
 bool ImageSearch::is_collected_with_modules() const {
     return has_all_modules() && !held_may_have_end_ && !holds_finalizer() && !is_held_elsewhere() &&
            !has_callback();
@@ -58,7 +58,7 @@ bool ImageSearch::holds_finalizer() const {
     return false;
 }
 
-/// The collector calls these before finalizers.
+/// Is there a callback of a weak reference? The collector calls these before finalizers.
 bool ImageSearch::has_callback() const {
     return any_own(
         [this](PyObject* object) { return int{PyWeakref_Check(object) && has_end(object)}; });

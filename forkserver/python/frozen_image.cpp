@@ -20,11 +20,12 @@ bool is_untracked_container(PyObject* object) {
 
 namespace {
 
-// Addresses of the image that objects of a program have. There are few as a rule; with more of them
-// more is looked at than need be.
+// So many addresses of the image are expected to be those of a program's objects. As a rule there
+// are few; where there are more, more is looked at than need be.
 constexpr std::size_t kMostReused = 1024;
 
-/// What a text stream is made of; null where it is not, as it is unbuffered, or closed.
+/// What a text stream is made of. A part is null where it is not there, as the stream is
+/// unbuffered, or closed.
 struct Layers {
     Reference buffer, raw;
 
@@ -39,8 +40,8 @@ struct Layers {
     }
 };
 
-/// Would it not do anything at its end: has it not begun, or is it through? Before 3.11 it does not
-/// say so.
+/// Would it do nothing at its end, as it has not begun, or is through? Before 3.11 it does not say
+/// so.
 bool is_idle_generator(PyObject* object) {
     if (Py_TYPE(object) != image.generator_type) return false;
     const Reference suspended(PyObject_GetAttrString(object, "gi_suspended"));
@@ -77,7 +78,7 @@ bool has_finalizer(PyObject* object, std::span<const PyObject* const> streams) {
 
 namespace {
 
-/// In the template: notes what is frozen.
+/// Notes, in the template, what is frozen.
 class Census {
   public:
     void take(long count) {
@@ -114,7 +115,8 @@ class Census {
     }
 
   private:
-    /// One that may come to an end of its own does so without being written to.
+    /// Adds an object to the pages. One that may come to an end of its own does so without being
+    /// written to.
     void add_to_pages(PyObject* object) {
         const bool has_end = type_of(object).end == End::finalizer;
         image.pages.add(reinterpret_cast<CollectorHead*>(object) - 1,
@@ -143,17 +145,17 @@ class Census {
     std::vector<const PyObject*> streams_;
     std::vector<const PyObject*> referents_;  // of one object
     std::unordered_set<const PyObject*> reached_;
-    std::vector<PyObject*> to_visit_;  // no recursion: tuples may be nested at any depth
+    std::vector<PyObject*> to_visit_;  // instead of recursion: tuples may be nested at any depth
 };
 
-/// A function of the module gc.
+/// Calls a function of the module gc.
 Reference call_collector(const char* function, const char* format = nullptr, int argument = 0) {
     const Reference module(PyImport_ImportModule("gc"));
     return Reference(module ? PyObject_CallMethod(module.get(), function, format, argument)
                             : nullptr);
 }
 
-/// How many are in the ring; -1: it is none.
+/// Returns how many are in the ring, or -1 where it is none.
 long count_ring(const CollectorHead* ring) {
     long count = 0;
     for (const CollectorHead* head = ring;; ++count) {
@@ -177,9 +179,9 @@ bool lies_behind(const CollectorHead* frozen, const Generation* collected) {
     return pointer == &collected->ring;
 }
 
-/// gc.freeze(), for the first time. False with an exception set.
+/// Calls gc.freeze() for the first time. Returns false with an exception set.
 bool freeze_and_find_generations() {
-    // Then all objects are in the oldest generation.
+    // After this all objects are in the oldest generation.
     if (!call_collector("collect", "i", 1)) return false;
     PyObject* first = PyList_New(0);  // stays
     if (!first) return false;
@@ -203,8 +205,8 @@ bool freeze_and_find_generations() {
     return true;
 }
 
-/// The collector leaves out dictionaries that hold nothing that it would track, as empty ones: what
-/// is put into one later would not show in what refers to it. So these are frozen as well.
+/// Freezes also dictionaries that the collector leaves out as they hold nothing that it would
+/// track, such as empty ones: what is put into one later would not show in what refers to it.
 bool freeze_untracked_dictionaries() {
     const auto track = [](PyObject* object, void*) {
         if (PyDict_CheckExact(object) && !PyObject_GC_IsTracked(object)) PyObject_GC_Track(object);
@@ -216,7 +218,7 @@ bool freeze_untracked_dictionaries() {
     return bool(call_collector("freeze"));
 }
 
-/// 3.9 does not tell the slots of static types.
+/// Can slots of static types be read? 3.9 does not tell them.
 bool can_read_slots() {
     const Reference list(PyList_New(0));
     const bool can = list && PyType_GetSlot(Py_TYPE(list.get()), Py_tp_traverse);

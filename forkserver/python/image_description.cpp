@@ -10,7 +10,7 @@
 namespace warmfork::python {
 namespace {
 
-/// Calls `add` with each of a sequence's bytes objects. False with an exception set.
+/// Calls `add` with each of a sequence's bytes objects. Returns false with an exception set.
 template <typename Add>
 bool for_each_text(PyObject* sequence, Add add) {
     StringArray strings;

@@ -16,13 +16,13 @@ namespace {
 
 constexpr std::size_t kLargestPage = 65536;
 
-// In place of an object, for a page that may have nothing but a head.
+// This stands in place of an object, for a page that may have nothing but a head.
 constexpr std::uint32_t kNone = UINT32_MAX;
 
-// Of an entry of /proc/self/pagemap: see pagemap.rst of the kernel's documentation.
+// These are bits of an entry of /proc/self/pagemap: see pagemap.rst of the kernel's documentation.
 constexpr std::uint64_t kIsPresent = 1ull << 63, kIsSwapped = 1ull << 62, kIsExclusive = 1ull << 56;
 
-// Pages between that are not asked about cost less than another system call.
+// To read on over pages that are not asked about costs less than another system call.
 constexpr std::size_t kMostEntries = 512, kLargestGap = 64;
 
 alignas(kLargestPage) volatile char page_of_child[kLargestPage];
@@ -45,7 +45,8 @@ bool is_alone(int pagemap) {
            (entry & kIsPresent) && !is_shared(entry);
 }
 
-/// Pages that are alike are one, also where they have been written to.
+/// Does the kernel merge pages that are alike? They are one then, also where they have been written
+/// to.
 bool has_merged_pages() {
     const Descriptor file(::open("/proc/self/ksm_merging_pages", O_RDONLY | O_CLOEXEC));
     if (!file) return errno != ENOENT;  // a kernel that cannot merge any
@@ -125,7 +126,7 @@ ImagePages::State ImagePages::state_of(std::uint64_t entry) {
     return entry & (kIsPresent | kIsSwapped) ? State::written : State::gone;
 }
 
-/// Of pages that lie close to each other.
+/// Reads the entries of pages that lie close to each other.
 bool ImagePages::read(int pagemap, std::size_t first, std::size_t count) {
     std::array<std::uint64_t, kMostEntries> entries;
     const std::uintptr_t begin = pages_[first];

@@ -15,7 +15,7 @@
 namespace warmfork::python {
 namespace {
 
-/// As the collector does it: counts for each object the references that come from no other.
+/// Does what the collector does: counts for each object the references that come from no other.
 class Roots {
   public:
     Roots() {

@@ -12,7 +12,7 @@
 namespace warmfork::python {
 namespace {
 
-// Objects lie all over the memory, which is what the search waits for.
+// Objects lie all over the memory, and the search mostly waits for that.
 constexpr std::size_t kPrefetched = 16;
 
 // Their callbacks of weak references only forget them.
@@ -25,7 +25,7 @@ constexpr std::array kCodecModules = {"_io", "codecs", "encodings.utf_8", "encod
 constexpr std::array kTakenFirst = {"_", "path", "argv", "ps1", "ps2", "last_exc", "last_type",
                                     "last_value", "last_traceback", "path_hooks",
                                     "path_importer_cache", "meta_path", "__interactivehook__",
-                                    // Those from its start come in their place.
+                                    // CPython puts those from its start in their place.
                                     "stdin", "stdout", "stderr"};
 
 CollectorHead& head_of(PyObject* object) {
@@ -58,14 +58,14 @@ bool is_function(PyObject* object) {
            !PyWeakref_Check(object) && !image.descriptor_types.contains(Py_TYPE(object));
 }
 
-/// As the interpreter's list of fork handlers.
+/// Is it a list of functions, such as the interpreter's one of fork handlers?
 bool lists_functions(PyObject* object) {
     return PyList_CheckExact(object) && PyList_Size(object) > 0 &&
            is_function(PyList_GetItem(object, 0));
 }
 
-/// One that only tells where something lies, or that a module of the interpreter's own has filled
-/// in, which frees that at its end, no more.
+/// Does the capsule only tell where something lies, or has a module of the interpreter's own filled
+/// it in, which frees that at its end, and no more?
 bool is_quiet_capsule(PyObject* object) {
     if (!PyCapsule_CheckExact(object)) return false;
     const char* name = PyCapsule_GetName(object);  // begins with that of its module
@@ -151,7 +151,8 @@ bool ImageSearch::is_held_elsewhere() const {
            any_own([](PyObject* object) { return int{Py_TYPE(object) == image.context_type}; });
 }
 
-/// Of functions and lists of them.
+/// Is a function, or a list of them, that is asked about known to somebody whom the collector does
+/// not know?
 bool ImageSearch::is_known_elsewhere(bool (*is_asked_about)(PyObject*)) const {
     auto references = known_references_;
     const auto count = [](PyObject* object, void* argument) {
@@ -192,7 +193,7 @@ bool ImageSearch::clear(PyObject* holder) {
     return true;
 }
 
-/// Of the program's own, that the collector tracks.
+/// Has an object of the program, which the collector tracks, an end?
 bool ImageSearch::has_end(PyObject* object) const {
     const auto [end, has_other_end, traverse] = type_of(object);
     if (end == End::unknown && is_quiet_capsule(object)) return false;
@@ -201,8 +202,8 @@ bool ImageSearch::has_end(PyObject* object) const {
     return PyWeakref_Check(object) && tells_somebody(object);
 }
 
-/// Which addresses of the image objects of the program have: where one of the image has been freed,
-/// another may have its place.
+/// Notes which addresses of the image objects of the program have: where one of the image has been
+/// freed, another may have its place.
 void ImageSearch::note_reused() {
     image.reused.clear();
     has_reused_ = false;
@@ -212,8 +213,8 @@ void ImageSearch::note_reused() {
     });
 }
 
-/// Of an object of the image with a type that has one. False: it is of another kind than those that
-/// can be called by themselves.
+/// Notes an object of the image whose type has a finalizer. Returns false where it is of another
+/// kind than those that can be called by themselves.
 bool ImageSearch::notes_finalizer(PyObject* object) {
     if (!has_finalizer(object, streams_) || PyObject_GC_IsFinalized(object)) return true;
     if (!PyType_GetSlot(Py_TYPE(object), Py_tp_finalize)) return false;
@@ -221,10 +222,11 @@ bool ImageSearch::notes_finalizer(PyObject* object) {
     return true;
 }
 
-/// Of an object of the image; null: it is none. Looks closely only at one that does not refer to
-/// the same as it did in the template. Objects that have taken the place of something that was
-/// freed are looked for so far as they are of the collector's. That others, which end by
-/// themselves, take just such a place is left to chance.
+/// Does something with an end hang on this object? `known` is what is noted of it, or null where it
+/// is none of the image's. Looks closely only where it does not refer to the same as it did in the
+/// template. Objects that have taken the place of something that was freed are looked for as far as
+/// the collector tracks them. That others, which end by themselves, take just such a place is left
+/// to chance.
 bool ImageSearch::has_end_below(PyObject* object, const Frozen* known) {
     const Type& type = type_of(object);
     if (type.end == End::finalizer && ends_of_image_count_ && !notes_finalizer(object)) return true;
@@ -257,7 +259,8 @@ bool ImageSearch::finds_end_in_all() {
     });
 }
 
-/// The first chosen one from there on, and the table of one that is on its way already.
+/// Prefetches the first chosen object from there on, and the table of one that is on its way
+/// already.
 void prefetch_from(std::size_t index, std::size_t next) {
     index = image.pages.next_chosen(index);
     if (index < image.objects.size()) __builtin_prefetch(image.objects[index].object);
@@ -273,9 +276,9 @@ CollectorHead& head_at(std::size_t index) {
     return head_of(const_cast<PyObject*>(image.objects[index].object));
 }
 
-/// Does it still lie between the same two? Nothing of that is left of one that has been freed; but
-/// where its neighbours have been as well, the program's own may have taken their places in the
-/// same order.
+/// Does it still lie between the same two? One that has been freed does not; but where its
+/// neighbours have been freed as well, the program's own may have taken their places in the same
+/// order.
 bool is_in_place(std::size_t index) {
     if (image.pages.is_head_gone(index)) return false;
     const CollectorHead& head = head_at(index);
@@ -285,7 +288,7 @@ bool is_in_place(std::size_t index) {
            head_in(head.next) == (next < image.objects.size() ? &head_at(next) : image.frozen);
 }
 
-/// Of those that the child may have written to.
+/// Looks only at those that the child may have written to.
 bool ImageSearch::finds_end_in_chosen() {
     const ImagePages& pages = image.pages;
     for (std::size_t next = pages.next_chosen(0); next < pages.size();) {
@@ -301,8 +304,8 @@ bool ImageSearch::finds_end_in_chosen() {
     return false;
 }
 
-/// `next` may be no more, or a neighbour of it. Goes on with the ring from one in front of it on
-/// that is in there, up to one behind it.
+/// Goes along the ring, as `next` or a neighbour of it may be gone: from one in front of it that is
+/// still in there to one behind it.
 bool ImageSearch::finds_end_around(std::size_t& next) {
     const ImagePages& pages = image.pages;
     std::size_t begin = next;
@@ -314,7 +317,7 @@ bool ImageSearch::finds_end_around(std::size_t& next) {
     for (head = head_in(head->next); head != behind; head = head_in(head->next), ++begin) {
         const void* const object = head + 1;
         while (begin < end && image.objects[begin].object != object) ++begin;
-        // What nobody knows: let CPython find all ends there are.
+        // Nobody knows what is there: CPython is to find all ends.
         if (begin == end) return true;
         if (begin >= next && pages.is_chosen(begin) &&
             has_end_below(static_cast<PyObject*>(const_cast<void*>(object)), &image.objects[begin]))
@@ -334,7 +337,7 @@ bool ImageSearch::finds_end_below() {
     return false;
 }
 
-/// Of the dictionary of sys or builtins: what is in it until the modules are taken apart.
+/// Visits what is in the dictionary of sys or builtins until the modules are taken apart.
 int ImageSearch::visit_values(PyObject* dictionary) {
     PyObject *name, *value;
     for (Py_ssize_t position = 0; PyDict_Next(dictionary, &position, &name, &value);)
@@ -347,7 +350,8 @@ void ImageSearch::count(const PyObject* object) {
         ++found->second;
 }
 
-/// Of what refers to the same as it did, though not everything there may be the same.
+/// Visits a referent of an object that refers to the same as it did, though what lies there may not
+/// be the same.
 int ImageSearch::visit_own(PyObject* object, void* self) {
     return static_cast<ImageSearch*>(self)->is_own(object) ? visit_from_image(object, self) : 0;
 }
@@ -363,7 +367,7 @@ int ImageSearch::visit_from_own(PyObject* object, void* argument) {
     return PyObject_GC_IsTracked(object) ? 0 : self.visit_untracked(object);
 }
 
-/// Of an object of the program that has one.
+/// Returns the kind of end of an object of the program that has one.
 Ends ImageSearch::kind_of_end(PyObject* object) const {
     if (is_file(object)) return Ends::of_files;
     if (type_of(object).end == End::unknown) return Ends::of_code_in_c;
@@ -371,7 +375,7 @@ Ends ImageSearch::kind_of_end(PyObject* object) const {
     return is_called && !PyWeakref_Check(object) ? Ends::of_finalizers : Ends::of_any_kind;
 }
 
-/// What the search has found ends by itself: 1 if it need not go on.
+/// Notes that what the search has found ends by itself. Returns 1 if it need not go on.
 int ImageSearch::find(Ends kind) {
     found_ = std::max(found_, kind);
     held_may_have_end_ |= is_held_;
@@ -385,8 +389,8 @@ void ImageSearch::note_holder() {
     if (is_holder_.insert(holder_).second) holders_.push_back(holder_);
 }
 
-/// An own object, or one that is not tracked. Where another object of the image has led to it, and
-/// to some end, this one may as well.
+/// Notes that the image leads to an own object, or to one that is not tracked. Where another object
+/// of the image has led to it, and to some end, this one may as well.
 void ImageSearch::reach(PyObject* object) {
     const auto [known, is_new] = reached_.emplace(object, Reached{holder_, is_held_});
     if (is_new) {
@@ -409,11 +413,11 @@ int ImageSearch::visit(PyObject* object, void* argument) {
     return 0;
 }
 
-/// Of something that the collector does not know: it is the program's if it is not known as the
+/// Visits something that the collector does not know. It is the program's if it is not known as the
 /// image's.
 int ImageSearch::visit_untracked(PyObject* object) {
     if (const auto found = image.visited.find(Py_TYPE(object)); found != image.visited.end()) {
-        // It holds what it returns, and the collector does not know.
+        // The object holds what it returns, and the collector does not know that.
         const Reference value(PyObject_GetAttr(object, found->second));
         PyErr_Clear();
         const bool was_held = std::exchange(is_held_, true);

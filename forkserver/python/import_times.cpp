@@ -19,8 +19,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// More is of no use: it is cut off at the end, where the dependants are. The line is drawn in
-// protocol/README.md.
+// More is of no use. The line is cut off at its end, where the dependants are. protocol/README.md
+// draws it.
 constexpr std::size_t kMostText = 64u << 10;
 
 pid_t reporter = 0;
@@ -36,8 +36,8 @@ void note(PyObject* name, std::chrono::microseconds own) {
     imported += ' ' + std::string(text) + '=' + std::to_string(own.count());
 }
 
-/// In place of importlib's own function, which loads a module that is not there yet. In C, so that
-/// no frame of it shows.
+/// Stands in place of importlib's own function, which loads a module that is not there yet. It is
+/// in C, so that no frame of it shows.
 PyObject* find_and_load(PyObject* original, PyObject* arguments, PyObject* keywords) {
     if (reporter == 0) return PyObject_Call(original, arguments, keywords);
     const Clock::duration outer = std::exchange(nested, Clock::duration{});
@@ -54,7 +54,7 @@ PyCFunction as_function(PyCFunctionWithKeywords function) {
     return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
-// With keywords, which 3.15 gives.
+// It takes keywords, which 3.15 gives.
 PyMethodDef definition{"_find_and_load_unlocked", as_function(find_and_load),
                        METH_VARARGS | METH_KEYWORDS, nullptr};
 
@@ -64,7 +64,7 @@ void report() {
     const Descriptor file(::open(log_path, O_WRONLY | O_APPEND | O_CLOEXEC));
     // A limit on the size of files does not change how the child ends.
     const auto before = ::signal(SIGXFSZ, SIG_IGN);
-    // In one piece, so that children do not write into each other's lines.
+    // It is one write, so that children do not write into each other's lines.
     if (file && ::write(file.get(), imported.data(), imported.size()) < 0) imported.clear();
     ::signal(SIGXFSZ, before);
 }

@@ -8,13 +8,13 @@
 namespace warmfork::python {
 namespace {
 
-// What the collector has in front of each object.
+// The size of what the collector has in front of each object.
 constexpr std::size_t kHeadSize = 2 * sizeof(void*);
 
-// Of all versions that we know: where struct PyListObject has ob_item, PyDictObject ma_keys and
-// PySetObject table.
+// Where struct PyListObject has ob_item and PySetObject has table, in all versions that we know.
 constexpr std::size_t kListTable = 3 * sizeof(void*), kSetTable = 5 * sizeof(void*);
-// Where a dictionary keeps its values if its keys are those of others as well; else null.
+// A dictionary keeps the address of its values here if its keys are those of others as well; else
+// null.
 constexpr std::size_t kDictionaryValues = 5 * sizeof(void*);
 
 constexpr long kFirstUnknownVersion = 0x030f0000;
@@ -25,7 +25,7 @@ constexpr long kFirstUnknownVersion = 0x030f0000;
 constexpr std::size_t kAttributesBefore = 4 * sizeof(void*), kMostAttributes = 40 * sizeof(void*);
 constexpr unsigned long kHasManagedAttributes = 1ul << 4;  // Py_TPFLAGS_MANAGED_DICT, since 3.11
 
-// Of memory, of which all can be read if some of it can.
+// All of a page can be read if some of it can.
 constexpr std::uintptr_t kSmallestPage = 4096;
 
 // How far apart references are that an object names one after the other.
@@ -38,9 +38,9 @@ Value value_at(std::uintptr_t address) {
     return value;
 }
 
-/// 0: it cannot be asked.
+/// Returns a size that the type has as an attribute, or 0 where it cannot be asked.
 std::size_t size_attribute(PyTypeObject* type, const char* name) {
-    // Without asking a metaclass, whose code is somebody else's.
+    // This does not ask a metaclass, whose code is somebody else's.
     const Reference key(PyUnicode_FromString(name));
     const Reference size(key ? PyObject_GenericGetAttr(reinterpret_cast<PyObject*>(type), key.get())
                              : nullptr);
@@ -50,7 +50,7 @@ std::size_t size_attribute(PyTypeObject* type, const char* name) {
     return is_known ? value : 0;
 }
 
-/// As its type counts it, without its head. 0: it cannot be asked.
+/// Returns its size as its type counts it, without its head, or 0 where it cannot be asked.
 std::size_t whole_size(PyObject* object) {
     const Reference size(PyObject_CallMethod(object, "__sizeof__", nullptr));
     const std::size_t value = size ? PyLong_AsSize_t(size.get()) : 0;
@@ -59,7 +59,8 @@ std::size_t whole_size(PyObject* object) {
     return is_known ? value : 0;
 }
 
-/// Where the values of its attributes are; 0: they are in its dictionary, or in the object.
+/// Returns where the values of its attributes are, or 0 where they are in its dictionary, or in the
+/// object.
 std::uintptr_t values_elsewhere(PyObject* object) {
     static const bool is_3_11 = is_version_from(0x030b0000) && !is_version_from(0x030c0000);
     static const bool is_3_12 = is_version_from(0x030c0000) && !is_version_from(0x030d0000);
@@ -70,8 +71,8 @@ std::uintptr_t values_elsewhere(PyObject* object) {
     return tagged & 1 ? tagged - 1 : 0;
 }
 
-/// What of a part that is larger than it need be can be read, given that all between these two
-/// addresses can.
+/// Returns what can be read of a part that is larger than it need be, given that all between these
+/// two addresses can.
 Extent readable(const Extent& part, std::uintptr_t first, std::uintptr_t last) {
     const std::uintptr_t begin = std::max(part.address, first / kSmallestPage * kSmallestPage);
     const std::uintptr_t end =
@@ -85,7 +86,8 @@ class Words {
     explicit Words(const Extent& part)
         : first_(reinterpret_cast<const void* const*>(part.address)),
           count_(static_cast<std::ptrdiff_t>(part.size / sizeof(void*))),
-          // Every word once for each, in objects of usual size; in others they have to be in order.
+          // In objects of usual size every word may be looked at once for each; in others they have
+          // to be in order.
           steps_left_(16 * count_ + 4096) {}
 
     bool find(const void* word) {
@@ -172,7 +174,7 @@ ObjectLayouts::Layout ObjectLayouts::find_layout(PyTypeObject* type) const {
     return layout;
 }
 
-/// False: we do not know them.
+/// Returns false where we do not know them.
 bool ObjectLayouts::find_parts(PyObject* object, const Layout& layout) {
     const auto address = reinterpret_cast<std::uintptr_t>(object);
     std::size_t size = layout.size;
@@ -202,7 +204,7 @@ bool ObjectLayouts::find_parts(PyObject* object, const Layout& layout) {
 
 /// Do all of them lie in these parts?
 bool ObjectLayouts::hold(std::span<const PyObject* const> referents) const {
-    // Its type is one, of some objects, and lies in front.
+    // Some objects name their type, which lies in front.
     std::vector<Words> words(readable_.begin(), readable_.end());
     return std::all_of(referents.begin(), referents.end(), [&](const PyObject* referent) {
         return std::any_of(words.rbegin(), words.rend(),

@@ -31,7 +31,8 @@ long long nanoseconds_of(clockid_t clock) {
     return now.tv_sec * 1'000'000'000LL + now.tv_nsec;
 }
 
-/// Faults of the children that were waited for: no program comes to its end without one.
+/// Returns the faults of the children that were waited for: no program comes to its end without
+/// one.
 long long faults_of_children() {
     rusage usage{};
     ::getrusage(RUSAGE_CHILDREN, &usage);
@@ -125,7 +126,7 @@ PyObject* made(PyObject*, PyObject*) {
 
 PyObject* descriptors_in_the_way(PyObject*, PyObject*) {
     const std::vector<DescriptorFact> facts = list_descriptors({});
-    // Of a template's some are open in any case: they cannot be listed.
+    // A template has some open in any case: where there are none, they could not be listed.
     if (facts.empty()) return PyErr_SetFromErrno(PyExc_OSError);
     Reference numbers(PySet_New(nullptr));
     for (const DescriptorFact& fact : facts) {

@@ -13,8 +13,8 @@
 namespace warmfork::python {
 namespace {
 
-/// PyWideStringList. No part of the stable ABI, but the same since 3.8; which variable it is
-/// differs from version to version, so it is looked for by what is in it.
+/// It is laid out as PyWideStringList, which is no part of the stable ABI, but the same since 3.8.
+/// Which variable it is differs from version to version, so it is looked for by what is in it.
 struct WideStrings {
     Py_ssize_t count;
     wchar_t** strings;
@@ -70,7 +70,7 @@ int search(dl_phdr_info* library, std::size_t, void* argument) {
     return 1;
 }
 
-/// With malloc, as CPython does it: it frees them with what it allocates such things with.
+/// Copies with malloc, which is what CPython allocates such things with, and frees them.
 wchar_t* copy_wide(PyObject* text) {
     const Py_ssize_t size = PyUnicode_AsWideChar(text, nullptr, 0);  // with the null at the end
     if (size < 0) return nullptr;

@@ -69,14 +69,14 @@ bool is_quick(const PythonCommand& parsed, const ChildCommand& command) {
            command.arguments[0] == readiness.executable && standard_pipes() == 0b111;
 }
 
-/// A list in sys, which modules may have by name: filled anew, if it is one.
+/// Fills a list in sys anew, if it is one: modules may have it by name.
 bool set_list(const char* name, PyObject* items) {
     PyObject* list = PySys_GetObject(name);  // borrowed
     if (!list || !PyList_CheckExact(list)) return PySys_SetObject(name, items) == 0;
     return PyList_SetSlice(list, 0, PyList_Size(list), items) == 0;
 }
 
-/// warmfork._child.prepare for the most usual command line.
+/// Does what warmfork._child.prepare does, for the most usual command line.
 Reference prepare_quickly(PyObject* arguments, const PythonCommand& parsed, PyObject* operand) {
     static PyObject *option = PyUnicode_FromString("-c"), *empty = PyUnicode_FromString("");
     static PyObject *kind = PyUnicode_FromString("text"), *end = PyUnicode_FromString("\n");

@@ -22,10 +22,10 @@
 namespace warmfork::python {
 namespace {
 
-// Above the numbers that a program's own files get, as the preload library has it.
+// It lies above the numbers that a program's own files get, as it does in the preload library.
 constexpr int kLowestChannel = 200;
 
-// Of a child that is to become a template: the control socket; -1: this process is none.
+// The control socket of a child that is to become a template, or -1 where this process is none.
 int channel_of_layer = -1;
 
 void begin_layer(int channel) {
@@ -58,7 +58,7 @@ int take_layer_channel() {
 
 void PythonHost::call_hook() {
     if (hook_ == Py_None) return;
-    // What it raises is not the business of a spawn that comes along.
+    // What it raises is no concern of a spawn that happens to come along.
     if (Reference result(PyObject_CallObject(hook_, nullptr)); !result) PyErr_Print();
 }
 
@@ -87,7 +87,8 @@ void PythonHost::run_and_forget(char* source) {
     char* arguments[] = {program.data(), option, source};
     ChildCommand command{};
     command.arguments = arguments;
-    // As they are: what the signal module is told now it believes when the command comes.
+    // They are told as they are: what the signal module is told now it believes when the command
+    // comes.
     for (int signal = 1; signal <= kSignalCount; ++signal)
         if (dispositions_[signal - 1].sa_handler == SIG_IGN)
             command.signals_ignored |= std::uint64_t{1} << (signal - 1);
@@ -104,7 +105,7 @@ void PythonHost::run(const ChildCommand& command) {
     else if (!import_log_.empty())
         report_imports_at_exit(import_log_);
     end_unless(begin_own_objects());
-    // A layer's children run the hook, it itself does not, as in a rehearsal.
+    // A layer's children run the hook; it itself does not, as in a rehearsal.
     Reference prepared = prepare(child_, command, is_layer);
     // Not before Python knows which signals are ignored.
     if (!set_signal_mask(command.signal_mask)) ::_exit(kFailedStatus);

@@ -18,7 +18,7 @@ namespace warmfork::python {
 namespace {
 
 /// The part of CPython's C API that runs a file as `python3 FILE` does. It is no part of the stable
-/// ABI, but has been the same since Python 2; null: an interpreter without.
+/// ABI, but has been the same since Python 2. It is null in an interpreter without it.
 using RunFile = int (*)(FILE*, const char*, int, void*);
 RunFile run_file_function() {
     return reinterpret_cast<RunFile>(::dlsym(RTLD_DEFAULT, "PyRun_AnyFileExFlags"));
@@ -78,7 +78,7 @@ void write_exit_text(PyObject* value) {
     PySys_WriteStderr("\n");
 }
 
-/// Of a SystemExit: what python3 would end with.
+/// Returns the status that python3 would end with for a SystemExit.
 int exit_status_of(PyObject* exception) {
     Reference code(nullptr);
     if (exception && PyExceptionInstance_Check(exception))
@@ -90,7 +90,7 @@ int exit_status_of(PyObject* exception) {
     return 1;
 }
 
-/// In its own frame, so that nothing is referred to any more when the interpreter is finalized.
+/// Has its own frame, so that nothing is referred to any more when the interpreter is finalized.
 int take_exit_status() {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -111,7 +111,7 @@ bool shows_source() {
     return shows;
 }
 
-/// Null with an exception set.
+/// Returns null with an exception set.
 Reference compile_text(PyObject* source, PyObject* known_codes) {
     PyObject* known =
         known_codes ? PyDict_GetItemWithError(known_codes, source) : nullptr;  // borrowed
@@ -154,8 +154,8 @@ ProgramEnd run_text(PyObject* child, PyObject* source, PyObject* known_codes) {
     return end_of(Reference(PyEval_EvalCode(code.get(), globals, globals)));
 }
 
-/// Of a compiled file or a terminal: these have ways of their own. The file is closed; a traceback
-/// has been printed if it failed.
+/// Runs a compiled file or a terminal, which have ways of their own. The file is closed; a
+/// traceback has been printed if it failed.
 ProgramEnd run_any_file(FILE* file, const char* name, bool closes) {
     const RunFile run = run_file_function();
     if (run(file, name, closes, nullptr) == 0) return ProgramEnd::done;
@@ -171,8 +171,9 @@ bool is_compiled(FILE* file, const char* name) {
     return is_read && (magic[1] << 8 | magic[0]) == (PyImport_GetMagicNumber() & 0xffff);
 }
 
-/// As PyRun_SimpleFile does, which ends the process by itself where the program wants to: but then
-/// nobody knows with which status. `is_input`: it is standard input, and not closed.
+/// Runs a file as PyRun_SimpleFile does. That ends the process by itself where the program wants
+/// to, but then nobody knows with which status. With `is_input` it is standard input, and is not
+/// closed.
 ProgramEnd run_file(PyObject* child, FILE* file, const char* name, bool is_input) {
     const RunSource run = run_source_function();
     if (!run || (is_input ? ::isatty(::fileno(file)) : is_compiled(file, name)))
@@ -193,7 +194,7 @@ ProgramEnd run_file(PyObject* child, FILE* file, const char* name, bool is_input
     return end;
 }
 
-/// `program`: as the interpreter was called.
+/// Runs a script. `program` is the name that the interpreter was called by.
 ProgramEnd run_script(PyObject* child, PyObject* path, PyObject* program) {
     Reference encoded(PyUnicode_EncodeFSDefault(path));
     const char* name = encoded ? PyBytes_AsString(encoded.get()) : nullptr;

@@ -33,7 +33,7 @@ namespace {
 // What the template that this process came from has left for layers on it: see `_Image`.
 PyObject* image = nullptr;
 
-/// Outside of the stable ABI as well, and the same since Python 2.
+/// This is outside of the stable ABI as well, and the same since Python 2.
 using DeleteThreadState = void (*)();
 DeleteThreadState delete_thread_state_function() {
     return reinterpret_cast<DeleteThreadState>(
@@ -68,7 +68,8 @@ bool leave_python_frames(DeleteThreadState delete_current, PyObject* restore) {
            Reference(PyObject_CallObject(restore, nullptr));
 }
 
-/// What PyOS_AfterFork_Child calls: looked up by the loader here, once, and not in each child.
+/// Calls what PyOS_AfterFork_Child calls, so that the loader looks it up here, once, and not in
+/// each child.
 void find_thread_functions() {
     Py_tss_t* key = PyThread_tss_alloc();
     if (!key) return;
@@ -153,7 +154,7 @@ PyObject* serve(PyObject*, PyObject* list) {
     const auto failure =
         channel >= 0 ? open_layer(*host, Descriptor(channel)) : open_channel(*host);
     if (failure) {
-        // The owner has the reason already, by the channel or by this line.
+        // The owner has the reason by the channel, or else by this line.
         PySys_FormatStderr("%s\n", failure->text.c_str());
         finalize_template_and_exit(kFailedStatus);
     }

@@ -16,7 +16,7 @@ namespace {
 
 struct Search {
     int memory;                             ///< /proc/self/mem
-    std::array<std::uintptr_t, 2> symbols;  ///< one of each library that is meant
+    std::array<std::uintptr_t, 2> symbols;  ///< one in each library that is meant
 };
 
 void write_as_it_is(int memory, std::uintptr_t address) {

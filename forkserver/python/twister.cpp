@@ -13,12 +13,13 @@
 namespace warmfork::python {
 namespace {
 
-/// State of numpy's generator MT19937.
+/// The state of numpy's generator MT19937.
 struct Twister {
     std::uint32_t key[624];
     int position;
 };
-// That of the functions of numpy.random; null: there is none, or another one.
+// The state behind the functions of numpy.random, or null where there is none, or another
+// generator.
 Twister* twister = nullptr;
 
 }  // namespace

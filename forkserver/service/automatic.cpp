@@ -17,12 +17,12 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::size_t kLongestPath = 4096, kLongestOption = 256, kMostOptions = 16;
-// Of the program's name in that of its template, which may have 64 characters.
+// How much of the program's name is in that of its template, which may have 64 characters.
 constexpr std::size_t kLongestStem = 40;
-// So many templates are started for the first time in so many seconds.
+// This many templates are started for the first time in this many seconds.
 constexpr int kMostInPeriod = 4;
 constexpr AutomaticTemplates::Seconds kPeriod = 10;
-// What a file says of one command.
+// How many variables a file has for one command.
 constexpr std::size_t kMostVariables = 1024;
 
 std::string base_name(const std::string& path) {
@@ -48,7 +48,7 @@ bool is_valid(const AutomaticCommand& command) {
                                       command.operand.find('\0') == std::string::npos &&
                                       is_module(command.operand)
                                 : is_path(command.operand);
-    // What lies there is another thing each time: what a shell's <(...) is, above all.
+    // What lies in these places is another thing each time: above all, what a shell's <(...) is.
     const bool lasts =
         !command.operand.starts_with("/dev/") && !command.operand.starts_with("/proc/");
     return is_path(command.interpreter) &&
@@ -59,7 +59,7 @@ bool is_valid(const AutomaticCommand& command) {
            });
 }
 
-/// FNV-1a: it has to be the same in each service.
+/// Hashes by FNV-1a, as it has to be the same in each service.
 std::uint64_t hash_of(const AutomaticCommand& command) {
     std::string text = command.interpreter + '\0' + command.operand + '\0';
     text += command.is_module ? 'm' : 's';
@@ -98,7 +98,7 @@ std::optional<AutomaticCommand> make_automatic_command(const LinkedCommand& link
     line.insert(line.end(), linked.arguments.begin(), linked.arguments.end());
     std::vector<char*> arguments;
     for (std::string& argument : line) {
-        // It would be parsed as something shorter.
+        // This would be parsed as something shorter.
         if (argument.find('\0') != std::string::npos) return {};
         arguments.push_back(argument.data());
     }

@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Each of the 256 commands with paths of the usual lengths.
+// It has room for 256 commands with paths of the usual lengths.
 constexpr std::size_t kLargestFile = 4u << 20;
 
 bool is_plain_name(std::string_view name) {
@@ -35,7 +35,7 @@ std::string automatic_file(std::string_view instance) {
 }
 
 int read_own_file(const std::string& path, std::string& ret_text) {
-    // O_NONBLOCK: should it be a FIFO, nobody waits for its writer.
+    // With O_NONBLOCK nobody waits for a writer, should it be a FIFO.
     const Descriptor file(
         ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK));
     struct stat status;

@@ -38,7 +38,7 @@ void BackgroundCalls::add(std::function<void()> call, std::function<void()> then
     changed_.notify_all();
 }
 
-/// False: there can be no thread.
+/// Returns false where there can be no thread.
 bool BackgroundCalls::start() {
     // Signals are for the loop's thread.
     sigset_t all, before;

@@ -49,8 +49,8 @@ bool holds(BoardText<Bytes>& text, std::string_view value) {
 }
 
 /// Changes what is published, so that a reader gets it as it was before or as it is after. The
-/// fence keeps the words of the change behind the odd number: who sees one of them sees that too.
-/// A predecessor's unfinished change (the number is odd already) is finished by this one.
+/// fence keeps the words of the change behind the odd number: whoever sees one of them sees that
+/// too. A predecessor's unfinished change (the number is odd already) is finished by this one.
 template <typename Value, typename Change>
 void publish(Published<Value>& published, Change change) {
     const std::uint64_t under_way = published.sequence.load(std::memory_order_relaxed) | 1;
@@ -67,7 +67,7 @@ void clear(Value& value) {
     for (std::size_t i = 0; i < sizeof value / sizeof *words; ++i) store(words[i], 0);
 }
 
-/// Everything but the name and what is counted.
+/// Clears everything but the name and what is counted.
 void set_free(BoardTemplate& entry) {
     for (std::uint64_t* word :
          {&entry.state, &entry.pid, &entry.images, &entry.spares, &entry.leased, &entry.children,
@@ -84,8 +84,8 @@ bool is_free(Published<BoardTemplate>& entry) {
     return load(entry.value.state) == static_cast<std::uint64_t>(TemplateState::free);
 }
 
-/// The free entry that had this name; else one that nobody had, so that counts are kept for as long
-/// as there is room; else any free one; else null.
+/// Returns the free entry that had this name; else one that nobody had, so that counts are kept for
+/// as long as there is room; else any free one; else null.
 Published<BoardTemplate>* find_place(BoardLayout& board, std::string_view name) {
     const std::uint64_t used =
         std::min<std::uint64_t>(load(board.daemon.value.template_slots), kBoardTemplates);
@@ -119,14 +119,15 @@ void raise_to(std::uint64_t& word, std::uint64_t least) {
     if (load(word) < least) store(word, least);
 }
 
-/// The first words are the same in all versions, which is how a daemon finds its own predecessor's.
+/// Returns one of the first words. They are the same in all versions, so that a daemon finds its
+/// own predecessor's board.
 std::uint64_t word_of(const interprocess::mapped_region& region, std::size_t offset) {
     std::uint64_t word;
     std::memcpy(&word, static_cast<const char*>(region.get_address()) + offset, sizeof word);
     return word;
 }
 
-/// Returns 0 or errno.
+/// Maps an object. Returns 0 or errno.
 int map_object(const interprocess::shared_memory_object& object, std::uint64_t size,
                interprocess::mapped_region& ret_region) {
     try {
@@ -140,8 +141,8 @@ int map_object(const interprocess::shared_memory_object& object, std::uint64_t s
 
 enum class Found { nothing, ours, another_daemons };
 
-/// Looks at what has the name. Ours, and of this version: mapped in ret_region, else left empty.
-/// Returns 0 or errno.
+/// Looks at what has the name. Where it is ours, and of this version, it is mapped in ret_region,
+/// which is otherwise left empty. Returns 0 or errno.
 int look_at(const std::string& name, Found& ret_found, interprocess::mapped_region& ret_region) {
     interprocess::shared_memory_object object;
     std::uint64_t size = 0;
@@ -315,7 +316,7 @@ int Board::create_one_of(std::span<const std::string> instances, Board& ret_boar
         interprocess::mapped_region found_region;
         if (int error = look_at(name, found, found_region)) return error;
         if (found == Found::another_daemons) continue;
-        // Further on there may still be the one that this process has had so far.
+        // The one that this process has had so far may still come further on.
         if (found == Found::nothing && !board.name_.empty()) continue;
         board.name_ = name;
         region.swap(found_region);
@@ -347,8 +348,8 @@ int Board::make() {
         owner_alone.set_permissions(0600);
         interprocess::shared_memory_object object(interprocess::create_only, name_.c_str(),
                                                   interprocess::read_write, owner_alone);
-        // All of it now: where /dev/shm is full a store to a page that is not there would be
-        // SIGBUS.
+        // All of it is taken now: where /dev/shm is full a store to a page that is not there would
+        // raise SIGBUS.
         int error = ::posix_fallocate(object.get_mapping_handle().handle, 0, sizeof(BoardLayout));
         if (!error) error = map_object(object, sizeof(BoardLayout), region);
         if (error) {
@@ -356,7 +357,7 @@ int Board::make() {
             return error;
         }
     } catch (const interprocess::interprocess_exception& error) {
-        // It could not be removed.
+        // EEXIST means that it could not be removed.
         return errno_of(error) == EEXIST ? EACCES : errno_of(error);
     }
     map(std::move(region));

@@ -40,8 +40,8 @@ std::string board_name(uid_t uid, std::string_view instance) {
 int open_board(const std::string& name, uid_t uid, interprocess::mode_t mode,
                interprocess::shared_memory_object& ret_object, std::uint64_t& ret_size) {
     struct stat status;
-    // Before it is opened, because opening a pipe that somebody left there would wait for ever.
-    // /dev/shm is where glibc has its shared memory.
+    // This is asked before it is opened, because opening a pipe that somebody left there would wait
+    // for ever. /dev/shm is where glibc has its shared memory.
     if (::lstat(("/dev/shm/" + name).c_str(), &status) < 0) return errno;
     if (int error = check_owner(status, uid)) return error;
     try {
@@ -63,7 +63,7 @@ int errno_of(const interprocess::interprocess_exception& error) {
 std::uint64_t process_start_ticks(std::uint64_t pid) {
     std::ifstream file(fmt::format("/proc/{}/stat", pid));
     const std::string text((std::istreambuf_iterator<char>(file)), {});
-    // Behind the name, which may hold anything.
+    // They stand behind the name, which may hold anything.
     std::istringstream fields(text.substr(std::min(text.size(), text.rfind(')') + 2)));
     std::string field, state;
     fields >> state;

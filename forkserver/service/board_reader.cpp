@@ -18,9 +18,9 @@ namespace interprocess = boost::interprocess;
 namespace warmfork {
 namespace {
 
-/// Of a whole board. A change takes well under a microsecond, unless its writer is not running:
-/// then the processor is given away each time, which takes milliseconds on a busy machine. Whoever
-/// made the board may have left each entry in the middle of a change.
+/// How often all of a board is tried. A change takes well under a microsecond, unless its writer is
+/// not running: then the processor is given away each time, which takes milliseconds on a busy
+/// machine. Whoever made the board may have left each entry in the middle of a change.
 constexpr int kMostTries = 1000;
 
 /// A board is read, never mapped: its owner may cut it short, and access to a mapping would raise
@@ -29,17 +29,17 @@ class BoardFile {
   public:
     explicit BoardFile(int file) : file_(file) {}
 
-    /// False: it ends before that, or cannot be read.
+    /// Returns false where it ends before that, or cannot be read.
     template <typename Value>
     bool read(std::size_t offset, Value& ret_value) const {
         return ::pread(file_, &ret_value, sizeof ret_value, static_cast<off_t>(offset)) ==
                static_cast<ssize_t>(sizeof ret_value);
     }
 
-    /// A published value as it was at one moment. The fences keep the kernel's reads in the order
-    /// of the calls: a word of a change that is newer than the first look at the number shows in
-    /// the second. EAGAIN: it was changed during each of the tries that were left, and of one at
-    /// least; EPROTO: it is not there.
+    /// Reads a published value as it was at one moment. The fences keep the kernel's reads in the
+    /// order of the calls: a word of a change that is newer than the first look at the number shows
+    /// in the second. Returns 0, EAGAIN where it was changed during each of the tries that were
+    /// left, of which there is one at least, or EPROTO where it is not there.
     template <typename Value>
     int copy(std::size_t offset, Value& ret_value) {
         static_assert(offsetof(Published<Value>, value) == sizeof(std::uint64_t));
@@ -64,7 +64,7 @@ class BoardFile {
     int tries_left_ = kMostTries;
 };
 
-/// BoardIdentity, whose first word is written last: it is read first.
+/// A BoardIdentity. Its first word is written last, and so is read first.
 struct Identity {
     std::uint64_t magic, version, pid, start_ticks, started_ns;
 };
@@ -74,7 +74,8 @@ bool is_control(boost::locale::utf::code_point point) {
     return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0x2028 || point == 0x2029;
 }
 
-/// Up to the first NUL. What is not UTF-8 becomes U+FFFD, a control character a space.
+/// Returns the text up to the first NUL. What is not UTF-8 becomes U+FFFD, a control character a
+/// space.
 template <std::size_t Bytes>
 std::string printable(const BoardText<Bytes>& text) {
     using Utf8 = boost::locale::utf::utf_traits<char>;
@@ -230,7 +231,7 @@ std::vector<std::string> find_instances(uid_t uid) {
     const std::string unnamed = board_name(uid, {}), prefix = unnamed + "-";
     std::vector<std::string> instances;
     std::error_code error;
-    // Where glibc has its shared memory.
+    // This is where glibc has its shared memory.
     for (std::filesystem::directory_iterator at("/dev/shm", error), end; !error && at != end;
          at.increment(error)) {
         const std::string name = at->path().filename();

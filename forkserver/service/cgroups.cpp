@@ -22,12 +22,12 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kClientPrefix = "client-", kDetachedPrefix = "detached-";
 constexpr std::string_view kDaemon = "daemon";
-// Where systemd starts what it starts for a unit beside its main process.
+// What systemd starts for a unit beside its main process it starts here.
 constexpr std::string_view kControl = ".control";
 constexpr std::array kControllers{std::string_view("memory"), std::string_view("pids"),
                                   std::string_view("cpu")};
 
-/// Returns 0 or errno. One write, as the kernel wants it.
+/// Writes a file with one write, as the kernel wants it. Returns 0 or errno.
 int write_file(const std::string& path, std::string_view text) {
     const Descriptor file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
     if (!file) return errno;
@@ -41,7 +41,7 @@ std::vector<std::string> read_words(const std::string& path) {
     return words;
 }
 
-/// Where version 2 is mounted: alone, or beside version 1.
+/// Returns where version 2 is mounted: alone, or beside version 1.
 std::string find_mount() {
     for (const char* path : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
         struct statfs status;
@@ -50,7 +50,8 @@ std::string find_mount() {
     return {};
 }
 
-/// The full path of the cgroup of version 2 that this process is in; empty: there is none.
+/// Returns the full path of the cgroup of version 2 that this process is in; empty where there is
+/// none.
 std::string own_cgroup() {
     const std::string mount = find_mount();
     std::ifstream file("/proc/self/cgroup");
@@ -71,7 +72,7 @@ bool read_number(std::string_view& text, std::uint64_t& ret_number) {
     return true;
 }
 
-/// False: it is no owner's.
+/// Returns false where it is no owner's.
 bool read_owner(std::string_view name, Cgroups::Owner& ret_owner) {
     if (name.starts_with(kDetachedPrefix)) {
         ret_owner = {};
@@ -94,13 +95,14 @@ std::vector<std::string> children_of(const std::string& pid) {
     return children;
 }
 
-/// What it has forked before it was moved. From then on they are where it is.
+/// Moves the children that it has forked before it was moved. Later ones are where it is.
 void move_children(const std::string& pid, const std::string& file) {
     for (const std::string& child : children_of(pid))
         if (write_file(file, child) == 0) move_children(child, file);
 }
 
-/// The first that cannot be set, or nothing. Without its controller a file does not exist.
+/// Returns the first limit that cannot be set, or nothing. Without its controller a file does not
+/// exist.
 std::string set_limits(const std::string& directory, const CgroupLimits& limits) {
     std::string missing;
     const auto set = [&](const char* file, const auto& limit) {
@@ -148,7 +150,7 @@ Cgroups::Cgroups(std::string root) : root_(std::move(root)) {}
 
 bool Cgroups::adopt(Cgroups& ret_cgroups, std::string& ret_error) {
     std::string root = own_cgroup();
-    // The process before this one, which it was until it exec'd itself, has moved already.
+    // This process has moved already, before it exec'd itself.
     if (fs::path(root).filename() == kDaemon) root = fs::path(root).parent_path();
     ret_error = "there is no cgroup of version 2";
     if (root.empty()) return false;

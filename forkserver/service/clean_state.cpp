@@ -20,7 +20,7 @@
 namespace warmfork::service {
 namespace {
 
-// What systemd gives to what it starts.
+// systemd gives this to what it starts.
 constexpr mode_t kUmask = 022;
 constexpr unsigned long kTimerSlack = 50'000;  // nanoseconds: the kernel's default
 // IOPRIO_WHO_PROCESS of ioprio_set(2). linux/ioprio.h of Linux 6.1.192 is no C++.
@@ -39,7 +39,7 @@ rlim_t limit_of(const std::string& text) {
     return text == "unlimited" ? RLIM_INFINITY : std::strtoull(text.c_str(), nullptr, 10);
 }
 
-/// Soft limits, as far as the hard ones allow; open files are the service's own matter.
+/// Restores soft limits, as far as the hard ones allow; open files are the service's own matter.
 void restore_limits(std::vector<std::string>& left) {
     std::ifstream file("/proc/1/limits");
     for (std::string line; std::getline(file, line);) {

@@ -13,7 +13,8 @@ void Client::send(ServiceKind kind, std::uint64_t id, std::span<const std::byte>
         const int error =
             send_service_message(socket_.get(), kind, id, body, descriptors, MSG_DONTWAIT);
         if (error == 0) return;
-        // Too many descriptors in flight pass as well: whoever has them reads them some time.
+        // Too many descriptors in flight pass as well: whoever they are sent to reads them some
+        // time.
         if (error != EAGAIN && error != ETOOMANYREFS) return give_up();
     }
     Message message{kind, id, {body.begin(), body.end()}, {}};
@@ -24,7 +25,7 @@ void Client::send(ServiceKind kind, std::uint64_t id, std::span<const std::byte>
     waiting_.push_back(std::move(message));
 }
 
-/// The end of file tells the client, and whoever watches this end.
+/// Gives the connection up. The end of file tells the client, and whoever watches this end.
 void Client::give_up() {
     is_broken_ = true;
     ::shutdown(socket_.get(), SHUT_RDWR);

@@ -24,15 +24,15 @@ std::string home_directory() {
     return user ? user->pw_dir : std::string();
 }
 
-/// Of the user; empty: there is none. What is not a full path is ignored, as the XDG specification
-/// asks.
+/// Returns a directory of the user's; empty where there is none. What is not a full path is
+/// ignored, as the XDG specification asks.
 std::string user_directory(const char* variable, const char* otherwise) {
     if (const char* const place = ::getenv(variable); place && *place == '/') return place;
     const std::string home = home_directory();
     return home.empty() ? home : home + otherwise;
 }
 
-/// A file and its drop-ins, one after the other.
+/// Applies a file and its drop-ins, one after the other.
 template <typename Definition>
 void read_files(const FileSet& files, Reading& reading, Definition& definition) {
     std::vector<std::string> all = files.drop_ins;
@@ -50,7 +50,7 @@ std::optional<DaemonDefinition> load_daemon(const std::vector<std::string>& dire
     Origins origins;
     Reading reading{{}, origins, errors};
     DaemonDefinition definition;
-    // Masked, it is as if there were none: nor are its drop-ins.
+    // Where it is masked, it and its drop-ins are as if they were not there.
     if (const FileSet files = find_daemon_files(directories, errors); !files.is_masked)
         read_files(files, reading, definition);
     if (errors.size() > before) return {};
@@ -107,7 +107,8 @@ void TemplateLoader::read(const std::string& name, const FileSet& files) {
     settle(reading, draft.definition);
 }
 
-/// Each template of a circle has the error; what merely leads into one extends a broken template.
+/// Refuses circles. Each template of a circle has the error; what merely leads into one extends a
+/// broken template.
 void TemplateLoader::refuse_circles() {
     for (const auto& [name, draft] : drafts_) {
         std::string way = name;

@@ -22,13 +22,13 @@ using Errors = std::vector<ConfigurationError>;
 
 constexpr std::string_view kEnding = ".toml", kDropInEnding = ".conf", kDropInFolder = ".toml.d";
 constexpr std::size_t kLongestName = 64;
-// More is no configuration. And the parser takes stack for each part of a dotted key, of which it
-// allows any number: for as many as fit in here, less than 4 of the usual 8 MB.
+// More is no configuration. Also, the parser takes stack for each part of a dotted key, and allows
+// any number of parts; for as many as fit in here it takes less than 4 of the usual 8 MB.
 constexpr std::size_t kLargestFile = 64u << 10;
 
-/// Why somebody else than this user and root decides what lies there; empty: nobody does. `is_way`:
-/// a directory on the way, where who may make files of his own (/tmp) cannot replace those of
-/// others.
+/// Returns why somebody other than this user and root decides what lies there; empty where nobody
+/// does. `is_way` means a directory on the way, where whoever may only make files of their own
+/// (/tmp) cannot replace those of others.
 std::string distrust(const std::string& path, const struct stat& status, bool is_way) {
     if (status.st_uid != 0 && status.st_uid != ::geteuid())
         return fmt::format("{} belongs to user {}, and not to this one or root", path,
@@ -37,8 +37,8 @@ std::string distrust(const std::string& path, const struct stat& status, bool is
     return fmt::format("others may write to {}: chmod go-w", path);
 }
 
-/// The same of a path as a whole: whoever may rename what is on the way decides as well. What is
-/// not there, or cannot be looked at, is told by reading it.
+/// Asks the same of a path as a whole: whoever may rename what is on the way decides as well. What
+/// is not there, or cannot be looked at, is found out by reading it.
 std::string distrust(const std::string& path) {
     std::error_code error;
     const fs::path real = fs::canonical(path, error);
@@ -53,8 +53,8 @@ std::string distrust(const std::string& path) {
     return {};
 }
 
-/// The names in a directory, hidden ones left out. One that does not exist is empty. False, with an
-/// error added: it cannot be listed, or others may write to it.
+/// Lists the names in a directory, without hidden ones. One that does not exist is empty. Returns
+/// false, with an error added, where it cannot be listed, or others may write to it.
 bool list(const std::string& directory, const std::string& template_name,
           std::vector<std::string>& ret_names, Errors& errors) {
     if (const std::string why = distrust(directory); !why.empty()) {
@@ -77,7 +77,7 @@ bool list(const std::string& directory, const std::string& template_name,
     return true;
 }
 
-/// Empty, or /dev/null. What cannot be looked at is found out by reading it.
+/// Is it empty, or /dev/null? What cannot be looked at is found out by reading it.
 bool is_mask(const std::string& file) {
     struct stat status;
     if (::stat(file.c_str(), &status) < 0) return false;
@@ -89,7 +89,7 @@ bool exists(const std::string& file) {
     return ::lstat(file.c_str(), &status) == 0;  // a link to nothing is an error, not nothing
 }
 
-/// The drop-ins for `file_name` in all folders.
+/// Returns the drop-ins for `file_name` in all folders.
 std::vector<std::string> find_drop_ins(const std::vector<std::string>& folders,
                                        const std::string& file_name,
                                        const std::string& template_name, Errors& errors) {
@@ -118,16 +118,17 @@ FileSet find_files(const std::vector<std::string>& folders, const std::string& f
     return files;
 }
 
-/// 0 or an errno; EFBIG: more than kLargestFile; EPERM: `ret_text` says who else may write to it.
+/// Returns 0 or errno: EFBIG (more than kLargestFile), EPERM (`ret_text` says who else may write to
+/// it).
 int read_file(const std::string& file, std::string& ret_text) {
     if (ret_text = distrust(file); !ret_text.empty()) return EPERM;
-    // O_NONBLOCK: should it be a FIFO, nobody waits for its writer.
+    // With O_NONBLOCK nobody waits for a writer, should it be a FIFO.
     const Descriptor descriptor(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
     struct stat status;
     if (!descriptor || ::fstat(descriptor.get(), &status) < 0) return errno;
     if (S_ISDIR(status.st_mode)) return EISDIR;
     if (!S_ISREG(status.st_mode)) return EINVAL;
-    // Of what is read, should it have been replaced since.
+    // It is asked of what is read, should it have been replaced since.
     if (ret_text = distrust(file, status, false); !ret_text.empty()) return EPERM;
     return read_text(descriptor.get(), kLargestFile, ret_text);
 }

@@ -185,7 +185,7 @@ constexpr std::uint64_t kUnlimited = std::numeric_limits<std::int64_t>::max();
 constexpr AmountRange kChildren{1, 1u << 20}, kSpawnsPerSecond{1, 1'000'000},
     kRecordBytes{kMaximumRecordSize, kUnlimited, true};
 
-/// In the order in which they are printed.
+/// Makes the keys, in the order in which they are printed.
 std::vector<TemplateKey> make_template_keys() {
     using enum Layering;
     const Text program{"a full path, or a name to be looked up in PATH", is_program};
@@ -237,7 +237,8 @@ const std::vector<TemplateKey>& template_keys() {
 
 // The daemon.
 
-/// The uid of a user by name. Nothing, with an error added: there is none, or it cannot be told.
+/// Finds the uid of a user by name. Returns nothing, with an error added, where there is none, or
+/// it cannot be told.
 std::optional<uid_t> find_user(Reading& reading, const std::string& key, const toml::node& node) {
     constexpr std::int64_t kMost = std::numeric_limits<uid_t>::max() - 1;  // -1 stands for none
     const auto number = node.value_exact<std::int64_t>();
@@ -311,7 +312,7 @@ const std::vector<Key<DaemonDefinition>>& daemon_keys() {
 
 // Both.
 
-/// The names at one place: "children" in "limits.".
+/// Returns the names at one place, as "children" in "limits.".
 template <typename Keys>
 std::vector<std::string> names_behind(const std::string& prefix, const Keys& keys) {
     std::set<std::string> names;
@@ -351,7 +352,7 @@ void read_table(const toml::table& table, const std::string& prefix, const Keys&
     }
 }
 
-/// Where a key, or the first one of a table, was said; the end: nowhere.
+/// Finds where a key, or the first one of a table, was said. It is the end where that is nowhere.
 Origins::const_iterator find_origin(const Origins& origins, const std::string& name) {
     const auto found = origins.lower_bound(name);
     const bool is_it =

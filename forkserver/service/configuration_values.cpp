@@ -22,8 +22,8 @@ constexpr std::array<std::pair<std::string_view, warmfork_on_stale>, 3> kOnStale
     {"serve", WARMFORK_STALE_SERVE},
 }};
 
-/// A number, a truth value or a time. Not by the library's formatter, which needs libm: the command
-/// line, started for each command, would wait for it to be loaded.
+/// Prints a number, a truth value or a time. It does not use the library's formatter, which needs
+/// libm: the command line, started for each command, would wait for it to be loaded.
 std::string print_node(const toml::node& node) {
     std::ostringstream text;
     node.visit([&](const auto& value) {
@@ -38,7 +38,7 @@ std::string print_node(const toml::node& node) {
     return text.str();
 }
 
-/// For a message: not longer than one likes to read.
+/// Returns the text as a message shows it, not longer than people like to read.
 std::string shown(std::string_view text) {
     if (text.size() <= kLongestShown) return printed_text(text);
     std::size_t end = kLongestShown;
@@ -95,7 +95,7 @@ void Reading::expected(const std::string& key, const toml::node& value, std::str
 std::optional<Text::Value> Text::read(Reading& reading, const std::string& key,
                                       const toml::node& value) const {
     auto text = value.value_exact<std::string>();
-    // A NUL would end it in the middle. Its length is limited by that of the file.
+    // A NUL would end the text in the middle. Its length is limited by that of the file.
     if (text && text->find('\0') == std::string::npos && (!is_valid || is_valid(*text)))
         return text;
     reading.expected(key, value, expected);
@@ -149,7 +149,7 @@ std::optional<TimeSpan::Value> TimeSpan::read(Reading& reading, const std::strin
                                               const toml::node& value) const {
     std::optional<Value> span;
     if (const auto text = value.value_exact<std::string_view>()) span = parse_time_span(*text);
-    // By way of a text: the same limits hold.
+    // It goes by way of a text, so that the same limits hold.
     if (const auto seconds = value.value_exact<std::int64_t>())
         span = parse_time_span(std::to_string(*seconds));
     if (!span)

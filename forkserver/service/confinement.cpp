@@ -19,17 +19,17 @@
 namespace warmfork::service {
 namespace {
 
-// A request with a text that was current when it was sent may wait that long to be read.
+// A request with a text that was current when it was sent may wait this long to be read.
 constexpr std::chrono::seconds kRetirement{30};
 
 constexpr const char* kNamespaces[] = {
     "cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "user", "time_for_children",
     "uts"};
 
-/// What is compared, in words, with what it is.
+/// What is compared, by its name in words, with its value.
 using State = std::map<std::string, std::string>;
 
-/// Nothing: it cannot be read. Empty: there is no such link.
+/// Returns nothing where it cannot be read, and an empty text where there is no such link.
 std::optional<std::string> read_link(int directory, const char* name) {
     std::array<char, PATH_MAX> buffer;
     const ssize_t size = ::readlinkat(directory, name, buffer.data(), buffer.size());
@@ -89,7 +89,7 @@ int find_confinement(const Peer& peer, std::string& ret_difference) {
     static std::optional<State> own;
     if (!own) own = read_state(open_process("self").get());
     const Descriptor process = open_process(std::to_string(peer.pid));
-    // Alive after the directory was opened: so that is not of another process with its number.
+    // It lives after the directory was opened, so that is not of another process with its number.
     const bool is_it = process && (signal_pidfd(peer.pidfd.get(), 0) == 0 || errno == EPERM);
     const std::optional<State> theirs = is_it ? read_state(process.get()) : std::nullopt;
     if (!own || !theirs) {

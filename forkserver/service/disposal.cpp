@@ -15,8 +15,8 @@
 namespace warmfork::service {
 namespace {
 
-// Interrupts what the thread waits for in close(2): a connection that lingers is let go of then.
-// Ignored by default, and so of no consequence to whoever gets one.
+// Interrupts what the thread waits for in close(2): a connection that lingers is let go of then. It
+// is ignored by default, and so of no consequence to whoever gets one.
 constexpr int kNudge = SIGURG;
 constexpr long kNudgePeriod = 20'000'000;  // nanoseconds
 
@@ -35,7 +35,7 @@ class Nudges {
         event.sigev_notify = SIGEV_THREAD_ID;
         event.sigev_signo = kNudge;
         event._sigev_un._tid = ::gettid();
-        // Without them it waits for as long as it has to, and nobody but the same user with it.
+        // Without them it waits for as long as it has to, and only the same user waits with it.
         has_timer_ = ::sigaction(kNudge, &action, nullptr) == 0 &&
                      ::pthread_sigmask(SIG_UNBLOCK, &nudge, nullptr) == 0 &&
                      ::timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
@@ -93,7 +93,7 @@ void Disposal::prepare_for_exec(std::chrono::milliseconds patience) {
     for (Descriptor& descriptor : queue_->waiting) ::fcntl(descriptor.get(), F_SETFD, 0);
 }
 
-/// False: there can be no thread.
+/// Returns false where there can be no thread.
 bool Disposal::start() {
     // Signals are for the loop's thread.
     sigset_t all, before;

@@ -17,7 +17,7 @@ void check(int result, const char* what) {
 
 using Callback = std::function<void(std::uint32_t)>;
 
-/// A copy keeps the callback alive while it runs, even if it ends its own source.
+/// Calls back. A copy keeps the callback alive while it runs, even if it ends its own source.
 void call(void* callback, std::uint32_t events) {
     const std::shared_ptr<Callback> kept = *static_cast<std::shared_ptr<Callback>*>(callback);
     (*kept)(events);
@@ -80,7 +80,7 @@ EventSource EventLoop::watch(int descriptor, std::uint32_t events, Callback call
 EventSource EventLoop::after(std::chrono::microseconds delay, std::function<void()> callback) {
     auto kept = keep(without_events(std::move(callback)));
     sd_event_source* source = nullptr;
-    // Accuracy 1: the default is a quarter of a second.
+    // The accuracy is 1 µs; the default is a quarter of a second.
     check(sd_event_add_time_relative(loop_, &source, CLOCK_MONOTONIC,
                                      static_cast<std::uint64_t>(delay.count()), 1, call_timer,
                                      kept.get()),

@@ -28,7 +28,7 @@ std::uint64_t take_number(std::string_view& ret_line) {
     return number;
 }
 
-/// What lies behind the first line.
+/// Reads what lies behind the first line.
 LearnedImage read_image(std::istream& file) {
     LearnedImage image;
     for (std::string line; std::getline(file, line);) {

@@ -22,7 +22,8 @@ namespace {
 
 constexpr int kBacklog = 128;
 
-/// Whoever may rename what is in it may put another directory in the place of the service's.
+/// Checks the parent: whoever may rename what is in it may put another directory in the place of
+/// the service's.
 int check_parent(const std::string& directory, std::string& ret_error) {
     struct stat status;
     if (::stat(directory.c_str(), &status) < 0) {
@@ -38,7 +39,8 @@ int check_parent(const std::string& directory, std::string& ret_error) {
     return EPERM;
 }
 
-/// Where others could put their own files, they could be taken for the service.
+/// Checks the directory: where others could put their own files, they could be taken for the
+/// service.
 int check_directory(const std::string& directory, std::string& ret_error) {
     const mode_t before = ::umask(077);  // this user's might take away what is needed
     const bool is_there = ::mkdir(directory.c_str(), 0700) == 0 || errno == EEXIST;
@@ -60,7 +62,7 @@ int check_directory(const std::string& directory, std::string& ret_error) {
             directory);
         return EPERM;
     }
-    // Left by a service whose user's umask took too much.
+    // A service whose user's umask took too much has left it.
     if ((status.st_mode & 0700) != 0700 && ::chmod(directory.c_str(), 0700) < 0) {
         ret_error = fmt::format("cannot make the directory {} accessible", directory);
         return errno;

@@ -17,7 +17,7 @@ namespace {
 int level = LOG_INFO;
 bool to_journal = false;
 
-/// Is standard error a stream of the journal? As sd_journal_stream_fd(3) says it is to be told.
+/// Is standard error a stream of the journal? sd_journal_stream_fd(3) says how that is to be told.
 bool is_journal() {
     const char* stream = std::getenv("JOURNAL_STREAM");
     unsigned long device = 0, inode = 0;
@@ -61,7 +61,7 @@ void log_to_stream(int priority, const LogFields& fields, std::string_view text)
     if (fields.child) line += fmt::format(" child={}", fields.child);
     if (!fields.reason.empty()) line += fmt::format(" reason={}", fields.reason);
     line += colour.empty() ? "\n" : "\033[0m\n";
-    // One write, so that lines of others do not get between.
+    // It is one write, so that no lines of others get in between.
     [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
 }
 

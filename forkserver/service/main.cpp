@@ -1,5 +1,5 @@
-// warmforkd: keeps templates warm for programs that come and go. Parses its command line, composes
-// the service, runs its loop.
+// warmforkd keeps templates warm for programs that come and go. This parses its command line,
+// composes the service, and runs its loop.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -50,8 +50,8 @@ std::vector<std::byte> take_handover() {
     return bytes;
 }
 
-/// Goes on in a process of its own that nobody waits for. Who has called waits until it listens, or
-/// has failed to, and ends as it did. Returns the pipe to say so by.
+/// Goes on in a process of its own that nobody waits for. Whoever has called waits until it
+/// listens, or has failed to, and ends as it did. Returns the pipe on which to say so.
 Descriptor go_to_background() {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) < 0)
@@ -117,8 +117,8 @@ int serve(Service::Options options, const std::string& socket, bool is_backgroun
     return loop.run();
 }
 
-/// The names that the board of a service may have. One without a name of its own shares its user
-/// with others, maybe: then the socket, which is like no other, names it.
+/// Returns the names that the board of a service may have. One without a name of its own may share
+/// its user with others: then its socket, which is like no other, names it.
 std::vector<std::string> instances_of(const std::string& instance, const std::string& socket) {
     if (!instance.empty()) return {instance};
     std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a, the same in all builds

@@ -17,15 +17,15 @@ using std::chrono::seconds;
 // A template that does not start is tried again after a while, longer each time.
 constexpr milliseconds kFirstBackOff{1000};
 constexpr seconds kLongestBackOff{60};
-// Who waits for a fresh image while its files are written over and over is served cold after this
-// many.
+// Whoever waits for a fresh image while its files are written over and over is served cold after
+// this many renewals.
 constexpr int kMostRenewals = 5;
-// So many parked children are asked for at the most because so many clients wait.
+// The most parked children that are asked for because clients wait.
 constexpr std::uint32_t kMostSparesForWaiting = 64;
-// A template that does nothing for so long is asked something that it answers at once, if it can.
+// A template that does nothing for this long is asked something that it answers at once, if it can.
 constexpr seconds kSilence{1};
 
-/// What it was asked is of no interest any more: another template will serve, or this one has.
+/// Forgets what the template was asked: another one will serve, or this one has.
 void forget_template(NamedTemplate::Ask& ask) {
     if (ask.process) {
         ask.process->forget_look(ask.look);
@@ -95,7 +95,7 @@ std::vector<NamedTemplate::Answer> NamedTemplate::serve() {
     std::vector<Answer> answers;
     answered_.clear();
     empty_.clear();
-    // With somebody who asks, the failure is theirs to find.
+    // Where somebody asks, the failure is theirs to find.
     if (const Outcome failure = images_.resume(); failure && asks_.empty()) note_failure(*failure);
     for (auto ask = asks_.begin(); ask != asks_.end();) {
         Answer answer{&*ask, {}, {}, {}, true};
@@ -120,8 +120,8 @@ std::vector<NamedTemplate::Answer> NamedTemplate::serve() {
     return answers;
 }
 
-/// Whoever gets one of several gives way to those whose turn is before its next. Returns whose turn
-/// it is now.
+/// Puts an ask that gets one of several behind those whose turn is before its next. Returns whose
+/// turn it is now.
 std::list<NamedTemplate::Ask>::iterator NamedTemplate::put_back(std::list<Ask>::iterator ask) {
     const auto next = std::next(ask);
     ++ask->turn;
@@ -205,7 +205,7 @@ NamedTemplate::Step NamedTemplate::choose(Ask& ask, Answer& ret_answer) {
     return Step::granted;
 }
 
-/// Granted: it was up to date after the client had asked.
+/// Verifies the image. It is granted where that was up to date after the client had asked.
 NamedTemplate::Step NamedTemplate::verify(Ask& ask, Answer& ret_answer) {
     TemplateProcess& process = *ask.process;
     const bool takes_stale = serves_stale() && ask.client != kNoClient;
@@ -231,7 +231,7 @@ NamedTemplate::Step NamedTemplate::verify(Ask& ask, Answer& ret_answer) {
 NamedTemplate::Step NamedTemplate::renew(Ask& ask, const std::string& change, Answer& ret_answer) {
     images_.renew(ask.process, change, serves_stale());
     forget_template(ask);
-    // Of a layer: the old image stays, for others, until there is the new one.
+    // For a layer the old image stays, for others, until there is the new one.
     if (serves_stale()) return Step::waits;
     if (may_wait(ask) && ask.renewals++ < kMostRenewals) return Step::waits;
     ret_answer.refusal = {static_cast<std::uint64_t>(Stage::stale), ESTALE, WARMFORK_REASON_STALE,
@@ -239,8 +239,8 @@ NamedTemplate::Step NamedTemplate::renew(Ask& ask, const std::string& change, An
     return Step::refused;
 }
 
-/// Refused: the template, which has nothing for this client yet, takes no commands any more, and is
-/// replaced.
+/// Waits for the template. It is refused where the template, which has nothing for this client yet,
+/// takes no commands any more, and is replaced.
 NamedTemplate::Step NamedTemplate::wait_for_template(Ask& ask, Answer& ret_answer) {
     TemplateProcess& process = *ask.process;
     const auto now = Clock::now();
@@ -291,14 +291,14 @@ bool NamedTemplate::learn() {
     return images_.starts() > before;
 }
 
-/// As many parked children as there are clients that wait for one.
+/// Asks for as many parked children as there are clients that wait for one.
 void NamedTemplate::want_spares() {
     const auto waiting =
         static_cast<std::uint32_t>(std::min<std::size_t>(asks_.size(), kMostSparesForWaiting));
     const std::uint32_t wanted = waiting > definition_.images.spares_least ? waiting : 0;
     if (wanted == wanted_spares_) return;
-    // Fewer only when it has become calm: a spare that the template gives up in the moment of its
-    // hand-off is a spawn that has to try again.
+    // Fewer are asked for only when it has become calm: where the template gives up a spare in the
+    // moment of its hand-off, the spawn has to try again.
     if (wanted_spares_ && wanted < *wanted_spares_ && Clock::now() < last_used_ + kCalm) return;
     const std::uint32_t least = std::max(wanted, definition_.images.spares_least);
     // Where a ring has no room now, the next call says it again.

@@ -27,7 +27,7 @@ int read_peer(int socket, Peer& ret_peer) {
     if (!peer.pidfd) return errno;
     std::ifstream file("/proc/" + std::to_string(peer.pid) + "/comm");
     std::getline(file, peer.name);
-    // It goes to terminals, and whoever was refused has chosen it.
+    // The name goes to terminals, and whoever was refused has chosen it.
     std::replace_if(
         peer.name.begin(), peer.name.end(),
         [](unsigned char character) { return character < 0x20 || character >= 0x7f; }, '?');

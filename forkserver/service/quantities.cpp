@@ -51,7 +51,7 @@ void skip_blanks(std::string_view& text) {
     take(text, [](char c) { return c == ' ' || c == '\t'; });
 }
 
-/// "1", "1.5"; not "1." or ".5".
+/// Takes a number as "1" or "1.5", but not "1." or ".5".
 std::optional<double> take_number(std::string_view& text) {
     const std::string digits(take(text, [](char c) { return is_digit(c) || c == '.'; }));
     if (digits.empty() || !is_digit(digits.front()) || !is_digit(digits.back())) return {};

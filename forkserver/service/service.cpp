@@ -22,13 +22,13 @@ namespace {
 // How long a service that was told to stop waits for its children before it ends them.
 constexpr std::chrono::seconds kDrainPeriod{10};
 constexpr std::chrono::milliseconds kGracePeriodOfChildren{3000};
-// The board is brought up to date so soon after a change.
+// The board is brought up to date this soon after a change.
 constexpr std::chrono::milliseconds kPublishPeriod{200};
 
-// What memory and processor time cost is looked at so long after a change.
+// Memory and processor time are looked at this long after a change.
 constexpr std::chrono::seconds kMeasurePeriod{1};
 
-// Of this service itself, and of no template.
+// These are meant for this service itself, and for no template.
 constexpr std::string_view kOwnVariables[] = {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
                                               "LISTEN_PID",    "LISTEN_FDS",   "LISTEN_FDNAMES"};
 
@@ -36,10 +36,10 @@ std::string_view last_line_of(std::string_view text) {
     while (text.ends_with('\n')) text.remove_suffix(1);
     return text.substr(text.rfind('\n') + 1);
 }
-// The status line changes at most so often.
+// The status line changes at most once in this time.
 constexpr std::chrono::milliseconds kStatusPeriod{500};
 
-/// The daemon's environment with what the template says of it.
+/// Returns the daemon's environment with what the template says of it.
 std::vector<std::string> environment_of(const TemplateDefinition& definition) {
     std::vector<std::string> environment;
     for (char** variable = environ; definition.inherit_environment && variable && *variable;
@@ -55,7 +55,8 @@ std::vector<std::string> environment_of(const TemplateDefinition& definition) {
     return environment;
 }
 
-/// What the shim starts for a definition of the configuration. `ret_error`: why it cannot be.
+/// Makes what the shim starts for a definition of the configuration. `ret_error` says why that
+/// cannot be.
 NamedTemplate::Definition make_definition(const TemplateDefinition& configured,
                                           std::string& ret_error) {
     NamedTemplate::Definition definition;
@@ -104,7 +105,7 @@ Service::~Service() = default;
 void Service::start(std::span<const std::byte> left) {
     load_configuration();
     load_automatic();
-    // Before what is to be shown on it.
+    // The board comes before what is to be shown on it.
     if (int error = Board::create_one_of(options_.instances, board_))
         log(LOG_WARNING, {}, fmt::format("there is no statistics board: {}", std::strerror(error)));
     adopt_cgroup();
@@ -148,7 +149,8 @@ Service::ServedTemplate* Service::find_template(const std::string& name) {
     });
 }
 
-/// `complete`: says what is not in the definition. Null: it cannot be started, which is logged.
+/// Adds a template. `complete` adds what is not in the definition. Returns null where it cannot be
+/// started, which is logged.
 Service::ServedTemplate* Service::add_template(
     const TemplateDefinition& definition,
     const std::function<void(NamedTemplate::Definition&)>& complete) {
@@ -194,7 +196,7 @@ void Service::say_status() {
     });
 }
 
-/// Writes to the board what is as it is; what happens is counted when it happens.
+/// Writes the present state to the board; events are counted when they happen.
 void Service::publish() {
     publishing_.reset();
     struct Population {
@@ -264,7 +266,7 @@ void Service::measure() {
             for (auto& [id, served] : clients_)
                 if (const auto found = costs->clients.find(id); found != costs->clients.end())
                     served.entry.set_cost(found->second.first, found->second.second);
-            // Children need no event to grow.
+            // It is repeated, as children grow without any event.
             measuring_ =
                 goes_on ? loop_.after(kMeasurePeriod, [this] { measure(); }) : EventSource();
         });
@@ -278,13 +280,13 @@ void Service::stop() {
         return leave_when_empty();
     }
     log(LOG_INFO, {}, fmt::format("stopping: {} children still run", children_.size()));
-    // Its place is free at once: whoever connects finds the next service, and whoever has connected
-    // and was not accepted is told to try again.
+    // The service's place is free at once: whoever connects finds the next one, and whoever has
+    // connected and was not accepted is told to try again.
     connections_.reset();
     reconnect_.reset();
     if (!listener_.path.empty()) ::unlink(listener_.path.c_str());
     listener_ = {};
-    // Only now: at that word the next one may be started.
+    // This is said only now: at that word the next one may be started.
     if (!notify_manager("STOPPING=1", kManagerPatience))
         log(LOG_WARNING, {}, "the service's manager was not told that it ends");
     idle_.reset();
@@ -303,7 +305,7 @@ void Service::leave_when_empty() {
     for (const auto& [id, child] : children_)
         if (!child.is_detached && is_at_work(child)) return;
     // What clients have leased and not used ends by itself, with the process that it is a child of.
-    // Not from within whoever found it empty.
+    // This is not done from within whatever found the service empty.
     end_ = loop_.soon([this] {
         for (auto& [id, served] : clients_) {
             served.client.flush();

@@ -1,6 +1,6 @@
-// Templates that nobody has written: for commands that are seen again. Each begins as an
-// interpreter that has preloaded nothing, learns from its first run what that imports, and is
-// preloaded with it.
+// Templates that nobody has written, for commands that are seen again. Each begins as an
+// interpreter that has preloaded nothing, learns from its first run what that imports, and preloads
+// it.
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,17 +20,17 @@
 namespace warmfork::service {
 namespace {
 
-// What is known is written so long after it has changed.
+// What is known is written this long after it has changed.
 constexpr std::chrono::seconds kSavePeriod{1};
 // Where something is learned an image is not waited for: its preload may take as long as the
 // command itself, which is cold meanwhile.
 constexpr std::uint32_t kAllCold = 1u << 20;
 // After so many runs there is something to be learned again: what only most of them import.
 constexpr std::uint64_t kLessons[] = {1, 8, 64};
-// Of a command that is cold for it.
+// What is said of a command that is cold for it.
 constexpr std::string_view kIsEmpty =
     "imports nothing that could be preloaded; it gets a template when it is called more often";
-// Names that images have read, of one command.
+// How many names of variables are kept that images of one command have read.
 constexpr std::size_t kMostVariables = 1024;
 
 AutomaticTemplates::Seconds now() {
@@ -38,7 +38,7 @@ AutomaticTemplates::Seconds now() {
     return duration_cast<seconds>(system_clock::now().time_since_epoch()).count();
 }
 
-/// Another one for a file that was written or replaced.
+/// Returns a stamp, which is another one when the file was written or replaced.
 std::string stamp_of(const std::string& file) {
     struct stat status;
     if (::stat(file.c_str(), &status) < 0) return "none";
@@ -113,8 +113,8 @@ AutomaticTemplate* Service::find_automatic(std::string_view name) {
     return found && AutomaticTemplates::is_worth_it(*found) ? found : nullptr;
 }
 
-/// A command for which there is no template of the configuration. The name of its own; empty: it
-/// has none, and `ret_why` may say why.
+/// Notes a command for which the configuration has no template. Returns the name of its own; where
+/// it has none that is empty, and `ret_why` may say why.
 std::string Service::see_command(FieldReader& reader, std::string& ret_why) {
     if (!configuration_.daemon->automatic || is_stopping_ || !reader.has_more()) return {};
     const std::optional<LinkedCommand> linked = read_linked_command(reader);
@@ -145,7 +145,7 @@ std::string Service::see_command(FieldReader& reader, std::string& ret_why) {
     return name;
 }
 
-/// What was refused is tried again when the program is another one.
+/// Looks whether what was refused is to be tried again, as its program is another one.
 void Service::look_at_refused(const std::string& name) {
     AutomaticTemplate* const automatic = automatic_.find(name);
     if (!automatic || std::exchange(automatic->is_looked_at, true)) return;
@@ -169,8 +169,8 @@ void Service::look_at_refused(const std::string& name) {
         });
 }
 
-/// The template of a command, which is started by who asks for it. `wanted` is from a client that
-/// is as free as this service. Null: there is none to be had.
+/// Returns the template of a command, started if need be, or null where there is none to be had.
+/// `wanted` is from a client that is as free as this service.
 Service::ServedTemplate* Service::start_automatic(const LeaseRequest& wanted) {
     const std::string& name = wanted.name;
     AutomaticTemplate* const automatic = find_automatic(name);
@@ -182,8 +182,8 @@ Service::ServedTemplate* Service::start_automatic(const LeaseRequest& wanted) {
         ServedTemplate* const added = add_template(
             definition_of(*automatic, name, configuration_.daemon->limits_of_automatic),
             [&](NamedTemplate::Definition& named) {
-                // As its first client has it, so that this one need not wait for a variant; and
-                // only what counts, as of a variant.
+                // It is the environment of its first client, which then need not wait for a
+                // variant, and only as far as it counts, as with a variant.
                 named.images.environment = image_environment(variables_of(named.images.environment),
                                                              mutable_pointers_to(environment),
                                                              {automatic->variables, false}, true);
@@ -199,7 +199,7 @@ Service::ServedTemplate* Service::start_automatic(const LeaseRequest& wanted) {
     return &found->second;
 }
 
-/// The least recently used one that nobody waits for. False: there is none.
+/// Ends the least recently used one that nobody waits for. Returns false where there is none.
 bool Service::end_oldest_automatic(std::string_view why) {
     auto oldest = templates_.end();
     for (auto place = templates_.begin(); place != templates_.end(); ++place) {
@@ -215,7 +215,7 @@ bool Service::end_oldest_automatic(std::string_view why) {
     return true;
 }
 
-/// False: all that there may be are being waited for.
+/// Makes room. Returns false where all that there may be are being waited for.
 bool Service::make_room_for_automatic() {
     const std::uint32_t most = configuration_.daemon->limits_of_automatic.templates;
     const auto is_automatic = [](const auto& entry) { return entry.second.is_automatic; };
@@ -236,7 +236,8 @@ void Service::limit_automatic_memory() {
         if (!end_oldest_automatic("automatic templates take more memory than they may")) return;
 }
 
-/// One of its processes is ready, or never will be. True: the template has been given up.
+/// Notes that one of its processes is ready, or never will be. Returns true where the template has
+/// been given up.
 bool Service::note_automatic_start(ServedTemplate& served, const NamedTemplate::Process& process,
                                    const Outcome& failure) {
     const std::string name = served.named.definition().name;
@@ -246,8 +247,8 @@ bool Service::note_automatic_start(ServedTemplate& served, const NamedTemplate::
         for (const std::string& variable : process->variables().names)
             if (automatic->variables.size() < kMostVariables) automatic->variables.insert(variable);
         save_automatic_soon();
-        // What the new image reads may be what this client has otherwise: then there is a variant
-        // before it comes again.
+        // The new image may read what is different for this client: then there is a variant before
+        // it comes again.
         if (served.prepares)
             served.named.add({NamedTemplate::kNoClient, ++last_foundation_,
                               *std::exchange(served.prepares, {})});
@@ -270,7 +271,7 @@ bool Service::note_automatic_start(ServedTemplate& served, const NamedTemplate::
     return true;
 }
 
-/// Those that a client can ask for, and those that were refused.
+/// Lists those that a client can ask for, and those that were refused.
 nlohmann::json Service::list_automatic() {
     nlohmann::json list = nlohmann::json::array();
     for (const auto& [name, known] : automatic_.all()) {
@@ -304,7 +305,7 @@ nlohmann::json Service::list_automatic() {
     return list;
 }
 
-/// A child has ended, and has told what it imported.
+/// Notes that a child has ended, and has told what it imported.
 void Service::note_run(const std::string& name) {
     const auto found = templates_.find(name);
     AutomaticTemplate* const automatic = find_automatic(name);
@@ -320,7 +321,7 @@ void Service::note_run(const std::string& name) {
     make_learned_image(served);
 }
 
-/// A new image, which is preloaded with what was learned.
+/// Makes a new image, which preloads what was learned.
 void Service::make_learned_image(ServedTemplate& served) {
     served.wants_to_learn = !served.named.learn();
     if (served.wants_to_learn) return;

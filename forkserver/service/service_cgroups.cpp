@@ -13,9 +13,9 @@
 namespace warmfork::service {
 namespace {
 
-// Between the end of a client and that of what its children have left behind.
+// The time between the end of a client and that of what its children have left behind.
 constexpr std::chrono::milliseconds kGracePeriodOfCgroups{kGracePeriod};
-// What was killed is gone after a while.
+// What was killed is gone after some time: it is looked for again after this.
 constexpr std::chrono::milliseconds kRemovalPeriod{100};
 
 bool is_parked(pid_t pid) {
@@ -37,8 +37,8 @@ void Service::adopt_cgroup() {
     if (!error.empty()) log(LOG_WARNING, {}, error);
 }
 
-/// What there is beside the clients that are here: of a service that was killed, or of clients that
-/// went at the very end of the one before this.
+/// Takes over cgroups that belong to none of the clients here: those of a service that was killed,
+/// or of clients that went at the very end of the one before this.
 void Service::take_over_cgroups() {
     for (const Cgroups::Owner& owner : cgroups_.owners()) {
         const auto client = clients_.find(owner.id);
@@ -98,7 +98,8 @@ void Service::place(std::uint64_t id, std::function<void()> then) {
         });
 }
 
-/// Until nothing is left. Whoever is in them has some time to end by itself, unless `may_kill`.
+/// Clears cgroups until nothing is left. Whatever is in them has some time to end by itself, unless
+/// `may_kill`.
 void Service::clear_cgroups(const Cgroups::Owner& owner, bool may_kill) {
     if (!cgroups_) return;
     const bool is_detached = owner == Cgroups::Owner();

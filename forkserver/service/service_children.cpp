@@ -14,7 +14,7 @@
 namespace warmfork::service {
 namespace {
 
-// Between SIGTERM and SIGKILL: as an embedded template's children have it.
+// The time between SIGTERM and SIGKILL, which an embedded template's children have as well.
 constexpr std::chrono::milliseconds kGracePeriodOfChildren{kGracePeriod};
 // After this time a keeper that was full is told the rest.
 constexpr std::chrono::milliseconds kKeeperPatience{1};
@@ -39,7 +39,7 @@ void Service::watch_child(std::uint64_t id) {
         loop_.watch(child.pidfd.get(), EPOLLIN, [this, id](std::uint32_t) { on_child_ended(id); });
 }
 
-/// Tells the keeper, which ends the child with its client if this service is killed.
+/// Tells the keeper of a child, which it ends with its client if this service is killed.
 void Service::keep(std::uint64_t id) {
     unkept_.push_back(id);
     tell_keeper();
@@ -57,7 +57,7 @@ void Service::tell_keeper() {
         const int error = send_for(keeper_.get(), pidfd, owner);
         if (error == EPIPE || error == ECONNRESET) return lose_keeper();  // all are told again
         if (error == EAGAIN || error == ETOOMANYREFS) {
-            // It has yet to take in those before.
+            // The keeper has yet to take those before.
             keeper_room_ = loop_.after(kKeeperPatience, [this] { tell_keeper(); });
             return;
         }
@@ -67,7 +67,8 @@ void Service::tell_keeper() {
     }
 }
 
-/// It has been killed, or could not be started: another one is, in a while.
+/// Notes that the keeper has been killed, or could not be started. Another one is started in a
+/// while.
 void Service::lose_keeper() {
     keeper_watch_.reset();
     keeper_.reset();
@@ -91,7 +92,7 @@ void Service::watch_keeper() {
     });
 }
 
-/// Starts a keeper. All that run are yet to be told to it.
+/// Starts a keeper. It is yet to be told of all that run.
 void Service::renew_keeper() {
     const Descriptor self = open_pidfd(::getpid());
     const std::string program = find_companion("warmfork-keeper");
@@ -142,7 +143,7 @@ void Service::on_child_ended(std::uint64_t id) {
     leave_when_empty();
 }
 
-/// What a client leaves behind when it goes.
+/// Ends what a client leaves behind when it goes.
 void Service::end_children(std::uint64_t client, int signal) {
     bool has_some = false;
     for (const auto& [id, child] : children_) {
@@ -158,7 +159,8 @@ void Service::end_children(std::uint64_t client, int signal) {
         loop_.after(kGracePeriodOfChildren, [this, client] { end_children(client, SIGKILL); });
 }
 
-/// `change`: 1 or -1. It is its user's until it has ended, also when its client has gone.
+/// Counts a child; `change` is 1 or -1. It is its user's until it has ended, also when its client
+/// has gone.
 void Service::count_child(const ServedChild& child, int change) {
     const auto client = clients_.find(child.client);
     if (client != clients_.end())

@@ -13,30 +13,30 @@
 namespace warmfork::service {
 namespace {
 
-// Who has not said hello after this time is not a client.
+// Whoever has not said hello after this time is not a client.
 constexpr std::chrono::seconds kGreetingPatience{10};
-// Messages of one client in a row, before others have their turn.
+// How many messages of one client are taken in a row, before others have their turn.
 constexpr int kMostMessages = 32;
 constexpr std::size_t kMostClients = 4096;
-// Of one user other than the service's own: so none takes the places of all.
+// The most clients of one user other than the service's own, so that none takes the places of all.
 constexpr std::ptrdiff_t kMostClientsOfGuest = 256;
 
-// So much of what others have sent may wait to be closed.
+// How many descriptors that others have sent may wait to be closed.
 constexpr std::size_t kMostUndisposed = 512;
 constexpr std::chrono::milliseconds kDisposalInterval{50};
 
-// So long after it was shown another text takes the place of the one that proves the sight.
+// This long after the text that proves the sight was shown, another one takes its place.
 constexpr std::chrono::seconds kSightPeriod{1};
 
-/// For its socket and its pidfd. False: errno says why.
+/// Are descriptors free for its socket and its pidfd? Returns false with errno set where not.
 bool has_descriptors_for_client(int any) {
     const Descriptor one(::fcntl(any, F_DUPFD_CLOEXEC, 0));
     const Descriptor other(::fcntl(any, F_DUPFD_CLOEXEC, 0));
     return one && other;  // what closes them succeeds, and keeps errno
 }
 
-/// What `usage` has too much of with `count` children more, whose requests take `size` bytes;
-/// empty: it is within its limits.
+/// Returns what `usage` has too much of with `count` children more, whose requests take `size`
+/// bytes; empty where it is within its limits.
 std::string find_excess(Usage& usage, const ClientLimits& limits, std::uint64_t count,
                         std::size_t size) {
     if (usage.children + usage.asked_children + count > limits.children)
@@ -57,7 +57,7 @@ bool Service::may_connect(uid_t user) const {
     return user == ::geteuid() || std::find(allowed.begin(), allowed.end(), user) != allowed.end();
 }
 
-/// Of users who may not connect: they share one.
+/// Users who may not connect share the disposal of this one.
 constexpr uid_t kStrangers = static_cast<uid_t>(-1);
 
 std::shared_ptr<Disposal> Service::disposal_of(uid_t user) {
@@ -66,7 +66,7 @@ std::shared_ptr<Disposal> Service::disposal_of(uid_t user) {
     return disposal;
 }
 
-/// False: this user has sent more than can be closed.
+/// Disposes of descriptors. Returns false where this user has sent more than can be closed.
 bool Service::dispose_of(uid_t user, std::vector<Descriptor> descriptors) {
     if (descriptors.empty()) return true;
     const std::shared_ptr<Disposal> disposal = disposal_of(user);
@@ -74,7 +74,7 @@ bool Service::dispose_of(uid_t user, std::vector<Descriptor> descriptors) {
     return disposal->waiting() <= kMostUndisposed;
 }
 
-/// Says why it is not let in; its connection ends with `socket`.
+/// Says to a client why it is not let in. The connection ends with `socket`.
 void Service::turn_away(Descriptor socket, int error_number, std::string text) {
     const auto body =
         write_body(Refusal{static_cast<std::uint64_t>(Stage::launch),
@@ -86,7 +86,7 @@ void Service::turn_away(Descriptor socket, int error_number, std::string text) {
     disposal_of(kStrangers)->close(std::move(socket));
 }
 
-/// The listening socket stays readable: looks again after that time.
+/// Looks again after that time: the listening socket stays readable.
 void Service::pause_accepting(std::chrono::milliseconds time) {
     connections_.reset();
     reconnect_ = loop_.after(time, [this] {
@@ -153,14 +153,14 @@ void Service::add_client(std::uint64_t id, Descriptor socket, Peer peer) {
 
 void Service::watch_client(ServedClient& served) {
     const std::uint64_t id = served.client.id();
-    // Who sends need not be who has connected. A lease whose sender is not known is refused.
+    // Whoever sends need not be who has connected. A lease whose sender is not known is refused.
     const int yes = 1;
     if (::setsockopt(served.client.socket(), SOL_SOCKET, SO_PASSCRED, &yes, sizeof yes) < 0)
         log(LOG_WARNING, {{}, served.client.peer().pid},
             fmt::format("cannot learn who sends a client's messages: {}", std::strerror(errno)));
     served.readable = loop_.watch(served.client.socket(), EPOLLIN,
                                   [this, id](std::uint32_t events) { on_client(id, events); });
-    // It may have forked a copy that holds the connection open.
+    // The client may have forked a copy that holds the connection open.
     served.gone = loop_.watch(served.client.peer().pidfd.get(), EPOLLIN,
                               [this, id](std::uint32_t) { lose_client(id, ""); });
     if (!served.client.has_greeted)
@@ -179,7 +179,7 @@ void Service::on_client(std::uint64_t id, std::uint32_t events) {
     const auto found = clients_.find(id);
     if (found == clients_.end()) return;
     ServedClient& served = found->second;
-    // One that does not read and has gone is not read from either: writing tells.
+    // A client that does not read and has gone is not read from either: writing shows that.
     if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) served.client.flush();
     // What a client asks behind a reload is answered by the service as it is then.
     for (int taken = 0; taken < kMostMessages && !served.client.is_clogged() && !reloading_;
@@ -189,7 +189,7 @@ void Service::on_client(std::uint64_t id, std::uint32_t events) {
         if (error == EAGAIN || error == EINTR) break;
         const uid_t user = served.client.peer().uid;
         take(served, error, message);
-        // What it has sent and nobody has kept.
+        // This is what it has sent and nobody has kept.
         if (!dispose_of(user, std::move(message.descriptors)))
             lose_client(id, "it sends more descriptors than can be closed");
         if (clients_.find(id) == clients_.end()) return;
@@ -198,7 +198,7 @@ void Service::on_client(std::uint64_t id, std::uint32_t events) {
     update_interest(served);
 }
 
-/// `error`: of receiving it.
+/// Takes a message; `error` is what came of receiving it.
 void Service::take(ServedClient& served, int error, ServiceMessage& message) {
     const std::uint64_t id = served.client.id();
     if (error == ECONNRESET) return lose_client(id, "");
@@ -262,13 +262,13 @@ void Service::dispatch(ServedClient& served, ServiceMessage& message) {
     }
 }
 
-/// A user other than the service's own may only run fixed commands.
+/// May the client lease? A user other than the service's own may only run fixed commands.
 bool Service::may_lease(const Client& client) const {
     return client.peer().uid == ::geteuid();
 }
 
-/// A process of this user that is confined must not have a child here that is not. False: it has
-/// been refused, with a reason to start cold.
+/// Is the client as free as this service? A process of this user that is confined must not have a
+/// child here that is not. Returns false where it has been refused, with a reason to start cold.
 bool Service::is_as_free(Client& client, const ServiceMessage& message, std::string_view sight) {
     if (!renewing_sight_)
         renewing_sight_ = loop_.after(kSightPeriod, [this] {
@@ -295,7 +295,7 @@ bool Service::is_as_free(Client& client, const ServiceMessage& message, std::str
     return false;
 }
 
-/// Of the user, who may have many connections, and of all users together.
+/// Is it within the limits of the user, who may have many connections, and of all users together?
 bool Service::is_within_limits(Client& client, const ServedTemplate& served, std::uint64_t request,
                                std::uint64_t count, std::size_t size) {
     std::string text = find_excess(all_, configuration_.daemon->limits_of_all, count, size);
@@ -339,14 +339,16 @@ void Service::lease(Client& client, const ServiceMessage& message) {
         return refuse(client, message.id, Stage::eligibility, EACCES,
                       "another user's client may only run the template's own command");
     if (!is_as_free(client, message, wanted->sight)) return;
-    // What is started was asked for by a client, so none does that is less free than this service.
+    // What is started is made for the client that asks, which must not be less free than this
+    // service.
     if (is_automatic) served = start_automatic(*wanted);
     if (!served)
         return refuse(client, message.id, Stage::launch, EAGAIN, explain_absence(wanted->name));
     if (!is_within_limits(client, *served, message.id, wanted->count, message.body.size())) return;
     count_asked(client, wanted->count, message.body.size());
     const std::string name = wanted->name;
-    // Descriptors that lacked before this was asked need not lack now: spares are wanted again.
+    // Descriptors that were lacking before this was asked may be there now: spares are wanted
+    // again.
     static_cast<void>(served->named.was_out_of_descriptors());
     served->named.add({client.id(), message.id, std::move(*wanted), message.body.size()});
     attend(name);

@@ -18,10 +18,10 @@
 namespace warmfork::service {
 namespace {
 
-// What others have sent and what takes longer to be closed stays open across exec.
+// What others have sent stays open across exec where it takes longer than this to be closed.
 constexpr std::chrono::milliseconds kDisposalPatience{500};
 
-/// The descriptor is this process's from now on, and no program's that it starts.
+/// Makes the descriptor this process's from now on, and not that of programs that it starts.
 Descriptor adopt(HandedDescriptor descriptor) {
     if (descriptor.number >= 0) ::fcntl(descriptor.number, F_SETFD, FD_CLOEXEC);
     return Descriptor(descriptor.number);
@@ -63,7 +63,7 @@ HandedClient hand_over(std::uint64_t id, const Client& client) {
     return handed;
 }
 
-/// What it has not been sent yet.
+/// Keeps what the client has not been sent yet.
 void keep_messages(std::vector<HandedMessage>& messages, Client& client) {
     for (HandedMessage& message : messages) {
         const auto body = std::as_bytes(std::span(message.body));
@@ -164,7 +164,7 @@ void Service::take_children(std::vector<HandedChild>& children) {
 
 void Service::take_asks(const std::vector<HandedTemplate>& templates) {
     for (const auto& [name, asks] : templates) {
-        // It was in use, so it is warm again soon.
+        // The template was in use, so it is to be warm again soon.
         ServedTemplate* served = find_template(name);
         if (served) static_cast<void>(served->named.start());
         for (const HandedAsk& handed : asks) {
@@ -187,7 +187,7 @@ void Service::take_asks(const std::vector<HandedTemplate>& templates) {
     }
 }
 
-/// Clients and children are as if they had come to this one.
+/// Watches clients and children as if they had come to this service.
 void Service::watch_taken_over() {
     for (auto& [id, served] : clients_) {
         const Peer& peer = served.client.peer();
@@ -198,7 +198,8 @@ void Service::watch_taken_over() {
     for (auto& [id, child] : children_) {
         watch_child(id);
         if (child.reply) watch_start(id);
-        // Those of clients that have gone are about to end, or detached, as only this user's are.
+        // Children of clients that have gone are about to end, or are detached, as only this user's
+        // are.
         const auto client = clients_.find(child.client);
         child.user = client == clients_.end() ? ::geteuid() : client->second.client.peer().uid;
         count_child(child, 1);
@@ -206,12 +207,12 @@ void Service::watch_taken_over() {
 }
 
 void Service::part_with_orphans() {
-    // Those whose client went at the very end of the service before this one.
+    // These are the ones whose client went at the very end of the service before this one.
     std::set<std::uint64_t> orphans;
     for (const auto& [id, child] : children_)
         if (!clients_.count(child.client)) orphans.insert(child.client);
     for (std::uint64_t client : orphans) end_children(client, SIGTERM);
-    // With an error in the configuration nobody knows who may.
+    // With an error in the configuration nobody knows who may connect.
     std::vector<std::uint64_t> unwanted;
     for (const auto& [id, served] : clients_)
         if (is_reading_ && !may_connect(served.client.peer().uid)) unwanted.push_back(id);
@@ -237,11 +238,12 @@ void Service::take_over(std::span<const std::byte> left) {
     take_children(handover.children);
     take_asks(handover.templates);
     unkept_.assign(handover.unkept.begin(), handover.unkept.end());
-    // Under the number that clients know; what is told of it is behind all that was told before.
+    // It keeps the number that clients know; what is said of it comes after all that was said
+    // before.
     if (handover.sight.number >= 0) {
         sight_ = Sight(adopt(handover.sight), std::move(handover.retired_sights));
     } else {
-        // Of a version that had none.
+        // The service before this one was of a version that had none.
         for (auto& [id, served] : clients_)
             if (served.client.has_greeted) welcome(served.client);
     }

@@ -10,7 +10,7 @@
 namespace warmfork::service {
 namespace {
 
-/// In the words of a layer.
+/// Puts a refusal into the words of a layer.
 Failure failure_of(const Refusal& refusal, const std::string& base) {
     const auto error = static_cast<int>(refusal.error_number);
     return {static_cast<Stage>(refusal.stage), error == 0 || error == ETIMEDOUT ? EAGAIN : error, 0,
@@ -20,7 +20,7 @@ Failure failure_of(const Refusal& refusal, const std::string& base) {
 
 }  // namespace
 
-/// The base is asked as by a client that waits for an image that fits and is up to date.
+/// Asks the base as a client does that waits for an image that fits and is up to date.
 Outcome Service::take_foundation(const std::string& layer, const Selection& selection,
                                  ImageSet::Foundation& ret_foundation, ColdReason& ret_cold) {
     ServedTemplate& served = templates_.at(layer);
@@ -59,7 +59,7 @@ Outcome Service::take_foundation(const std::string& layer, const Selection& sele
     return make_failure(Stage::launch, ETIMEDOUT, "the base is asked for a child");
 }
 
-/// What the base says reaches the layer that has asked; a child that nobody waits for any more
+/// Gives what the base says to the layer that has asked. A child that nobody waits for any more
 /// ends.
 void Service::lay_foundation(NamedTemplate::Answer& answer) {
     const std::uint64_t id = answer.ask->request;
@@ -82,10 +82,11 @@ void Service::lay_foundation(NamedTemplate::Answer& answer) {
     if (answer.spare) end_child(answer.spare->identity());
 }
 
-/// Those that are in use, and extend it directly or by others.
+/// Returns the layers that are in use, and extend it directly or through others.
 std::vector<std::string> Service::layers_on(const std::string& base) const {
     std::vector<std::string> found{base};
-    // Each once: those that still are as an older configuration had them may go round in a circle.
+    // Each is found once: those that are still as an older configuration had them may go round in a
+    // circle.
     for (std::size_t i = 0; i < found.size(); ++i)
         for (const auto& [name, served] : templates_)
             if (served.named.definition().base == found[i] &&
@@ -95,8 +96,8 @@ std::vector<std::string> Service::layers_on(const std::string& base) const {
     return found;
 }
 
-/// Begins anew, by the configuration of now, and with it what extends it. Null: there is no such
-/// template any more.
+/// Begins a template anew, as the configuration is now, and with it what extends it. Returns null
+/// where there is no such template any more.
 Service::ServedTemplate* Service::renew_template(const std::string& name) {
     std::vector<std::string> names = layers_on(name);
     names.insert(names.begin(), name);
@@ -108,7 +109,7 @@ Service::ServedTemplate* Service::renew_template(const std::string& name) {
     for (const std::string& renewed : names) {
         ServedTemplate* const served = find_template(renewed);
         for (NamedTemplate::Ask& ask : asks[renewed]) {
-            // Of a layer that has begun anew: it asks again.
+            // This one is from a layer that has begun anew, and asks again.
             if (ask.client == NamedTemplate::kNoClient) continue;
             if (served) {
                 served->named.add(std::move(ask));
@@ -120,7 +121,7 @@ Service::ServedTemplate* Service::renew_template(const std::string& name) {
             }
         }
         if (!served) continue;
-        // They are answered, whatever becomes of this.
+        // The asks are answered, whatever becomes of this.
         attend_soon(renewed);
         if (renewed != name) static_cast<void>(served->named.start());
     }

@@ -52,7 +52,7 @@ std::string Service::explain_absence(const std::string& name) {
     std::string text = fmt::format(
         "there is no usable template {} (looked for {}.toml in templates.d of {}; known: {})", name,
         name, fmt::join(options_.directories, ", "), known.empty() ? "none" : known);
-    // It may lie where nothing was read.
+    // The template may lie where nothing was read.
     for (const ConfigurationError& error : configuration_.errors)
         if (error.template_name.empty()) text += "; " + to_string(error);
     return text;
@@ -62,7 +62,7 @@ std::string Service::name_of(ServedTemplate& served) {
     return served.named.failure() ? "failing" : template_state_name(state_of(served));
 }
 
-/// The name of the template that serves a linked command; null: none does.
+/// Returns the name of the template that serves a linked command, or null where none does.
 const std::string* Service::find_template_for(const std::string& command) const {
     for (const auto& [name, loaded] : configuration_.templates)
         if (std::ranges::find(loaded.definition.links, command) != loaded.definition.links.end())
@@ -88,7 +88,8 @@ nlohmann::json Service::list_templates() {
     return {{"templates", std::move(list)},
             {"automatic", list_automatic()},
             {"errors", std::move(errors)},
-            // Where who adopts one writes, and what templates have learned lies.
+            // Whoever adopts one writes to the first, and the second has what templates have
+            // learned.
             {"directory", options_.directories.empty() ? "" : options_.directories.back()},
             {"learned", learned_folder()}};
 }
@@ -106,7 +107,7 @@ void Service::manage(Client& client, const ServiceMessage& message) {
                       "this is for the service's own user");
     if (verb == "reload" && name.empty()) {
         answer({{"reloading", true}});
-        // Not from within its own request.
+        // This is not done from within its own request.
         reloading_ = loop_.soon([this] { reload(); });
         return;
     }

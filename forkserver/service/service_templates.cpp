@@ -18,13 +18,13 @@
 namespace warmfork::service {
 namespace {
 
-// What no bell tells is looked at again after this time: an image that is to be preloaded once
+// What no bell announces is looked at again after this time: an image that is to be preloaded once
 // more, but not yet.
 constexpr std::chrono::milliseconds kRetryPeriod{50};
 
 }  // namespace
 
-/// Serves who can be served, and sees to it that the next occasion is noticed.
+/// Serves whoever can be served, and sees to it that the next occasion is noticed.
 void Service::attend(const std::string& name) {
     const auto found = templates_.find(name);
     if (found == templates_.end()) return;
@@ -46,7 +46,8 @@ void Service::attend(const std::string& name) {
         served.idle = loop_.after(served.idle_timeout, [this, name] { note_idle_template(name); });
 }
 
-/// Some have waited for a while. Where no descriptor was free there is no spare for them.
+/// Tries again for clients that have waited for a while. Where no descriptor was free there is no
+/// spare for them.
 void Service::retry(const std::string& name) {
     const auto found = templates_.find(name);
     if (found == templates_.end()) return;
@@ -64,7 +65,7 @@ void Service::refuse_asks(ServedTemplate& served, const Refusal& refusal) {
     }
 }
 
-/// Once for all that has happened.
+/// Attends to it soon, once for all that has happened.
 void Service::attend_soon(const std::string& name) {
     const auto found = templates_.find(name);
     if (found == templates_.end() || found->second.due) return;
@@ -211,7 +212,7 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
             send_lease(client.id(), ask.request, id, image, answer.spare->mailbox.get());
             return place(id);
         }
-        // Limits hold from its first instruction on.
+        // The child's limits hold from its first instruction on.
         const auto spare = std::make_shared<Born>(std::move(*answer.spare));
         return place(id, [this, spare, id, image, client = client.id(), request = ask.request] {
             send_lease(client, request, id, image, spare->mailbox.get());
@@ -238,7 +239,8 @@ void Service::send_lease(std::uint64_t client_id, std::uint64_t request, std::ui
     update_interest(found->second);
 }
 
-/// A client of another user: it has no say in what is run, and no hold of the mailbox.
+/// Starts it for a client of another user, which has no say in what is run, and no hold of the
+/// mailbox.
 void Service::start_fixed_command(ServedTemplate& served, Client& client,
                                   NamedTemplate::Answer& answer, std::uint64_t id) {
     const std::vector<const char*> arguments = detail::pointers(served.named.definition().command);
@@ -300,7 +302,7 @@ void Service::hand_over_command(std::uint64_t client_id, std::uint64_t request, 
     update_interest(client->second);
 }
 
-/// The end of file behind what the child has to say: it has started, or it never will.
+/// Watches for the end of file behind what the child has to say: it has started, or it never will.
 void Service::watch_start(std::uint64_t id) {
     ServedChild& child = children_.at(id);
     child.started =

@@ -5,10 +5,11 @@
 namespace warmfork::service {
 namespace {
 
-// What is longer is no misspelling of anything here, and the time taken is that of its square.
+// What is longer is no misspelling of anything here, and the time grows with the square of the
+// length.
 constexpr std::size_t kLongest = 100;
 
-/// Damerau and Levenshtein's distance, no part edited twice.
+/// Returns Damerau and Levenshtein's distance, with no part edited twice.
 std::size_t edit_distance(std::string_view one, std::string_view other) {
     std::vector<std::size_t> row(other.size() + 1), above(other.size() + 1), above_that;
     for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;

@@ -26,17 +26,17 @@
 namespace warmfork {
 namespace {
 
-// Of the stack, above what a parked child uses of it.
+// How much of the stack lies above what a parked child uses of it.
 constexpr std::size_t kFrames = 16u << 10;
 
 constexpr std::size_t kMessageSize = sizeof(MailboxHeader) + kInlineRecordSize;
 
-// In .bss: costs nothing until written, and stays for the life of the child, whose arguments and
-// environment lie in it.
+// It lies in .bss, costs nothing until it is written, and stays for the life of the child, whose
+// arguments and environment lie in it.
 alignas(8) std::byte message_buffer[kMessageSize];
 std::array<char*, 2048> pointer_buffer;
 
-/// False: nobody hears it. All signals are blocked, SIGPIPE too.
+/// Answers the owner. Returns false where nobody hears it. All signals are blocked, SIGPIPE too.
 bool say(int reply, ReplyKind kind, const ChildFailure& failure) {
     static ProcessIdentity self;  // a spare finds out while it has time
     if (self.pid == 0) self = identify_self();
@@ -50,7 +50,7 @@ bool say(int reply, ReplyKind kind, const ChildFailure& failure) {
     ::_exit(kFailedStatus);
 }
 
-/// Whatever the template had open and is not for its children.
+/// Closes whatever the template had open and is not for its children.
 void close_template_descriptors(const ChildPlan& plan) {
     std::array<int, kMostKept> kept;
     std::size_t count = 0;
@@ -62,8 +62,9 @@ void close_template_descriptors(const ChildPlan& plan) {
         fail(plan.mailbox, {Stage::descriptors, error, -1});
 }
 
-/// A regular file gets an open file of its own under the same number: siblings would share its
-/// position. Where it may not be opened again it stays as it is. False: errno says why not.
+/// Gives a regular file an open file of its own under the same number: siblings would share its
+/// position. Where it may not be opened again it stays as it is. Returns false with errno set where
+/// it cannot.
 bool open_anew(int number) {
     struct stat status;
     if (::fstat(number, &status) < 0 || !S_ISREG(status.st_mode)) return true;
@@ -136,7 +137,7 @@ std::span<std::byte> map_large_record(int memfd, int mailbox) {
     return buffer.first(size);
 }
 
-/// The environment of what becomes a template lies elsewhere than the next record, which its
+/// Moves the environment of what becomes a template out of the place of the next record, which its
 /// children will get: libraries may have noted where a variable is.
 void move_out_of_buffer(std::span<std::byte>& record, int reply) {
     const std::span<std::byte> memory = map_memory(record.size(), reply);
@@ -159,9 +160,9 @@ void receive_record(int& mailbox, Delivery& ret_delivery) {
         fail(mailbox, {Stage::record, EBADMSG, 0});
     std::memcpy(&header, message_buffer, sizeof header);
     if (header.magic != kMailboxMagic) fail(mailbox, {Stage::record, EBADMSG, 0});
-    // Not after the reply: where descriptors of sockets are under way anywhere, the kernel looks
-    // for those that nobody can reach any more, on this processor, and then runs the owner instead
-    // of this child.
+    // This must not come after the reply: where descriptors of sockets are under way anywhere, the
+    // kernel looks for those that nobody can reach any more, on this processor, and then runs the
+    // owner instead of this child.
     ::close(std::exchange(mailbox, descriptors.front()));
     descriptors = descriptors.subspan(1);
     if (header.record_size == 0 && !descriptors.empty()) {
@@ -197,7 +198,8 @@ char** make_pointers(std::span<char> strings, std::size_t count, std::span<char*
     return pointers;
 }
 
-/// `reply` may get another number. `has_threads`: fork handlers have started some.
+/// Sets the child up as its record says. `reply` may get another number. `has_threads` says that
+/// fork handlers have started some.
 ChildCommand apply_record(const InheritedState& inherited, Delivery& delivery, bool has_threads,
                           int& reply) {
     RecordView record;
@@ -238,13 +240,13 @@ ChildCommand apply_record(const InheritedState& inherited, Delivery& delivery, b
 }
 
 void tell_started(int reply) {
-    // Nobody there: an owner that does not hear of its child must not have it.
+    // An owner that does not hear of its child must not have it.
     if (!say(reply, ReplyKind::started, {})) ::_exit(kFailedStatus);
     ::close(reply);
 }
 
-/// What most children get as standard streams, so that a host can rehearse with it. Failure is
-/// harmless.
+/// Puts what most children get on the standard streams, so that a host can rehearse with it.
+/// Failure is harmless.
 void put_pipes_on_standard_streams() {
     int pipe[2];
     if (::pipe(pipe) < 0) return;
@@ -258,10 +260,10 @@ void put_pipes_on_standard_streams() {
 void touch_buffers() {
     message_buffer[0] = std::byte{0};
     pointer_buffer[0] = nullptr;
-    // The code that will read from the mailbox, tried on nothing.
+    // The code that will read from the mailbox is tried on nothing.
     ReceivedMessage received;
     static_cast<void>(receive_message(-1, message_buffer, {}, 0, received));
-    // What a child of a native program returns through on its way to user code.
+    // A child of a native program returns through this on its way to user code.
     const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
     const auto page_size = static_cast<std::uintptr_t>(::getpagesize());
     ::madvise(reinterpret_cast<void*>(frame / page_size * page_size), kFrames, MADV_POPULATE_WRITE);
@@ -274,12 +276,12 @@ ChildCommand run_child(const ChildPlan& plan) {
     int mailbox = plan.mailbox;  // of a spare: later its pipe for the reply
     close_template_descriptors(plan);
     leave_template_state(inherited, mailbox);
-    // One that is stopped while it is parked goes on when its owner ends, and then ends too.
+    // A child that is stopped while it is parked goes on when its owner ends, and then ends too.
     if (plan.record.empty() && ::prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0) < 0)
         fail(mailbox, {Stage::signals, errno, SIGCONT});
     Delivery delivery;
     inherited.host->part_from_siblings();
-    // One thread starts no other on the way from here to user code.
+    // A single thread starts no other on the way from here to user code.
     const bool has_threads = !is_single_threaded();
     if (plan.record.empty()) {
         put_pipes_on_standard_streams();
@@ -290,7 +292,8 @@ ChildCommand run_child(const ChildPlan& plan) {
         if (!say(mailbox, ReplyKind::parked, {})) ::_exit(0);
         stopping_point("child.parked");
         wait_for_message(mailbox, inherited.owner_pidfd);
-        // Given up meanwhile: the owner finds the mailbox closed, and takes another one.
+        // The child was given up meanwhile: the owner finds the mailbox closed, and takes another
+        // one.
         if (!take_parking_token(plan.parking_token)) ::_exit(0);
         receive_record(mailbox, delivery);
     } else {

@@ -21,9 +21,9 @@ long clone_system_call(std::uint64_t flags, int exit_signal, std::atomic<std::in
     arguments.child_tid = reinterpret_cast<std::uintptr_t>(thread_id);
     arguments.exit_signal = static_cast<std::uint64_t>(exit_signal);
     long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
-    // Filters forbid it, as its flags cannot be looked at.
+    // Filters forbid clone3, as they cannot look at its flags.
     if (pid >= 0 || (errno != ENOSYS && errno != EPERM)) return pid;
-        // It has one place for the pidfd and for what CLONE_PARENT_SETTID writes.
+        // clone has one place for the pidfd and for what CLONE_PARENT_SETTID writes.
 #if defined(__aarch64__)
     pid = ::syscall(SYS_clone, flags | arguments.exit_signal, nullptr, pidfd, nullptr, thread_id);
 #elif defined(__x86_64__)

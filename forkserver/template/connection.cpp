@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::size_t kHelloSize = 64u << 10;
 
-// The channel on which the owner has its hello already; -1: on none.
+// The channel on which the owner has had the hello already, or -1 where it is none.
 int announced_channel = -1;
 
 std::vector<std::string> split_strings(std::string_view text) {

@@ -87,8 +87,8 @@ std::string Forker::find_obstacle(const std::vector<int>& own, const void* share
     return obstacle.empty() ? try_handlers(own) : obstacle;
 }
 
-/// The handlers are part of what makes one thread: OpenBLAS ends its pool in its own. One that does
-/// not return is the owner's to see, whose end ends this process.
+/// Runs the handlers, as they may be what leaves one thread: OpenBLAS ends its pool in its own. It
+/// is the owner's to see that one does not return, and the owner's end ends this process.
 std::string Forker::try_handlers(const std::vector<int>& own) {
     if (int error = handlers_.take(preload_)) return obstacle_of_handlers(error);
     check_.prepare(own);
@@ -128,10 +128,10 @@ ForkResult Forker::fork(const ChildPlan& plan, std::atomic<std::int32_t>& shown_
     return result_in_template(pid, is_safe, std::move(pidfd));
 }
 
-/// In the newborn process.
+/// Takes the first steps in the newborn process.
 ForkResult Forker::begin_child(const ChildPlan& plan) {
     TwinBirth twin;
-    // Before the handlers, so that the twin is as little touched as the template itself.
+    // This comes before the handlers, so that the twin is as little touched as the template itself.
     if (leaves_twins_) twin = leave_twin(clone_, plan);
     if (!twin.is_this_process) take_signals_by_default();
     handlers_.child();

@@ -28,16 +28,16 @@ namespace fs = std::filesystem;
 constexpr std::uint32_t kNamesMask = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |
                                      IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
 constexpr std::uint32_t kContentMask = IN_MODIFY | IN_CLOSE_WRITE;
-// What happens to the directory itself: its parent, which is watched too, has it by name.
+// What happens to the directory itself. Its parent, which is watched too, has it by name.
 constexpr std::uint32_t kLostMask = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED;
 
-constexpr int kMostLinks = 40;  // as the kernel follows
+constexpr int kMostLinks = 40;  // the kernel follows as many
 
-// Read by every interpreter, where it lies in a directory of packages.
+// Every interpreter reads it where it lies in a directory of packages.
 constexpr std::string_view kStartFile = ".pth";
 
-// Of linux/magic.h, and of file systems that it does not know: changes made on another machine, or
-// by a process behind the file system, raise no event.
+// These are from linux/magic.h, and of file systems that it does not know. Changes made on another
+// machine, or by a process behind the file system, raise no event.
 constexpr std::array<long, 17> kUnwatchable{NFS_SUPER_MAGIC,
                                             SMB_SUPER_MAGIC,
                                             CIFS_SUPER_MAGIC,
@@ -84,13 +84,13 @@ bool is_read_from_place(const std::set<std::string>& modules, const std::string&
     return is_module_of(modules, name) || (!modules.empty() && name.ends_with(kStartFile));
 }
 
-/// A stamp that an equal one can be relied on to mean an equal file; otherwise one that equals
-/// none.
+/// Returns the stamp if an equal one can be relied on to mean an equal file, otherwise one that
+/// equals none.
 std::optional<FileStamp> settled(std::optional<FileStamp> stamp) {
     return stamp && may_change_unseen(stamp->changed) ? FileStamp{} : stamp;
 }
 
-/// Nothing: it is not there, or cannot be read.
+/// Returns nothing where it is not there, or cannot be read.
 std::optional<ListingDigest> digest_of(const std::string& path) {
     const Descriptor directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     ListingDigest digest;
@@ -129,7 +129,7 @@ Freshness::Directory& Freshness::directory(const std::string& path) {
     return found;
 }
 
-/// Every directory in which something on the way to `path` could be put in its place. Symbolic
+/// Adds every directory in which something on the way to `path` could be put in its place. Symbolic
 /// links are followed as the kernel does, name by name.
 void Freshness::add_way(const std::string& path) {
     fs::path done = "/";
@@ -187,13 +187,13 @@ void Freshness::watch(const ImageFacts& facts, const Freshness* before) {
             obstacle_ = path + " is on a file system whose changes cannot be watched";
     if (obstacle_.empty()) arm();
 
-    // Only now, so that whatever changes from here on is seen.
+    // They are noted only now, so that whatever changes from here on is seen.
     note_sources(facts);
     for (const auto& [path, modules] : facts.places)
         places_[path] = {modules, settled(stamp_of(path)), importable_names(path, modules)};
     note_listings();
     if (before) compare_with(*before);
-    // From here on whatever is changed has another stamp, also for a copy of this process, which
+    // Whatever is changed from here on has another stamp, also for a copy of this process, which
     // does not get the events.
     if (std::any_of(stamps_.begin(), stamps_.end(),
                     [](const auto& stamp) { return may_change_unseen(stamp.second.changed); }))
@@ -235,12 +235,12 @@ void Freshness::note_sources(const ImageFacts& facts) {
 }
 
 void Freshness::note_listings() {
-    // Of preloading's own, which has removed them.
+    // These were preloading's own, which has removed them.
     std::erase_if(listings_, [](const auto& listing) { return !stamp_of(listing.first); });
     compare_listings();
 }
 
-/// What has changed since then nobody has watched for this process.
+/// Looks for what has changed since then, as nobody has watched for this process.
 void Freshness::compare_with(const Freshness& before) {
     if (!before.change_.empty()) become_stale(before.change_);
     for (const auto& [path, stamp] : before.stamps_) {
@@ -271,12 +271,12 @@ void Freshness::arm() {
             return;
         }
     }
-    // Behind the names: a file that is replaced meanwhile shows by its name.
+    // This comes after the names: a file that is replaced meanwhile shows by its name.
     for (const auto& [path, directory] : directories_) arm_content(directory);
 }
 
-/// Each file by itself, so that nothing is heard of others that are written beside them: a log, in
-/// which each line would send the next spawn to the template.
+/// Watches each file by itself, so that nothing is heard of others that are written beside them,
+/// such as a log, in which each line would send the next spawn to the template.
 void Freshness::arm_content(const Directory& directory) {
     for (const std::string& name : directory.files) {
         std::string path = (fs::path(directory.path) / name).string();
@@ -286,8 +286,8 @@ void Freshness::arm_content(const Directory& directory) {
         if (watch >= 0) {
             watched_files_[watch] = std::move(path);
         } else if (errno != ENOENT && errno != ENOTDIR) {
-            // No more are to be had, or it may not be read: the directory's own does for all of
-            // them. What is not there shows by its name.
+            // No more watches are to be had, or it may not be read: the directory's own does for
+            // all of them. What is not there shows by its name.
             ::inotify_add_watch(inotify_, directory.path.c_str(), kContentMask | IN_MASK_ADD);
             return;
         }
@@ -301,7 +301,7 @@ bool Freshness::matters(const Directory& directory, std::uint32_t mask,
     return directory.links.count(name) || is_read_from_place(directory.modules, name);
 }
 
-/// Takes away what waits. False: stale.
+/// Takes away what waits. Returns false where the image is stale.
 bool Freshness::take_events() {
     alignas(inotify_event) std::array<char, 64u << 10> buffer;
     while (true) {
@@ -360,8 +360,8 @@ bool Freshness::compare_places() {
     return true;
 }
 
-/// Which has other names now than when it was listed: what has come and gone does no harm. Empty:
-/// none.
+/// Returns a directory that has other names now than when it was listed, or an empty text where
+/// there is none. What has come and gone does no harm.
 std::string Freshness::changed_listing() const {
     for (const auto& [path, listing] : listings_) {
         const std::optional<ListingDigest> now = digest_of(path);

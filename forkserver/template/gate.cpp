@@ -32,7 +32,7 @@ constexpr timespec kThreadInterval{0, 100'000};
 
 /// How many descriptors are open, in one system call; 0 before Linux 6.2, which does not say.
 std::size_t count_descriptors() {
-    // Not by stat, which the preload library interposes.
+    // It is not stat, which the preload library interposes.
     struct statx status;
     const bool is_known =
         ::syscall(SYS_statx, AT_FDCWD, "/proc/self/fd", 0, STATX_SIZE, &status) == 0 &&
@@ -40,7 +40,8 @@ std::size_t count_descriptors() {
     return is_known ? static_cast<std::size_t>(status.stx_size) : 0;
 }
 
-// What follows, down to the visits, is called between fork handlers: no allocation, no lock.
+// What follows, down to the visits, is called between fork handlers: it allocates and locks
+// nothing.
 
 bool is_harmless_device(const struct stat& status) {
     // Devices without state that children could share: null, zero, full, random, urandom.
@@ -49,7 +50,7 @@ bool is_harmless_device(const struct stat& status) {
            std::find(harmless.begin(), harmless.end(), minor(status.st_rdev)) != harmless.end();
 }
 
-/// Also one that cannot be asked: of that kind are packet sockets.
+/// May it be connected? One that cannot be asked may be: packet sockets are of that kind.
 bool may_be_connected(int number) {
     sockaddr_storage peer;
     socklen_t size = sizeof peer;
@@ -57,7 +58,7 @@ bool may_be_connected(int number) {
            errno != ENOTCONN;
 }
 
-/// What leads to nothing outside of the process but has a state.
+/// Does it lead to nothing outside of the process, but have a state?
 bool is_stateful_object(std::string_view target) {
     constexpr std::array<std::string_view, 8> stateful{
         "anon_inode:[io_uring]", "anon_inode:[eventpoll]", "anon_inode:[eventfd]",
@@ -66,14 +67,14 @@ bool is_stateful_object(std::string_view target) {
     return std::find(stateful.begin(), stateful.end(), target) != stateful.end();
 }
 
-/// A duplicate of a standard stream: the child's is another.
+/// Is it a duplicate of a standard stream? The child's is another.
 bool is_standard_stream(int number) {
     for (int standard : {0, 1, 2})
         if (number > 2 && is_same_open_file(number, standard).value_or(true)) return true;
     return false;
 }
 
-/// A file that is written to: a cold child would have made, emptied or opened one of its own.
+/// Is it a file that is written to? A cold child would have made, emptied or opened one of its own.
 bool is_written_file(int number, const struct stat& status) {
     const int flags = ::fcntl(number, F_GETFL);
     return S_ISREG(status.st_mode) && (flags < 0 || (flags & O_ACCMODE) != O_RDONLY);
@@ -152,7 +153,7 @@ bool AllowList::finding(std::string_view name) const {
 
 std::vector<ThreadFact> list_threads() {
     std::vector<ThreadFact> threads;
-    // For a report, which shows what there is to be seen.
+    // This is for a report, which shows what there is to be seen.
     static_cast<void>(visit_threads([&](int id, std::string_view name) {
         threads.push_back({id, std::string(name)});
     }));
@@ -257,7 +258,7 @@ std::string mappings_in_the_way(const AllowList& allowed,
     std::vector<std::string> found;
     std::ifstream maps("/proc/self/maps");
     for (std::string line; std::getline(maps, line);) {
-        // address-address permissions offset device inode name
+        // The line has: address-address permissions offset device inode name
         const std::size_t permissions = line.find(' ') + 1;
         if (line.compare(permissions + 1, 1, "w") != 0 ||
             line.compare(permissions + 3, 1, "s") != 0)

@@ -15,10 +15,10 @@
 namespace warmfork {
 namespace {
 
-// Of linux/mman.h since 6.1; that of glibc may be older.
+// MADV_COLLAPSE of linux/mman.h since 6.1; glibc's header may be older.
 constexpr int kCollapse = 25;
 
-// A huge page takes memory for all of it. So much of it, in eighths, has to be there already.
+// A huge page takes memory for all of it. This much of it, in eighths, has to be there already.
 constexpr std::size_t kLeastEighths = 7;
 
 // A mapping of which less than this part is there is not looked through: there are some of many
@@ -27,14 +27,14 @@ constexpr std::size_t kLeastPart = 64;
 
 // Where memory is fragmented the kernel has to make room first. What is left then stays as it is.
 constexpr std::chrono::seconds kPatience{2};
-// Huge pages: each call has a price of its own, and none is broken off.
+// How many huge pages one call takes: each has a price of its own, and none is broken off.
 constexpr std::size_t kMostAtOnce = 32;
 
 struct Range {
     std::uintptr_t begin = 0, end = 0;
 };
 
-/// 0: the kernel has none.
+/// Returns 0 where the kernel has none.
 std::size_t huge_page_size() {
     std::ifstream file("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
     std::size_t size = 0;
@@ -42,8 +42,8 @@ std::size_t huge_page_size() {
     return size;
 }
 
-/// Where a line of /proc/self/smaps begins the account of a mapping, which? Only of one that is
-/// private, may be written to, and comes from no file; else of nothing. See proc_pid_maps(5).
+/// Returns the mapping whose account a line of /proc/self/smaps begins, if it is private, may be
+/// written to, and comes from no file; otherwise nothing. See proc_pid_maps(5).
 Range own_memory_of(const std::string& line) {
     std::istringstream fields(line);
     Range range;
@@ -76,7 +76,7 @@ class HugePages {
   public:
     HugePages(std::size_t size, std::size_t small) : size_(size), is_present_(size / small) {}
 
-    /// Each run of huge pages of which enough is there.
+    /// Collapses each run of huge pages of which enough is there.
     void collapse(Range range) {
         std::uintptr_t page = (range.begin + size_ - 1) / size_ * size_, begin = page;
         for (; page + size_ <= range.end; page += size_) {

@@ -107,7 +107,8 @@ void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts) {
     for (std::size_t i = 0; i < reads.file_count; ++i) {
         const OpenedFile& file = reads.files[i];
         if (file.inode == 0) {
-            // Made by whoever compiles first, perhaps by this process; what is in it has a source.
+            // Whoever compiles first makes this one, perhaps this process; what is in it has a
+            // source.
             if (!std::string_view(file.path).ends_with("/__pycache__"))
                 facts.absent.insert(file.path);
         } else {
@@ -122,7 +123,7 @@ void add_recorded_reads(const PreloadInterface& preload, ImageFacts& facts) {
     }
     add_mapped_files(facts);
     add_loader_files(facts);
-    // By the names that they were found under as well, which may be symbolic links.
+    // They are added by the names that they were found under as well, which may be symbolic links.
     ::dl_iterate_phdr(
         [](dl_phdr_info* library, std::size_t, void* facts_) {
             if (library->dlpi_name && library->dlpi_name[0] == '/')

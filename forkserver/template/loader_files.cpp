@@ -23,19 +23,19 @@ constexpr std::string_view kZones = "/usr/share/zoneinfo";
 constexpr std::array kVariants{"glibc-hwcaps/x86-64-v4", "glibc-hwcaps/x86-64-v3",
                                "glibc-hwcaps/x86-64-v2"};
 
-/// Of one loaded object.
+/// What is known of one loaded object.
 struct Loaded {
     fs::path path;
     std::vector<std::string> needed;
     std::string rpath, runpath;
 };
 
-/// As a source, or as what was looked for.
+/// Adds a file as a source, or as what was looked for.
 void add_file(ImageFacts& facts, const std::string& path) {
     (stamp_of(path) ? facts.sources : facts.absent).insert(path);
 }
 
-/// The file that the time zone comes from: what TZ names, if it is a file at all.
+/// Returns the file that the time zone comes from: what TZ names, if it is a file at all.
 std::string zone_file() {
     const char* variable = std::getenv("TZ");
     if (!variable) return "/etc/localtime";
@@ -47,8 +47,8 @@ std::string zone_file() {
            std::string(zone);
 }
 
-/// Where the dynamic section of an object says that a string is. The loader puts its own address
-/// there, except where the section is read-only.
+/// Returns the strings that the dynamic section of an object points to. The loader puts its own
+/// address there, except where the section is read-only.
 const char* strings_of(const dl_phdr_info& object, const ElfW(Dyn) * section) {
     for (; section->d_tag != DT_NULL; ++section) {
         if (section->d_tag != DT_STRTAB) continue;
@@ -88,7 +88,7 @@ void replace_all(std::string& text, std::string_view name, const std::string& va
             text.replace(at, token.size(), value);
 }
 
-/// The directories of a search list. $LIB, which nobody uses but preloaded libraries, is left out.
+/// Returns the directories of a search list. $LIB, which only preloaded libraries use, is left out.
 std::vector<std::string> directories_of(std::string_view list, const fs::path& object) {
     std::vector<std::string> directories;
     while (!list.empty()) {
@@ -104,7 +104,7 @@ std::vector<std::string> directories_of(std::string_view list, const fs::path& o
     return directories;
 }
 
-/// What would be found under this name before what is there.
+/// Adds what would be found under this name before what is there.
 void add_search(ImageFacts& facts, const std::vector<std::string>& directories,
                 const std::string& name) {
     if (name.find('/') != std::string::npos) return;
@@ -139,7 +139,7 @@ void add_loader_files(ImageFacts& facts) {
             for (std::string& directory : directories_of(list, of))
                 directories.push_back(std::move(directory));
         };
-        // In the loader's order. The program's own RPATH counts for what its libraries need.
+        // This is the loader's order. The program's own RPATH counts for what its libraries need.
         if (object.runpath.empty()) {
             add(object.rpath, object.path);
             if (objects[0].runpath.empty()) add(objects[0].rpath, objects[0].path);

@@ -13,13 +13,13 @@
 namespace warmfork {
 namespace {
 
-// Of both, the owner shows at most the last three kilobytes of it.
+// The owner shows at most the last three kilobytes of it, for both.
 constexpr off_t kMostOutput = 256 << 10;
 constexpr off_t kKeptOutput = 64 << 10;
 
 constexpr off_t kBlockSize = 512;  // of st_blocks
 
-/// Preloading may have put a file of its own on a standard stream.
+/// Is it the owner's file? Preloading may have put one of its own on a standard stream.
 bool is_output_file(int number) {
     std::array<char, 32> path;
     std::array<char, 64> target;
@@ -37,8 +37,8 @@ void bound_output() {
         struct stat status;
         if (::fstat(number, &status) < 0 || !S_ISREG(status.st_mode)) continue;
         if (status.st_blocks * kBlockSize <= kMostOutput || !is_output_file(number)) continue;
-        // A hole, and not a shorter file: whoever writes or reads at this moment need not know of
-        // it.
+        // It makes a hole, and not a shorter file: whoever writes or reads at this moment need not
+        // know of it.
         const off_t last = (status.st_size - kKeptOutput) & ~off_t{4095};
         if (last > 0) ::fallocate(number, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, last);
     }

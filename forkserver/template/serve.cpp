@@ -17,11 +17,11 @@
 namespace warmfork {
 namespace {
 
-// What this process serves. In a child: what it was forked from, for a layer on top of that image.
-// It owns descriptors that are closed there, whose numbers may be the child's, so that only a
-// template deletes it.
+// What this process serves, or, in a child, what it was forked from, for a layer on top of that
+// image. It owns descriptors that are closed there, whose numbers may be the child's, so that only
+// a template deletes it.
 TemplateServer* served = nullptr;
-// Of the program, before it served.
+// The program's signal mask before it served.
 std::uint64_t program_mask = 0;
 
 std::optional<ServeFailure> open(Descriptor control, const PreloadInterface& preload, Host& host,
@@ -31,7 +31,7 @@ std::optional<ServeFailure> open(Descriptor control, const PreloadInterface& pre
         return ServeFailure{
             error, fmt::format("cannot open the channel to the owner: {}", std::strerror(error))};
     end_with_owner_by_signal(connection.control.get());
-    // One that is stopped when its owner ends goes on, and sees that. The kernel sends this
+    // A template that is stopped when its owner ends goes on, and sees that. The kernel sends this
     // whenever the thread ends that the template is a child of, which does no harm.
     if (::prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0) < 0)
         return ServeFailure{errno, fmt::format("cannot ask for a signal at the owner's end: {}",
@@ -47,7 +47,7 @@ std::optional<ServeFailure> open(Descriptor control, const PreloadInterface& pre
     return {};
 }
 
-/// In a twin that has been woken: it serves the channel to what has been its child.
+/// Makes a twin that has been woken a template, which serves its new channel.
 void become_template(Host& host, Descriptor control) {
     const ProcessIdentity self = identify_self();
     const TwinReply reply{kTwinMagic, self.pid, self.mark};
@@ -83,7 +83,7 @@ std::optional<ServeFailure> open_channel(Host& host) {
     const PreloadInterface* preload = find_preload();
     if (!preload || preload->channel < 0)
         return ServeFailure{ENOTCONN, "this program was not started as a warmfork template"};
-    // It has shown what it is.
+    // The program has shown what it is.
     ::unsetenv(kLaunchVariable);
     use_huge_pages();
     return open(Descriptor(preload->take_channel()), *preload, host, {});

@@ -21,7 +21,8 @@ SpawnCommand::~SpawnCommand() {
 }
 
 std::string SpawnCommand::receive(int control) {
-    // Both, whatever is wrong with the first: what comes after them is the next command's.
+    // Both are received, whatever is wrong with the first: what comes after them is the next
+    // command's.
     std::string mailbox_error = receive_descriptors(control, mailboxes_);
     std::string error = receive_descriptors(control, descriptors_);
     if (!mailbox_error.empty()) return mailbox_error;
@@ -44,13 +45,13 @@ std::string SpawnCommand::receive(int control) {
     return {};
 }
 
-/// One message of descriptors.
+/// Receives one message of descriptors.
 std::string SpawnCommand::receive_descriptors(int control,
                                               std::vector<Descriptor>& ret_descriptors) const {
     DescriptorMessage message{};
     ReceivedMessage received;
     do {
-        // What belongs to an older command: the owner could not send all of it, and gave it up.
+        // This belongs to an older command: the owner could not send all of it, and gave it up.
         ret_descriptors.clear();
         std::array<int, kMaximumMessageDescriptors> numbers;
         const int error = receive_message(control, std::as_writable_bytes(std::span(&message, 1)),

@@ -101,7 +101,7 @@ void TemplateServer::describe_image() {
     static_cast<void>(is_fresh());
 }
 
-/// Looks, and tells the owner once if it is not.
+/// Looks whether the image is fresh, and tells the owner once if it is not.
 bool TemplateServer::is_fresh(bool is_asked) {
     const bool fresh = freshness_.check(is_asked);
     if (!fresh && !std::exchange(said_stale_, true))
@@ -125,7 +125,7 @@ Decision TemplateServer::decide() {
     return {Decision::Action::sleep};
 }
 
-/// Until one asks for children.
+/// Takes commands until one asks for children.
 void TemplateServer::take_commands() {
     FrameHeader header;
     while (outbox_.empty() && !shut_down_ && !owner_is_gone_ && !spawn_) {
@@ -162,7 +162,8 @@ void TemplateServer::begin_spawn(const FrameHeader& header) {
     spawn_.emplace(header, payload_);
     const std::string error = spawn_->receive(connection_.control.get());
     stopping_point("template.command-taken");
-    // Also for who takes a stale image: the owner wants to know, and preload another.
+    // This is asked also where a stale image will do: the owner wants to know, and to preload
+    // another.
     const bool fresh = is_fresh();
     if (!error.empty())
         finish_spawn({Stage::record, EBADMSG, "the spawn record is not valid: " + error});
@@ -171,7 +172,7 @@ void TemplateServer::begin_spawn(const FrameHeader& header) {
 }
 
 void TemplateServer::finish_spawn(const ForkFailure& failure) {
-    // Said before the mailboxes are closed, which is what the owner waits for.
+    // It is said before the mailboxes are closed, which is what the owner waits for.
     if (failure.stage != Stage::none)
         outbox_.add(make_frame(FrameKind::not_born, spawn_->id(),
                                static_cast<std::int64_t>(failure.stage), failure.error_number),
@@ -207,13 +208,13 @@ void TemplateServer::report(const FrameHeader& header) {
     outbox_.add(make_frame(FrameKind::reported, header.id), std::as_bytes(std::span(json)));
 }
 
-// Forks, one at a time.
+// Forks are decided on one at a time.
 
 Newborn& TemplateServer::newborn(std::uint64_t id) const {
     return connection_.segment.layout().newborns[id % kNewborns];
 }
 
-/// `spawn_id`: 0 for a spare.
+/// Decides on a fork. `spawn_id` is 0 for a spare.
 Decision TemplateServer::decide_fork(const ChildPlan& plan, std::uint64_t spawn_id) {
     stopping_point("template.before-fork");
     const std::uint64_t id = ++last_child_id_;
@@ -293,8 +294,8 @@ void TemplateServer::sleep() {
     for (const Child& child : children_)
         polled.push_back({child.ended ? -1 : child.pidfd.get(), POLLIN, 0});
 
-    // A stopped template gets SIGHUP when its owner ends and nobody of its session is left: it has
-    // to go on then.
+    // A stopped template gets SIGHUP when its owner ends and no other process of its session is
+    // left: it has to go on then.
     sigset_t only_hang_up;
     ::sigemptyset(&only_hang_up);
     ::sigaddset(&only_hang_up, SIGHUP);

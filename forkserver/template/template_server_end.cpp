@@ -15,8 +15,9 @@ unsigned long TemplateServer::owner_stack() const {
     return read_image_addresses(file.c_str()).start_stack;
 }
 
-/// The owner's end of the channel was closed without a word: by its death, by exec, or by an
-/// application that closes descriptors it did not open. Only in the last case its children go on.
+/// Notes that the owner's end of the channel was closed without a word: by its death, by exec, or
+/// by an application that closes descriptors it did not open. Only in the last case do its children
+/// go on.
 void TemplateServer::note_channel_end() {
     owner_is_gone_ = true;
     pollfd polled{connection_.owner_pidfd.get(), POLLIN, 0};
@@ -24,8 +25,8 @@ void TemplateServer::note_channel_end() {
     if (is_alive && owner_stack_ != 0 && owner_stack() == owner_stack_) shut_down_ = true;
 }
 
-/// The owner tells of a hand-off before it sends the record, so whatever it handed off before it
-/// died stands in the ring.
+/// Notes the last hand-offs. The owner tells of each before it sends the record, so whatever it
+/// handed off before it died stands in the ring.
 void TemplateServer::note_last_hand_offs() {
     FrameHeader header;
     while (commands_.pop(header, payload_) == Pop::frame) {
@@ -34,8 +35,8 @@ void TemplateServer::note_last_hand_offs() {
     }
 }
 
-/// Those whose record has arrived are children by now; that they were handed off stands in the
-/// ring.
+/// Ends the spares. Those whose record has arrived are children by now; that they were handed off
+/// stands in the ring.
 void TemplateServer::end_spares() {
     for (Child& child : children_)
         if (child.state == State::parked) give_up(child);
@@ -58,7 +59,7 @@ Decision TemplateServer::end() {
     const bool is_abandoned = outbox_.broken() || owner_is_gone_;
     if (is_abandoned) stopping_point("template.owner-gone");
     end_spares();
-    // Where it closed the channel in good order, whether it went then or not.
+    // The owner closed the channel in good order, whether it has ended since or not.
     if (shut_down_)
         leave_children_to_keeper();
     else

@@ -16,7 +16,8 @@ namespace {
 
 using Clock = SparePolicy::Clock;
 
-/// By its name, which it takes last; the mailbox on which it says so is the owner's.
+/// Has it parked? Its name tells, which it takes last; the mailbox on which it says so is the
+/// owner's.
 bool has_parked(int pid) {
     std::array<char, 32> buffer;
     return read_line(NumberedPath("/proc/", pid, "/comm").get(), buffer) == kSpareName;
@@ -34,8 +35,8 @@ bool TemplateServer::refill_is_due() const {
     return !socket_is_full_ && parked() < policy_.wanted() && policy_.may_fork(Clock::now());
 }
 
-/// Ends a parked child, unless its record has arrived already: then it is the owner's. False: it
-/// is.
+/// Ends a parked child, unless its record has arrived already. Then it is the owner's, and false is
+/// returned.
 bool TemplateServer::give_up(Child& child) {
     if (!child.token || !take_parking_token(child.token.get())) return false;
     signal_pidfd(child.pidfd.get(), SIGKILL);
@@ -62,7 +63,7 @@ void TemplateServer::forget_ended_children() {
     std::erase_if(children_, [](const Child& child) { return child.ended; });
 }
 
-/// False: it cannot be forked now.
+/// Prepares the next spare. Returns false where it cannot be forked now.
 bool TemplateServer::prepare_spare() {
     UnbornSpare spare{{}, make_parking_token()};
     if (spare.token && make_spare_mailbox(spare.mailbox) == 0) {
@@ -95,7 +96,7 @@ void TemplateServer::note_spare(const ForkFailure& failure) {
         children_.back().token = std::move(spare_->token);
     } else {
         outbox_.add(make_frame(FrameKind::gone, last_child_id_));
-        // Not an error of any spawn: the next one finds none parked, and is told why by its own
+        // This is no spawn's error: the next one finds none parked, and is told why by its own
         // fork.
         policy_.spare_failed(Clock::now());
     }
@@ -111,7 +112,7 @@ std::vector<SpareFact> TemplateServer::spare_facts() const {
     return facts;
 }
 
-/// Writes into the log which spares have not parked in time. Once for each: when it is due.
+/// Writes into the log, once for each spare, that it has not parked in time.
 void TemplateServer::look_at_expected_spares() {
     const auto due = Clock::now() - kSparePatience;
     for (Child& child : children_) {

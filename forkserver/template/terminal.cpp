@@ -16,7 +16,7 @@
 namespace warmfork {
 namespace {
 
-/// Ends with its parent, also where that has ended already.
+/// Has this process end with its parent, also where that has ended already.
 void end_with(pid_t parent) {
     if (::prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || ::getppid() != parent) ::_exit(0);
 }
@@ -26,7 +26,7 @@ struct Membership {
     int ready;
 };
 
-/// The member of the group whose parent is in the session, but not in the group.
+/// Is the member of the group whose parent is in the session, but not in the group.
 int be_member(void* argument) {
     const auto* membership = static_cast<const Membership*>(argument);
     end_with(membership->parent);
@@ -37,12 +37,13 @@ int be_member(void* argument) {
     for (;;) ::pause();
 }
 
-/// All signals are blocked: only SIGKILL and the end of the child end this.
+/// Looks after the child's group. All signals are blocked: only SIGKILL and the end of the child
+/// end this.
 [[noreturn]] void look_after_group(pid_t child, int ready) {
     end_with(child);
     ::prctl(PR_SET_NAME, "warmfork-job");
     if (close_all_but({&ready, 1}) || ::setpgid(0, 0) < 0) ::_exit(0);
-    // The two share their memory, but for this.
+    // The two share their memory, but not the stack.
     alignas(16) static std::array<std::byte, 16384> stack;
     static Membership membership;
     membership = {::getpid(), child, ready};

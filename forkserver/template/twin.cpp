@@ -21,8 +21,8 @@ int close_all_but_image(const InheritedState& inherited, int channel) {
     return close_all_but(std::span(kept).first(count));
 }
 
-/// Returns the file that comes with the greeting. All signals are blocked: only SIGKILL and the end
-/// of the child end this.
+/// Waits for the greeting, and returns the file that comes with it. All signals are blocked: only
+/// SIGKILL and the end of the child end this.
 Descriptor wait_for_greeting(int channel) {
     TwinGreeting greeting{};
     ReceivedMessage received;
@@ -58,9 +58,9 @@ TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan) {
         return birth;
     }
 
-    // One that cannot be what it should is none: its owner starts a template of its own then.
+    // A twin that cannot be what it should is none: its owner starts a template of its own then.
     if (::prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || ::getppid() != child) ::_exit(0);
-    wipe(plan.record);  // of the child, whose own children this is to make
+    wipe(plan.record);  // it is the child's, whose own children this is to make
     birth.channel = std::move(far);
     if (close_all_but_image(inherited, birth.channel.get())) ::_exit(0);
     std::array<char, 16> name{};
@@ -68,13 +68,13 @@ TwinBirth leave_twin(const CloneContext& clone, const ChildPlan& plan) {
     ::prctl(PR_SET_NAME, "warmfork-twin");
 
     const Descriptor log = wait_for_greeting(birth.channel.get());
-    // The children of a process that no wait sees would not be seen either: a second one, which the
-    // child takes over when this one ends.
+    // The children of a process that no wait sees would not be seen either. So a second one is
+    // made, which the child takes over when this one ends.
     if (const int template_pid = clone.clone_child(SIGCHLD, pidfd); template_pid != 0)
         ::_exit(template_pid < 0);
     ::prctl(PR_SET_NAME, name.data());
     const rlimit limit{inherited.soft_descriptor_limit, inherited.hard_descriptor_limit};
-    // A group of its own, as every template has: Ctrl-C does not reach it.
+    // It gets a group of its own, as every template has, which Ctrl-C does not reach.
     if (!put_on_standard_output(log) || ::setpgid(0, 0) < 0 ||
         ::setrlimit(RLIMIT_NOFILE, &limit) < 0)
         ::_exit(1);
