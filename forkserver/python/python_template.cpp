@@ -49,9 +49,8 @@ void replace_thread_state(const PyThreadState* old_state, PyThreadState* state) 
 }
 
 /// Python frames that are on the stack now are not below what this thread runs from here on: it
-/// gets another thread state, as if it had just begun. There is no way back to them.
-/// What is in a thread state by itself, as numpy's handling of errors, goes along; `restore` puts
-/// back the rest.
+/// gets another thread state, as if it had just begun. There is no way back to them. What is in a
+/// thread state itself, as numpy's handling of errors, goes along; `restore` puts back the rest.
 bool leave_python_frames(DeleteThreadState delete_current, PyObject* restore) {
     Reference kept(PyDict_New());
     PyObject* values = PyThreadState_GetDict();  // borrowed

@@ -19,11 +19,11 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Of the packages that a template preloads the table names so many.
+// The table names this many of the packages that a template preloads.
 constexpr std::size_t kMostPackages = 3;
 constexpr std::size_t kWidestLine = 100;
 
-/// As the service's own answer has it.
+/// Makes JSON of it, as in the service's own answer.
 Json to_json(const service::LearnedImage& image) {
     Json modules = Json::array(), refused = Json::array();
     double seconds = 0;
@@ -40,7 +40,7 @@ Json to_json(const service::LearnedImage& image) {
             {"saves_seconds", seconds}};
 }
 
-/// "numpy, json, +12": those that take the most time, first.
+/// Returns "numpy, json, +12", with those first that take the most time.
 std::string packages_of(const Json& modules) {
     std::map<std::string, double> seconds;
     for (const Json& module : modules) {
@@ -58,7 +58,7 @@ std::string packages_of(const Json& modules) {
     return text.empty() ? "-" : text;
 }
 
-/// What it is ready with, or why it is cold.
+/// Returns what it is ready with, or why it is cold.
 std::string contents_of(const Json& entry) {
     if (auto reason = entry.value("reason", ""); !reason.empty()) return reason;
     return entry["modules"].is_array() ? packages_of(entry["modules"]) : "-";
@@ -69,7 +69,7 @@ std::string span_of(double seconds) {
         std::chrono::duration<double>(std::max(seconds, 0.0))));
 }
 
-/// A list of TOML over as many lines as it needs.
+/// Returns a list of TOML over as many lines as it needs.
 std::string wrapped(std::string_view list) {
     constexpr std::string_view kBetween = ", ";
     std::string text;

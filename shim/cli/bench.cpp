@@ -30,7 +30,7 @@ int start_python(const std::vector<std::string>& program, std::vector<std::strin
     command.insert(command.end(), arguments.begin(), arguments.end());
     const char* inherited = std::getenv("PYTHONPATH");
     ::setenv("PYTHONPATH", inherited ? (path + ":" + inherited).c_str() : path.c_str(), 1);
-    // For `bench service`, which measures this program too.
+    // This is for `bench service`, which measures this program too.
     std::error_code unknown;
     const std::string self = std::filesystem::read_symlink("/proc/self/exe", unknown);
     if (!self.empty()) ::setenv("WARMFORK_CLI", self.c_str(), 0);

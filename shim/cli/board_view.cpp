@@ -60,7 +60,7 @@ std::string explain_failure(int error, uid_t uid, const std::string& instance) {
     }
 }
 
-/// Two ways of naming a file, or two mounts of it, are the same place.
+/// Are they the same place? Two ways of naming a file, or two mounts of it, are.
 bool is_same_place(const std::string& one, const std::string& other) {
     if (one == other) return true;
     struct stat first, second;
@@ -68,7 +68,8 @@ bool is_same_place(const std::string& one, const std::string& other) {
            first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }
 
-/// The daemon that this process would be a client of, which may be a service account's.
+/// Finds the board of the daemon that this process would be a client of, which may be a service
+/// account's.
 int find_board_of_socket(const std::string& socket, BoardSnapshot& ret_snapshot,
                          std::string& ret_text) {
     struct stat status;
@@ -87,7 +88,7 @@ int find_board_of_socket(const std::string& socket, BoardSnapshot& ret_snapshot,
         if (instance.empty()) unnamed = error;
     }
     if (is_there && unnamed && unnamed != ENOENT && unnamed != ESRCH) {
-        // It may be the one that is asked for.
+        // The one without a name may be the one that is asked for.
         ret_text = explain_failure(unnamed, uid, {});
         return 1;
     }
@@ -98,7 +99,7 @@ int find_board_of_socket(const std::string& socket, BoardSnapshot& ret_snapshot,
     return kNoDaemon;
 }
 
-/// As fmt counts columns when it pads, which knows of wide characters.
+/// Counts columns as fmt does when it pads, which knows of wide characters.
 std::size_t width_of(const std::string& text) {
     constexpr std::size_t kWide = 1000;
     const std::size_t padding = fmt::formatted_size("{:<{}}", text, kWide) - text.size();

@@ -32,7 +32,7 @@ ChildCost measure_child(Template& of, const std::vector<std::string>& command,
     return {seconds(usage.ru_utime) + seconds(usage.ru_stime), usage.ru_minflt + usage.ru_majflt};
 }
 
-/// Of each by itself.
+/// Returns the median of each number by itself.
 ChildCost median(std::vector<ChildCost> costs) {
     const auto middle = costs.begin() + static_cast<std::ptrdiff_t>(costs.size() / 2);
     const auto take = [&](auto member) {
@@ -52,7 +52,7 @@ ChildCosts measure_children(Template& of, const std::vector<std::string>& interp
     std::vector<std::string> command = interpreter;
     command.insert(command.end(), {"-c", "pass"});
     std::vector<ChildCost> warm, cold;
-    // By turns, so that both find the machine alike.
+    // They take turns, so that both find the machine alike.
     for (std::size_t i = 0; i < kChildrenOfEachKind; ++i) {
         warm.push_back(measure_child(of, command, WARMFORK_BACKEND_WARM));
         cold.push_back(measure_child(of, command, WARMFORK_BACKEND_COLD));

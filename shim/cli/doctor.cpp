@@ -108,7 +108,7 @@ Json in_json(const ChildCost& cost) {
     return {{"seconds", cost.seconds}, {"page_faults", cost.page_faults}};
 }
 
-/// Where something stands in the way, that is what it says.
+/// Returns what children cost, or what stands in the way of measuring it.
 Json costs_of_children(Template& of, const TemplateOptions& options) try {
     std::vector<std::string> interpreter{options.python};
     interpreter.insert(interpreter.end(), options.options.begin(), options.options.end());
@@ -163,7 +163,7 @@ int examine(const DoctorOptions& options) {
         if (of.python.empty()) of.python = "python3";
         Template python_template = open_template(of, 1);
         wait_with_progress(python_template);
-        // So that there is a fork to tell the time of. A child that does not park is told of.
+        // It waits for a fork whose time can be told. A child that does not park is reported.
         warmfork_failure failure{};
         const int parked =
             warmfork_template_wait_parked(python_template.handle(), 1, kParkPatience, &failure);

@@ -36,7 +36,7 @@ void InheritedDescriptors::leave_to_child() {
     pairs_.clear();
     const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0) return;  // they are closed when this process ends
-    // Nothing else can lie there: see hold_standard_numbers.
+    // Nothing else can have these numbers: see hold_standard_numbers.
     ::dup2(null, STDIN_FILENO);
     ::dup2(null, STDOUT_FILENO);
     ::close(null);

@@ -38,7 +38,7 @@ std::vector<std::string> directories_of_path() {
     }
 }
 
-/// Names in a directory that lead to warmfork-exec.
+/// Returns the names in a directory that lead to warmfork-exec.
 std::vector<std::string> links_in(const std::string& directory) {
     std::vector<std::string> names;
     const std::unique_ptr<DIR, int (*)(DIR*)> opened(::opendir(directory.c_str()), ::closedir);

@@ -23,7 +23,7 @@ fs::path default_directory() {
                     "cannot tell where links belong, as HOME is not set: use --dir");
 }
 
-/// The real program that a link of this name stands in front of; empty: there is none.
+/// Returns the real program that a link of this name stands in front of; empty where there is none.
 std::string real_program(const std::string& name) {
     link::ProgramSearch search(name.c_str(), std::getenv("PATH"));
     return search.next() ? search.path() : "";
@@ -37,12 +37,12 @@ void check_name(const std::string& name) {
                         fmt::format("cannot make a link {}: it takes the name of a command, "
                                     "without a directory",
                                     name));
-    // It is what a link calls.
+    // A link calls this one.
     if (name == "warmfork")
         throw own_error(WARMFORK_STAGE_NONE, EINVAL, "cannot make a link in front of warmfork");
 }
 
-/// One that is there already is made anew: it may be of another installation.
+/// Makes a link. One that is there already is made anew: it may be of another installation.
 void make_link(const fs::path& directory, const std::string& name, const std::string& program) {
     const fs::path link = directory / name;
     struct stat status;
@@ -55,7 +55,7 @@ void make_link(const fs::path& directory, const std::string& name, const std::st
                         fmt::format("cannot make the link {}: move what lies there away, or use "
                                     "another --dir",
                                     link.string()));
-    // In its place in one step: commands may be starting by it.
+    // It is put in its place in one step: commands may be starting by it.
     const fs::path made = directory / fmt::format(".{}.{}", name, ::getpid());
     if (::symlink(program.c_str(), made.c_str()) < 0)
         throw own_error(WARMFORK_STAGE_NONE, errno, "cannot make the link " + made.string());

@@ -1,4 +1,4 @@
-// warmfork(1): parses its command line, and does what it says.
+// warmfork(1) parses its command line, and does what that says.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
@@ -112,7 +112,7 @@ void add_bench(CLI::App& app, int& ret_status) {
     command->prefix_command();
     command->set_help_flag();  // like all of their options it goes to the program
     command->callback([command, &ret_status] {
-        // As a script, which is how programs that use multiprocessing are started.
+        // It is started as a script, as programs that use multiprocessing are.
         ret_status = start_python({"/warmfork/bench/__main__.py"}, command->remaining());
     });
 }
@@ -275,7 +275,7 @@ int main(int argc, char** argv) try {
         "`explain` ends with 2 where the command would be cold, `status` and `top` with 3 where\n"
         "no daemon runs. 125: the command line is wrong.\n"
         "WARMFORK_BACKEND=auto|warm|cold selects the backend where no option does.");
-    // The command that is asked for is the only one that is put together: `run` starts fast.
+    // Only the command that is asked for is put together, so that `run` starts fast.
     const std::string_view asked = argc > 1 ? argv[1] : "";
     const bool is_known =
         std::ranges::any_of(kCommands, [&](const auto& command) { return command.name == asked; });

@@ -1,4 +1,4 @@
-// warmfork template: what the service's templates are, and are to do.
+// `warmfork template` shows what the service's templates are, and tells them what to do.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sys/stat.h>
@@ -37,7 +37,7 @@ int complain(std::string_view text) {
     return 1;
 }
 
-/// Those of one template, or all; the others are nobody's concern here.
+/// Prints the errors of one template, or all of them; the others are of no concern here.
 bool print_errors(const Configuration& configuration, const std::string& name) {
     bool has_some = false;
     for (const ConfigurationError& error : configuration.errors) {
@@ -54,7 +54,7 @@ std::string known_names(const Configuration& configuration) {
     return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
 }
 
-/// Asks the service. Returns the exit status; says what is wrong.
+/// Asks the service. Returns the exit status, and says what is wrong.
 int ask(const std::string& verb, const std::string& name, Json& ret_answer) {
     std::shared_ptr<ServiceConnection> connection;
     std::string text;
@@ -65,11 +65,11 @@ int ask(const std::string& verb, const std::string& name, Json& ret_answer) {
     return ret_answer.is_object() ? 0 : complain("the service answers wrongly");
 }
 
-/// What the service says of all templates, and what those that it has made by itself preload. As
-/// `ask`.
+/// Asks what the service says of all templates, and what those that it has made by itself preload.
+/// Returns what `ask` does.
 int ask_for_list(Json& ret_answer) {
     if (int status = ask("list", "", ret_answer)) return status;
-    // A service of before there were any says nothing of them.
+    // A service from before there were any says nothing of them.
     if (!ret_answer.contains("automatic")) ret_answer["automatic"] = Json::array();
     add_learned(ret_answer["automatic"], ret_answer.value("learned", ""));
     return 0;
@@ -108,7 +108,8 @@ int show(const std::string& name, const std::vector<std::string>& directories) {
                                 fmt::join(directories, ", "), known_names(configuration)));
 }
 
-/// Waits until it is preloaded, so that what keeps it from starting is said here.
+/// Starts a template and waits until it is preloaded, so that what keeps it from starting is said
+/// here.
 int start(const std::string& verb, const std::string& name) {
     Json answer;
     if (int status = ask(verb, name, answer)) return status;
@@ -121,7 +122,7 @@ int start(const std::string& verb, const std::string& name) {
     return 0;
 }
 
-/// The service reads everything anew. What it finds wrong is said, and leaves the rest alone.
+/// Has the service read everything anew. What it finds wrong is said, and leaves the rest alone.
 int reload() {
     Json answer;
     if (int status = ask("reload", "", answer)) return status;
@@ -137,7 +138,7 @@ std::string quoted_for_shell(const std::string& text) {
     return quoted + "'";
 }
 
-/// Returns 0, or 1 with a message.
+/// Runs the editor. Returns 0, or 1 with a message.
 int run_editor(const std::string& file) {
     const char* editor = std::getenv("VISUAL");
     if (!editor || !*editor) editor = std::getenv("EDITOR");
@@ -192,7 +193,7 @@ int edit(const std::string& name, const std::vector<std::string>& directories) {
     return 0;
 }
 
-/// A file that was not there. Returns 0, or 1 with a message and no file.
+/// Writes a file that was not there. Returns 0, or 1 with a message and no file.
 int write_new_file(const std::string& path, const std::string& text) {
     std::error_code error;
     fs::create_directories(fs::path(path).parent_path(), error);
@@ -207,7 +208,7 @@ int write_new_file(const std::string& path, const std::string& text) {
     return complain(fmt::format("cannot write {}: {}", path, std::strerror(error_number)));
 }
 
-/// The file lies where the service reads it, which does so at once.
+/// Writes the file where the service reads it, which does so at once.
 int adopt(const std::string& name) {
     Json answer;
     if (int status = ask_for_list(answer)) return status;

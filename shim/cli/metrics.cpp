@@ -11,7 +11,7 @@
 namespace warmfork::cli {
 namespace {
 
-/// A histogram's bounds: 16 µs to 17 s, doubling. Each is also a bound of the board's buckets.
+/// A histogram's bounds double from 16 µs to 17 s. Each is also a bound of the board's buckets.
 constexpr unsigned kFirstBound = 4;
 constexpr unsigned kLastBound = 24;
 
@@ -42,7 +42,7 @@ class Metrics {
         add("{} {}\n", name, value);
     }
 
-    /// A number of each template.
+    /// Adds a number of each template.
     template <typename Of>
     void each(const char* name, const char* type, const char* help, Of of) {
         begin(name, type, help);
@@ -62,7 +62,7 @@ class Metrics {
     std::string text_;
 };
 
-/// All reasons there are, so that a rate is right from the first one on.
+/// Adds all reasons there are, so that a rate is right from the first one on.
 void add_cold(Metrics& metrics, const char* name, const std::string& labels,
               const ColdCounts& counts) {
     for (std::size_t reason = 1; reason < WARMFORK_REASON_COUNT; ++reason)

@@ -27,11 +27,11 @@ Error own_error(warmfork_stage stage, int error_number, const std::string& text)
 
 namespace {
 
-// How often, in milliseconds, and from when on a person is told what is being waited for.
+// How often, in milliseconds, and after what time first, a person is told what is being waited for.
 constexpr int kProgressPeriod = 100;
 constexpr std::chrono::seconds kProgressPatience{1};
 
-/// The command line that an interpreter gets: of a script, what exec makes of it.
+/// Returns the command line that an interpreter gets. For a script that is what exec makes of it.
 std::vector<std::string> interpreted(const std::vector<std::string>& command) {
     const auto arguments = detail::pointers(command);
     const auto environment_size = [] {
@@ -45,7 +45,7 @@ std::vector<std::string> interpreted(const std::vector<std::string>& command) {
     return script ? script->arguments : command;
 }
 
-/// What of a command line shapes the interpreter, unless that can only be started cold.
+/// Returns what of a command line shapes the interpreter, unless that can only be started cold.
 std::vector<std::string> options_of(const std::vector<std::string>& command) {
     const auto arguments = detail::pointers(command);
     const PythonCommand parsed =
@@ -53,7 +53,7 @@ std::vector<std::string> options_of(const std::vector<std::string>& command) {
     return parsed.obstacle.empty() ? parsed.options : std::vector<std::string>();
 }
 
-/// A script as a path, or the operand of -m or -c.
+/// Returns a script as a path, or the operand of -m or -c.
 std::string program_of(const std::vector<std::string>& command) {
     for (std::size_t i = 1; i < command.size(); ++i) {
         if (command[i].starts_with('-')) continue;
@@ -64,7 +64,7 @@ std::string program_of(const std::vector<std::string>& command) {
     return {};
 }
 
-/// What is preloaded, on one line of a terminal that is empty afterwards.
+/// Shows what is preloaded, on one line of a terminal that is empty afterwards.
 class ProgressLine {
   public:
     ProgressLine() = default;
@@ -82,7 +82,7 @@ class ProgressLine {
     bool has_shown_ = false;
 };
 
-/// Blocks for kProgressPeriod. Throws Error: it cannot become ready.
+/// Is it ready soon? Blocks for kProgressPeriod. Throws Error where it cannot become ready.
 bool is_ready_soon(Template& waited_for) {
     try {
         waited_for.wait_ready(kProgressPeriod);

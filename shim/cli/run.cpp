@@ -106,7 +106,7 @@ int status_of(Process& child) {
     }
 }
 
-/// Returns the status as of waitpid.
+/// Waits for the child and forwards signals to it. Returns the status as of waitpid.
 int wait_and_forward(Process& child, SignalQueue& signals) {
     pollfd polled[2] = {{child.pidfd(), POLLIN, 0}, {signals.descriptor(), POLLIN, 0}};
     while (!polled[0].revents) {
@@ -116,8 +116,9 @@ int wait_and_forward(Process& child, SignalQueue& signals) {
     return status_of(child);
 }
 
-/// What to exit with as the child has, or, where a signal ended it, this process's end by the same:
-/// so its caller would see the command itself. Nothing that has to be closed may be left.
+/// Returns what to exit with as the child has, or, where a signal ended it, ends this process by
+/// the same one, so that its caller sees what it would of the command itself. Nothing that has to
+/// be closed may be left.
 int end_as(int status) {
     if (!WIFSIGNALED(status)) return WEXITSTATUS(status);
     ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);  // the core file is the child's
@@ -128,7 +129,7 @@ int run_from_own(const RunOptions& options, warmfork_backend backend,
                  InheritedDescriptors& inherited) {
     TemplateOptions from = options.from;
     complete(from, options.command);
-    // For one child a fork on command does.
+    // A fork on command will do for one child.
     Template python_template = open_template(from, 0, backend);
     if (backend != WARMFORK_BACKEND_COLD) wait_for_image(python_template, backend);
     SignalQueue signals(false);
@@ -136,14 +137,14 @@ int run_from_own(const RunOptions& options, warmfork_backend backend,
     return wait_and_forward(child, signals);
 }
 
-/// The child has a terminal of its own: the status, as of waitpid.
+/// Relays for a child that has a terminal of its own. Returns the status as of waitpid.
 int relay(Process& child, SignalQueue& signals, TerminalPair& terminals) {
     TerminalRelay(child, signals, terminals).run();
     return status_of(child);
 }
 
-/// Where a whole job at a terminal is served warm: the status, as of waitpid. Empty: it is to be
-/// tried without a terminal of its own.
+/// Runs the command with a terminal of its own where it is a whole job at one, and served warm.
+/// Returns the status as of waitpid, or nothing where it is to be tried without such a terminal.
 std::optional<int> run_at_terminal(Template& served, const RunOptions& options,
                                    SignalQueue& signals, InheritedDescriptors& inherited) {
     std::optional<TerminalPair> terminals;
@@ -153,14 +154,15 @@ std::optional<int> run_at_terminal(Template& served, const RunOptions& options,
     try {
         child = spawn(served, options, signals, inherited, &*terminals);
     } catch (const Error&) {
-        // A cold child has this process's terminal. So has a warm one of an older service; and what
-        // else there is in its way is said then.
+        // A cold child has this process's terminal. So has a warm one of an older service. If
+        // anything else is in its way, the next try says so.
         return {};
     }
     return relay(*child, signals, *terminals);
 }
 
-/// `waits`: for an image that is preloading.
+/// Runs the command from a template of the service. With `waits` it waits for an image that is
+/// preloading.
 int run_from_service(const RunOptions& options, const std::string& name, warmfork_backend backend,
                      bool waits, InheritedDescriptors& inherited) {
     Template served = Template::connect(name, backend);
@@ -176,8 +178,9 @@ int run_from_service(const RunOptions& options, const std::string& name, warmfor
     return wait_and_forward(child, signals);
 }
 
-/// The template that the service has for the command, as a link in its place would find it; empty:
-/// it has none, no service runs, or one of this process's own is asked for.
+/// Returns the template that the service has for the command, as a link in its place would find it.
+/// It is empty where the service has none, none runs, or a template of this process's own is asked
+/// for.
 std::string template_for(const RunOptions& options, warmfork_backend backend) {
     const TemplateOptions& from = options.from;
     const bool is_own_wanted =
@@ -197,7 +200,8 @@ std::string template_for(const RunOptions& options, warmfork_backend backend) {
                : std::string();
 }
 
-/// From a template that was named, that the service has for such commands, or of its own.
+/// Runs the command from a template that was named, one that the service has for such commands, or
+/// one of its own.
 int run_from_any(const RunOptions& options, warmfork_backend backend,
                  InheritedDescriptors& inherited) {
     if (const std::string& name = options.from.name; !name.empty())
@@ -209,7 +213,7 @@ int run_from_any(const RunOptions& options, warmfork_backend backend,
                          : run_from_service(options, found, backend, false, inherited);
 }
 
-/// Becomes the command: only under this pid it finds itself meant. Returns only by an error.
+/// Becomes the command: only under this pid does it find itself meant. Returns only by an error.
 [[noreturn]] void become(const RunOptions& options, warmfork_backend backend,
                          const std::string& variable) {
     const std::string reason = fmt::format(
@@ -232,7 +236,7 @@ int become_real(const RunOptions& options, std::string_view reason) {
     return link::report_failure(program, true, error);
 }
 
-/// A warm child, or the command itself.
+/// Runs a warm child, or becomes the command itself.
 int run_in_place(const RunOptions& options, InheritedDescriptors& inherited) {
     std::optional<Template> served;
     std::optional<SignalQueue> signals;
@@ -273,7 +277,7 @@ int run_one(const RunOptions& options) {
         return end_as(run_from_any(options, backend, inherited));
     } catch (const Error& error) {
         fmt::print(stderr, "warmfork: {}\n", error.what());
-        // Of the service it may also be the template that does not exist.
+        // With the service it may also be the template that does not exist.
         const bool is_program = options.from.name.empty() || error.stage() == WARMFORK_STAGE_EXEC;
         return error.error_number() == ENOENT && is_program ? kNotFound : kNotStarted;
     }

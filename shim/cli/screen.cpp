@@ -13,13 +13,14 @@
 namespace warmfork::cli {
 namespace {
 
-/// The alternate screen, no cursor, and lines that are longer than the terminal is wide are cut.
+/// Takes the alternate screen, hides the cursor, and has lines cut that are longer than the
+/// terminal is wide.
 constexpr std::string_view kEnter = "\033[?1049h\033[?25l\033[?7l";
 constexpr std::string_view kLeave = "\033[?7h\033[?25h\033[?1049l";
 
-/// What ends the program, or has the screen drawn anew. What the caller ignores stays ignored.
+/// These end the program, or have the screen drawn anew. What the caller ignores stays ignored.
 constexpr std::array kEvents{SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH};
-/// The program's own mistakes, and a board that is cut short while it is read.
+/// These are the program's own mistakes, and a board that is cut short while it is read.
 constexpr std::array kMistakes{SIGBUS, SIGSEGV, SIGABRT};
 
 const Screen* shown = nullptr;  ///< for the handler of kMistakes
@@ -79,7 +80,7 @@ void Screen::enter() const {
     write_all(kEnter);
 }
 
-/// Called by a signal handler, too.
+/// Gives the terminal back. A signal handler calls it, too.
 void Screen::leave() const {
     write_all(kLeave);
     if (has_keys_) ::tcsetattr(STDIN_FILENO, TCSANOW, &saved_);
@@ -95,7 +96,8 @@ void Screen::stop() const {
     sigset_t set;
     ::sigemptyset(&set);
     ::sigaddset(&set, SIGTSTP);
-    // By its own default action, which knows when there is nobody to wake this process again.
+    // It stops by the signal's default action, which knows when there is nobody to wake this
+    // process again.
     ::raise(SIGTSTP);
     ::sigprocmask(SIG_UNBLOCK, &set, nullptr);
     ::sigprocmask(SIG_BLOCK, &set, nullptr);

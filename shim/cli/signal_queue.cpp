@@ -19,7 +19,7 @@ constexpr std::array kForwarded{SIGTERM, SIGHUP,  SIGUSR1,   SIGUSR2,   SIGQUIT,
 constexpr std::array kOfWriting{SIGPIPE, SIGXFSZ};
 constexpr std::array kOfTerminal{SIGHUP, SIGQUIT, SIGINT, SIGWINCH, SIGTSTP, SIGCONT};
 
-/// Of linux/pidfd.h, since Linux 6.9: the process group that the process leads.
+/// It stands for the process group that the process leads, in linux/pidfd.h since Linux 6.9.
 constexpr unsigned int kPidfdSignalProcessGroup = 1u << 2;
 
 }  // namespace
@@ -107,7 +107,7 @@ void signal_process(Process& child, int signal) {
     try {
         child.signal(signal);
     } catch (const Error&) {
-        // It has ended.
+        // The child has ended.
     }
 }
 

@@ -19,25 +19,26 @@
 namespace warmfork::cli {
 namespace {
 
-// Nobody but its parent, the service, is told that the child has stopped. What stops it is nearly
-// always something that was typed: so it is looked at so long after that, twice as long after the
-// first look, and so on; at an idle terminal seldom, but never not again, as a program may take its
+// Only its parent, the service, is told that the child has stopped. What stops it is nearly always
+// something that was typed. So it is looked at this long after that, then after twice as long, and
+// so on. At an idle terminal it is looked at seldom, but always again, as a program may take its
 // time to stop, or be stopped by somebody else.
 constexpr int kFirstLook = 10;    // milliseconds
 constexpr int kIdleLook = 1000;   // milliseconds
 constexpr int kBackground = 200;  // milliseconds: nor does anybody say that it is in the foreground
 
-// What a pseudo-terminal can hold, and more: a process that the child has left writes on.
+// It is enough for what a pseudo-terminal can hold, and ends: a process that the child has left
+// writes on.
 constexpr int kMostLastReads = 256;
 
-// What was typed ahead: somebody may hold a key down.
+// The most that was typed ahead and is put back: somebody may hold a key down.
 constexpr std::size_t kMostUnread = 16384;
 
 Descriptor duplicate(int number) {
     return Descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
 }
 
-/// 'T': stopped.
+/// Returns the state of a process: 'T' is stopped.
 char state_of(pid_t pid) {
     char text[512];
     const Descriptor file(
@@ -53,7 +54,7 @@ bool is_pending(int signal) {
     return ::sigpending(&pending) == 0 && ::sigismember(&pending, signal) == 1;
 }
 
-/// What can be read at once.
+/// Reads what can be read at once.
 std::string read_waiting(int terminal) {
     std::string all;
     std::array<char, 4096> piece;
@@ -66,8 +67,8 @@ std::string read_waiting(int terminal) {
     return all;
 }
 
-/// Waits where it has to: the terminal may be held up, and may be another program's non-blocking
-/// one. False: it is gone.
+/// Writes all, and waits where it has to: the terminal may be held up, or another program may have
+/// made it non-blocking. Returns false where it is gone.
 bool write_all(int terminal, const char* bytes, std::size_t size) {
     while (size > 0) {
         const ssize_t written = ::write(terminal, bytes, size);
@@ -117,7 +118,7 @@ ssize_t TerminalPair::read_keys(std::span<char> ret_keys) {
     const ssize_t size = ::read(keyboard(), ret_keys.data(), ret_keys.size());
     if (size < 0 && (errno == EAGAIN || errno == EINTR)) return -1;
     if (size <= 0) return 0;
-    // The end of a text that was typed while lines were read is a NUL where keys are.
+    // The end of a text that was typed while lines were read shows as a NUL where keys are read.
     if (std::exchange(has_lines_, false))
         std::replace(ret_keys.begin(), ret_keys.begin() + size, '\0',
                      static_cast<char>(before_.c_cc[VEOF]));
@@ -147,7 +148,7 @@ void TerminalPair::copy_size() {
 void TerminalPair::give_back_unread(std::string_view not_passed_on) {
     termios modes;
     if (!is_raw_ || ::tcgetattr(slave(), &modes) < 0) return;
-    // Of a line that has no end yet as well; and nothing is waited for.
+    // A line that has no end yet is read as well, and nothing is waited for.
     modes.c_lflag &= ~static_cast<tcflag_t>(ICANON);
     modes.c_cc[VMIN] = modes.c_cc[VTIME] = 0;
     if (::tcsetattr(slave(), TCSANOW, &modes) < 0) return;
@@ -246,7 +247,7 @@ void TerminalRelay::show_output() {
         terminals_.hang_up();
 }
 
-/// The child may have stopped, and this process may be in the foreground now.
+/// Looks again: the child may have stopped, and this process may be in the foreground now.
 void TerminalRelay::look_again() {
     if (!terminals_.is_raw()) {
         terminals_.enter();
@@ -256,7 +257,7 @@ void TerminalRelay::look_again() {
     look_after_ = std::min(2 * look_after_, kIdleLook);
 }
 
-/// So the shell that has started this process gets the terminal back.
+/// Stops this process, so that the shell that has started it gets the terminal back.
 void TerminalRelay::stop_with_child() {
     for (int i = 0; i < kMostLastReads; ++i) show_output();
     terminals_.leave();

@@ -16,7 +16,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kPeriod{1};
-/// Percentiles are of the spawns of so many periods: enough for a figure, few enough to be of now.
+/// Percentiles are of the spawns of this many periods: enough for a figure, few enough to be
+/// current.
 constexpr std::size_t kWindow = 10;
 
 struct Sample {
@@ -24,7 +25,7 @@ struct Sample {
     BoardSnapshot board;
 };
 
-/// Counts only grow; what seems to have shrunk began anew.
+/// Returns by how much a count has grown. What seems to have shrunk began anew.
 std::uint64_t grown(std::uint64_t now, std::uint64_t before) {
     return now >= before ? now - before : now;
 }
@@ -53,7 +54,7 @@ class History {
 
     const BoardSnapshot& now() const { return samples_.back().board; }
 
-    /// By the second, over the last period; "-" before there is one.
+    /// Returns the rate by the second, over the last period; "-" before there is one.
     std::string rate_of(std::uint64_t now, std::uint64_t before) const {
         if (samples_.size() < 2) return "-";
         const std::chrono::duration<double> time = samples_.back().time - last().time;
@@ -67,7 +68,7 @@ class History {
     std::deque<Sample> samples_;
 };
 
-/// is_live: percentiles of the window, and colours.
+/// Adds a row. With `is_live` it has percentiles of the window, and colours.
 void add_row(Table& table, const History& history, const TemplateSnapshot& entry, bool is_live) {
     const std::uint64_t spawns = latency_total(entry.latency);
     const LatencyCounts earlier = latency_of(entry.name, history.last().board);
@@ -116,7 +117,8 @@ int print_once(const BoardOptions& options) {
     return 0;
 }
 
-/// Ends as the person or a signal wants it; a daemon that ends is waited for. Returns the signal.
+/// Shows the board until the person or a signal ends it; a daemon that ends is waited for. Returns
+/// the signal.
 int show_live(const BoardOptions& options) {
     Screen screen;
     History history;

@@ -9,7 +9,7 @@
 namespace warmfork {
 namespace {
 
-// The header of the segment, which is all that is looked at.
+// The size of the segment's header, which is all that is looked at.
 constexpr std::size_t kHeaderSize = offsetof(SegmentLayout, newborns);
 
 }  // namespace
@@ -17,7 +17,7 @@ constexpr std::size_t kHeaderSize = offsetof(SegmentLayout, newborns);
 int LeasedImage::make(SharedImage facts, std::vector<Descriptor> files,
                       std::shared_ptr<LeasedImage>& ret_image) {
     if (files.empty()) return EPROTO;
-    // Sealed, so that reading it cannot raise SIGBUS.
+    // It must be sealed, so that reading it cannot raise SIGBUS.
     const int seals = ::fcntl(files[0].get(), F_GET_SEALS);
     struct stat status;
     if (seals < 0 || !(seals & F_SEAL_SHRINK) || ::fstat(files[0].get(), &status) < 0 ||
@@ -43,8 +43,8 @@ int LeasedImage::make(SharedImage facts, std::vector<Descriptor> files,
 }
 
 bool LeasedImage::is_fresh() {
-    // The events first, and then the word: template/freshness.hpp says why. The instance lives on
-    // without the template, and so do its watches: then nobody takes the events away.
+    // The events come first, and then the word: template/freshness.hpp says why. The instance lives
+    // on without the template, and so do its watches: then nobody takes the events away.
     if (!has_inotify_ || !inotify_ || !mounts_) return false;
     pollfd polled[2] = {{inotify_.get(), POLLIN, 0}, {mounts_.get(), POLLPRI, 0}};
     ::poll(polled, 2, 0);

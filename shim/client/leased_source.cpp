@@ -15,7 +15,7 @@
 namespace warmfork {
 namespace {
 
-// The service may go, or be replaced, while it is asked; where that happens so often it does not
+// The service may go, or be replaced, while it is asked. Where that happens this often, it does not
 // stay.
 constexpr int kMostLostServices = 4;
 
@@ -27,7 +27,7 @@ ColdReason hanging_reason(const Failure& failure) {
     return {WARMFORK_REASON_UNRESPONSIVE, failure.text};
 }
 
-/// Its lifetime is the service's to see to, and so is who it has for a parent.
+/// Returns a child's ties. The service sees to its lifetime, and decides who its parent is.
 ChildTies ties_of_service() {
     return {Lifetime::detached, 0, false, true};
 }
@@ -62,7 +62,7 @@ class LeasedSource::Image : public ChosenImage {
     bool has_started_ = false;
 };
 
-/// A child of the service has its ids, groups and limits.
+/// Compares the owner with the service: a child of the service has its ids, groups and limits.
 OwnerChange LeasedSource::Image::find_change(const OwnerState& now) {
     std::string change = find_incompatible_change(state_at_start(), now, Parent::service);
     if (change.empty() && !can_look_at(connection_->service()) && is_landlock_there())
@@ -110,13 +110,13 @@ Outcome LeasedSource::open() {
     return connect(connection);
 }
 
-/// The connection of now. What was leased over one that is lost is of no use any more.
+/// Gets the current connection. What was leased over one that is lost is of no use any more.
 Outcome LeasedSource::connect(Connection& ret_connection, TemplateFacts* ret_facts) {
     Connection connection;
     if (Outcome failure = ServiceConnection::get(connection)) return failure;
     Lock lock(mutex_);
     if (connection != connection_) {
-        // With no lock held while it waits: a signal's handler may come back here.
+        // No lock is held while it waits: a signal's handler may come back here.
         lock.unlock();
         ServiceConnection::Answer answer;
         const std::uint64_t request =
@@ -178,7 +178,7 @@ Outcome LeasedSource::choose(const Wish& wish, std::unique_ptr<ChosenImage>& ret
     return {};
 }
 
-/// To a question the answer is a lease as well, which is given back: so the service says what it
+/// Takes a lease. A question takes one as well, and gives it back, so that the service says what it
 /// would say to a spawn.
 Outcome LeasedSource::take_lease(const Wish& wish, Connection& ret_connection, Lease& ret_lease,
                                  ColdReason& ret_cold) {
@@ -206,15 +206,16 @@ void LeasedSource::end(const Spawned& child) {
     static_cast<void>(child.served->wait(true, report));
 }
 
-/// What is leased ahead takes numbers that the cold child, and the wait for it, have to have.
+/// Gives back what is leased ahead: it takes numbers that the cold child, and the wait for it,
+/// need.
 void LeasedSource::free_descriptors() {
     const std::lock_guard lock(mutex_);
     drop_ahead();
     wanted_ahead_ = 0;
 }
 
-/// A limit of this process's, or the service's, that a cold child does not meet: a reason to be
-/// cold. Who may only run the template's own command has no cold child.
+/// Finds a reason to be cold: a limit of this process's, or the service's, that a cold child does
+/// not meet. Whoever may only run the template's own command has no cold child.
 ColdReason LeasedSource::find_limit(const Failure& failure) {
     const int error = failure.error_number;
     const bool is_too_large = failure.stage == Stage::record && (error == E2BIG || error == EFBIG);
@@ -227,7 +228,7 @@ ColdReason LeasedSource::find_limit(const Failure& failure) {
     return {WARMFORK_REASON_LIMITS, failure.text};
 }
 
-/// What is asked for ahead now comes while the caller is busy with its child.
+/// Notes a spawn. What is asked for ahead now comes while the caller is busy with its child.
 void LeasedSource::note_spawn(const Connection& connection) {
     const std::lock_guard lock(mutex_);
     ++spawns_;
@@ -241,7 +242,7 @@ void LeasedSource::note_cold(warmfork_reason reason) {
                           write_body(UseReport{name_, 0, static_cast<std::uint64_t>(reason)}));
 }
 
-/// The template's own command line, for a user that may start no other.
+/// Runs the template's own command line, for a user that may start no other.
 Outcome LeasedSource::run_own_command(const Request& request, Spawned& ret_spawned) {
     const Connection connection = current();
     const int descriptors[] = {request.source_of(0), request.source_of(1), request.source_of(2)};
@@ -249,7 +250,8 @@ Outcome LeasedSource::run_own_command(const Request& request, Spawned& ret_spawn
     Outcome failure;
     const auto deadline = WaitClock::now() + kServicePatience;
     for (int tries = 0; tries < kHandOffTries; ++tries) {
-        // Before it runs: the command is the account's, and a cold one would be this user's.
+        // This is tried before it runs: the command is the account's, and a cold one would be this
+        // user's.
         if (!Descriptor(::open("/", O_PATH | O_CLOEXEC)))
             return make_failure(Stage::descriptors, errno, "no descriptor is free for the child");
         const std::uint64_t id =

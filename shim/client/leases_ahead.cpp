@@ -1,4 +1,4 @@
-// What a template of the service leases: a child for each spawn, and some ahead of need.
+// What is leased from a template of the service: a child for each spawn, and some ahead of need.
 #include <algorithm>
 #include <utility>
 
@@ -9,12 +9,12 @@
 namespace warmfork {
 namespace {
 
-// Leases that are kept ahead of need at the most: as many as an adaptive template keeps parked.
+// The most leases that are kept ahead of need: as many as an adaptive template keeps parked.
 constexpr std::uint32_t kMostAhead = 8;
 
 }  // namespace
 
-/// Its mailbox is closed, and so it ends.
+/// Gives a lease back: the child's mailbox is closed, and so it ends.
 void LeasedSource::give_back(Lease lease) {
     if (connection_) connection_->forget_child(lease.child);
 }
@@ -27,7 +27,7 @@ void LeasedSource::drop_ahead() {
     asked_ahead_ = coming_ = awaited_ = 0;
 }
 
-/// What is wanted from now on; what was leased for something else is given back.
+/// Notes what is wanted from now on, and gives back what was leased for something else.
 void LeasedSource::want(const Wanted& wanted) {
     if (wanted == last_) return;
     drop_ahead();
@@ -49,7 +49,7 @@ void LeasedSource::take_in_ahead() {
     if (asked_ahead_) connection_->forget(std::exchange(asked_ahead_, 0));
 }
 
-/// Does not wait: what comes is taken in by a later spawn.
+/// Asks for leases ahead, without waiting: a later spawn takes what comes.
 void LeasedSource::ask_ahead() {
     take_in_ahead();
     if (asked_ahead_ || ahead_.size() >= wanted_ahead_) return;
@@ -80,7 +80,7 @@ Outcome LeasedSource::lease(const Connection& connection, const Wanted& wanted, 
             ret_lease = std::move(lease);
             return {};
         }
-        // One that comes alone, a command line, has no use for more.
+        // A spawn that comes alone, as from a command line, has no use for more.
         if (spawns_ > 0)
             wanted_ahead_ = std::clamp(wanted_ahead_ * 2, std::uint32_t{1}, kMostAhead);
     }

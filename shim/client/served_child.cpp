@@ -31,17 +31,19 @@ constexpr std::chrono::seconds kReapPatience{2};
 // How long the service may take to tell how a child has ended.
 constexpr std::chrono::seconds kReportPatience{10};
 
-/// The status of a child of the service that nobody has reaped, for the service hangs. False: the
-/// kernel does not tell it to this process, or it has been reaped.
+/// Reads the status of a child of the service that nobody has reaped, as the service hangs. Returns
+/// false where the kernel does not tell it to this process, or it has been reaped.
 bool read_status_of_zombie(pid_t pid, int pidfd, int& ret_status) {
     const std::string process = "/proc/" + std::to_string(pid);
-    // To whom it may not tell it says 0: by the same rule by which it tells this or not.
+    // The kernel says 0 to those that it may not tell, by the same rule by which it tells this link
+    // or not.
     char link[64];
     if (::readlink((process + "/ns/user").c_str(), link, sizeof link) < 0) return false;
     std::ifstream file(process + "/stat");
     const std::string text((std::istreambuf_iterator<char>(file)), {});
     const std::size_t name_end = text.rfind(')'), last = text.find_last_of(' ');
-    // Not reaped after it was read: so it was this process, and no other that has its number now.
+    // It has not been reaped after it was read, so it was this process, and no other that has its
+    // number now.
     if (name_end == std::string::npos || last < name_end || signal_pidfd(pidfd, 0) < 0)
         return false;
     ret_status = std::atoi(text.c_str() + last);  // field 52 of proc(5)
@@ -87,7 +89,7 @@ int ServedChild::wait(bool may_wait, ExitReport& ret_report) {
     if (!connection_->is_lost()) {
         if (was_interrupted()) return EINTR;
         if (WaitClock::now() < told_by && !connection_->hangs()) return EAGAIN;
-        // It may have stopped between the child's end and its message.
+        // The service may have stopped between the child's end and its message.
         if (!read_status_of_zombie(pid_, pidfd_.get(), status) &&
             !ask_kernel_for_status(pidfd_.get(), status))
             return ETIMEDOUT;
@@ -95,7 +97,7 @@ int ServedChild::wait(bool may_wait, ExitReport& ret_report) {
         ret_report.status = status;
         return 0;
     }
-    // Its last message may have come between the two looks.
+    // The service's last message may have come between the two looks.
     if (const auto report = connection_->exit_of(id_, WaitClock::now())) {
         ret_report = *report;
         return 0;
@@ -113,7 +115,7 @@ int ServedChild::wait(bool may_wait, ExitReport& ret_report) {
 int ServedChild::signal(int number) {
     if (signal_pidfd(pidfd_.get(), number) == 0) return 0;
     if (errno != EPERM) return errno;
-    // Another user's: the service may.
+    // The child is another user's, and the service may signal it.
     connection_->tell(ServiceKind::signal, id_,
                       FieldWriter().number(static_cast<std::uint64_t>(number)).bytes());
     return 0;

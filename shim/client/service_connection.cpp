@@ -26,10 +26,10 @@ using std::chrono::milliseconds;
 constexpr std::chrono::seconds kConnectPatience{10};
 constexpr milliseconds kConnectInterval{5};
 constexpr milliseconds kLaunchInterval{100};
-// A service that says nothing for so long is asked whether it is there, by a question that its loop
-// answers at once ...
+// A service that says nothing for this long is asked whether it is there, by a question that its
+// loop answers at once ...
 constexpr std::chrono::seconds kSilence{2};
-// ... and hangs, as far as can be told from here, if it says nothing for so long after that.
+// ... and hangs, as far as can be told from here, if it says nothing for this long after that.
 constexpr std::chrono::seconds kAnswerPatience{6};
 constexpr milliseconds kLookInterval{250};
 // One that did not greet is not waited for again before this time.
@@ -44,7 +44,7 @@ int connect_to(const std::string& path, OwnedSocket& ret_socket) {
     OwnedSocket socket{
         Descriptor(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0))};
     if (!socket) return errno;
-    // EAGAIN: as many as it lets wait are waiting.
+    // EAGAIN means that as many are waiting as it lets wait.
     while (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) < 0)
         if (errno != EINTR) return errno;
     ucred service{};
@@ -59,7 +59,7 @@ Failure lost_failure() {
     return {Stage::hand_off, EPIPE, 0, "the service has ended"};
 }
 
-/// Of sending: it is this process that cannot, and not the connection that is lost.
+/// Can this process not send it, while the connection is not lost?
 bool is_refused_here(int error) {
     constexpr std::array kErrors{E2BIG, EFBIG, EMFILE, ENFILE, ENOMEM, ETOOMANYREFS};
     return std::find(kErrors.begin(), kErrors.end(), error) != kErrors.end();
@@ -81,8 +81,8 @@ Outcome ServiceConnection::get(std::shared_ptr<ServiceConnection>& ret_connectio
         Outcome failure;  ///< of a service that did not answer
         Clock::time_point failed_at{};
     };
-    // Never destroyed: used until the very end. A forked copy makes its own: the mutex of the first
-    // may be held for ever by a thread that the copy does not have.
+    // It is never destroyed: it is used until the very end. A forked copy makes its own: the mutex
+    // of the first may be held for ever by a thread that the copy does not have.
     static std::atomic<Current*> current{nullptr};
     Current* instance = current.load();
     if (!instance || instance->owner != ::getpid()) {
@@ -92,7 +92,7 @@ Outcome ServiceConnection::get(std::shared_ptr<ServiceConnection>& ret_connectio
         else
             delete fresh;
     }
-    // One greets for all, with no lock held: a signal's handler may come back here meanwhile.
+    // One thread greets for all and holds no lock: a signal's handler may come back here meanwhile.
     const auto deadline = Clock::now() + kConnectPatience;
     Lock lock(instance->mutex);
     while (instance->is_greeting) {
@@ -146,13 +146,13 @@ Outcome ServiceConnection::greet() {
             if (refusal_)
                 return Failure{static_cast<Stage>(refusal_->stage),
                                static_cast<int>(refusal_->error_number), 0, refusal_->text};
-            // One that was just about to end: the next will do.
+            // This one was just about to end: the next will do.
             is_lost_ = false;
         } else if (error != ENOENT && error != ECONNREFUSED && error != EAGAIN) {
             return make_failure(Stage::launch, error, "cannot connect to the service at " + path);
         } else if (error != EAGAIN && Clock::now() >= launch_at) {
             if (Outcome failure = launch_service(path)) return failure;
-            // Again, as the one that was quicker may have been about to end.
+            // It is launched again later, as the one that was quicker may have been about to end.
             launch_at = Clock::now() + kLaunchInterval;
             continue;
         }
@@ -219,7 +219,7 @@ void ServiceConnection::tell(ServiceKind kind, std::uint64_t id, std::span<const
     static_cast<void>(send_service_message(socket_.get(), kind, id, body, {}, MSG_DONTWAIT));
 }
 
-/// False: it hangs. Asks it for a template that there is not, which its loop answers at once.
+/// Does it answer? It is asked for a template that does not exist, which its loop answers at once.
 bool ServiceConnection::is_answering(Clock::time_point since) {
     const auto now = Clock::now();
     if (!hangs_ && !asked_at_ && now >= std::max(since, heard_at_) + kSilence) {
@@ -286,14 +286,14 @@ void ServiceConnection::drain() {
         asked_at_.reset();
         hangs_ = false;
         if (error == EMFILE && message.kind == ServiceKind::leased) {
-            // With its mailbox it ends. One that runs already has none.
+            // It ends with its mailbox. One that runs already has none.
             if (const auto leased = read_leased_child(message.body); leased && leased->image == 0)
                 tell(ServiceKind::signal, leased->child, FieldWriter().number(SIGKILL).bytes());
             refuse(message.id, Stage::descriptors, EMFILE,
                    "no descriptor is free for the child of the service, which was ended");
             continue;
         }
-        if (error == EMFILE) continue;  // an image: the first lease of it says so
+        if (error == EMFILE) continue;  // it was an image: the first lease of it says so
         if (error == EPROTONOSUPPORT)
             refusal_ = Refusal{static_cast<std::uint64_t>(Stage::launch), EPROTONOSUPPORT, 0,
                                "the service speaks another version of the protocol than this "
@@ -329,7 +329,7 @@ void ServiceConnection::take_image(ServiceMessage& message) {
             images_[message.id] = std::move(image);
 }
 
-/// Nothing where it is none; what is in the way of its image is the answer then.
+/// Returns nothing where it is none; what is in the way of its image is the answer then.
 std::optional<Lease> ServiceConnection::take_lease(ServiceMessage& message) {
     const auto leased = read_leased_child(message.body);
     if (!leased || message.descriptors.empty()) return {};
@@ -376,7 +376,7 @@ void ServiceConnection::take_in(ServiceMessage& message) {
         case ServiceKind::image:
             return take_image(message);
         case ServiceKind::leased: {
-            // Nobody waits for it: with its mailbox it ends.
+            // Nobody waits for it, and it ends with its mailbox.
             if (answers == answers_.end()) return;
             std::optional<Lease> lease = take_lease(message);
             if (!lease) return;
@@ -420,7 +420,7 @@ void ServiceConnection::forget(std::uint64_t request) {
     const std::lock_guard lock(mutex_);
     const auto answers = answers_.find(request);
     if (answers == answers_.end()) return;
-    // Nobody has taken these children: with their mailboxes they end, and nobody asks how.
+    // Nobody has taken these children, which end with their mailboxes, and nobody asks how.
     for (const Answer& answer : answers->second)
         if (answer.lease) forget_lease(answer.lease->child);
     answers_.erase(answers);

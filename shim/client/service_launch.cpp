@@ -42,11 +42,11 @@ std::vector<char*> clean_environment() {
     return environment;
 }
 
-// It says at once whether it can listen.
+// How long it may take to say whether it can listen, which it does at once.
 constexpr std::chrono::seconds kLaunchPatience{10};
 
-/// Runs it until it has gone to the background; what it wrote until then. Returns 0 or errno
-/// (ETIMEDOUT: it has done neither in time, and was killed).
+/// Runs it until it has gone to the background, and reads what it wrote until then. Returns 0 or
+/// errno (ETIMEDOUT: it has done neither in time, and was killed).
 int run(const std::string& program, const std::string& path, int& ret_status,
         std::string& ret_text) {
     int pipe[2];
@@ -75,7 +75,7 @@ int run(const std::string& program, const std::string& path, int& ret_status,
     ::posix_spawn_file_actions_destroy(&actions);
     ::posix_spawnattr_destroy(&attributes);
     if (error) return error;
-    // At once: as long as it runs nobody else can have reaped it.
+    // This is done at once: as long as it runs nobody else can have reaped it.
     const Descriptor pidfd = open_pidfd(pid);
     if (!pidfd) return errno;
     write_end.reset();

@@ -56,8 +56,8 @@ struct warmfork_process {
     int status = 0;
     rusage usage{};
 
-    /// Of a child of this process, with the mutex held. `ret_own` holds it where the handle has
-    /// none. Returns 0 or errno: ESRCH: it has been reaped.
+    /// Opens the pidfd of a child of this process, with the mutex held. `ret_own` holds it where
+    /// the handle has none. Returns 0 or errno (ESRCH: it has been reaped).
     int open(Descriptor& ret_own, int& ret_number) const {
         if (!pidfd) ret_own = is_reaped ? Descriptor() : warmfork::open_process(spawned.identity());
         ret_number = pidfd ? pidfd.get() : ret_own.get();
@@ -370,7 +370,7 @@ int warmfork_process_wait(warmfork_process* self, int options, int* ret_status,
         is_full = error && error != ESRCH;
         if (is_full && (error != EMFILE || !(options & WNOHANG))) return -error;
     }
-    // Looked at without reaping, so that no lock is held while it runs.
+    // The child is looked at without reaping, so that no lock is held while it runs.
     siginfo_t info;
     if (number >= 0 && !(options & WNOHANG))
         while (::waitid(P_PIDFD, static_cast<id_t>(number), &info, WEXITED | WNOWAIT) < 0 &&

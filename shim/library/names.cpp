@@ -31,7 +31,7 @@ static_assert(is_same(Stage::title, WARMFORK_STAGE_TITLE));
 static_assert(is_same(Stage::exec, WARMFORK_STAGE_EXEC));
 static_assert(is_same(Stage::eligibility, WARMFORK_STAGE_ELIGIBILITY));
 static_assert(is_same(Stage::stale, WARMFORK_STAGE_STALE));
-// A new stage is one of both: the next number has no name.
+// A new stage must be added to both: so far the next number has no name.
 static_assert(stage_name(Stage{WARMFORK_STAGE_STALE + 1}) == std::string_view("unknown"));
 
 // By number, each with the name that documents, boards and Python know it by.

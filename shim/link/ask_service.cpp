@@ -20,11 +20,11 @@
 namespace warmfork::link {
 namespace {
 
-// It has to be answered from memory. Who waits longer is served better by the real command.
+// The service has to answer from memory. Whoever waits longer is served better by the real command.
 constexpr int kPatience = 100;  // milliseconds
 
 constexpr char kVerb[] = "link";
-// What an interpreter is to run stands among its first arguments, or it is not kept in mind.
+// What an interpreter is to run stands among its first arguments, or the command is not remembered.
 constexpr std::size_t kMostArguments = 16;
 constexpr std::uint64_t kRequest = 1;
 
@@ -40,7 +40,7 @@ class Message {
         add(value, size);
     }
     void text(const char* value) { text(value, std::strlen(value)); }
-    /// What has been added since is taken back.
+    /// The size, by which what has been added since is taken back.
     [[nodiscard]] std::size_t size() const { return size_; }
     void cut(std::size_t size) {
         size_ = size;
@@ -117,7 +117,7 @@ bool read_answer(const char* body, std::size_t size, char (&ret_name)[kTemplateN
     return true;
 }
 
-/// Passes over what else the service says first.
+/// Waits for the answer, and passes over what else the service says first.
 bool await_answer(int socket, char (&ret_name)[kTemplateNameSize]) {
     const long deadline = now() + kPatience;
     while (true) {
@@ -139,8 +139,8 @@ bool await_answer(int socket, char (&ret_name)[kTemplateNameSize]) {
     }
 }
 
-/// What the command comes to: see LinkedCommand in protocol/service_bodies.hpp. Left out where it
-/// is no program of Python's, or does not fit.
+/// Adds what the command comes to: see LinkedCommand in protocol/service_bodies.hpp. It is left out
+/// where it is no Python program, or does not fit.
 void add_command(const char* path, char* const* arguments, Message& ret_question) {
     PythonStart start;
     char directory[PATH_MAX];
@@ -166,7 +166,7 @@ void add_command(const char* path, char* const* arguments, Message& ret_question
 bool ask(int socket, const char* command, const char* path, char* const* arguments,
          char (&ret_name)[kTemplateNameSize]) {
     sockaddr_un address{};
-    // EAGAIN: as many as it lets wait are waiting.
+    // EAGAIN means that as many are waiting as it lets wait.
     address.sun_family = AF_UNIX;
     if (!find_service_socket(address.sun_path) ||
         ::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0 ||

@@ -19,7 +19,7 @@ namespace {
 constexpr int kNotFound = 127;
 constexpr int kNotExecutable = 126;
 
-/// Past libc: where libwarmfork-exec.so is preloaded its execve would lead here again.
+/// Executes without libc: where libwarmfork-exec.so is preloaded its execve would lead here again.
 int replace(const char* path, char* const* arguments, char* const* environment) {
     ::syscall(SYS_execve, path, arguments, environment);
     return errno;

@@ -1,7 +1,7 @@
-// libwarmfork-exec.so, for LD_PRELOAD: what a program starts by its path, an interpreter of Python
-// or a script for one, it starts by warmfork-exec, which does what it does for a link. All else,
-// and whatever is in doubt, is left to libc. This runs between fork or vfork and exec: it allocates
-// nothing, takes no lock, and changes no memory but its own stack.
+// libwarmfork-exec.so is for LD_PRELOAD. An interpreter of Python, or a script for one, that a
+// program starts by its path, it starts by warmfork-exec, which does what it does for a link. All
+// else, and whatever is in doubt, is left to libc. This runs between fork or vfork and exec: it
+// allocates nothing, takes no lock, and changes no memory but its own stack.
 #include <alloca.h>
 #include <dlfcn.h>
 #include <spawn.h>
@@ -19,7 +19,7 @@ namespace {
 
 using warmfork::link::is_python_program;
 
-// What an array on the stack may be for: there are callers with small stacks.
+// The most for which there is an array on the stack: there are callers with small stacks.
 constexpr std::size_t kMostArguments = 2048;
 
 using PosixSpawn = int(pid_t*, const char*, const posix_spawn_file_actions_t*,
@@ -27,7 +27,8 @@ using PosixSpawn = int(pid_t*, const char*, const posix_spawn_file_actions_t*,
 
 PosixSpawn *next_spawn, *next_spawnp;
 
-/// Beside this library; empty: it is not known, and nothing is changed.
+/// warmfork-exec, which lies beside this library. It is empty where that is not known, and nothing
+/// is changed then.
 char program[PATH_MAX];
 
 [[gnu::constructor]] void find_program() {
@@ -46,7 +47,8 @@ char program[PATH_MAX];
     program[0] = '/';  // last: a thread may look at it already
 }
 
-/// Of a command line that warmfork-exec is to have; 0: it is not for it.
+/// Counts the arguments of a command line that warmfork-exec is to have. Returns 0 where it is not
+/// for that.
 std::size_t count_for_program(const char* path, char* const* arguments) {
     if (!program[0] || !path || path[0] != '/' || !arguments || !arguments[0]) return 0;
     std::size_t count = 0;
@@ -58,7 +60,8 @@ std::size_t count_for_program(const char* path, char* const* arguments) {
     return is_meant ? count : 0;
 }
 
-/// `ret_given` has room for two more than `arguments`, and the end.
+/// Puts warmfork-exec and the path in front. `ret_given` has room for two more than `arguments`,
+/// and the end.
 void put_in_front(const char* path, char* const* arguments, std::size_t count, char** ret_given) {
     ret_given[0] = program;
     ret_given[1] = const_cast<char*>(path);

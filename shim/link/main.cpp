@@ -1,5 +1,5 @@
-// warmfork-exec: what links stand for. Called by a link's name it becomes the real program of this
-// name, further on in PATH; or, where the user's service has a template for it, `warmfork run`,
+// warmfork-exec is what links lead to. Called by a link's name it becomes the real program of this
+// name, further on in PATH, or, where the user's service has a template for it, `warmfork run`,
 // which does the same by a warm child. It is started in front of every such command: a static
 // program that allocates nothing and opens little. libwarmfork-exec.so calls it by its own name,
 // with the file that is to be executed in front of its arguments.
@@ -29,7 +29,7 @@ namespace {
 
 using namespace warmfork::link;
 
-/// By which other programs of this kind know this one: see mark.hpp.
+/// Other programs of this kind know this one by it: see mark.hpp.
 struct Note {
     std::uint32_t name_size = sizeof "warmfork", mark_size = sizeof kMark, kind = 1;
     char name[(sizeof "warmfork" + 3) & ~3u] = "warmfork";
@@ -42,21 +42,22 @@ constexpr Note make_note() {
 }
 [[gnu::section(".note.warmfork"), gnu::used, gnu::aligned(4)]] constexpr Note note = make_note();
 
-/// The name that it was called by: that of the file, unless this is the script whose interpreter it
-/// is; arguments[0] may be anything.
+/// Returns the name that it was called by: that of the file, unless this is the script whose
+/// interpreter it is. arguments[0] may be anything.
 const char* called_name(char* const* arguments) {
     const auto* file = reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
     const bool is_own = file && is_link_program(file);
     return base_name(is_own ? file : arguments[0] ? arguments[0] : "");
 }
 
-/// The command line's own program, which lies beside this one. False: it is not there.
+/// Finds the command line's own program, which lies beside this one. Returns false where it is not
+/// there.
 bool find_command_line(char (&ret_path)[PATH_MAX]) {
     const ssize_t size = ::readlink("/proc/self/exe", ret_path, sizeof ret_path);
     if (size <= 0 || static_cast<std::size_t>(size) >= sizeof ret_path) return false;
     ret_path[size] = '\0';
     const auto folder = static_cast<std::size_t>(base_name(ret_path) - ret_path);
-    // Installed or built, and in a wheel.
+    // The first is where it is installed or built, the second in a wheel.
     for (const char* place : {WARMFORK_PROGRAMS_FROM_LIBEXEC "/warmfork", "../_command"}) {
         if (folder + std::strlen(place) >= sizeof ret_path) return false;
         std::strcpy(ret_path + folder, place);
@@ -70,8 +71,8 @@ bool is_cold_asked_for() {
     return backend && std::strcmp(backend, "cold") == 0;
 }
 
-/// A child of the service has no controlling terminal, and is in no job of a shell. That it may
-/// have a terminal of its own, a person chooses.
+/// Must the command have this terminal? A child of the service has no controlling terminal, and is
+/// in no job of a shell. Whether it may have a terminal of its own, a person chooses.
 bool is_kept_at_terminal() {
     if (!::isatty(STDIN_FILENO) && !::isatty(STDOUT_FILENO) && !::isatty(STDERR_FILENO))
         return false;
@@ -79,8 +80,8 @@ bool is_kept_at_terminal() {
     return !chosen || std::strcmp(chosen, "warm") != 0 || !is_whole_job_at_terminal();
 }
 
-/// Workers of multiprocessing's and of loky's tell their parent their process id, by which it knows
-/// them: they cannot be others than it has started.
+/// Does somebody know it by its process id? Workers of multiprocessing and loky tell their parent
+/// theirs, by which it knows them: they cannot be others than it has started.
 bool is_known_by_its_process_id(char* const* arguments) {
     static constexpr char loky[] = "loky.backend.popen_loky_posix";
     for (; *arguments; ++arguments) {
@@ -112,7 +113,7 @@ void become_warm(const char* name, const char* path, char* const* arguments) {
     ::execve(command_line, given, environ);
 }
 
-/// Returns the status to end with.
+/// Becomes the real program. Returns the status to end with where that fails.
 int become_real(const char* name, char* const* arguments) {
     ProgramSearch search(name, std::getenv("PATH"));
     char failed[PATH_MAX];
@@ -123,7 +124,8 @@ int become_real(const char* name, char* const* arguments) {
             become_warm(name, search.path(), arguments);
             count_use(name, false);
         }
-        // As execvp goes on: it may have been deleted meanwhile, or its interpreter is missing.
+        // It goes on as execvp does: the file may have been deleted meanwhile, or its interpreter
+        // is missing.
         const int now = execute(search.path(), arguments, environ);
         if (error == 0 || error == ENOENT) {
             std::strcpy(failed, search.path());
@@ -135,8 +137,8 @@ int become_real(const char* name, char* const* arguments) {
     return report_failure(error ? failed : name, error != 0, error);
 }
 
-/// What libwarmfork-exec.so calls: arguments[0] is the file of the command, what follows are its
-/// own.
+/// Does what libwarmfork-exec.so calls this for: arguments[0] is the file of the command, and its
+/// own follow.
 int become_file(char* const* arguments) {
     const char* const path = arguments[0];
     become_warm(base_name(path), path, arguments + 1);

@@ -16,12 +16,13 @@
 namespace warmfork::link {
 namespace {
 
-/// Of a script the kernel reads no more than the first 256 bytes; the list of an executable's
-/// segments follows its header.
+/// How much of a file is read. Of a script the kernel reads no more than the first 256 bytes; the
+/// list of an executable's segments follows its header.
 constexpr std::size_t kStartSize = 1024;
 constexpr std::size_t kLineSize = 256;
 
-/// The first bytes of a file that may be executed with the caller's own rights; 0: it is none.
+/// Reads the first bytes of a file that may be executed with the caller's own rights. Returns 0
+/// where it is none.
 std::size_t read_start(const char* path, char (&ret_start)[kStartSize]) {
     const int file = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (file < 0) return 0;
@@ -54,7 +55,7 @@ bool is_interpreter(const char* path) {
     return is_python_name(base_name(path)) && is_dynamic(start, read_start(path, start));
 }
 
-/// Takes the next word of a script's line; empty: there is none. The line ends with a zero.
+/// Takes the next word of a script's line; empty where there is none. The line ends with a zero.
 char* take_word(char*& rest) {
     rest += std::strspn(rest, " \t");
     char* const word = rest;
@@ -63,7 +64,7 @@ char* take_word(char*& rest) {
     return word;
 }
 
-/// `line`: what stands behind "#!". By its own path, or by env(1).
+/// Does the `line` behind "#!" name an interpreter, by its own path or by env(1)?
 bool names_interpreter(char* line) {
     const char* const interpreter = take_word(line);
     if (std::strcmp(base_name(interpreter), "env") != 0)
@@ -73,7 +74,7 @@ bool names_interpreter(char* line) {
     return is_python_name(word);
 }
 
-/// Reads the line of a script without its "#!"; empty: it is none.
+/// Reads the line of a script without its "#!"; empty where it is none.
 char* read_line(const char* path, char (&ret_line)[sizeof PythonStart::line]) {
     char start[kStartSize];
     const std::size_t size = read_start(path, start);
@@ -88,7 +89,7 @@ char* read_line(const char* path, char (&ret_line)[sizeof PythonStart::line]) {
     return ret_line;
 }
 
-/// Past links: what env(1) comes to in the end.
+/// Finds what env(1) comes to in the end, past links.
 bool find_in_path(const char* name, const char* search_path, char (&ret_path)[PATH_MAX]) {
     if (!is_python_name(name)) return false;  // a path among others
     ProgramSearch search(name, search_path);
@@ -97,8 +98,8 @@ bool find_in_path(const char* name, const char* search_path, char (&ret_path)[PA
     return true;
 }
 
-/// Puts the words of what env(1) is given into `ret_start`: the interpreter's name, which is
-/// returned, and its own. Null: it is not as simple as that.
+/// Puts the words that env(1) gives to the interpreter into `ret_start`, and returns the
+/// interpreter's name, or null where it is not as simple as that.
 const char* take_words_of_env(char* rest, PythonStart& ret_start) {
     const char* name = take_word(rest);
     const bool is_split = std::strcmp(name, "-S") == 0;
@@ -114,7 +115,7 @@ const char* take_words_of_env(char* rest, PythonStart& ret_start) {
     return name;
 }
 
-/// What the kernel passes on of a script's line, if anything: all of it, as one.
+/// Takes what the kernel passes on of a script's line, if anything: all of it, as one word.
 void take_one_word(char* rest, PythonStart& ret_start) {
     rest += std::strspn(rest, " \t");
     std::size_t size = std::strlen(rest);

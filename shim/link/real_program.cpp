@@ -15,7 +15,8 @@ namespace {
 
 enum class Kind { none, forbidden, executable };
 
-/// A file that comes or goes meanwhile is none: it has not been forbidden.
+/// Returns what kind of file it is. One that comes or goes meanwhile is none: it has not been
+/// forbidden.
 Kind kind_of(const char* path) {
     struct stat status;
     if (::stat(path, &status) < 0 || !S_ISREG(status.st_mode)) return Kind::none;
@@ -23,7 +24,7 @@ Kind kind_of(const char* path) {
     return errno == EACCES ? Kind::forbidden : Kind::none;
 }
 
-/// False: it does not fit.
+/// Joins them into a path. Returns false where it does not fit.
 bool join(const char* directory, std::size_t size, const char* name, char (&ret_path)[PATH_MAX]) {
     const std::size_t name_size = std::strlen(name);
     if (size == 0) {  // an empty entry of PATH
@@ -62,7 +63,7 @@ ProgramSearch::ProgramSearch(const char* name, const char* path)
     rest_ = whole;  // it was called by its path
 }
 
-/// The next entry of PATH, whatever lies there.
+/// Goes on to the next entry of PATH, whatever lies there.
 bool ProgramSearch::next_candidate() {
     while (rest_) {
         const char* const directory = rest_;

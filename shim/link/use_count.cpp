@@ -14,14 +14,15 @@
 namespace warmfork::link {
 namespace {
 
-/// The directory of all counts; nothing is made where the service's own directory is not.
+/// Finds the directory of all counts. Nothing is made where the service's own directory is not
+/// there.
 bool find_directory(char (&ret_path)[PATH_MAX]) {
     char socket[kSocketPathSize];
     if (!find_service_socket(socket)) return false;
     return std::snprintf(ret_path, sizeof ret_path, "%s.links", socket) > 0;
 }
 
-/// -1: it is not there and, with O_CREAT, cannot be made.
+/// Opens a file of counts. Returns -1 where it is not there and, with O_CREAT, cannot be made.
 int open_counts(const char* command, int flags) {
     char directory[PATH_MAX], path[PATH_MAX];
     if (!find_directory(directory)) return -1;
@@ -34,8 +35,8 @@ int open_counts(const char* command, int flags) {
     return file;
 }
 
-/// False: it is no such file, or there is no room for it. A page that a full disk cannot give would
-/// be a signal at its first use.
+/// Can the file be used? It cannot where it is no such file, or there is no room for it: a page
+/// that a full disk cannot give would raise a signal at its first use.
 bool is_usable(int file) {
     struct stat status;
     if (::fstat(file, &status) < 0 || !S_ISREG(status.st_mode)) return false;

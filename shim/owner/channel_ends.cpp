@@ -22,7 +22,7 @@ Outcome make_channel_ends(bool is_shared, ChannelEnds& ret_ends, Descriptor& ret
     ends.command_bell = KeptDescriptor(make_doorbell());
     ends.completion_bell = KeptDescriptor(make_doorbell());
     if (!ends.command_bell || !ends.completion_bell) return failed("cannot make doorbells");
-    // Without (there are 128 for a user) the template compares its files at each fork.
+    // Without one (a user has 128) the template compares its files at each fork.
     ends.inotify = KeptDescriptor(Descriptor(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)));
     ends.has_inotify = bool(ends.inotify);
     ends.mounts = KeptDescriptor(Descriptor(::open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)));
@@ -69,7 +69,7 @@ Outcome queue_hello(const LaunchPlan& plan, const Descriptor& segment, const Cha
     if (int error = send_message(ends.control.get(), bytes_of(hello),
                                  std::as_bytes(std::span(strings)), descriptors, MSG_DONTWAIT))
         return make_failure(Stage::launch, error, "cannot greet the template");
-    // One that receives it already has to know when the send has ended.
+    // A template that receives it already has to know when the send has ended.
     ring(ends.command_bell.get());
     return {};
 }

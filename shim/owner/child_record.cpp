@@ -13,7 +13,7 @@
 namespace warmfork {
 namespace {
 
-/// What execve counts: the strings, and a pointer to each.
+/// Returns the size that execve counts: the strings, and a pointer to each.
 std::size_t size_at_exec(const Request& request) {
     std::size_t size = request.program().size() + 1;
     for (std::span<char* const> strings : {request.arguments(), request.environment()})
@@ -21,7 +21,7 @@ std::size_t size_at_exec(const Request& request) {
     return size;
 }
 
-/// What it takes of them here, a little less: see bprm_stack_limits in Linux' fs/exec.c.
+/// Returns a little less than execve takes of them here: see bprm_stack_limits in Linux' fs/exec.c.
 std::size_t largest_size_at_exec() {
     constexpr rlim_t kLeast = 128u << 10, kMost = 6u << 20, kRest = 4096;
     rlimit stack{};
@@ -50,7 +50,7 @@ Outcome make_child_record(const Request& request, const OwnerState& then, const 
     ChildRecord record;
     record.directory = Descriptor(::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!record.directory) {
-        // One that may not be entered (after su, or sudo -u) is inherited all the same.
+        // A directory that may not be entered (after su, or sudo -u) is inherited all the same.
         const bool may_not_enter = errno == EACCES;
         Failure failure = make_failure(Stage::directory, errno, "cannot enter the directory .");
         ret_cold = {may_not_enter ? WARMFORK_REASON_OWNER_CHANGED : WARMFORK_REASON_LIMITS,

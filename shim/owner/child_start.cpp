@@ -47,13 +47,14 @@ Failure late_failure() {
                 "stopped"};
 }
 
-/// What the child behind a reply pipe or a mailbox has said last, before it closed it.
+/// Reads what the child behind a reply pipe or a mailbox has said last, before it closed it.
 Outcome read_reply(int descriptor, Deadline deadline, MailboxReply& ret_reply) {
     do {
         pollfd said{descriptor, POLLIN, 0};
         if (poll_until(std::span(&said, 1), deadline) == 0) return late_failure();
         ssize_t size;
-        // ECONNRESET: it has left something unread, which is told once, ahead of what it has said.
+        // ECONNRESET means that it has left something unread. The kernel says so once, ahead of
+        // what the child has said.
         do size = ::read(descriptor, &ret_reply, sizeof ret_reply);
         while (size < 0 && (errno == EINTR || errno == ECONNRESET));
         if (size != sizeof ret_reply)
@@ -72,14 +73,14 @@ Outcome read_reply(int descriptor, Deadline deadline, MailboxReply& ret_reply) {
 }  // namespace
 
 Outcome await_start(Born& born, int reply, Deadline deadline) {
-    // Not for the reply, but for the end of file behind it. A message wakes its reader on the
-    // sender's processor, where it would take the child's place in the moment of its start; a
+    // It waits not for the reply, but for the end of file behind it. A message wakes its reader on
+    // the sender's processor, where it would take the child's place in the moment of its start; a
     // hang-up wakes it wherever a processor is idle.
     pollfd hang_up{reply, 0, 0};
     if (poll_until(std::span(&hang_up, 1), deadline) == 0) return late_failure();
     MailboxReply said{};
     Outcome failure = read_reply(reply, deadline, said);
-    // One that did not get the pipe says so in its mailbox.
+    // A child that did not get the pipe says so in its mailbox.
     if (failure && said.pid == 0 && reply != born.mailbox.get())
         failure = read_reply(born.mailbox.get(), deadline, said);
     if (said.pid != 0) born.pid = said.pid, born.mark = said.mark;
@@ -87,7 +88,7 @@ Outcome await_start(Born& born, int reply, Deadline deadline) {
 }
 
 Outcome give_up_start(Born& born, Outcome late) {
-    // Closed by somebody: the child cannot say anything either.
+    // Somebody has closed the mailbox, and the child cannot say anything either.
     if (!born.mailbox.is_intact()) return late;
     ::shutdown(born.mailbox.get(), SHUT_RD);
     MailboxReply said{};
@@ -97,9 +98,10 @@ Outcome give_up_start(Born& born, Outcome late) {
     return has_said ? last : late;
 }
 
-/// "The child cannot be set up" is what every step says at first.
+/// Says which step has failed. At first every step says "the child cannot be set up".
 void describe(Failure& failure, const Request& request) {
-    if (failure.error_number == ETOOMANYREFS) return;  // of sending: no step of the child's
+    if (failure.error_number == ETOOMANYREFS)
+        return;  // it is of sending, and no step of the child's
     std::string what;
     switch (failure.stage) {
         case Stage::directory:

@@ -21,8 +21,8 @@
 namespace warmfork {
 namespace {
 
-/// What the child of vfork works on. It lies in memory that both share, which is how a failure
-/// comes back.
+/// What the child of vfork works on. It lies in memory that both share, so that a failure comes
+/// back.
 struct ColdChild {
     ColdPlan& plan;
     std::vector<const char*> paths;
@@ -39,8 +39,8 @@ std::vector<char*> with_end(std::span<const char* const> strings) {
     return pointers;
 }
 
-/// Where all numbers are in use it takes the place of a descriptor that this process would close in
-/// a moment anyway; the caller keeps its own.
+/// Opens a pidfd of the calling process. Where all numbers are in use it takes the place of a
+/// descriptor that this process would close in a moment anyway; the caller keeps its own.
 Descriptor open_own_pidfd(const ColdPlan& plan) {
     Descriptor pidfd = open_pidfd(::getpid());
     rlimit limit{};
@@ -76,10 +76,11 @@ bool set_default(std::uint64_t signals, ChildFailure& failure) {
 
 int try_each(const std::vector<const char*>& paths, char* const* arguments,
              char* const* environment) {
-    // As execvp does: a candidate that may not be executed is the better error than one not there.
+    // As with execvp, a candidate that may not be executed is a better error than one that is not
+    // there.
     int error = ENOENT;
     for (const char* path : paths) {
-        // Past libc, where a preloaded library may have it start something else.
+        // This goes past libc, where a preloaded library may have it start something else.
         ::syscall(SYS_execve, path, arguments, environment);
         if (errno == EACCES)
             error = EACCES;
@@ -157,8 +158,8 @@ Outcome spawn_cold(ColdPlan& plan, ColdProcess& ret_process) {
     if (pid < 0) return make_failure(Stage::fork, -pid, "cannot fork");
     process.identity = {pid, mark_of(process.pidfd.get(), child.began)};
     if (child.failure.stage != Stage::none) {
-        // It has ended, or is about to. Where there is no pidfd its number has to do: it is some
-        // microseconds old.
+        // The child has ended, or is about to. Where there is no pidfd its number has to do: it is
+        // some microseconds old.
         if (process.pidfd)
             static_cast<void>(reap(process.pidfd.get(), 0, nullptr, nullptr));
         else

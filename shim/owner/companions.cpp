@@ -11,7 +11,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The directory of the library or program that holds this code.
+/// Returns the directory of the library or program that holds this code.
 fs::path own_directory() {
     Dl_info info;
     if (::dladdr(reinterpret_cast<void*>(&find_companion), &info) == 0 || !info.dli_fname)
@@ -24,8 +24,8 @@ fs::path own_directory() {
     return file.parent_path();
 }
 
-/// Looked up when this code is loaded: what the loader was given may be relative to the directory
-/// of then.
+/// It is looked up when this code is loaded: what the loader was given may be relative to the
+/// directory at that time.
 const fs::path own = own_directory();
 
 std::string first_existing(const std::vector<fs::path>& candidates) {
@@ -42,19 +42,21 @@ std::string find_companion(const std::string& name) {
     return first_existing({own / "_libexec" / name, own / WARMFORK_LIBEXEC_FROM_PROGRAMS / name,
                            own / WARMFORK_LIBEXEC_FROM_LIBRARIES / name,
                            own / WARMFORK_LIBEXEC_FROM_PACKAGE / name,
-                           // Beside this code, which is a companion itself. Not own / name: for a
-                           // program `python` is something else there.
+                           // This is beside this code, which is a companion itself. It is not own /
+                           // name: for a program `python` is something else there.
                            own.parent_path() / "_libexec" / name,
                            own.parent_path() / installed.filename() / name, installed / name});
 }
 
 std::string find_python_path() {
-    // The package that this code belongs to: children that preload it find it where their owner
-    // did.
+    // This is the package that this code belongs to: children that preload it find it where their
+    // owner did.
     std::error_code error;
-    for (const fs::path& package : {own, own.parent_path()})  // a companion's is the folder above
+    for (const fs::path& package :
+         {own, own.parent_path()})  // a companion's lies in the folder above
         if (fs::exists(package / "_template.py", error)) return package.parent_path().string();
-    // For others not where it lies: beside it are modules that other interpreters must not find.
+    // Others do not get the folder that it lies in: beside it are modules that other interpreters
+    // must not find.
     return find_companion("python");
 }
 

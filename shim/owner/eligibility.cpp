@@ -42,7 +42,7 @@ bool is_plain_path(std::string_view path) {
            path.find("/../") == std::string_view::npos;
 }
 
-/// Empty of nothing.
+/// Returns the full path of what was found, or nothing where that is empty.
 std::string full_path(const std::string& found, const std::string& directory) {
     if (found.empty() || found[0] == '/') return found;
     std::error_code error;
@@ -73,7 +73,7 @@ std::string find_executable(const std::string& program, std::span<char* const> e
             if (!link::is_link_program(path.c_str())) return candidate;
             continue;
         }
-        // Where exec goes on to the next, as cold.cpp has it.
+        // In these cases exec goes on to the next, as in cold.cpp.
         if (errno != EACCES && errno != ENOENT && errno != ENOTDIR) break;
     }
     return {};
@@ -120,7 +120,8 @@ ColdReason find_program_reason(bool is_python, const std::string& template_progr
     std::vector<std::string> programs{program};
     if (is_python && arguments[0] != program) programs.push_back(arguments[0]);
     for (const std::string& wanted : programs) {
-        // Nothing to look up where the template's own path is given, as with sys.executable.
+        // There is nothing to look up where the template's own path is given, as with
+        // sys.executable.
         if (wanted == template_program) continue;
         const std::string found = find_executable(wanted, environment, directory);
         if (is_python && wanted.find('/') == std::string::npos && !found.starts_with('/'))

@@ -13,7 +13,7 @@
 namespace warmfork {
 namespace {
 
-// While a child is waited for, its template is looked at so often.
+// While a child is waited for, its template is looked at once in this time.
 constexpr std::chrono::milliseconds kLook{500};
 
 // How long a template may take to look whether it is out of date, where others have the processors.
@@ -25,15 +25,15 @@ std::vector<ProcessIdentity> identities_of(const std::vector<Spawned>& spawned) 
     return identities;
 }
 
-/// Is it a limit of this process, or what it is, that keeps it from starting a template? A cold
-/// child needs none.
+/// Does a limit of this process, or what it is, keep it from starting a template? A cold child
+/// needs none.
 bool is_in_the_way_of_templates(const Failure& failure) {
     constexpr std::array kErrors{EFBIG, EMFILE, ENFILE, ENOTSUP, ETOOMANYREFS};
     return failure.stage == Stage::launch &&
            std::find(kErrors.begin(), kErrors.end(), failure.error_number) != kErrors.end();
 }
 
-/// How a child of this process's own template hangs together with it.
+/// Returns how a child of this process's own template is tied to it.
 ChildTies ties_of(Lifetime lifetime, const TemplateProcess& process) {
     ChildTies ties{lifetime};
     ties.parent = ::getpid();
@@ -90,7 +90,7 @@ Outcome EmbeddedSource::start(bool may_be_cold) {
     return failure;
 }
 
-/// The image that a plain spawn of this moment would come from.
+/// Waits for the image that a plain spawn of this moment would come from.
 Outcome EmbeddedSource::ready_image(Deadline deadline, Process& ret_process) {
     const Selection selection = images_.plain_selection();
     ColdReason reason;
@@ -158,7 +158,7 @@ void EmbeddedSource::end(const Spawned& child) {
     end_child(child.identity());
 }
 
-/// A child that was taken and has not started is of no use any more.
+/// Lets go of a child that was taken and has not started: it is of no use any more.
 EmbeddedSource::Image::~Image() {
     if (!parked_) return;
     parked_->mailbox.reset();
@@ -182,12 +182,12 @@ std::string EmbeddedSource::Image::find_difference(const OwnerState& now, bool& 
 OwnerChange EmbeddedSource::Image::find_change(const OwnerState& now) {
     OwnerChange change;
     change.text = find_difference(now, change.is_lasting);
-    // Threads that differ from each other would take turns in replacing it.
+    // Threads that differ from each other would replace it in turn.
     if (!change.text.empty() && is_of_one_thread(state_at_start(), now)) change.is_lasting = true;
     return change;
 }
 
-/// Where only the template can tell it is asked. One that does not answer is taken as up to date.
+/// Asks the template where only that can tell. One that does not answer is taken as up to date.
 bool EmbeddedSource::Image::is_out_of_date() {
     const ImageWatch::Freshness known = process_->watch().look();
     if (known != ImageWatch::Freshness::unknown) return known == ImageWatch::Freshness::stale;
@@ -236,8 +236,8 @@ void EmbeddedSource::Image::note_failure(const Failure& failure) {
         images.renew(process_, failure.text, false);
     else if (failure.error_number == EPIPE)
         images.forget(process_);
-    // One that was killed has to be replaced; one whose children are slow may still get some that
-    // are prepared ahead of need.
+    // A template that was killed has to be replaced; one whose children are slow may still get some
+    // that are prepared ahead of need.
     else if (process_->is_stuck())
         images.abandon(process_, {WARMFORK_REASON_UNRESPONSIVE, failure.text});
 }
@@ -261,7 +261,7 @@ Outcome EmbeddedSource::Image::await_forked(std::uint64_t id, std::size_t index,
     }
 }
 
-/// All or none. A child that has not started in time can start no more when this returns.
+/// Forks all or none. A child that has not started in time cannot start any more when this returns.
 Outcome EmbeddedSource::Image::fork_on_command(const ChildRecord& record, const Request& request,
                                                std::uint32_t count, bool serves_stale,
                                                std::vector<Spawned>& ret_spawned) {
@@ -284,7 +284,7 @@ Outcome EmbeddedSource::Image::fork_on_command(const ChildRecord& record, const 
     Outcome failure;
     bool is_unexplained = false;
     for (Born& child : born) {
-        // Behind one that fails what the others have said is enough.
+        // After one that fails, what the others have said so far is enough.
         Outcome start_failure = failure ? await_start(child, child.mailbox.get(), WaitClock::now())
                                         : await_forked(id, spawned.size(), child);
         if (is_late(start_failure)) start_failure = give_up_start(child, std::move(start_failure));
@@ -296,8 +296,9 @@ Outcome EmbeddedSource::Image::fork_on_command(const ChildRecord& record, const 
         is_unexplained = is_unexplained || child.pid == 0;
         if (!failure) failure = std::move(start_failure);
     }
-    // A mailbox was closed without a word, or nothing was heard of it: was its child never forked,
-    // or did it die? A template that was killed because it does not say has no better reason.
+    // Where a mailbox was closed without a word, or nothing was heard of it, its child was never
+    // forked, or it died. A template that was killed because it does not say which has no better
+    // reason.
     const bool is_over = is_late(failure) && !was_interrupted();
     Outcome explanation =
         process_->finish_command(id, count, is_unexplained, identities_of(spawned),

@@ -12,19 +12,19 @@ namespace {
 
 /// A trailing '*' stands for any rest.
 constexpr std::array kCounted{
-    // libc and the loader, by calls of their own.
+    // libc and the loader read these, by calls of their own.
     std::string_view("HOME"), std::string_view("PATH"), std::string_view("TMPDIR"),
     std::string_view("TZ"), std::string_view("LANG"), std::string_view("LANGUAGE"),
     std::string_view("LC_*"), std::string_view("LOCPATH"), std::string_view("NLSPATH"),
     std::string_view("GCONV_PATH"), std::string_view("RES_OPTIONS"),
     std::string_view("LOCALDOMAIN"), std::string_view("HOSTALIASES"), std::string_view("LD_*"),
     std::string_view("GLIBC_TUNABLES"), std::string_view("MALLOC_*"),
-    // Thread pools, from constructors.
+    // Thread pools read these, from constructors.
     std::string_view("OMP_*"), std::string_view("OPENBLAS_*"), std::string_view("MKL_*"),
     std::string_view("GOTO_NUM_THREADS"), std::string_view("BLIS_*"),
     std::string_view("NUMEXPR_*")};
 
-/// The interpreter, and what .pth files run before anything can be recorded.
+/// The interpreter reads these, and what .pth files run before anything can be recorded.
 constexpr std::array kCountedByPython{
     std::string_view("PYTHON*"), std::string_view("SETUPTOOLS_USE_DISTUTILS"),
     std::string_view("COVERAGE_*"), std::string_view("COV_CORE_*")};

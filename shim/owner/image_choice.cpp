@@ -13,7 +13,7 @@ namespace {
 // What an image turns out to depend on is known when it is ready: then another may be the right
 // one.
 constexpr int kChoices = 4;
-// So many selections are remembered that no image gave way to.
+// How many selections are remembered that no image gave way to.
 constexpr std::size_t kMostRefused = 64;
 
 void add_to_hash(std::size_t& hash, std::string_view text) {
@@ -24,7 +24,7 @@ std::vector<std::string> copy(std::span<char* const> strings) {
     return {strings.begin(), strings.end()};
 }
 
-/// Is it so that the process will never be ready?
+/// Will the process never be ready?
 bool has_failed(const Outcome& unready) {
     return unready && (unready->stage == Stage::hand_off || !is_not_yet(unready));
 }
@@ -44,9 +44,9 @@ std::string progress_of(TemplateProcess& process) {
 
 /// Is the first image expected before a cold child would have imported the same? That takes about
 /// half as long as a template's start, which also looks at what it has imported, and forks. Where
-/// nobody knows how long that is a cold child is the sooner; but only a few of them at once, which
-/// would take the processors from each other, and live on without the image. To be asked once for
-/// each spawn: it counts those that do not wait.
+/// nobody knows how long that is a cold child is there sooner; but only a few of them at once, as
+/// they would take the processors from each other, and live on without the image. It must be asked
+/// once for each spawn, as it counts those that do not wait.
 bool ImageSet::is_worth_waiting(Image& image, const TemplateProcess& process,
                                 std::uint32_t children) {
     const auto now = Clock::now();
@@ -70,8 +70,8 @@ bool ImageSet::fits(Image& image, const Selection& selection) {
     if (is_unchecked_) return true;
     if (!image.fitting.empty() && is_same_environment(image.fitting, selection.environment))
         return true;
-    // What it reads is not known yet: the first is waited for, and asked again; a variant was made
-    // by what was known of others.
+    // It is not known yet what it reads. So the first is waited for, and asked again; a variant was
+    // made by what was known of others.
     if (!image.read && &image == images_.front().get()) return true;
     if (!differing_variable(image.started_with, selection.environment,
                             image.read ? *image.read : known_reads_, definition_.is_python)
@@ -87,8 +87,9 @@ ImageSet::ImagePointer ImageSet::find(const Selection& selection) {
     return nullptr;
 }
 
-/// Null: there is none to be had for it now. A selection that comes for the first time does not
-/// drive out another's image: perhaps it never comes again (a directory of its own for each child).
+/// Adds a variant. Returns null where none can be had for it now. A selection that comes for the
+/// first time does not drive out another's image: perhaps it never comes again (a directory of its
+/// own for each child).
 ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, bool insists) {
     if (definition_.variants_most == 0) return nullptr;
     if (images_.size() > definition_.variants_most) {
@@ -113,9 +114,9 @@ ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, bool in
     auto variant = std::make_shared<Image>();
     variant->options = selection.options;
     variant->is_isolated = selection.is_isolated;
-    // Whoever it serves later finds it in the image's memory: so nothing of the request but what
-    // counts. Where it turns out to read more than any image before it, it does not fit, and the
-    // next one that is made has that from the request as well.
+    // Whoever it serves later finds it in the image's memory, so it has nothing of the request but
+    // what counts. Where it turns out to read more than any image before it, it does not fit, and
+    // the next one that is made has that from the request as well.
     variant->environment =
         image_environment(variables_of(definition_.environment), selection.environment,
                           known_reads_, definition_.is_python);
@@ -124,7 +125,7 @@ ImageSet::ImagePointer ImageSet::add_variant(const Selection& selection, bool in
     return variant;
 }
 
-/// In what a request differs from the first image.
+/// Finds in what a request differs from the first image.
 ColdReason ImageSet::difference(const Selection& selection) {
     const Image& first = *images_.front();
     if (selection.options != first.options)
@@ -140,7 +141,7 @@ ColdReason ImageSet::difference(const Selection& selection) {
             (name.empty() ? "the environment" : name) + " was read while preloading and differs"};
 }
 
-/// Why an image that is not ready does not serve yet.
+/// Finds why an image that is not ready does not serve yet.
 ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selection) {
     const bool is_failed = image.phase == ImagePhase::failed;
     const bool is_coming = image.process || image.phase == ImagePhase::awaiting_base ||
@@ -167,7 +168,8 @@ ColdReason ImageSet::reason_to_wait(const Image& image, const Selection& selecti
     return reason;
 }
 
-/// Why a request is served cold where a layer's base could not be had. NONE: it is an error.
+/// Finds why a request is served cold where a layer's base could not be had. Reason NONE means that
+/// it is an error.
 ColdReason ImageSet::reason_without_base(Image& image, const Selection& selection) {
     if (image.base_reason) return image.base_reason;
     if (&image == images_.front().get() && !image.restarting) return {};
@@ -204,7 +206,7 @@ bool ImageSet::is_first_start(const Choice& choice) const {
     return choice.image == images_.front() && !choice.image->restarting;
 }
 
-/// Does what the phase of the image is good for: see next_step.
+/// Does what the phase of the image asks for: see next_step.
 Outcome ImageSet::try_image(Choice& choice, Process& ret_process, ColdReason& ret_cold) {
     Image& image = *choice.image;
     look_at(image);
@@ -251,7 +253,7 @@ Outcome ImageSet::try_image(Choice& choice, Process& ret_process, ColdReason& re
     }
 }
 
-/// Starts the image's process; or its base is asked for, which `choice.unready` tells then.
+/// Starts the image's process, or asks for its base, which `choice.unready` says then.
 Outcome ImageSet::start_for(Choice& choice, ColdReason& ret_cold) {
     Outcome failure = restart(*choice.image);
     if (is_not_yet(failure)) {
@@ -265,7 +267,7 @@ Outcome ImageSet::start_for(Choice& choice, ColdReason& ret_cold) {
     return failure;
 }
 
-/// Waits with no lock held. Where it has failed `choice.unready` tells, and the phase does not.
+/// Waits with no lock held. Where it has failed `choice.unready` says so, and the phase does not.
 ImagePhase ImageSet::look_whether_ready(Choice& choice, TemplateProcess& process,
                                         Deadline deadline) {
     choice.lock.unlock();
@@ -275,7 +277,7 @@ ImagePhase ImageSet::look_whether_ready(Choice& choice, TemplateProcess& process
     return Clock::now() < process.ready_by() ? ImagePhase::preloading : ImagePhase::late;
 }
 
-/// What an image depends on is known when it is ready: then another may be the right one.
+/// Takes an image that is ready. What it depends on is known now, so another may be the right one.
 Outcome ImageSet::take_ready(Choice& choice, const Process& process, Process& ret_process) {
     const bool is_renewed_meanwhile = choice.image->process != process;
     if (!is_renewed_meanwhile) learn(*choice.image, *process);
@@ -298,7 +300,8 @@ Outcome ImageSet::wait_for_time(Choice& choice, ColdReason& ret_cold) {
     return {};
 }
 
-/// The process will never be ready. Its image has failed, unless another process will do.
+/// Settles that the process will never be ready. Its image has failed, unless another process will
+/// do.
 Outcome ImageSet::settle_failure(Choice& choice, const Process& process, ColdReason& ret_cold) {
     Image& image = *choice.image;
     const Failure& failure = *choice.unready;
@@ -313,7 +316,7 @@ Outcome ImageSet::settle_failure(Choice& choice, const Process& process, ColdRea
         ret_cold = reason_to_wait(image, choice.selection);
         return failure;
     }
-    // Who asks next is to be told as well.
+    // Whoever asks next is to be told as well.
     image.cold_meanwhile = UINT32_MAX;
     // What killed it is no fault of the modules', or one that a cold child need not have.
     if (is_first_start(choice) && process->was_killed())

@@ -6,7 +6,7 @@ namespace warmfork {
 
 ImageStep next_step(ImagePhase phase, Patience patience) {
     using enum ImageStep;
-    // By phase; for none, first_start, insists.
+    // The rows are by phase, the columns for none, first_start and insists.
     constexpr ImageStep kSteps[][3] = {
         /* absent        */ {start, start, start},
         /* put_off       */ {go_cold, wait_for_time, wait_for_time},
@@ -26,7 +26,7 @@ ImagePhase phase_at(ImageTimes::Time now, ImagePhase known, const ImageTimes& ti
     switch (known) {
         case ImagePhase::absent:
         case ImagePhase::put_off:
-        case ImagePhase::awaiting_base:  // which is asked anew
+        case ImagePhase::awaiting_base:  // its base is asked anew
             return is_its_time ? ImagePhase::absent : ImagePhase::put_off;
         case ImagePhase::failed:
             if (!insists && now < times.failed_at + kImageRetryPeriod) return known;

@@ -5,9 +5,9 @@
 namespace warmfork {
 
 ImageWatch::Freshness ImageWatch::look() {
-    // The events first, and then the word: template/freshness.hpp says why.
+    // The events come first, and then the word: template/freshness.hpp says why.
     pollfd polled[2] = {{ends_.inotify.get(), POLLIN, 0}, {ends_.mounts.get(), POLLPRI, 0}};
-    // Closed by somebody: only the template still sees what happens.
+    // Somebody has closed them: only the template still sees what happens.
     if ((ends_.has_inotify && polled[0].fd < 0) || polled[1].fd < 0) return Freshness::unknown;
     ::poll(polled, 2, 0);
     // Each open file tells of a change once, and this may be another spawn's look at it.

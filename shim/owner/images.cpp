@@ -18,12 +18,12 @@ using std::chrono::seconds;
 constexpr seconds kRenewalPeriod{10};
 constexpr milliseconds kFirstRenewalDelay{100};
 constexpr milliseconds kLongestRenewalDelay{60'000};
-// The same where it does not answer: that costs each spawn which finds out a while.
+// One that does not answer waits as well: each spawn which finds that out loses some time.
 constexpr milliseconds kFirstAbandonedDelay{5000};
 // A layer whose base could not be had asks again after this time.
 constexpr seconds kBaseRetryPeriod{1};
 
-/// PYTHONPATH of an image's environment.
+/// Returns PYTHONPATH of an image's environment.
 std::vector<std::string> python_path_in(std::optional<std::vector<std::string>> environment) {
     return python_path_of(variables_of(environment));
 }
@@ -57,10 +57,10 @@ Selection ImageSet::plain_selection() {
     return {images_.front()->options, images_.front()->is_isolated, plain_environment_};
 }
 
-/// Where the modules are looked for first: as the owner does it, but where the image's PYTHONPATH
-/// is another one that comes in place of the owner's. Nothing where an option of a request keeps
-/// the interpreter from the user's paths; one of the definition's keeps nobody from the path that
-/// it names itself.
+/// Returns where modules are looked for first: as the owner does, but with the image's PYTHONPATH
+/// in place of the owner's where they differ. Returns nothing where an option of a request keeps
+/// the interpreter from the user's paths; an option of the definition does not exclude the path
+/// that the definition names itself.
 std::vector<std::string> ImageSet::search_path_for(const Image& image) const {
     const bool is_defined_so = images_.front()->is_isolated && definition_.names_search_path;
     if (image.is_isolated && !is_defined_so) return {};
@@ -119,7 +119,8 @@ Outcome ImageSet::start_process(Image& image, Process& ret_process) {
     return {};
 }
 
-/// ETIMEDOUT: its base is not ready; `resume` goes on with it. The caller notes that.
+/// Starts a layer. Fails with ETIMEDOUT where its base is not ready, which the caller notes;
+/// `resume` goes on with it.
 Outcome ImageSet::start_layer(Image& image, Process& ret_process) {
     if (image.base_failure && Clock::now() < image.base_failed_at + kBaseRetryPeriod)
         return image.base_failure;
@@ -142,7 +143,7 @@ Outcome ImageSet::start_layer(Image& image, Process& ret_process) {
     return {};
 }
 
-/// The process of the image from now on.
+/// Makes it the process of the image from now on.
 void ImageSet::adopt(Image& image, Process process) {
     discard(image.process);
     image.started_with = process->at_start().environment;
@@ -196,7 +197,7 @@ void ImageSet::drop_successor(Image& image) {
     image.successor = Successor::none;
 }
 
-/// Lets go of those of the discarded that need not be waited for: of one that was killed the
+/// Lets go of those discarded processes that need not be waited for. Of one that was killed the
 /// children are left to a keeper only now.
 void ImageSet::release_ended() {
     std::erase_if(ending_, [](const Process& process) { return process->is_over(); });
@@ -211,7 +212,7 @@ void ImageSet::let_go_of_lost(Image& image) {
     release_ended();
 }
 
-/// Takes in what has become of its processes since.
+/// Notes what has become of its processes since.
 void ImageSet::look_at(Image& image) {
     if (image.next) {
         const Outcome unready = image.next->wait_ready(Clock::now());
@@ -266,7 +267,7 @@ ImageSet::Image* ImageSet::image_of(const Process& process) {
     return nullptr;
 }
 
-/// Sets `not_before`: at once, or later each time where this happens again and again.
+/// Sets `not_before` to now, or to a later time each time where this happens again and again.
 void ImageSet::put_off_next_start(Image& image, Clock::duration first_delay) {
     const auto now = Clock::now();
     image.delay =
@@ -299,8 +300,8 @@ void ImageSet::abandon(const Process& process, const ColdReason& reason) {
     if (Clock::now() >= image->times.not_before) static_cast<void>(restart(*image));
 }
 
-/// What was started as the template was none. To start it again now would end likewise, and it may
-/// be the application itself.
+/// Gives up a program that was started as the template and is none. To start it again now would end
+/// likewise, and it may be the application itself.
 void ImageSet::give_up_program(Image& image, const Failure& failure) {
     drop_process(image);
     image.phase = ImagePhase::no_template;
@@ -316,7 +317,8 @@ void ImageSet::renew(const Process& process, const std::string& change, bool ser
     Image* image = image_of(process);
     if (!image || image->next || image->successor == Successor::awaiting_base) return;
     if (serves_on && Clock::now() < image->times.not_before) return;
-    // Once for each change, however often a start that was put off is asked for meanwhile.
+    // It counts once for each change, however often a start that was put off is asked for
+    // meanwhile.
     const bool was_put_off = image->successor == Successor::put_off;
     image->successor = Successor::none;
     if (!was_put_off) put_off_next_start(*image, kFirstRenewalDelay);

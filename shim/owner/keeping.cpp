@@ -15,15 +15,15 @@
 namespace warmfork {
 namespace {
 
-// For one child; then it goes without.
+// How many keepers are tried for one child, before it goes without.
 constexpr int kMostTries = 4;
 
 struct Keeper {
     OwnedSocket socket;
     ProcessIdentity process;
     bool is_full = false;
-    /// It did not answer in time: it has been stopped. Its socket stays open, as the end of file
-    /// means this process's death to it, and its children are told to another one as well.
+    /// It did not answer in time, so it has been stopped. Its socket stays open, as the end of file
+    /// means this process's death to it, and another one is told of its children as well.
     bool is_stuck = false;
 };
 
@@ -32,7 +32,7 @@ struct TrackedChild : ProcessIdentity {
     bool is_told = false;  ///< to a keeper that has not been found dead since
 };
 
-/// What a plain spawn may do without as well as with: the child is told to a keeper later.
+/// Is it a lack with which a plain spawn may go on? A keeper is told of the child later.
 bool is_lack_of_resources(int error) {
     return error == EAGAIN || error == ENOMEM || error == EMFILE || error == ENFILE ||
            error == ETIMEDOUT || error == ETOOMANYREFS;
@@ -45,9 +45,9 @@ bool has_gone(const Keeper& keeper) {
 }
 
 /// The keepers of a process: one, started when the first cold child needs it, and more where that
-/// has no room. They may be killed at any time, and are found dead at the next call. What had been
-/// told to one is then told to another; that a child has two keepers, as one was only stopped, or
-/// the application has closed its socket, does no harm.
+/// has no room. They may be killed at any time, and are found dead at the next call. Another one is
+/// then told what the dead one had been told. A child may have two keepers, as one was only
+/// stopped, or the application has closed its socket, which does no harm.
 class Keepers {
   public:
     Outcome keep(const ProcessIdentity& child, int pidfd) {
@@ -67,7 +67,7 @@ class Keepers {
         for (int tries = 0;; ++tries) {
             refresh();
             int error = 0;
-            // No keeper can be told of it now: no other one would be either.
+            // No keeper can be told of the child now, nor could any other one be.
             const bool may_be_told = plan.keeper_error != ETOOMANYREFS && tries < kMostTries;
             Keeper* keeper = may_be_told ? find(error) : nullptr;
             if (error && !is_lack_of_resources(error))
@@ -98,7 +98,7 @@ class Keepers {
     }
 
   private:
-    /// To be called first: the dead are found here.
+    /// Finds the dead, so it must be called first.
     void refresh() {
         const std::size_t dead = std::erase_if(keepers_, [](const Keeper& keeper) {
             if (!has_gone(keeper)) return false;
@@ -138,17 +138,18 @@ class Keepers {
         return error;
     }
 
-    /// The newest that is of use; a new one where there is none. Null: `ret_error` says why.
+    /// Returns the newest that is of use, or a new one where there is none, or null with the reason
+    /// in `ret_error`.
     Keeper* find(int& ret_error) {
         for (auto keeper = keepers_.rbegin(); keeper != keepers_.rend(); ++keeper)
             if (!keeper->is_full && !keeper->is_stuck) return &*keeper;
-        // Until the one that is started now is full, these have room again.
+        // These have room again by the time the one that is started now is full.
         for (Keeper& keeper : keepers_) keeper.is_full = false;
         const std::string program = find_companion("warmfork-keeper");
         const Descriptor owner = open_pidfd(::getpid());
         StartedKeeper started;
         ret_error = program.empty() ? ENOENT : !owner ? errno : EPIPE;
-        // EPIPE: it was killed before it could say a word.
+        // EPIPE means that it was killed before it could say a word.
         for (int tries = 0; ret_error == EPIPE && tries < kMostTries; ++tries)
             ret_error = start_keeper(program, owner.get(), started);
         if (ret_error) return nullptr;
@@ -156,9 +157,10 @@ class Keepers {
         return &keepers_.back();
     }
 
-    /// One that has gone is found by the next `refresh`, which has what it was told told again.
+    /// Notes a failure. The next `refresh` finds a keeper that has gone, and tells another one what
+    /// it was told.
     void note_failure(Keeper& keeper, int error) {
-        if (error == ETOOMANYREFS) return;  // which is not the keeper's
+        if (error == ETOOMANYREFS) return;  // which is not the keeper's fault
         if (error == EMFILE || error == ENOMEM || error == ENOSPC) {
             keeper.is_full = true;
             return;
@@ -181,8 +183,8 @@ struct Instance {
 
 std::atomic<Instance*> current{nullptr};  // never destroyed: used until the very end
 
-/// Of this process. A forked copy makes its own: the mutex of the first may be held for ever by a
-/// thread that the copy does not have.
+/// Returns this process's keepers. A forked copy makes its own: the mutex of the first may be held
+/// for ever by a thread that the copy does not have.
 Keepers& keepers() {
     Instance* instance = current.load();
     if (!instance || instance->owner != ::getpid()) {
@@ -208,8 +210,8 @@ void keep_child_when_possible(const ProcessIdentity& child) {
 }
 
 Outcome spawn_kept(ColdPlan& plan, ColdProcess& ret_process) {
-    // A keeper would be the first process of the namespace that the child is to begin in, and end
-    // it with its own end.
+    // A keeper would be the first process of the namespace that the child is to begin in, and the
+    // namespace would end with it.
     if (plan.record.header.lifetime == Lifetime::detached || has_children_elsewhere())
         return spawn_cold(plan, ret_process);
     return keepers().spawn(plan, ret_process);

@@ -12,8 +12,8 @@ namespace {
 
 constexpr long kAnonymousInodes = 0x09041934;  // ANON_INODE_FS_MAGIC of linux/magic.h
 
-// So far above the first, where the limit allows it: a program that opens a file and duplicates it
-// gets neighbours.
+// The twin lies this far above the first, where the limit allows it: a program that opens a file
+// and duplicates it gets neighbours.
 constexpr int kTwinDistance = 97;
 
 constexpr rlim_t kFewNumbers = 256;
@@ -28,7 +28,7 @@ bool has_inode_of_its_own(int number) {
 int lowest_kept_number() {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
-    // A template takes about 16: of few numbers a quarter would be none for its spares.
+    // A template takes about 16. Where there are few, a quarter would leave none for its spares.
     const rlim_t lowest =
         limit.rlim_cur < kFewNumbers ? limit.rlim_cur / 2 : limit.rlim_cur / 4 * 3;
     return static_cast<int>(std::min<rlim_t>(768, lowest));

@@ -16,14 +16,14 @@ namespace warmfork {
 namespace {
 
 constexpr std::string_view kPreload = "LD_PRELOAD=";
-// Between a launch and the program: a wrapper, the loader of a frozen program.
+// The most processes between a launch and the program: a wrapper, the loader of a frozen program.
 constexpr int kMostGenerations = 16;
 
 bool is_launcher(const std::string& variable) {
     return variable.starts_with(std::string(kLaunchVariable) + "=");
 }
 
-/// 0: not known.
+/// Returns the parent of a process, or 0 where it is not known.
 pid_t parent_of(pid_t pid) {
     std::array<char, 512> buffer;
     const std::string_view stat = read_line(NumberedPath("/proc/", pid, "/stat").get(), buffer);

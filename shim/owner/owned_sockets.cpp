@@ -22,7 +22,7 @@ struct Registry {
 };
 
 Registry& registry() {
-    // Never destroyed: fork handlers and late destructors use it until the very end.
+    // It is never destroyed: fork handlers and late destructors use it until the very end.
     static auto* instance = new Registry;
     return *instance;
 }
@@ -82,7 +82,7 @@ void OwnedSocket::adopt(Descriptor socket) {
 void OwnedSocket::reset() {
     if (number_ < 0) return;
     const std::lock_guard lock(registry().mutex);
-    // In a forked copy the registry is empty and the socket closed already.
+    // In a forked copy the registry is empty, and the socket is closed already.
     const auto entry = registry().cookies.find(number_);
     if (entry != registry().cookies.end() && entry->second == cookie_) {
         registry().cookies.erase(entry);

@@ -75,7 +75,7 @@ OwnerChannel::Woken OwnerChannel::sleep(Lock& lock, Deadline deadline,
     somebody_polls_ = true;
     completions_.going_to_sleep(rooms_wanted_ > 0 ? WakeFor::frames_and_room : WakeFor::frames);
     if (completions_.empty()) {
-        // After the hello whatever comes belongs to a frame, and waits for it.
+        // What comes after the hello belongs to a frame, and waits for it.
         const int awaited = has_said_hello_ || has_hung_up_ ? -1 : ends_.control.get();
         pollfd polled[3] = {{ends_.completion_bell.get(), POLLIN, 0},
                             {pidfd.get(), POLLIN, 0},

@@ -24,7 +24,7 @@
 namespace warmfork {
 namespace {
 
-// Of a task: those that its children get may be others than its own.
+// The namespaces of a task. Those that its children get may be others than its own.
 constexpr std::array<const char*, std::tuple_size_v<Namespaces>> kNamespaceNames{
     "cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time_for_children", "user", "uts"};
 constexpr std::size_t kPidNamespace = 4, kChildrensPidNamespace = 5;
@@ -55,7 +55,7 @@ ProcFiles open_proc_files() {
                     open("/proc/self/coredump_filter"),
                     open("/proc/thread-self/attr/current"),
                     true};
-    // Where no module of the kernel labels tasks it is a file that cannot be read, or none.
+    // Where no module of the kernel labels tasks, the file cannot be read, or is not there.
     std::array<char, 1> first;
     const bool is_missing = !files.security_label && errno == ENOENT;
     if (is_missing ||
@@ -70,8 +70,8 @@ ProcFiles open_proc_files() {
 ProcFiles& proc_files() {
     thread_local ProcFiles files;
     if (files.thread != ::gettid() || !files.are_intact()) {
-        // Let go of first: the same file under the number that somebody has closed is the same
-        // file to KeptDescriptor, and would be closed with the old one.
+        // The old ones are let go of first: the same file under a number that somebody has closed
+        // is the same file to KeptDescriptor, and would be closed with the old one.
         files = ProcFiles();
         files = open_proc_files();
     }
@@ -109,7 +109,7 @@ bool read_status(OwnerState& state, const KeptDescriptor& file) {
     return true;
 }
 
-/// By the number in "net:[4026531833]". False: one cannot be read.
+/// Reads the number in "net:[4026531833]" of each. Returns false where one cannot be read.
 bool read_namespaces(Namespaces& ret_namespaces, int directory) {
     for (std::size_t i = 0; i < kNamespaceNames.size(); ++i) {
         std::array<char, 64> link{};
@@ -121,7 +121,7 @@ bool read_namespaces(Namespaces& ret_namespaces, int directory) {
         else if (size >= 0 || errno != ENOENT)
             return false;
     }
-    // One that every kernel has: where it is missing so is the thread that the directory is of.
+    // Every kernel has this one: where it is missing, so is the thread whose directory this is.
     return ret_namespaces[kPidNamespace] != 0;
 }
 
@@ -174,7 +174,8 @@ std::string find_change_of_thread(const OwnerState& then, const OwnerState& now)
     return {};
 }
 
-/// With its mount: a directory that is bound elsewhere has the same number there. False: unknown.
+/// Reads the root with its mount, as a directory that is bound elsewhere has the same number there.
+/// Returns false where it is not known.
 bool read_root(OwnerState& state) {
     constexpr unsigned kWanted = STATX_INO | STATX_MNT_ID;
     struct statx root {};
@@ -270,7 +271,8 @@ std::string find_incompatible_change(const OwnerState& then, const OwnerState& n
     for (const OwnerState* state : {&now, &then})
         if (!state->unknown.empty())
             return "of the owner's state this cannot be read: " + state->unknown;
-    // That of another pid namespace: it has no number here by which a child could join it.
+    // The group is one of another pid namespace. It has no number here by which a child could join
+    // it.
     if (parent == Parent::owner && now.process_group == 0)
         return "the owner's process group is one of another pid namespace";
     std::string change = find_change_of_process(then, now, parent);
@@ -281,7 +283,7 @@ bool is_of_one_thread(const OwnerState& then, const OwnerState& now) {
     if (now.thread == then.thread || ::tgkill(::getpid(), then.thread, 0) < 0 ||
         !find_change_of_process(then, now, Parent::owner).empty())
         return false;
-    // By way of libc ids change in all threads.
+    // By way of libc, ids change in all threads.
     const std::string path = "/proc/self/task/" + std::to_string(then.thread) + "/status";
     OwnerState other;
     return read_status(other,
@@ -340,7 +342,7 @@ OwnerState decode_owner_state(std::string_view text) {
 }
 
 std::string find_lasting_obstacle(const OwnerState& now, Parent parent) {
-    // Compared with itself nothing has changed but what counts as changed whenever it is so.
+    // Compared with itself nothing has changed but what always counts as changed.
     if (std::string obstacle = find_incompatible_change(now, now, parent); !obstacle.empty())
         return obstacle;
     if (now.namespaces[kPidNamespace] != now.namespaces[kChildrensPidNamespace])
@@ -358,7 +360,8 @@ bool has_children_elsewhere() {
 }
 
 bool can_look_at(pid_t pid) {
-    // The kernel asks what it asks before it lets a process be traced, except for the mode of Yama.
+    // The kernel checks here what it checks before it lets a process be traced, except for the mode
+    // of Yama.
     const std::string path = "/proc/" + std::to_string(pid) + "/ns/user";
     std::array<char, 64> link;
     return ::readlink(path.c_str(), link.data(), link.size()) > 0;
@@ -379,7 +382,8 @@ bool may_have_been_confined(const OwnerState& state) {
 void add_differences(const OwnerState& then, const OwnerState& now, RecordContents& contents) {
     RecordHeader& header = contents.header;
     if (!(header.flags & kRecordUmask)) {
-        header.flags |= kRecordUmask;  // always: preloading may have changed the template's
+        header.flags |=
+            kRecordUmask;  // it is always set: preloading may have changed the template's
         header.file_mode_mask = now.file_mode_mask;
     }
     if (now.no_new_privileges != then.no_new_privileges) header.flags |= kRecordNoNewPrivileges;

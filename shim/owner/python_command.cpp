@@ -13,7 +13,7 @@ constexpr std::string_view kValueLetters = "WX";
 
 bool is_cold_extension(std::string_view value) {
     const std::string_view name = value.substr(0, value.find('='));
-    // A relative one depends on the directory, for what the interpreter itself imports too.
+    // A relative prefix depends on the directory, also for what the interpreter itself imports.
     if (name == "pycache_prefix" && !value.starts_with("pycache_prefix=/")) return true;
     return link::is_cold_extension(name);
 }
@@ -43,7 +43,7 @@ class Parser {
             if (take_letter(argument, at)) return;
     }
 
-    /// True: the rest of the argument was the option's value.
+    /// Takes one letter. Returns true where the rest of the argument was the option's value.
     bool take_letter(std::string_view argument, std::size_t at) {
         const char letter = argument[at];
         if (letter == 'c' || letter == 'm') {

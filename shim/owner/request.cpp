@@ -99,7 +99,7 @@ void Request::make_descriptor_map() {
     for (int standard : {0, 1, 2}) {
         const bool is_named = std::any_of(
             map.begin(), map.end(), [&](const auto& entry) { return entry.target == standard; });
-        // Open, and not close-on-exec: a file of the owner's own may have taken the number.
+        // It must be open. If it is close-on-exec, a file of the owner's own has taken the number.
         if (!is_named && ::fcntl(standard, F_GETFD) == 0) map.push_back({standard, standard});
     }
     for (const warmfork_descriptor& entry : map) {

@@ -36,12 +36,12 @@ std::optional<std::vector<std::string>> import_path(const Request& request,
     return path;
 }
 
-/// A process may have lowered its limit below what it has open. No call puts a descriptor there
-/// again; a cold child inherits it.
+/// Finds numbers above the limit, which a process may have lowered below what it has open. No call
+/// puts a descriptor there again; a cold child inherits it.
 ColdReason find_number_reason(const Request& request) {
     const std::vector<std::int32_t>& targets = request.contents().descriptor_targets;
     const auto highest = std::max_element(targets.begin(), targets.end());
-    // The standard streams, which most requests have and no more, are not worth a system call.
+    // Most requests have only the standard streams, which are not worth a system call.
     if (highest == targets.end() || *highest <= STDERR_FILENO) return {};
     rlimit limit;
     if (::getrlimit(RLIMIT_NOFILE, &limit) < 0)
@@ -66,7 +66,8 @@ bool is_same_or_absent(const std::string& one, const std::string& other) {
     return errno == ENOENT && ::lstat(other.c_str(), &status) < 0 && errno == ENOENT;
 }
 
-/// Preloading has looked into its directory, or keeps it: what would it have found in the child's?
+/// Where preloading has looked into its directory, or keeps it, what would it have found in the
+/// child's?
 ColdReason find_directory_reason(const Request& request, const ModuleFiles& shadowable) {
     // No module's name begins like these.
     for (auto entry = shadowable.lower_bound("."); entry != shadowable.end(); ++entry) {

@@ -18,17 +18,17 @@ namespace fs = std::filesystem;
 
 // One more is ELOOP: see exec_binprm in Linux' fs/exec.c.
 constexpr int kMostScripts = 5;
-// Each call of env is an exec of its own. More of them than that is nobody's command line.
+// Each call of env is an exec of its own. Nobody's command line has more of them than this.
 constexpr int kMostExecs = 4;
 
 constexpr std::string_view kBlanks = " \t";
 constexpr std::string_view kBlanksOfEnv = " \t\n\v\f\r";
-/// What -S of env gives a meaning to.
+/// Characters to which env -S gives a meaning.
 constexpr std::string_view kSpecialToEnv = "\\'\"$#";
 
 constexpr std::array<std::string_view, 2> kEnvPaths{"/usr/bin/env", "/bin/env"};
 
-/// Is it coreutils' env? Where another program stands in for it this is seen by its name.
+/// Is it coreutils' env? Another program that stands in for it shows by its name.
 bool is_env(const std::string& path) {
     if (std::find(kEnvPaths.begin(), kEnvPaths.end(), path) == kEnvPaths.end()) return false;
     std::error_code error;
@@ -58,7 +58,7 @@ std::vector<std::string> split(std::string_view text) {
     }
 }
 
-/// The arguments that the interpreter gets instead of the script's own name.
+/// Puts the arguments in front that the interpreter gets instead of the script's own name.
 void put_in_front(const ScriptLine& line, const std::string& script,
                   std::vector<std::string>& arguments) {
     std::vector<std::string> front{line.interpreter};
@@ -68,8 +68,8 @@ void put_in_front(const ScriptLine& line, const std::string& script,
     arguments.insert(arguments.begin(), front.begin(), front.end());
 }
 
-/// One exec of `path`: follows scripts to what is none, and puts its arguments in front. Returns
-/// the path of that; empty: this exec fails.
+/// Does what one exec of `path` does: follows scripts to what is none, and puts its arguments in
+/// front. Returns the path of that, or an empty one where this exec fails.
 std::string follow_scripts(std::string path, const std::string& directory,
                            std::vector<std::string>& arguments) {
     for (int scripts = 0;; ++scripts) {
@@ -91,7 +91,8 @@ std::optional<ScriptLine> parse_script_line(std::string_view start) {
     if (line.find('\0') != std::string_view::npos) return {};
     line.remove_prefix(std::min(line.find_first_not_of(kBlanks), line.size()));
     line = line.substr(0, line.find_last_not_of(kBlanks) + 1);
-    // From another directory than the interpreter, which looks itself up, the kernel finds another.
+    // From another directory than the interpreter's, which looks itself up, the kernel finds
+    // another.
     if (!line.starts_with('/')) return {};
     const std::size_t size = line.find_first_of(kBlanks);
     ScriptLine parsed{std::string(line.substr(0, size)), {}};
@@ -113,7 +114,7 @@ std::vector<std::string> skip_env(const std::vector<std::string>& arguments) {
         rest.insert(rest.begin(), words.begin(), words.end());
         break;
     }
-    // Another option, or a variable.
+    // This is another option, or a variable.
     const std::string& program = rest.front();
     if (program.empty() || program[0] == '-' || program.find('=') != std::string::npos) return {};
     return rest;

@@ -31,7 +31,8 @@ std::int64_t now() {
     return nanoseconds(time);
 }
 
-/// The module that `name` could be imported as; the end of `modules`: none of them.
+/// Returns the module that `name` could be imported as, or the end of `modules` where it is none of
+/// them.
 ModuleFiles::const_iterator module_of(std::string_view name, bool is_directory,
                                       const ModuleFiles& modules) {
     const auto module = modules.find(name.substr(0, name.find('.')));

@@ -54,7 +54,8 @@ std::optional<Born> SparePool::take() {
         Born spare = std::move(*next);
         spares_.erase(next);
         if (spare.mailbox.is_intact()) return spare;
-        // Somebody has closed descriptors that were not theirs: the spare has seen the end of file.
+        // Somebody has closed descriptors that were not theirs, and the spare has seen the end of
+        // file.
         let_end(std::move(spare));
     }
     return {};
@@ -64,7 +65,7 @@ void SparePool::give_back(Born spare) {
     spares_.push_front(std::move(spare));
 }
 
-/// Looks at what a spare may have said. It stays in the mailbox: the spare may be leased to a
+/// Looks at what a spare may have said, and leaves it in the mailbox: the spare may be leased to a
 /// client of the service, who waits for it as well.
 void SparePool::note_parked(Born& spare) {
     MailboxReply reply{};

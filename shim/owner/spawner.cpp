@@ -10,14 +10,14 @@
 namespace warmfork {
 namespace {
 
-// One that does not start in time is given up, and the next one is tried, if it is prepared.
+// A child that does not start in time is given up, and the next one is tried, if it is prepared.
 constexpr int kMostLateChildren = 2;
 
 // A template may end, or its image give way to another variant, between choice and command.
 constexpr int kMostLostTemplates = 8;
 
-// Who waits for a fresh image while its files are written over and over is served cold after this
-// many.
+// Whoever waits for a fresh image while its files are written over and over is served cold after
+// this many renewals.
 constexpr int kMostRenewals = 5;
 
 const ColdReason& asked_for() {
@@ -40,8 +40,8 @@ struct Spawner::Attempt {
     int dead_children = 0, late_children = 0, lost_templates = 0, renewals = 0, replacements = 0;
     Outcome of_late_child{};
 
-    /// What the request wants of an image. Sets `ret_cold` where none will do; a failure comes with
-    /// it for who insists on warm.
+    /// Finds what the request wants of an image. Sets `ret_cold` where none will do; for a request
+    /// that insists on warm a failure comes with it.
     [[nodiscard]] Outcome examine(const TemplateProgram& program, ColdReason& ret_cold) {
         if (Outcome failure = check_size(request)) {
             ret_cold = {WARMFORK_REASON_LIMITS, failure->text};
@@ -93,8 +93,8 @@ Outcome Spawner::spawn_together(const Request& request, std::uint32_t count,
     return spawn_cold(request, count, reason, ret_spawned);
 }
 
-/// Sets `ret_cold` where the request is to be served cold; with it a failure for who insists on
-/// warm.
+/// Sets `ret_cold` where the request is to be served cold; for a request that insists on warm a
+/// failure comes with it.
 Outcome Spawner::spawn_warm(const Request& given, std::uint32_t count, bool insists,
                             ColdReason& ret_cold, std::vector<Spawned>& ret_spawned) {
     TemplateProgram program;
@@ -126,8 +126,8 @@ Outcome Spawner::spawn_warm(const Request& given, std::uint32_t count, bool insi
     } while (true);
 }
 
-/// Asks what is different for this request, this owner, these files; then makes the record, and has
-/// it run by a parked child, or by one that is forked for it.
+/// Asks what is different for this request, this owner and these files. Then it makes the record,
+/// and has it run by a parked child, or by one that is forked for it.
 Outcome Spawner::spawn_from(ChosenImage& image, Attempt& attempt, ColdReason& ret_cold,
                             std::vector<Spawned>& ret_spawned) {
     ret_cold = find_reason(image, attempt);
@@ -162,8 +162,8 @@ Outcome Spawner::spawn_from(ChosenImage& image, Attempt& attempt, ColdReason& re
     return failure;
 }
 
-/// Sends the record to a parked child. None is spawned, and there is no failure, where there is
-/// none to be had.
+/// Sends the record to a parked child. Where there is none to be had, none is spawned, and there is
+/// no failure.
 Outcome Spawner::hand_off_to_parked(ChosenImage& image, const ChildRecord& record, Attempt& attempt,
                                     std::vector<Spawned>& ret_spawned) {
     stopping_point("owner.before-hand-off");
@@ -176,10 +176,10 @@ Outcome Spawner::hand_off_to_parked(ChosenImage& image, const ChildRecord& recor
         ++handed_off_;
         return {};
     }
-    // It said what failed: that is the answer. Otherwise it died before any user code.
+    // The child said what failed, and that is the answer. Otherwise it died before any user code.
     if (failure->stage != Stage::hand_off || failure->error_number == ECANCELED) return failure;
     if (is_late(failure)) {
-        // Of a wait that was broken off nobody knows how long it would have been.
+        // Nobody knows how long a wait that was broken off would have been.
         if (!was_interrupted()) image.note_late_child();
         const bool is_last = image.is_leased() || ++attempt.late_children == kMostLateChildren;
         attempt.is_to_be_repeated = !is_last && !was_interrupted();
@@ -192,9 +192,9 @@ Outcome Spawner::hand_off_to_parked(ChosenImage& image, const ChildRecord& recor
     return failure;
 }
 
-/// Sends the record to the child and waits until it has started. Stage hand_off: it was lost before
-/// it ran any user code, which is nobody's fault but may happen again with the next; with ECANCELED
-/// it may have run: it began in that very moment.
+/// Sends the record to the child and waits until it has started. Fails at stage hand_off where it
+/// was lost before it ran any user code, which is nobody's fault but may happen again with the
+/// next. With ECANCELED it may have run: it began in that very moment.
 Outcome Spawner::hand_off(ChosenImage& image, const ChildRecord& record, Born& parked) {
     ReplyPipe reply;
     if (int error = reply.open())
@@ -215,7 +215,7 @@ Outcome Spawner::hand_off(ChosenImage& image, const ChildRecord& record, Born& p
     return last->stage == Stage::hand_off ? failure : last;
 }
 
-/// Why the request cannot be served from this image, which fits it otherwise.
+/// Finds why the request cannot be served from this image, which fits it otherwise.
 ColdReason Spawner::find_reason(ChosenImage& image, const Attempt& attempt) {
     if (!attempt.is_python || !image.is_checked())
         return find_common_reason(attempt.request, image.traits());
@@ -233,8 +233,8 @@ ColdReason Spawner::compare_owner(ChosenImage& image, const OwnerState& now, Att
     return {WARMFORK_REASON_OWNER_CHANGED, change.text};
 }
 
-/// Of a child that could not be had: may another image have one? Otherwise why it is to be cold;
-/// NONE: it is an error, which a cold one would meet as well.
+/// Judges why a child could not be had: another image may have one, or the request is to be cold
+/// for the reason returned. NONE means an error, which a cold child would meet as well.
 ColdReason Spawner::judge(ChosenImage& image, const Failure& failure, Attempt& attempt) {
     if (failure.stage == Stage::stale) {
         image.note_failure(failure);
@@ -260,7 +260,7 @@ ColdReason Spawner::judge(ChosenImage& image, const Failure& failure, Attempt& a
     return {WARMFORK_REASON_LIMITS, failure.text};
 }
 
-/// For the reason that is given: without any template.
+/// Spawns without any template, for the reason that is given.
 Outcome Spawner::spawn_cold(const Request& request, std::uint32_t count, const ColdReason& reason,
                             std::vector<Spawned>& ret_spawned) {
     ret_spawned.clear();

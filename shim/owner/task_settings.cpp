@@ -12,7 +12,7 @@
 namespace warmfork {
 namespace {
 
-// Newer than the headers of Debian 12 (Linux 6.1), or not in libc's.
+// These are newer than the headers of Debian 12 (Linux 6.1), or not in libc's.
 constexpr int kGetWriteExecuteBan = 66;     // PR_GET_MDWE, Linux 6.3
 constexpr int kGetMemoryMerging = 68;       // PR_GET_MEMORY_MERGE, Linux 6.4
 constexpr int kCoreScheduling = 62;         // PR_SCHED_CORE
@@ -36,12 +36,12 @@ std::int64_t result_of(std::int64_t result) {
     return result < 0 ? -errno : result;
 }
 
-/// Not in this kernel, or not on this machine?
+/// Is it not in this kernel, or not on this machine?
 bool is_absent(std::int64_t value) {
     return value == -EINVAL || value == -ENODEV || value == -ENXIO;
 }
 
-/// False: it cannot be asked for.
+/// Reads one setting, of one or more words. Returns false where it cannot be asked for.
 using Words = std::span<std::int64_t>;
 using Read = bool (*)(Words ret_words);
 
@@ -51,12 +51,13 @@ bool read_control(Words ret_words) {
     return ret_words[0] >= 0 || is_absent(ret_words[0]);
 }
 
-/// To see it takes the privilege that setting it takes: whoever lacks it has never set it.
+/// Reads this one where it can: to see it takes the privilege that setting it takes, and whoever
+/// lacks that has never set it.
 bool read_io_flusher(Words ret_words) {
     return read_control<kGetIoFlusher>(ret_words) || ret_words[0] == -EPERM;
 }
 
-/// One that the kernel writes to an address.
+/// Reads one that the kernel writes to an address.
 bool read_time_stamp_counter(Words ret_words) {
     int value = 0;
     const std::int64_t result = result_of(::prctl(PR_GET_TSC, &value, 0, 0, 0));
@@ -71,7 +72,7 @@ bool read_core_cookie(Words ret_words) {
     return result == 0 || is_absent(result);
 }
 
-/// The nice value travels, and is left out.
+/// Reads the scheduling. The nice value travels, and is left out.
 bool read_scheduling(Words ret_words) {
     SchedulingAttributes attributes{};
     if (::syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0) < 0) return false;
@@ -96,8 +97,8 @@ bool read_personality(Words ret_words) {
     return ret_words[0] >= 0;
 }
 
-/// Container engines forbid to ask, and to set it as well: then it is as it was. Setting what is
-/// none is tried to see that, and does nothing.
+/// Reads the memory policy. Container engines forbid to ask for it, and to set it as well: then it
+/// is as it was. To see that, an invalid one is set, which does nothing.
 bool read_memory_policy(Words ret_words) {
     int mode = 0;
     std::fill(ret_words.begin(), ret_words.end(), 0);

@@ -39,7 +39,7 @@ void TemplateProcess::shut_down() {
     // A ring without room belongs to a template that does not answer: it is killed in the end.
     else if (channel_.push(make_frame(FrameKind::shut_down)) == 0)
         channel_.ring();
-    // The application has closed the bell: the end of file wakes the template as well.
+    // Where the application has closed the bell, the end of file wakes the template as well.
     if (!channel_.can_ring()) channel_.hang_up();
 }
 
@@ -54,8 +54,8 @@ TemplateProcess::~TemplateProcess() {
     spares_.end_all();
 }
 
-/// Tells the template to end, waits until it has, and reaps it. False: it did not end in good
-/// order, and nobody looks after its children any more.
+/// Tells the template to end, waits until it has, and reaps it. Returns false where it did not end
+/// in good order, and nobody looks after its children any more.
 bool TemplateProcess::end_template() {
     if (!pidfd_) pidfd_ = KeptDescriptor(open_process(facts_.process));
     shut_down();
@@ -67,8 +67,9 @@ bool TemplateProcess::end_template() {
     return reap_by(Clock::now() + kKillPatience, pidfd_.get(), &status) == 0 && status == 0;
 }
 
-/// The template has ended: whatever it still said is in the ring and in the socket, and what it has
-/// forked and not told of is in the segment. A spare ends when its mailbox is closed.
+/// Settles what is left when the template has ended: whatever it still said is in the ring and in
+/// the socket, and what it has forked and not told of is in the segment. A spare ends when its
+/// mailbox is closed.
 void TemplateProcess::settle_after_end() {
     ended_ = true;
     receive_messages();
@@ -111,14 +112,14 @@ bool TemplateProcess::is_lost() {
     {
         const std::lock_guard lock(mutex_);
         if (state_ == State::broken || is_closing_ || !channel_.is_intact() || !pidfd_) return true;
-        // One that ended before it was ready still has to say why, and the gate will not think
-        // better.
+        // A template that ended before it was ready still has to say why, and the gate will not
+        // change its mind.
         if (state_ == State::starting || state_ == State::refused) return false;
     }
     return has_ended();
 }
 
-/// What it has written last, whole lines.
+/// Returns what it has written last, in whole lines.
 std::string TemplateProcess::last_output() const {
     struct stat status;
     if (::fstat(log_.get(), &status) < 0) return {};
@@ -151,7 +152,7 @@ std::string TemplateProcess::last_lines() const {
     return text;
 }
 
-/// How it has ended; si_pid 0: not yet, or somebody else has reaped it.
+/// Returns how it has ended. si_pid is 0 where it has not, or somebody else has reaped it.
 siginfo_t TemplateProcess::end() const {
     siginfo_t info{};
     const auto pidfd = static_cast<id_t>(pidfd_.get());
@@ -165,11 +166,11 @@ bool TemplateProcess::was_killed() const {
     return info.si_pid != 0 && info.si_code != CLD_EXITED;
 }
 
-/// Why a template that has ended did not serve.
+/// Returns why a template that has ended did not serve.
 Failure TemplateProcess::end_failure() {
-    // Of a layer: whether it has become one at all.
+    // A layer may not even have become one.
     if (layer_ && layer_->reply) {
-        // What it has to say it has said.
+        // It has said what it has to say.
         not_started_ = await_start(layer_->child, layer_->reply.get(), Clock::now());
         layer_.reset();
         if (not_started_ && not_started_->stage == Stage::directory)

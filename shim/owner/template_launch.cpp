@@ -23,8 +23,8 @@ std::vector<std::string> current_environment() {
     return environment;
 }
 
-/// Where this process is the child of a nested template, and this is to be one of the same
-/// definition: its twin becomes it. False: there is none, or it has gone.
+/// Makes this process's twin the template, where this is the child of a nested one of the same
+/// definition. Returns false where there is none, or it has gone.
 bool take_over_twin(const LaunchPlan& plan, const Descriptor& segment, LaunchedTemplate& launched) {
     std::optional<KeptTwin> twin = take_twin(plan);
     if (!twin) return false;
@@ -46,8 +46,8 @@ bool take_over_twin(const LaunchPlan& plan, const Descriptor& segment, LaunchedT
     return true;
 }
 
-/// Executes the template with its end of the control socket. That also ends it where this process
-/// ends before it has been told of its owner.
+/// Executes the template with its end of the control socket, which also ends it where this process
+/// ends before the template has been told of its owner.
 Outcome execute(const LaunchPlan& plan, const std::string& preload_library, const OwnedSocket& far,
                 LaunchedTemplate& launched) {
     const std::vector<std::string> environment =
@@ -58,7 +58,8 @@ Outcome execute(const LaunchPlan& plan, const std::string& preload_library, cons
     if (!null) return make_failure(Stage::launch, errno, "cannot open /dev/null");
 
     RecordContents contents;
-    contents.header.flags = kRecordProcessGroup;    // a group of its own: Ctrl-C does not reach it
+    contents.header.flags =
+        kRecordProcessGroup;  // it gets a group of its own: Ctrl-C does not reach it
     contents.header.lifetime = Lifetime::detached;  // it watches its owner itself
     contents.descriptor_targets = {0, 1, 2, kChannelNumber};
     contents.arguments = argument_pointers;

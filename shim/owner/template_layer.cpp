@@ -13,7 +13,7 @@
 namespace warmfork {
 namespace {
 
-/// One that no file of the image has.
+/// Returns a number that no file of the image has.
 int channel_number(const std::vector<int>& image_descriptors) {
     int number = kChannelNumber;
     while (std::find(image_descriptors.begin(), image_descriptors.end(), number) !=
@@ -33,7 +33,8 @@ Outcome start_layer(const LaunchPlan& plan, const LaunchFacts& base,
     if (Outcome failure = connect(plan, segment, launched.channel, far)) return failure;
     ::fcntl(far.get(), F_SETOWN, spare.pid);
     note_surroundings(plan, facts);
-    // It stays what its base was started as, and its children are brought up to date from there.
+    // The layer stays what its base was started as, and its children are brought up to date from
+    // there.
     facts.state = base.state;
     launched.pidfd = KeptDescriptor(open_process(spare.identity()));
     const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));

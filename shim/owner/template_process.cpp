@@ -21,7 +21,7 @@ Failure failure_of(const FrameHeader& not_born, const std::string& text) {
     return {stage, error_number, 0, text};  // the text says it all
 }
 
-// Between the end of file on its channel and the end of a process.
+// The time between the end of file on a process's channel and its end.
 constexpr std::chrono::seconds kEndPatience{1};
 
 /// Both have as many elements as there are children to be made.
@@ -56,12 +56,12 @@ TemplateProcess::TemplateProcess(LaunchedTemplate launched)
       layer_(std::move(launched.layer)),
       hello_by_(launched.hello_by) {}
 
-// What comes from the template.
+// Here is what comes from the template.
 
 void TemplateProcess::receive_hello() {
     const bool had_hung_up = channel_.has_hung_up();
     channel_.receive_hello();
-    // It ends, or has become another program. Its status tells more, where it comes soon.
+    // The template ends, or has become another program. Its status tells more, where it comes soon.
     if (channel_.has_hung_up() && !had_hung_up && hello_by_)
         hello_by_ = std::min(*hello_by_, Clock::now() + kEndPatience);
     if (channel_.hello_error().empty()) return;
@@ -75,7 +75,7 @@ void TemplateProcess::receive_messages() {
         MailboxMessage message{};
         OwnedSocket mailbox;
         if (!channel_.receive_mailbox(message, mailbox)) return;
-        // Without its descriptor (too many open files here) the child is lost to us; it ends
+        // Without its descriptor (too many open files here) the child is lost to us, and ends by
         // itself.
         spares_.add_mailbox(message.child_id, std::move(mailbox),
                             Clock::time_point(std::chrono::nanoseconds(message.made)));
@@ -174,14 +174,14 @@ ProcessIdentity TemplateProcess::born_of(const FrameHeader& header) const {
 
 void TemplateProcess::take_in(const FrameHeader& header) {
     last_born_ = std::max(last_born_, header.id);
-    if (header.values[1] != 0) {  // of a command: the child itself tells whoever waits for it
+    if (header.values[1] != 0) {  // it is of a command: the child itself tells whoever waits for it
         const auto pending = pending_.find(static_cast<std::uint64_t>(header.values[1]));
         if (pending != pending_.end()) pending->second.born.push_back(born_of(header));
         return;
     }
     receive_messages();
     if (spares_.add(header.id, born_of(header))) return;
-    // No number was free for its mailbox: more of its kind are not wanted.
+    // No number was free for its mailbox, so no more spares are wanted.
     lacks_descriptors_ = true;
     const auto kept = static_cast<std::int64_t>(spares_.size());
     if (channel_.push(make_frame(FrameKind::park, 0, kept, kept)) == 0) channel_.ring();
@@ -208,7 +208,7 @@ void TemplateProcess::attend() {
     const std::lock_guard lock(mutex_);
     channel_.silence();
     if (!ended_ && has_ended()) settle_after_end();
-    // Announced before the last look at the ring, so that what comes after it rings.
+    // It is announced before the last look at the ring, so that what comes after it rings.
     channel_.announce_sleep();
     drain();
     spares_.reap_ended();
@@ -249,16 +249,16 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
     drain();
     spares_.reap_ended();
     while (std::optional<Born> spare = spares_.take()) {
-        // Before the record, so that a template whose owner dies here knows whom to end or to
-        // leave.
+        // This comes before the record, so that a template whose owner dies here knows whom to end
+        // or to leave.
         if (channel_.push(make_frame(FrameKind::handed_off, spare->id,
                                      static_cast<std::int64_t>(lifetime))) != 0) {
             spares_.give_back(std::move(*spare));
             return {};
         }
         if (Clock::now() - spare->made <= kOldestSpare) return spare;
-        // Its start would be told by ps and the like. The template takes it for one that is in use,
-        // and makes another.
+        // ps and the like would show when it was started. The template takes it for one that is in
+        // use, and makes another.
         spares_.let_end(std::move(*spare));
     }
     return {};
@@ -312,7 +312,7 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
                 if (!error) ++messages_sent;
             }
         }
-        // What went out of a command that is given up here is thrown away by the template.
+        // The template throws away what went out of a command that is given up here.
         if (error != EAGAIN) break;
         if (nonblocking) return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
         const std::uint64_t before = count_signs_of_life();

@@ -13,7 +13,7 @@
 namespace warmfork {
 namespace {
 
-// How often one that is late is looked at.
+// How often a template that is late is looked at.
 constexpr std::chrono::milliseconds kHelloLook{100};
 
 Failure timed_out(const char* what) {
@@ -31,13 +31,13 @@ bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::funct
         if (done()) return true;
         if (ended_ || state_ == State::broken) return false;
         if (hello_by_ && !channel_.has_said_hello() && Clock::now() >= *hello_by_) {
-            // It may have said it in time, with nobody listening since.
+            // The template may have said it in time, with nobody listening since.
             receive_messages();
             if (!channel_.has_said_hello() && !put_off_hello()) give_up_silent();
             continue;
         }
         if (deadline && Clock::now() >= *deadline) {
-            // Also who does not wait has to learn that it has ended.
+            // Whoever does not wait also has to learn that it has ended.
             if (channel_.is_polled() || !has_ended()) return false;
             settle_after_end();
             continue;
@@ -58,14 +58,15 @@ void TemplateProcess::sleep(Lock& lock, Deadline deadline) {
     if (woken.by_message) receive_messages();
 }
 
-/// For the command ring to have more room than now, the deadline, or the template to have ended.
+/// Waits until the command ring has more room than now, the deadline has passed, or the template
+/// has ended.
 void TemplateProcess::wait_for_room(Lock& lock, Deadline deadline) {
     const std::uint64_t before = channel_.taken();
     const OwnerChannel::RoomWanted wanted(channel_);
     while (!ended_ && state_ != State::broken && Clock::now() < deadline) {
         drain();
-        // Announced before the look at what was taken, so that the template rings if it takes more
-        // later.
+        // It is announced before the look at what was taken, so that the template rings if it takes
+        // more later.
         channel_.announce_sleep();
         if (channel_.taken() != before) break;
         sleep(lock, deadline);
@@ -149,7 +150,7 @@ bool TemplateProcess::is_slow() {
     return spares_.is_slow();
 }
 
-/// One that does not answer. With its end it is known which children it has got.
+/// Kills a template that does not answer. With its end it is known which children it has made.
 void TemplateProcess::kill_stuck(Lock& lock) {
     is_stuck_ = true;
     signal_pidfd(pidfd_.get(), SIGKILL);
@@ -168,8 +169,8 @@ Deadline TemplateProcess::earlier_of_hello(Deadline deadline) const {
 }
 
 /// An interpreter on its way to the hello computes and reads files. Where it is late because it
-/// gets no processor, or no disk answers, it is no other program. False: it waits for something
-/// else, or has computed long enough.
+/// gets no processor, or no disk answers, it is no other program. Returns false where it waits for
+/// something else, or has computed long enough.
 bool TemplateProcess::put_off_hello() {
     const char state = process_state(facts_.process.pid);
     if (channel_.has_hung_up() || (state != 'R' && state != 'D')) return false;
@@ -181,8 +182,8 @@ bool TemplateProcess::put_off_hello() {
     return true;
 }
 
-/// Of a program that has not proved to be a template: with all that it has started and that has not
-/// left its process group, as the rest of a frozen program.
+/// Ends a program that has not proved to be a template, with all that it has started and that has
+/// not left its process group, such as the rest of a frozen program.
 void TemplateProcess::end_unproven() {
     const auto group = 1u << 2;  // PIDFD_SIGNAL_PROCESS_GROUP, from Linux 6.9 on
     if (::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, group) == 0 ||
@@ -191,7 +192,7 @@ void TemplateProcess::end_unproven() {
     if (open_process(facts_.process)) ::kill(-facts_.process.pid, SIGKILL);
 }
 
-/// What runs there is not what was to be started.
+/// Gives up a program that does not say hello: it is not what was to be started.
 void TemplateProcess::give_up_silent() {
     end_unproven();
     state_ = State::broken;
@@ -220,7 +221,7 @@ std::size_t TemplateProcess::born_of(std::uint64_t id) {
     return pending == pending_.end() ? 0 : pending->second.born.size();
 }
 
-/// False: whoever has it waits in vain.
+/// Takes the turn to command. Returns false where whoever has it waits in vain.
 bool TemplateProcess::take_command_turn(std::unique_lock<std::timed_mutex>& turn) {
     std::uint64_t before;
     do {

@@ -28,7 +28,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// For one fork: one that takes longer has been stopped.
+// How long one fork may take. A twin that takes longer has been stopped.
 constexpr std::chrono::seconds kWakePatience{5};
 
 struct Keeping {
@@ -38,12 +38,12 @@ struct Keeping {
 };
 
 Keeping& keeping() {
-    // Never destroyed: a thread may open a template until the very end.
+    // It is never destroyed: a thread may open a template until the very end.
     static auto* instance = new Keeping;
     return *instance;
 }
 
-/// The strings of a file of /proc, each of which a null byte ends.
+/// Returns the strings of a file of /proc, each of which a null byte ends.
 std::vector<std::string> strings_of(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     std::vector<std::string> strings;
@@ -84,7 +84,7 @@ bool is_same_search(const std::vector<std::string>& one, const std::vector<std::
     for (const std::string& entry : one)
         if (const auto place = facts.places.find(entry); place != facts.places.end())
             modules.insert(place->second.begin(), place->second.end());
-    // What both end with, which is most of it, need not be looked at.
+    // What both end with is most of it, and need not be looked at.
     const auto [own_end, others_end] =
         std::mismatch(one.rbegin(), one.rend(), other.rbegin(), other.rend());
     const auto what_counts = [&](auto begin, auto end) {
@@ -132,7 +132,7 @@ class Adoption {
     int before_ = 0;
 };
 
-/// The template that the twin has made of itself; no pid: there is none.
+/// Receives the template that the twin has made of itself. It has no pid where there is none.
 ProcessIdentity receive_reply(int channel) {
     pollfd polled{channel, POLLIN, 0};
     const auto deadline = WaitClock::now() + kWakePatience;
@@ -191,7 +191,7 @@ ProcessIdentity wake_twin(const KeptTwin& twin, int log) {
                          MSG_DONTWAIT) == 0)
             woken = receive_reply(twin.channel.get());
         end_child(twin.process);
-        // Perhaps it was made in the moment in which the patience ended.
+        // Perhaps the template was made in the moment in which the patience ended.
         if (woken.pid == 0) woken = receive_reply(twin.channel.get());
     }
     return is_own_child(woken) ? woken : ProcessIdentity();

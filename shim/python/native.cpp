@@ -1,5 +1,5 @@
-// warmfork._native: the C ABI for Python, and the Python side of a template. Stable ABI of
-// CPython 3.9.
+// warmfork._native is the C ABI for Python, and the Python side of a template. It uses the stable
+// ABI of CPython 3.9.
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x03090000
 #include <Python.h>
@@ -75,7 +75,7 @@ PyMethodDef methods[] = {
     {"become_child", become_child, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
-// Of warmfork.h and of the contract, for the package.
+// Numbers of warmfork.h and of the contract, for the package.
 constexpr std::array<std::pair<const char*, long>, 8> kNumbers = {{
     {"NEW_SESSION", WARMFORK_NEW_SESSION},
     {"PROCESS_GROUP", WARMFORK_PROCESS_GROUP},
@@ -93,7 +93,7 @@ constexpr std::array<std::pair<const char*, const char*>, 3> kTexts = {{
     {"LAUNCH_VARIABLE", kLaunchVariable},
 }};
 
-/// Takes the object over, which is null where it could not be made.
+/// Adds an object, and takes it over. It is null where it could not be made.
 int add_object(PyObject* module, const char* name, PyObject* object) {
     if (!object || PyModule_AddObject(module, name, object) == 0) return object ? 0 : -1;
     Py_DECREF(object);

@@ -24,7 +24,8 @@ namespace {
 
 constexpr const char* kProcessCapsule = "warmfork.process";
 
-/// Pairs of integers, flat: (source, target, source, target, ...). Source -1: no pair.
+/// Reads pairs of integers, flat: (source, target, source, target, ...). A pair whose source is -1
+/// is left out.
 bool read_descriptors(PyObject* sequence, std::vector<warmfork_descriptor>& ret_descriptors) {
     const Py_ssize_t size = PySequence_Size(sequence);
     for (Py_ssize_t i = 0; i + 1 < size; i += 2) {
@@ -37,7 +38,7 @@ bool read_descriptors(PyObject* sequence, std::vector<warmfork_descriptor>& ret_
     return size >= 0;
 }
 
-/// Triples, flat: (resource, soft, hard, ...).
+/// Reads triples, flat: (resource, soft, hard, ...).
 bool read_limits(PyObject* sequence, std::vector<warmfork_limit>& ret_limits) {
     const Py_ssize_t size = PySequence_Size(sequence);
     for (Py_ssize_t i = 0; i + 2 < size; i += 3) {
@@ -55,7 +56,7 @@ bool read_limits(PyObject* sequence, std::vector<warmfork_limit>& ret_limits) {
 /// A request, and what it points to.
 class SpawnRequest {
   public:
-    /// False with an exception set. `arguments` and `names` must outlive this.
+    /// Returns false with an exception set. `arguments` and `names` must outlive this.
     bool read(PyObject* arguments, PyObject* names);
 
     PyObject* from = nullptr;     ///< the template's capsule, or None
@@ -293,8 +294,8 @@ PyObject* pidfd(PyObject*, PyObject* capsule) {
     return own < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(own);
 }
 
-/// poll_now(descriptor, events) -> what poll(2) finds without waiting. Not by select.poll, which
-/// green-thread libraries take away.
+/// poll_now(descriptor, events) -> what poll(2) finds without waiting. Green-thread libraries take
+/// select.poll away.
 PyObject* poll_now(PyObject*, PyObject* tuple) {
     int descriptor;
     short events;

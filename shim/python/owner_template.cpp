@@ -15,8 +15,8 @@
 
 namespace warmfork::python {
 
-/// What a capsule holds. Touched with the GIL held only. A template that is closed while other
-/// threads use it is freed by the last of them.
+/// What a capsule holds. It is touched only with the GIL held. A template that is closed while
+/// other threads use it is freed by the last of them.
 struct Handle {
     warmfork_template* self;
     int users = 0;
@@ -38,7 +38,7 @@ void delete_handle(PyObject* capsule) {
     delete handle;
 }
 
-/// False with an exception set.
+/// Is the template open? Returns false with an exception set.
 bool is_open(const Handle& handle) {
     if (handle.is_closed) PyErr_SetString(PyExc_ValueError, "the template is closed");
     return !handle.is_closed;
@@ -48,7 +48,8 @@ PyObject* capsule_of(warmfork_template* self) {
     return PyCapsule_New(new Handle{self}, kTemplateCapsule, delete_handle);
 }
 
-/// Bytes or None, as text that lives as long as the object. False with an exception set.
+/// Takes bytes or None as text that lives as long as the object. Returns false with an exception
+/// set.
 bool optional_text(PyObject* object, const char*& ret_text) {
     char* text = nullptr;
     if (object != Py_None && PyBytes_AsStringAndSize(object, &text, nullptr) < 0) return false;
@@ -84,7 +85,7 @@ PyObject* call_waiting(PyObject* capsule, Call call) {
         error = call(self.get(), &failure);
     }
     if (error) return raise(failure);
-    // Broken off in the moment of success, or closed since.
+    // It was broken off in the moment of success, or has been closed since.
     if (PyErr_Occurred() || !self.is_still_open()) return nullptr;
     Py_RETURN_NONE;
 }
@@ -165,7 +166,7 @@ PyObject* connect(PyObject*, PyObject* arguments) {
     });
 }
 
-/// close(template): ends it; again is fine.
+/// close(template) ends it; again is fine.
 PyObject* close(PyObject*, PyObject* capsule) {
     auto* handle = static_cast<Handle*>(PyCapsule_GetPointer(capsule, kTemplateCapsule));
     if (!handle) return nullptr;
