@@ -26,7 +26,7 @@ _HOMES = {
     "__version__": "_native",
 }
 
-# Modules of their own, for who uses what they extend.
+# These are modules of their own, for programs that use what they extend.
 _MODULES = ("aio", "multiprocessing", "tractor", "trio")
 
 __all__ = sorted(name for name in _HOMES if name[0] != "_")

@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    # A wheel has it with it; else it is a package of its own.
+    # A wheel brings the command; otherwise it is a package of its own.
     own = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_command")
     program = own if os.path.exists(own) else "warmfork"
     try:

@@ -9,7 +9,7 @@ import types
 
 from . import _green, _native
 
-# As in typing, whose import would cost every start.
+# It is the same as typing's, whose import would cost every start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from ._green import Library
     from ._types import Status
 
-# In so many turns of a loop that reaps children by itself the status of one that it has reaped has come.
+# Within this many turns of a loop that reaps children by itself, the status of one that it has reaped has come.
 _ENOUGH_TURNS = 3
 
-# Between two looks at a child, in seconds, where nothing tells that it has ended.
+# The time between two looks at a child, in seconds, where nothing tells that it has ended.
 _PAUSE = 0.01
 
 
 class Child:
-    """One that nobody has waited for.
+    """A child that nobody has waited for.
 
     Its number may become another process's, where somebody else waits for it: so it is waited for and signalled by its
     handle alone.
@@ -45,9 +45,9 @@ class Child:
         self._has_ended = self._is_lost = False
 
     def take_status(self, wait_flags: int) -> Status:
-        """What os.waitpid(pid, wait_flags) returns; also when it has been asked before. Raises
-        ChildProcessError where the status was lost, its errno ECHILD or EOWNERDEAD."""
-        # Kept in the object before a signal's handler (Ctrl-C) can get between.
+        """Returns what os.waitpid(pid, wait_flags) does, also when it has been asked before. Raises ChildProcessError
+        where the status was lost, its errno ECHILD or EOWNERDEAD."""
+        # The status is in the object before a signal's handler (Ctrl-C) can get in between.
         if not self._statuses:
             if not self._is_watched:
                 self._ask(wait_flags)
@@ -117,7 +117,7 @@ class Child:
         return _native.pidfd(self._living())
 
     def let_reap(self) -> None:
-        """Before a status is asked for, in a process whose green threads' library reaps by itself."""
+        """Must be called before a status is asked for, in a process whose green threads' library reaps by itself."""
         if self.green is None or not self._is_watched or self._statuses:
             return
         self.green.let_reap()
@@ -127,9 +127,9 @@ class Child:
             self._turns += 1
 
     def wait_green(self, poll: Callable[[], int | None], timeout: float | None) -> int | None:
-        """Calls poll() until it returns something else than None, and returns that. None after timeout, seconds
-        or None, and where the status was lost. Other green threads run meanwhile; no lock may be held. Only where
-        `green` is not None."""
+        """Calls poll() until it returns something else than None, and returns that. Returns None after timeout, seconds
+        or None, and where the status was lost. Other green threads run meanwhile; no lock may be held. `green` must not
+        be None."""
         assert self.green is not None
         deadline = None if timeout is None else time.monotonic() + timeout
         while (found := poll()) is None and not self._is_lost:

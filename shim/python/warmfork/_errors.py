@@ -35,4 +35,4 @@ def make_error(error_number: int, text: str, _stage: int, stage_name: str, detai
 
 
 class Unsuitable(Exception):
-    """Of a module that can be imported, but not for all children at once: each imports it itself."""
+    """A module can be imported, but not for all children at once: each imports it itself."""

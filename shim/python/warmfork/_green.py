@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from . import _native
 
-# As in typing, whose import would cost every start.
+# It is the same as typing's, whose import would cost every start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         def let_reap(self) -> None: ...
 
 _POLLIN, _POLLOUT = 1, 4
-# Between two looks where nothing tells, in seconds: eventlet's own.
+# The time between two looks where nothing tells, in seconds, which is eventlet's own.
 _PAUSE = 0.01
 
 
@@ -62,7 +62,7 @@ class _Gevent:
 
             @functools.cached_property
             def result(popen):
-                """The status, once it is known, or why it is not."""
+                """Returns an AsyncResult that has the status, once it is known, or why it is not."""
                 result = self._gevent.event.AsyncResult()
 
                 def await_end():
@@ -87,14 +87,14 @@ class _Gevent:
         return bool(self._gevent.select.select([descriptor], [], [], timeout)[0])
 
     def watch(self, pid, statuses):
-        """libev reaps every child of the process, and keeps the status only of those that it watches. From now
-        on it does this one, and its (pid, status) comes into the list. False where it does not see children,
-        which is in all loops but that of the main thread."""
+        """Has libev watch a child, whose (pid, status) comes into the list: it reaps every child of the process, and
+        keeps the status only of those that it watches. Returns False where it does not see children, which is in all
+        loops but that of the main thread."""
         if not self._gevent.get_hub().loop.default:
             return False
 
         def ended(_watcher):
-            # Taken out of gevent's own list, in which another child of this number must not find it.
+            # It is taken out of gevent's own list, in which another child of this number must not find it.
             statuses.append(self._gevent.os.waitpid(pid, os.WNOHANG))
 
         self._gevent.os.fork_and_watch(ended, fork=lambda: pid)
@@ -114,7 +114,8 @@ class _Eventlet:
         import eventlet.greenio
 
         class Selector(selectors.SelectSelector):
-            """Of those who wait for several descriptors: communicate(), and multiprocessing's connections."""
+            """The selector of those who wait for several descriptors: communicate(), and multiprocessing's
+            connections."""
 
             def _select(_self, readers, writers, _exceptional, timeout=None):
                 return (*self._wait_any(readers, writers, timeout), [])
@@ -132,10 +133,10 @@ class _Eventlet:
         return bool(self._wait_any([descriptor], [], timeout)[0])
 
     def _wait_any(self, readers, writers, timeout):
-        # Not by its hub, which has one reader a number, also of files that were closed long ago. A pool has two of
-        # its results: who handles them, and who looks after the workers.
+        # This does not use its hub, which has one reader a number, also of files that were closed long ago. A pool has
+        # two of its results: one handles them, the other looks after the workers.
         deadline = None if timeout is None else time.monotonic() + timeout
-        self.sleep(0)  # who asks again and again for what another reads lets that one run
+        self.sleep(0)  # a thread that asks again and again for what another reads lets that one run
         while True:
             readable = [descriptor for descriptor in readers if _native.poll_now(descriptor, _POLLIN)]
             writable = [descriptor for descriptor in writers if _native.poll_now(descriptor, _POLLOUT)]
@@ -144,7 +145,7 @@ class _Eventlet:
             self.sleep(_PAUSE)
 
     def watch(self, _pid, _statuses):
-        """eventlet leaves children to who has started them."""
+        """eventlet leaves children to whoever has started them."""
         return False
 
 

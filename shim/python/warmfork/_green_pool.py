@@ -6,7 +6,7 @@ from ._green import library
 
 
 class Pool(pool.Pool):
-    """One that lets other green threads run while it waits, for results and for its end."""
+    """A pool that lets other green threads run while it waits for results and for its end."""
 
     def _setup_queues(self):
         super()._setup_queues()
@@ -20,7 +20,7 @@ class Pool(pool.Pool):
 
     @staticmethod
     def _help_stuff_finish(inqueue, task_handler, _size):
-        # As multiprocessing does it; but a worker has the lock until the thread that hands out tasks has run.
+        # This is what multiprocessing does; but a worker has the lock until the thread that hands out tasks has run.
         while not inqueue._rlock.acquire(False):
             library().sleep(0.001)
         while task_handler.is_alive() and inqueue._reader.poll():

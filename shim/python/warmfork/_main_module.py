@@ -15,10 +15,10 @@ from ._errors import Unsuitable
 
 # Longer arguments are refused by the kernel.
 _LONGEST = 100_000
-# Of the preparation: what children have of their own, and what a main module sees nothing of.
+# What of the preparation children have of their own, and what a main module sees nothing of.
 _OF_ONE_CHILD = ("name", "authkey", "log_to_stderr", "log_level")
 
-# Of the image, where it was made for a main module.
+# What the image has, where it was made for a main module.
 _main = None  # it is not there where it could not be imported, or is not suitable
 _made_with = None
 _description = ""
@@ -39,10 +39,11 @@ def _is_made_for(preparation):
 
 
 def described():
-    """In the owner: what its template preloads for it. A list, which is empty where children import no main."""
+    """Returns, in the owner, what its template preloads for it: a list, which is empty where children import no
+    main."""
     preparation = _common_to_children(spawn.get_preparation_data(""))
     names = [preparation[key] for key in ("init_main_from_name", "init_main_from_path") if key in preparation]
-    # That of a package is left alone by multiprocessing too.
+    # multiprocessing leaves that of a package alone, too.
     if not names or names[0].endswith(".__main__"):
         return []
     if _made_with is not None and _is_made_for(preparation):  # in a child, for its own children
@@ -113,7 +114,7 @@ def _restore(state, arguments):
 
 
 def preload(description):
-    """In the template. Raises what the import raises, and Unsuitable."""
+    """Preloads it, in the template. Raises what the import raises, and Unsuitable."""
     global _main, _made_with, _description, _asks_for_method
     preparation = _common_to_children(marshal.loads(bytes.fromhex(description)))
     _made_with, _description = preparation, description
@@ -144,12 +145,12 @@ def preload(description):
     if changed:
         sys.modules.pop("__mp_main__", None)
         raise Unsuitable(f"it changes the {changed[0]}")
-    # None: one that multiprocessing leaves alone, ipython's for one.
+    # None stands for one that multiprocessing leaves alone, such as ipython's.
     _main, _asks_for_method = sys.modules.get("__mp_main__"), method.is_asked
 
 
 def _prepare(preparation):
-    """As a child is prepared, by spawn.prepare."""
+    """Prepares it as spawn.prepare prepares a child."""
     sys.path[:] = preparation["sys_path"]
     sys.argv = preparation["sys_argv"][:]  # which modules may keep
     spawn.set_start_method(preparation["start_method"], force=True)
@@ -163,8 +164,8 @@ def _import(preparation):
 
 
 def take(preparation):
-    """In a child, ahead of spawn.prepare: the template's is its main module if it is right for it, and is
-    forgotten if not."""
+    """Takes, in a child, ahead of spawn.prepare, the template's main module if it is right for the child, or forgets it
+    if not."""
     if _main is None or sys.modules.get("__mp_main__") is not _main:
         return
     if _is_made_for(preparation):

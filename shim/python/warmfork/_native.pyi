@@ -20,7 +20,7 @@ SIGNALS_DEFAULT: int
 UMASK: int
 NICE: int
 DETACHED: int
-# Of the contract between owner and template: forkserver/protocol.
+# These are of the contract between owner and template: forkserver/protocol.
 CHANNEL_VARIABLE: str
 LAUNCH_VARIABLE: str
 PROGRESS_MARK: int  # a byte

@@ -13,7 +13,7 @@ from . import _green, _native, _request
 from ._errors import TemplateError
 from ._popen import Popen
 
-# As in typing, whose import would cost every start.
+# It is the same as typing's, whose import would cost every start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,7 +41,7 @@ def _environment_block(environment: Environment | None) -> list[bytes] | None:
 
 
 def _main_file() -> str:
-    """Of this program; "": it has none."""
+    """Returns the main file of this program; "" where it has none."""
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     return os.path.abspath(file) if isinstance(file, str) else ""
 
@@ -51,12 +51,13 @@ def _milliseconds(timeout: float | None) -> int:
 
 
 def search_path() -> list[str]:
-    """sys.path, whatever the directory is."""
+    """Returns sys.path, whatever the directory is."""
     return [os.path.abspath(entry) for entry in sys.path]
 
 
 def path_unlike(templates: list[str] | None) -> list[str] | None:
-    """sys.path, which a child takes over; None: it is the one by which the template has found its modules."""
+    """Returns sys.path, which a child takes over, or None where it is the one by which the template has found its
+    modules."""
     path = search_path()
     return None if path == templates else path
 
@@ -116,7 +117,7 @@ class Template:
         on_error: OnError | None = None, name: Path | None = None,
     ) -> None:
         self._has_waited = self._warns = self._learns = False
-        self._search_path: list[str] | None = None  # of the service's nothing is known
+        self._search_path: list[str] | None = None  # nothing is known of the service's
         if isinstance(preload, str):
             self._connect(preload, locals())
             return
@@ -149,7 +150,7 @@ class Template:
         )
 
     def _connect(self, name: str, arguments: Mapping[str, Any]) -> None:
-        """To the service's template of this name. arguments: all those of __init__."""
+        """Connects to the service's template of this name. arguments: all those of __init__."""
         for other, default in (Template.__init__.__kwdefaults__ or {}).items():
             if other != "backend" and arguments[other] != default:
                 raise TypeError(
@@ -220,7 +221,7 @@ class Template:
         self._warn_of_failed()
 
     def _wait_green(self, green: Library, timeout: float | None) -> None:
-        """Until it is ready, with other green threads running meanwhile."""
+        """Waits until it is ready, with other green threads running meanwhile."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
@@ -232,8 +233,8 @@ class Template:
             green.sleep(0.01)
 
     def _wait_first(self) -> None:
-        """Among green threads the first spawn waits for the image, here, and they run on: later ones, which would wait
-        for it in C, would keep all of them waiting."""
+        """Has the first spawn among green threads wait for the image here, while they run on: later ones would wait for
+        it in C, and keep all of them waiting."""
         opens_in_the_background = self._learns and self.backend != "warm"
         green = None if self._has_waited or opens_in_the_background else _green.library()
         self._has_waited = True
@@ -244,7 +245,7 @@ class Template:
                 pass  # the spawn says it, or is cold
 
     def _warn_of_failed(self) -> None:
-        """Once, of what has been left out, by a template that is ready."""
+        """Warns once, when the template is ready, of what has been left out."""
         if self._warns:
             self._warns = False
             for failed in self.report()["host"]["failed"]:
@@ -252,7 +253,7 @@ class Template:
                 warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def _warn_after(self, spawned: list[Spawned]) -> None:
-        """spawned: _native.spawn's list. Only a warm child tells that the template is ready."""
+        """Warns after a spawn; only a warm child tells that the template is ready. spawned: _native.spawn's list."""
         if self._warns and spawned[0][1] == "warm":
             self._warn_of_failed()
 

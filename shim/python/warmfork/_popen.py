@@ -13,7 +13,7 @@ from . import _native, _request, _subprocess
 from ._children import Child
 from ._errors import Error
 
-# As in typing, whose import would cost every start.
+# It is the same as typing's, whose import would cost every start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -27,7 +27,7 @@ else:
     _Own = _subprocess.BASES[0]
 _OTHERS = _subprocess.BASES[1:]
 
-# What subprocess does first in each Popen: it reaps children that had not ended when their object was dropped.
+# subprocess does this first in each Popen: it reaps children that had not ended when their object was dropped.
 _reap_abandoned: Callable[[], object] = getattr(_subprocess.module, "_cleanup", lambda: None)
 
 # The standard streams of a child, where a library of green threads has made them non-blocking.
@@ -190,7 +190,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
         handles = p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
         obstacle = ""
         if self._spawned:
-            pass  # started early: never again, whatever is asked for here
+            pass  # it was started early, and is never again, whatever is asked for here
         elif shell:
             obstacle = "shell=True runs a shell"
         elif preexec_fn is not None:
@@ -223,7 +223,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
             self._close_pipe_fds(*handles)
 
     def _note_cold(self, obstacle: str) -> None:
-        """Of a child that subprocess has started."""
+        """Notes a child that subprocess has started."""
         self.backend, self.reason, self.reason_code = "cold", obstacle, "command-line"
         child = self._awaited()
         if self._flags & _native.DETACHED:
@@ -269,7 +269,8 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
             raise
 
     def _refuse(self, obstacle: str) -> None:
-        """What subprocess alone can do is cold, and has none of warmfork's own parameters."""
+        """Refuses what does not go together: what subprocess alone can do is cold, and has none of warmfork's own
+        parameters."""
         if self._chosen_backend() == "warm":
             raise OSError(errno.ENOTSUP, f"cannot be served warm: {obstacle}")
         if self._flags & _native.NICE or self._affinity or self._limits:
@@ -302,7 +303,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
         return self.returncode
 
     def _awaited(self) -> Child:
-        """The Child; first asked for where subprocess has started it."""
+        """Returns the Child, which is made here where subprocess has started it."""
         if self._child is None:
             self._child = Child(self.pid, _native.adopt(self.pid))
         return self._child
@@ -331,7 +332,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
             pass  # its status was lost, or is about to come
 
     def _open_pidfd(self) -> int:
-        """Of the child; the caller's to close. It is readable when the child has ended."""
+        """Opens a pidfd of the child, which is the caller's to close. It is readable when the child has ended."""
         return self._awaited().open_pidfd()
 
 

@@ -11,7 +11,7 @@ import sys
 
 from . import _native
 
-# As in typing, whose import would cost every start.
+# It is the same as typing's, whose import would cost every start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -25,7 +25,7 @@ PYTHON_IGNORES = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIG
 
 _INT_MAX = 2**31 - 1
 
-# How subprocess's own call reads what is true or false.
+# subprocess's own call reads in this way what is true or false.
 if sys.version_info >= (3, 12):
     _truth = bool
 else:
@@ -42,12 +42,12 @@ def backend_number(backend: Backend | None) -> int:
 
 
 def system_error(number: int, path: Path | None = None) -> OSError:
-    """As subprocess raises it: with the system's text. path: what it is about."""
+    """Makes an error as subprocess raises it, with the system's text. path: what it is about."""
     return OSError(number, os.strerror(number), path)
 
 
 def affinity_mask(cpus: Iterable[int] | None) -> bytes | None:
-    """A set of CPU numbers as sched_setaffinity(2) takes it."""
+    """Returns a set of CPU numbers as sched_setaffinity(2) takes it."""
     if cpus is None:
         return None
     mask = sum(1 << cpu for cpu in set(cpus))
@@ -61,7 +61,7 @@ def flat_limits(limits: Limits | None) -> Sequence[int]:
 
 
 def descriptor_pairs(handles: Handles, pass_fds: Collection[int]) -> list[int]:
-    """(source, target), flat. handles: as of subprocess's _get_handles; what has no source of 0, 1 and 2 is
+    """Returns (source, target), flat. handles: as of subprocess's _get_handles; what has no source of 0, 1 and 2 is
     inherited."""
     pairs = [handles[0], 0, handles[3], 1, handles[5], 2]
     if min(pairs) < -1:  # STDOUT for another stream than stderr
@@ -76,7 +76,7 @@ def descriptor_pairs(handles: Handles, pass_fds: Collection[int]) -> list[int]:
 
 
 def flag_bits(flags: int, restore_signals: Any, umask: int, start_new_session: Any, process_group: int) -> int:
-    """flags, with those of these parameters of subprocess."""
+    """Returns flags with the bits that these parameters of subprocess stand for."""
     if _truth(start_new_session):
         if process_group >= 0:  # the leader of a session cannot go
             raise system_error(errno.EPERM)

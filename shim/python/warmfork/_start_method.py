@@ -6,14 +6,14 @@ import os
 import sys
 from multiprocessing import context
 
-# As in typing, whose import would cost every start.
+# It is the same as typing's, whose import would cost every start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# What a child of any method evaluates when it unpickles the method's name: before it has the search path of its
-# parent, so that it may have to be told where the package is.
+# A child of any method evaluates this when it unpickles the method's name. It does not have the search path of its
+# parent yet, so that it may have to be told where the package is.
 _FIND = """\
 [exec('''
 import sys
@@ -39,12 +39,13 @@ _own_start_methods: Any  # of multiprocessing, see add_method
 
 
 def _all_start_methods(self: context.BaseContext) -> list[str]:
-    """Before CPython 3.14 multiprocessing names its own only, and libraries accept no other."""
+    """Returns all start methods. Before CPython 3.14 multiprocessing names only its own, and libraries accept no
+    other."""
     return [*_own_start_methods(self), "warmfork"]
 
 
 def add_method(name: str, method: context.BaseContext) -> None:
-    """To what multiprocessing knows, under this name."""
+    """Adds the method to what multiprocessing knows, under this name."""
     global _own_start_methods
     context._concrete_contexts[str(name)] = method
     if name in context._default_context.get_all_start_methods():
@@ -52,7 +53,7 @@ def add_method(name: str, method: context.BaseContext) -> None:
     own = context._default_context.get_all_start_methods
     kind: Any = type(context._default_context)
     _own_start_methods, kind.get_all_start_methods = kind.get_all_start_methods, _all_start_methods
-    # Where it has been imported by name: from multiprocessing itself, and from torch.multiprocessing.
+    # These have imported it by name: multiprocessing itself, and torch.multiprocessing.
     for module in list(sys.modules.values()):
         attributes = getattr(module, "__dict__", None)
         if type(attributes) is dict and attributes.get(own.__name__) == own:

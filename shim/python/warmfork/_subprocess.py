@@ -14,7 +14,7 @@ from . import _green
 
 _HANDLES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 
-# What warmfork.Popen replaces or calls, by its parameters: alike from 3.9 on.
+# What warmfork.Popen replaces or calls, with its parameters, which are alike from 3.9 on.
 INTERFACE = {
     "_execute_child": (
         "self", "args", "executable", "preexec_fn", "close_fds", "pass_fds", "cwd", "env", "startupinfo",
@@ -30,7 +30,7 @@ INTERFACE = {
 }
 _SINCE_3_11 = {"_execute_child": ("process_group",)}
 
-# What programs catch and compare is of the module that they import.
+# What programs catch and compare has to be that of the module that they import.
 _SHARED = ("SubprocessError", "CalledProcessError", "TimeoutExpired", "CompletedProcess")
 
 
@@ -55,7 +55,7 @@ class _Os(types.ModuleType):
 
 
 def _anew(green):
-    """The module made anew from its source, over what the process has now of the modules that it imports."""
+    """Makes the module anew from its source, over what the process has now of the modules that it imports."""
     specification = getattr(subprocess, "__spec__", None)
     if specification is None or specification.loader is None:
         return subprocess  # put there by the program
@@ -89,7 +89,7 @@ def _is_known(kind):
 
 
 def _bases(own):
-    """Of warmfork.Popen: also what is in subprocess.Popen's place, for who asks isinstance()."""
+    """Returns the bases of warmfork.Popen: also what is in subprocess.Popen's place, for whoever asks isinstance()."""
     more = library.popen_bases if library is not None else ()
     if own is not subprocess.Popen and type(subprocess.Popen) is type:
         more += (subprocess.Popen,)
@@ -100,5 +100,5 @@ library = _green.library()
 module = subprocess if library is None and _is_own(subprocess.Popen) else _anew(library)
 BASES = _bases(module.Popen)
 IS_KNOWN = _is_known(module.Popen)
-# As it is now: who replaces it later is not asked either.
+# It is taken as it is now: whoever replaces it later is not asked either.
 initialize = module.Popen.__init__

@@ -10,7 +10,7 @@ Text: TypeAlias = Union[str, bytes]
 Path: TypeAlias = Union[str, bytes, os.PathLike[str], os.PathLike[bytes]]
 Command: TypeAlias = Union[Path, Sequence[Path]]
 Environment: TypeAlias = Union[Mapping[str, Path], Mapping[bytes, Path]]
-# As subprocess takes them: a number is a descriptor, or one of PIPE, STDOUT, DEVNULL.
+# subprocess takes them like this: a number is a descriptor, or one of PIPE, STDOUT, DEVNULL.
 Stream: TypeAlias = Union[None, int, IO[Any]]
 Backend: TypeAlias = Literal["auto", "warm", "cold"]
 Lifetime: TypeAlias = Literal["owner", "detached"]
@@ -22,5 +22,5 @@ Limits: TypeAlias = Mapping[int, tuple[int, int]]
 Spawned: TypeAlias = tuple[int, str, str, str, Any, bool]
 # Process id, and status as of os.waitpid.
 Status: TypeAlias = tuple[int, int]
-# Of subprocess's _get_handles.
+# What subprocess's _get_handles returns.
 Handles: TypeAlias = tuple[int, int, int, int, int, int]

@@ -16,7 +16,7 @@ from asyncio.subprocess import Process, SubprocessStreamProtocol
 
 from ._popen import Popen
 
-# As in typing, whose import would cost every start.
+# It is the same as typing's, whose import would cost every start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -66,7 +66,7 @@ class _Transport(base_subprocess.BaseSubprocessTransport):
 
 
 def _refuse_text(universal_newlines: Any, shell: Any, bufsize: int, encoding: Any, errors: Any, text: Any) -> None:
-    """What asyncio's loops refuse, as they do it."""
+    """Refuses what asyncio's loops refuse, as they do it."""
     for name, value in (("universal_newlines", universal_newlines), ("shell", shell)):
         if value:
             raise ValueError(f"{name} must be False")

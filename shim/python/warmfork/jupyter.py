@@ -19,7 +19,7 @@ from traitlets import Unicode
 
 from ._owner import Template
 
-# As in typing, whose import would cost every start.
+# It is the same as typing's, whose import would cost every start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -35,7 +35,8 @@ _templates: dict[tuple[str, tuple[str, ...]], Template] = {}
 
 
 def _template_of(python: str, preload: tuple[str, ...]) -> Template:
-    """The one for all kernels like this one, opened at the first. It is closed when this process ends."""
+    """Returns the template for all kernels like this one, which the first opens. It is closed when this process
+    ends."""
     key = python, preload
     if key not in _templates:
         _templates[key] = Template([*_PRELOAD, *preload], python=python, on_error="warn")
@@ -65,7 +66,7 @@ class WarmforkProvisioner(LocalProvisioner):
         has_no_input = options.get("stdin") is None
         if has_no_input:
             options["stdin"] = subprocess.PIPE
-        # It may have to wait for the image: other kernels are served meanwhile.
+        # This may have to wait for the image, and other kernels are served meanwhile.
         self.process = process = await asyncio.to_thread(self._template(cmd).popen, cmd, **options)
         if has_no_input and process.stdin:
             process.stdin.close()  # as the launcher does: a kernel's input comes by its sockets

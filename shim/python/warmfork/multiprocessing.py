@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
     from ._types import Spawned
 
-    # Of a context: its modules, and the options of its template.
+    # A context's modules, and the options of its template.
     Definition = tuple[list[str], dict[str, Any]]
 
 __all__ = ["get_context", "install", "set_preload", "WarmforkContext", "WarmforkProcess"]
 
-# Always the same, so that it is compiled once. A template has the package; a cold child finds it where this
+# It is always the same, so that it is compiled once. A template has the package; a cold child finds it where this
 # process does, which its environment need not tell: see _write.
 CHILD = """\
 import sys
@@ -54,7 +54,7 @@ import warmfork.multiprocessing
 warmfork.multiprocessing.run_child()"""
 CHILD_CODE = compile(CHILD + "\n", "<string>", "exec", 0, True)
 
-# What children come to need of multiprocessing: connections, queues and locks as arguments, pools.
+# Children come to need these of multiprocessing: connections, queues and locks as arguments, pools.
 _MODULES = ("spawn", "connection", "queues", "synchronize", "pool", "managers")
 
 _NAME = StartMethod("warmfork")
@@ -71,7 +71,7 @@ class _InheritedDescriptor:
 
 
 class _Popen(popen_fork.Popen):
-    """One child: what Process keeps of it."""
+    """What Process keeps of one child."""
 
     method = "warmfork"
     DupFd = _InheritedDescriptor
@@ -93,7 +93,7 @@ class _Popen(popen_fork.Popen):
             data = _write(_pickle(self, process_object, warm_context.definition))
             childs.append(data)
             tracker = _tracker()
-            # Of each pipe the one end is this process's, the other the child's: its end of file is a death.
+            # One end of each pipe is this process's, the other the child's. Its end of file is a death.
             sentinel, of_child = os.pipe()
             ours.append(sentinel)
             childs.append(of_child)
@@ -155,7 +155,7 @@ class _Popen(popen_fork.Popen):
 
 
 def _pickle(popen: object, process_object: process.BaseProcess, definition: Definition) -> bytes:
-    """What the child unpickles. definition: of the context, for the child's own processes."""
+    """Returns what the child unpickles. definition: the context's, for the child's own processes."""
     pickled = io.BytesIO()
     context.set_spawning_popen(popen)
     try:
@@ -168,8 +168,8 @@ def _pickle(popen: object, process_object: process.BaseProcess, definition: Defi
 
 
 def _write(pickled: bytes) -> int:
-    """A file with it, at which the file is to be read on, behind the search path of this process: the child finds
-    it there and need not be woken again."""
+    """Returns a file with it behind the search path of this process, at the place from which it is to be read. The
+    child finds it there and need not be woken again."""
     path = reduction.pickle.dumps(sys.path)
     data = os.memfd_create("warmfork-process")
     try:
@@ -193,7 +193,7 @@ class _Preparation:
         origin = [
             definition, sys.path[:], sys.argv[:], os.getcwd(), process.ORIGINAL_DIR, process.current_process().authkey,
             util._log_to_stderr, logger and logger.getEffectiveLevel(), spawn.get_start_method(),
-            # Not main itself: it, and all that it has, would live longer than the modules that this may need.
+            # It is not main itself, which would live, with all that it has, longer than the modules that this may need.
             getattr(main, "__spec__", None), getattr(main, "__file__", None),
         ]
         kept = _Preparation._kept
@@ -207,9 +207,9 @@ class _Preparation:
 
 
 def _prepare_like(data: bytes, name: str) -> dict[str, Any]:
-    """In the child: unpickles it, and makes the child's own processes like this one."""
+    """Unpickles it in the child, and makes the child's own processes like this one."""
     definition, preparation = reduction.pickle.loads(data)
-    # One template for both: what main has made by these arguments, and the method itself.
+    # Both get one template: what main has made by these arguments, and the method itself.
     _default._follow(_contexts.setdefault(_key(*definition), _default), *definition)
     preparation["name"] = name
     _main_module.take(preparation)
@@ -217,8 +217,8 @@ def _prepare_like(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _tracker() -> int:
-    """The descriptor of the resource tracker, started if it does not run. Its own way of asking wakes it
-    up, for nothing."""
+    """Returns the descriptor of the resource tracker, which is started if it does not run. Its own way of asking wakes
+    it up for nothing."""
     descriptor = resource_tracker._resource_tracker._fd
     if descriptor is not None and not _native.poll_now(descriptor, 0):  # an error: nobody reads
         return descriptor
@@ -226,7 +226,7 @@ def _tracker() -> int:
 
 
 def run_child() -> None:
-    """The program of a child."""
+    """Runs the program of a child."""
     data, parent, tracker = map(int, sys.argv[2:])
     resource_tracker._resource_tracker._fd = tracker
     sys.exit(spawn._main(data, parent))  # type: ignore[call-arg]
@@ -236,11 +236,11 @@ _rehearsed = b""  # what spares unpickle
 
 
 def _rehearsed_target(*arguments: object, **keywords: object) -> None:
-    """What is called may be anything."""
+    """Stands for what is called, which may be anything."""
 
 
 def prepare_rehearsal() -> None:
-    """In the template, for its spares."""
+    """Prepares the rehearsal, in the template, for its spares."""
     global _rehearsed
     current = process.current_process()
     state: dict[str, Any] = {
@@ -257,7 +257,7 @@ def prepare_rehearsal() -> None:
 
 
 def _changed_by_children() -> tuple[tuple[Any, str], ...]:
-    """(holder, name) of what a child changes on its way to the target, and behind it."""
+    """Returns (holder, name) of what a child changes on its way to the target, and behind it."""
     return (
         (sys, "argv"), (sys, "path"), (sys, "stdin"), (process, "_current_process"), (process, "_parent_process"),
         (process, "_process_counter"), (process, "_children"), (process, "ORIGINAL_DIR"),
@@ -267,7 +267,7 @@ def _changed_by_children() -> tuple[tuple[Any, str], ...]:
 
 
 def rehearse() -> None:
-    """In a spare: the way of a child to its target, for the pages that this writes to. Nothing of it stays."""
+    """Goes, in a spare, the way of a child to its target, for the pages that this writes to. Nothing of it stays."""
     kept = [(holder, name, getattr(holder, name)) for holder, name in _changed_by_children()]
     contexts, current = dict(_contexts), process.current_process()
     key = current.authkey  # each spare has its own by now
@@ -276,7 +276,7 @@ def rehearse() -> None:
     try:
         sys.modules["__main__"] = type(sys)("__main__")
         spawn.runpy = None  # no main module is run again, whatever comes
-        # All this is the end of the process, which this one does not come to.
+        # All this belongs to the end of the process, to which this one does not come.
         util._exit_function = process.threading._shutdown = bool
         sys.stdin = open(os.devnull, encoding="utf-8")  # to be closed
         sys.argv = ["-c", "--multiprocessing-fork", str(_write(_rehearsed)), "-1", "-1"]
@@ -374,7 +374,7 @@ class WarmforkContext(context.BaseContext):
         return self._preload, self._options
 
     def _follow(self, other: WarmforkContext, preload: list[str], options: dict[str, Any]) -> None:
-        """From now on as the other one, which has this definition."""
+        """Is from now on as the other one, which has this definition."""
         self._followed = None if other is self else other
         self._preload, self._options = preload, options
 
@@ -396,7 +396,7 @@ class WarmforkContext(context.BaseContext):
             return self._followed.template
         if self._template is None or self._owner != os.getpid():
             if (green := _green.library()) is not None:
-                # Whoever waits for several of multiprocessing's connections: pools, executors.
+                # This is for whoever waits for several of multiprocessing's connections: pools, executors.
                 connection._WaitSelector = green.selector
             modules = [f"multiprocessing.{name}" for name in _MODULES]
             self._template = Template(
@@ -405,7 +405,7 @@ class WarmforkContext(context.BaseContext):
                 **self._options,
             )
             self._owner = os.getpid()
-            # After multiprocessing has joined what still runs.
+            # This comes after multiprocessing has joined what still runs.
             util.Finalize(self, self._template.close, exitpriority=-100)
         return self._template
 

@@ -17,7 +17,7 @@ import sys
 import time
 from importlib.machinery import ModuleSpec, PathFinder
 
-# As in typing, whose import would cost every start.
+# It is the same as typing's, whose import would cost every start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,12 +40,12 @@ def _resident() -> int:
 
 
 def _used() -> float:
-    """Seconds of the processors, of this process and its children."""
+    """Returns the processor time of this process and its children, in seconds."""
     return sum(sum(resource.getrusage(of)[:2]) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def _fork_seconds() -> float:
-    """What both use of the processors until a child that ends at once is reaped: the median."""
+    """Returns what both use of the processors until a child that ends at once is reaped, as the median."""
     times = []
     for _ in range(_FORKS):
         began = _used()
@@ -69,7 +69,7 @@ class _Loader:
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Where the library of an extension module is mapped."""
+        """Takes time as well: the library of an extension module is mapped here."""
         began = time.perf_counter()
         try:
             module: ModuleType | None = self._loader.create_module(spec)
@@ -156,7 +156,7 @@ _WIDTH, _ROW = 1200, 18
 
 
 def flame_graph(root: Node) -> str:
-    """The tree as an SVG that opens in a browser: width is time, and each box tells its module."""
+    """Returns the tree as an SVG that opens in a browser: width is time, and each box tells its module."""
     boxes: list[str] = []
     deepest = 0
 

@@ -27,7 +27,7 @@ from tractor.spawn import _spawn
 from ._owner import Template, _main_file
 from .trio import open_process
 
-# As in typing, whose import would cost every start.
+# It is the same as typing's, whose import would cost every start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,7 +82,8 @@ def _follow(preload: tuple[str, ...], options: dict[str, Any]) -> None:
 
 
 def preload(definition: str) -> None:
-    """In a template of nested actors: the method is theirs as well. definition: as `_the_template` gives it."""
+    """Preloads for nested actors, in their template: the method is theirs as well. definition: as `_the_template` gives
+    it."""
     _follow(*marshal.loads(bytes.fromhex(definition)))
     _spawn._spawn_method = _METHOD
 
@@ -105,7 +106,7 @@ def _close() -> None:
 
 
 def _command(subactor: Any, parent_addr: Any, infect_asyncio: bool) -> list[str]:
-    """tractor's own."""
+    """Returns tractor's own command line."""
     command = [sys.executable, "-m", "tractor._child", "--uid", str(tuple(subactor.aid.uid))]
     command += ["--parent_addr", str(parent_addr)]
     if subactor.loglevel:
@@ -122,7 +123,7 @@ class _Ended(Exception):
 async def _connect(
     server: Any, uid: tuple[str, str], command: list[str], options: Mapping[str, Any], ret_process: list[Any],
 ) -> Any:
-    """Starts a process and waits until it has connected. ret_process: a list, for who is cancelled."""
+    """Starts a process and waits until it has connected. ret_process: a list, for a caller that is cancelled."""
     channels: list[Any] = []
     errors: list[Exception] = []
     async with trio.open_nursery() as nursery:
@@ -135,7 +136,7 @@ async def _connect(
                 errors.append(error)
             nursery.cancel_scope.cancel()
 
-        # Ahead of the spawn: a warm child connects before this task runs again.
+        # This comes ahead of the spawn: a warm child connects before this task runs again.
         nursery.start_soon(wait_for_peer)
         await trio.lowlevel.checkpoint()
         try:
@@ -157,7 +158,7 @@ async def _run_actor(
     _runtime_vars: dict[str, Any], *, infect_asyncio: bool = False, task_status: Any = trio.TASK_STATUS_IGNORED,
     proc_kwargs: Mapping[str, Any] = {},
 ) -> None:
-    """One actor from its start to its end, as tractor's own methods do it."""
+    """Runs one actor from its start to its end, as tractor's own methods do."""
     uid = subactor.aid.uid
     process: list[Any] = []
     try:
@@ -182,7 +183,7 @@ async def _run_actor(
         with trio.CancelScope(shield=True):
             await actor_nursery._join_procs.wait()
         async with trio.open_nursery() as nursery:
-            # Not in every version of tractor.
+            # Not every version of tractor has it.
             if portal in getattr(actor_nursery, "_cancel_after_result_on_exit", ()):
                 nursery.start_soon(_spawn.cancel_on_completion, portal, subactor, errors)
             await _spawn.soft_kill(process[0], trio.Process.wait, portal)

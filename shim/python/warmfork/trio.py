@@ -18,7 +18,7 @@ import trio
 
 from ._popen import Popen
 
-# As in typing, whose import would cost every start.
+# It is the same as typing's, whose import would cost every start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["open_process", "run_process"]
 
 _TEXT_OPTIONS = ("universal_newlines", "text", "encoding", "errors", "bufsize")
-# What it takes for a command that needs a shell, and for none that does not.
+# trio takes this for a command that needs a shell, and not for one that does not.
 _TEXT: tuple[type, ...] = (str, bytes) if tuple(map(int, trio.__version__.split(".")[:2])) >= (0, 27) else (str,)
 # How long a cancelled child has between SIGTERM and SIGKILL, in seconds: trio's.
 _PATIENCE = 5
@@ -76,7 +76,7 @@ async def open_process(
                 wanted[name], streams[name] = pipe.child_end, pipe.stream
         if stderr == subprocess.STDOUT and stdout is not None:
             wanted["stderr"] = wanted["stdout"]
-        # In a thread, as trio does it: a spawn may wait for the template.
+        # It runs in a thread, as trio does it: a spawn may wait for the template.
         child = await trio.to_thread.run_sync(partial(Popen, command, **wanted, **options))
         own_ends.pop_all()  # the process's from now on
     process = trio.Process._create(child, streams["stdin"], streams["stdout"], streams["stderr"])
@@ -88,7 +88,7 @@ async def open_process(
 
 
 async def _end(process: trio.Process) -> None:
-    """What a cancelled child gets: SIGTERM, and SIGKILL if that does not end it."""
+    """Sends a cancelled child SIGTERM, and SIGKILL if that does not end it."""
     try:
         process.terminate()
         await trio.sleep(_PATIENCE)
@@ -122,7 +122,7 @@ def _refuse_unread_pipes(streams: Mapping[str, Any]) -> None:
 async def _end_and_wait(
     nursery: trio.Nursery, process: trio.Process, deliver_cancel: Callable[[trio.Process], Awaitable[object]],
 ) -> None:
-    """What delivers the cancellation is left when the process has ended."""
+    """Delivers the cancellation, which is left when the process has ended."""
     with trio.CancelScope(shield=True):
         scope = trio.CancelScope(shield=True)
 

@@ -42,8 +42,8 @@ for _name in (
 
 
 class Arguments:
-    """Stands in from its making until `give_back`. only: the one argument, an object that no other list has, whatever
-    copies it."""
+    """Stands in from when it is made until `give_back`. only: the one argument, an object that no other list has,
+    whatever copies it."""
 
     def __init__(self):
         self.only = "".join(("-", "c"))
@@ -55,8 +55,8 @@ class Arguments:
         return _StandIn.reads
 
     def give_back(self):
-        """Puts the interpreter's own in all places that have the other one; returns the types of those that it could not
-        be put in. Again is fine: it returns the same."""
+        """Puts the interpreter's own in all places that have the other one, and returns the types of those that it
+        could not be put in. May be called again, and returns the same."""
         if self._stand_in is not None:
             self._own[:] = [self.only]
             sys.argv = self._own
@@ -67,14 +67,14 @@ class Arguments:
 
 
 def _holders(of):
-    """Who has the object that is in this list. No frame: those that run now are this module's."""
+    """Returns what refers to the object that is in this list, without frames: those that run now are this module's."""
     return [
         holder for holder in gc.get_referrers(of[0]) if holder is not of and not isinstance(holder, types.FrameType)
     ]
 
 
 def _replace_all(of, new):
-    """A function of its own: nothing of what it looks at is held when it has returned."""
+    """Is a function of its own, so that nothing of what it looks at is held when it has returned."""
     for holder in _holders(of):
         _replace(holder, of[0], new)
 

@@ -38,7 +38,7 @@ KEEP_DIRECTORY = (
     ("multiprocessing.process", "ORIGINAL_DIR", None), ("rich", "_IMPORT_CWD", ""),
     ("pip._vendor.rich", "_IMPORT_CWD", ""),
 )
-# Those that keep a copy of sys.argv, encoded.
+# These keep a copy of sys.argv, encoded.
 KEEP_ARGUMENTS = (("mercurial.pycompat", "sysargv"),)
 _path_added = ()
 _path_removed = ()
@@ -58,7 +58,8 @@ _known_codes = {}  # programs for -c that the template has compiled; by their te
 
 
 def _renew_streams(pipes):
-    """pipes: bit n, descriptor n is a pipe or socket. Streams made over pipes fit any others as they are."""
+    """Renews the standard streams. Bit n of pipes says that descriptor n is a pipe or socket. Streams made over pipes
+    fit any others as they are."""
     global _are_all_on_pipes
     for stream in _streams:
         if not (_are_all_on_pipes and pipes >> stream.number & 1):
@@ -72,14 +73,14 @@ def has_safe_path():
 
 
 def _written(before, after):
-    """What turns one environment into the other; None: removed."""
+    """Returns what turns one environment into the other. None means removed."""
     written = {name: value for name, value in after.items() if before.get(name) != value}
     written.update((name, None) for name in before if name not in after)
     return written
 
 
 class NoGenerators:
-    """Where none have to be seeded: see _generators.py."""
+    """Stands for generators where none have to be seeded: see _generators.py."""
 
     randoms = restored = ()
     numpy = None
@@ -89,10 +90,10 @@ def remember_image(
     preloaded, start_environment, c_environment, in_child, ignored, path_changes, of_packages=(),
     generators=NoGenerators,
 ):
-    """In the template, when preloading is done. start_environment: what the interpreter was
-    started with. c_environment: what environ holds now. in_child: a function or None. ignored: signals
-    that were so from the start. path_changes: what was added to sys.path, and removed.
-    of_packages: as of hide_from_runpy. generators: as NoGenerators."""
+    """Notes the image, in the template, when preloading is done. start_environment: what the interpreter was started
+    with. c_environment: what environ holds now. in_child: a function or None. ignored: signals that were so from the
+    start. path_changes: what was added to sys.path, and removed. of_packages: as of hide_from_runpy. generators: as
+    NoGenerators."""
     global _image_path, _image_ignored, _streams, _generators, _image_executable, _in_child
     global _preloaded, _multiprocessing, _threading, _path_added, _path_removed, _of_packages
     global _written_by_python, _written_by_c, _logging, _directory_keepers, _arguments_kept, _keeps_moment
@@ -100,7 +101,7 @@ def remember_image(
     _in_child = in_child
     _image_path = sys.path[:]
     _image_executable = sys.executable
-    # With what the interpreter itself wrote: LC_CTYPE in the C locale (PEP 538).
+    # It includes what the interpreter itself wrote: LC_CTYPE in the C locale (PEP 538).
     _written_by_python = _written(start_environment, os.environ._data)
     _written_by_c = _written(start_environment, c_environment)
     _path_added, _path_removed = path_changes
@@ -124,19 +125,20 @@ def remember_image(
         _known_codes[module.CHILD + "\n"] = module.CHILD_CODE
         text = _REHEARSAL_OF_MULTIPROCESSING + "\n"
         _known_codes[text] = compile(text, "<string>", "exec", 0, True)
-    # The first call of it makes the types of all syntax trees, which every child would make anew.
+    # Its first call makes the types of all syntax trees, which every child would make anew.
     compile("", "<string>", "exec")
     _threading = sys.modules.get("threading")
 
 
 def see_links_by(is_link_program):
-    """is_link_program: of _native. Does a path lead to what stands in the place of commands?"""
+    """Sets is_link_program, of _native: does a path lead to what stands in the place of commands?"""
     global _is_link_program
     _is_link_program = is_link_program
 
 
 def leave_numpy_to(keep_twister):
-    """keep_twister: of _native. The generator of numpy's functions that it knows it seeds by itself."""
+    """Leaves the generator of numpy's functions to keep_twister, of _native, which seeds it by itself where it knows
+    it."""
     numpy = _generators.numpy
     shared = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
     if numpy is None or not any(generator is shared for generator in numpy.legacy):
@@ -151,8 +153,8 @@ def leave_numpy_to(keep_twister):
         pass  # another numpy than we know
 
 
-# Some of everything that a first line is made of, and room for small objects, so that a spare has its own
-# copies of the pages that compiling and running it write to.
+# It has some of everything that a first line is made of, and room for small objects, so that a spare has its own copies
+# of the pages that compiling and running it write to.
 _REHEARSAL = """\
 import {modules}
 import os, sys, time
@@ -181,7 +183,7 @@ except Exception:
 
 
 def rehearsal(pipes):
-    """The program to rehearse with; the streams are put on the pipes before."""
+    """Returns the program to rehearse with. The streams are put on the pipes before."""
     _renew_streams(pipes)
     if _known_codes:
         return _REHEARSAL_OF_MULTIPROCESSING  # what children of a context come by
@@ -189,7 +191,7 @@ def rehearsal(pipes):
 
 
 def part_from_siblings():
-    """What children of one image must not share."""
+    """Renews what children of one image must not share."""
     seed_anew(_generators)
     if _multiprocessing is not None:
         _multiprocessing.current_process().authkey = os.urandom(32)
@@ -198,7 +200,7 @@ def part_from_siblings():
 
 
 def seed_anew(generators):
-    """generators: as NoGenerators."""
+    """Seeds generators anew. generators: as NoGenerators."""
     for generator in generators.randoms:
         generator.seed()
     for generator, state in generators.restored:
@@ -208,7 +210,7 @@ def seed_anew(generators):
 
 
 def _seed_numpy(generators):
-    """As each of them is made, by what the system draws."""
+    """Seeds each of them as it is when it is made, by what the system draws."""
     for generator in generators.legacy:
         generator.set_state(("MT19937", memoryview(os.urandom(4 * 624)).cast("I"), 624, 0, 0.0))
     for sequences in generators.sequences:
@@ -231,7 +233,7 @@ def _write(dictionary, written):
 
 
 def set_environment(environment):
-    """environment: bytes by bytes, what environ holds. Replays what preloading has written."""
+    """Sets os.environ, and replays what preloading has written. environment: bytes by bytes, what environ holds."""
     data = os.environ._data  # the same as posix.environ
     data.clear()
     data.update(environment)
@@ -244,7 +246,7 @@ def set_environment(environment):
 
 
 def _set_signals(ignored):
-    """What the signal module believes, where it differs from what the template believed."""
+    """Sets what the signal module believes, where it differs from what the template believed."""
     for number in range(1, 65):
         bit = 1 << (number - 1)
         if ignored & bit and not _image_ignored & bit:
@@ -265,11 +267,11 @@ def _make_main():
 
 
 def make_ready():
-    """The last of what can be done before the command is known. In the child: what the template has made
-    is frozen, and the garbage collector would not take __main__ apart at the end."""
+    """Does the last of what can be done before the command is known. It runs in the child, where what the template has
+    made is frozen, and the garbage collector would not take __main__ apart at the end."""
     sys.modules["__main__"] = _make_main()
     sys.path[:] = _image_path
-    # For C, which does by itself what else a -c over pipes needs.
+    # This is for C, which does by itself what else a -c over pipes needs.
     is_usual = _image_ignored == _PYTHON_IGNORED_BITS and not _path_added and not _path_removed
     return (
         _are_all_on_pipes and is_usual and _in_child is None and type(sys.path) is list and not _arguments_kept,
@@ -282,7 +284,8 @@ def make_ready():
 
 
 def name_program(names, path, is_input):
-    """What PyRun_SimpleFile writes into the namespace of a program before it runs. Is it to be taken out again?"""
+    """Writes what PyRun_SimpleFile writes into the namespace of a program before it runs. Returns whether it is to be
+    taken out again."""
     is_new = "__file__" not in names
     if is_new:
         names["__file__"] = path
@@ -294,8 +297,7 @@ def name_program(names, path, is_input):
 
 
 def take_moment():
-    """What modules that are known to it have kept of the moment of their import. The directory is the child's by
-    now."""
+    """Renews what known modules have kept of the moment of their import. The directory is the child's by now."""
     if _logging is not None:
         _logging._startTime = time.time_ns() if type(_logging._startTime) is int else time.time()
     for module, name, without_directory in _directory_keepers:
@@ -306,7 +308,7 @@ def take_moment():
 
 
 def _importer_of(path):
-    """A directory or an archive can be run too: whatever has an importer."""
+    """Returns the importer of what is to be run, or None. A directory or an archive can be run too."""
     for hook in sys.path_hooks:
         try:
             return hook(path)
@@ -321,7 +323,7 @@ def _insert_path(entry):
 
 
 def _find_executable(program):
-    """sys.executable of an interpreter that was called so; is_plain_path of eligibility.cpp holds."""
+    """Returns sys.executable of an interpreter that was called so; is_plain_path of eligibility.cpp holds."""
     if program.startswith("/"):
         return os.path.normpath(program) if sys.version_info >= (3, 11) else program
     if "/" in program:
@@ -335,7 +337,7 @@ def _find_executable(program):
 
 
 def _absolute(path):
-    """As python3 does it: where the directory is gone, the path stays as it is."""
+    """Makes a path absolute as python3 does. Where the directory is gone, it stays as it is."""
     try:
         is_here = path == "." and sys.version_info >= (3, 11)
         return os.getcwd() if is_here else os.path.join(os.getcwd(), path)
@@ -344,7 +346,8 @@ def _absolute(path):
 
 
 def show_source(code, source):
-    """Since 3.13 tracebacks show the lines of -c. The import of linecache looks into the directory, up to 3.14."""
+    """Has tracebacks show the lines of -c, as they do since 3.13. The import of linecache looks into the directory, up
+    to 3.14."""
     if not has_safe_path() and sys.version_info < (3, 15):
         _bootstrap_external.PathFinder._path_importer_cache("")
     # 3.13.0 knows the text by the file's name, later ones by the code.
@@ -353,7 +356,7 @@ def show_source(code, source):
 
 
 def _change_path():
-    """As importing the preloaded modules changes it: the program's own entry is there by then."""
+    """Changes sys.path as importing the preloaded modules does. The program's own entry is there by then."""
     path = sys.path
     for entry in _path_removed:
         if entry in path:
@@ -384,7 +387,7 @@ def _run_hook():
 
 
 def _set_list(name, items):
-    """In sys. Modules may have the list itself."""
+    """Sets a list in sys. Modules may have the list itself."""
     if type(getattr(sys, name, None)) is list:
         getattr(sys, name)[:] = items
     else:

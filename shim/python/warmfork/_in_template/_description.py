@@ -21,10 +21,10 @@ class ReadVariables:
                 try:
                     recorder.names.add(self.encodekey(key))
                 except TypeError:
-                    pass  # of a wrong type: it is told so below
+                    pass  # it is of a wrong type, and is told so below
                 return environ_type.__getitem__(self, key)
 
-            # What was there before is gone for who writes.
+            # Whoever writes a variable loses what was there before.
             def __setitem__(self, key, value):
                 environ_type.__setitem__(self, key, value)
                 recorder.names.add(self.encodekey(key))
@@ -54,7 +54,7 @@ class ReadVariables:
 
 
 class MissedModules:
-    """The last of the finders: notes what none of the others has found."""
+    """The last of the finders, which notes what none of the others has found."""
 
     def __init__(self):
         self.names = set()
@@ -80,18 +80,18 @@ class Finders:
 
 
 def _sources_of(attributes):
-    """The file, and the cache, that a module comes from."""
+    """Returns the file, and the cache, that a module comes from."""
     archive = getattr(attributes.get("__loader__"), "archive", None)
     file = archive if isinstance(archive, str) else attributes.get("__file__")
     cache = attributes.get("__cached__") or getattr(attributes.get("__spec__"), "cached", None)  # from 3.15 on
-    # Some modules name a file that never was.
+    # Some modules name a file that never existed.
     has_file = isinstance(file, str) and os.path.exists(file)
     return os.path.abspath(file) if has_file else "", os.path.abspath(cache) if isinstance(cache, str) else ""
 
 
 def _lies_where_its_name_says(name, file):
-    """Else a finder of somebody's own has found it, which no file on the search path comes before: distutils
-    from within setuptools."""
+    """Does it lie where its name says? Otherwise a finder of somebody's own has found it, as with distutils from within
+    setuptools, and no file on the search path would come before it."""
     folder, base = os.path.split(file or "")
     stem = base.partition(".")[0]
     return not file or name == (os.path.basename(folder) if stem == "__init__" else stem)
@@ -106,9 +106,9 @@ def _parts_of(attributes):
 
 
 def describe(start, path, missed, described=()):
-    """Of what is imported: its files, where it was looked for, and which modules a file beside a script
-    would come before. start: the modules that every interpreter has from the beginning. missed: names that
-    were looked for and not found; a file that is new might be. described: modules that need not be."""
+    """Describes what is imported: its files, where it was looked for, and which modules a file beside a script would
+    come before. start: the modules that every interpreter has from the beginning. missed: names that were looked for
+    and not found; a file that is new might be. described: modules that need not be."""
     sources, caches, places, shadowable = set(), set(), {}, set()
     looked_for = {name: {} for name in (*missed, "sitecustomize", "usercustomize")}
     looked_for.update(
@@ -142,12 +142,12 @@ def describe(start, path, missed, described=()):
 
 
 def kept_directories(findings):
-    """Where the modules are whose children have something else in another directory: see ImageFacts."""
+    """Returns where those modules lie of which children have something else in another directory: see ImageFacts."""
     return [os.fsencode(f".{name}={os.getcwd()}") for name in findings.in_directory]
 
 
 def changes_of_path(before, after):
-    """What preloading has added to sys.path, as pairs of an entry and the one that it came behind, and what it
+    """Returns what preloading has added to sys.path, as pairs of an entry and the one that it came behind, and what it
     has removed. None: at the beginning; "": behind the program's own entry; ...: at the end."""
 
     def behind(entry, entries):

@@ -1,4 +1,4 @@
-"""In a template: how objects end, as the search in a child has to know that looks for what has an end to be seen."""
+"""How objects end. A template says so to the search in a child, which looks for ends that somebody could see."""
 
 import _contextvars
 import _thread
@@ -10,32 +10,33 @@ from abc import ABCMeta
 
 from ._kept import attributes_of
 
-# All of their types, where they are loaded. Others say that they are of the module builtins as well.
+# All types of these modules, where they are loaded. Others say that they are of the module builtins as well.
 _MODULES_WITHOUT_END = (
     "builtins", "types", "_collections_abc", "_collections", "_functools", "itertools", "_operator", "_weakref",
     "_thread", "_contextvars", "_queue", "_sre", "re", "_typing", "typing", "_decimal", "array", "_random", "_struct",
     "_json", "_multiprocessing",
 )
-# Types that C code has defined and that say that they are of these, or called that; also where a child loads them.
+# Types that C code has defined and that say that they are of these modules, or have these names, also where a child
+# loads them.
 _QUIET = frozenset((
     "_ctypes", "_csv", "_pickle", "_elementtree", "pyexpat", "_zoneinfo", "zoneinfo", "zlib", "_bz2", "_lzma",
     "_hashlib", "_md5", "_sha1", "_sha2", "_sha256", "_sha512", "_sha3", "_blake2", "select", "mmap", "unicodedata",
     "_decimal", "decimal", "array", "_random", "_struct", "_json", "itertools", "_operator", "operator", "_queue",
     "ast", "re", "functools", "collections", "typing", "_thread", "_weakref", "contextvars",
     "datetime.timedelta", "datetime.date", "datetime.timezone", "datetime.tzinfo", "builtins.builtin_method",
-    # Of capsules, by which modules in C find each other.
+    # These are names of capsules, by which modules in C find each other.
     "datetime.datetime_CAPI", "_socket.CAPI", "_curses._C_API",
-    # What ctypes has in the place of a class's dictionary, and contextvars in that of a context's; what a module in C is
-    # made from; a field of a structure, which says that it is of ctypes itself.
+    # ctypes has the first in the place of a class's dictionary, contextvars the next in that of a context's. A module
+    # in C is made from a moduledef; a field of a structure says that it is of ctypes itself.
     "builtins.StgDict", "builtins.hamt", "builtins.hamt_bitmap_node", "builtins.hamt_array_node",
     "builtins.hamt_collision_node", "builtins.moduledef", "ctypes.CField",
 ))
-# Of the module datetime: those that refer to nothing else that a program can give them.
+# Those types of the module datetime that refer to nothing else that a program can give them.
 _TIMES_WITHOUT_END = ("timedelta", "date", "timezone", "tzinfo")
 
 
 def kinds():
-    """As `freeze_image` takes them."""
+    """Returns the kinds as `freeze_image` takes them."""
     io = sys.modules["_io"]
     without_end, finalized = _types_by_end()
     return {
@@ -48,8 +49,8 @@ def kinds():
 
 
 def _types_by_end():
-    """Types whose objects end as what they hold does, and otherwise as the end of the process would have it; and those
-    of which that is so when their finalizer has been called."""
+    """Returns the types whose objects end as what they hold does, and otherwise as the end of the process would have
+    it, and those of which that is so when their finalizer has been called."""
     found = {type(sys.modules["_collections_abc"].Hashable._abc_impl)}
     for name in _MODULES_WITHOUT_END:
         values = attributes_of(sys.modules.get(name)).values()
@@ -79,7 +80,8 @@ def _types_by_end():
 
 
 def _visited_attributes():
-    """[(type, name)]: what objects that the collector does not know refer to, where a program may have chosen it."""
+    """Returns [(type, name)] of what objects that the collector does not know refer to, where a program may have chosen
+    it."""
     times = attributes_of(sys.modules.get("datetime"))
     found = [(times[name], "tzinfo") for name in ("datetime", "time") if name in times]
     return [*found, (types.CodeType, "co_consts")]
@@ -93,12 +95,13 @@ def _file_types():
 
 
 def _descriptor_types():
-    """Types of what classes have in their dictionaries, and that can be called, though no code of a program is."""
+    """Returns types of what classes have in their dictionaries, and that can be called, though no code of a program
+    is."""
     return [types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType, staticmethod]
 
 
 def _fixed_types():
-    """Types whose objects refer to the same as long as they live."""
+    """Returns types whose objects refer to the same as long as they live."""
     return [
         tuple, frozenset, _weakref.ref, types.MethodType, types.WrapperDescriptorType, types.MethodDescriptorType,
         types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
@@ -106,15 +109,15 @@ def _fixed_types():
 
 
 def _types_in_one_piece():
-    """Types whose objects keep all that they refer to in the memory that the sizes of their type tell of."""
+    """Returns types whose objects keep all their references within the size that their type tells."""
     return [
         staticmethod, classmethod, property, types.FunctionType, types.CellType, types.BuiltinFunctionType,
     ]
 
 
 def _callbacks_that_forget():
-    """Of weak references: those by which the module abc remembers classes, and a thread's values their owner. They
-    do nothing but forget what is no more."""
+    """Returns the callbacks of weak references by which the module abc remembers classes, and a thread's values their
+    owner. They do nothing but forget what is gone."""
 
     class Remembering(metaclass=ABCMeta):
         pass
@@ -129,7 +132,7 @@ def _callbacks_that_forget():
 
 
 def _known_to_a_thread_local():
-    """(type, callback) of the weak references by which a threading.local knows what each thread has there."""
+    """Returns (type, callback) of the weak references by which a threading.local knows what each thread has there."""
     local = _thread._local()
     local.value = None
     return [
@@ -140,7 +143,7 @@ def _known_to_a_thread_local():
 
 
 def first_builtins():
-    """What the interpreter makes of builtins at its end: a copy from its start, which it alone knows."""
+    """Returns what the interpreter makes of builtins at its end: a copy from its start, which it alone knows."""
     current = vars(sys.modules["builtins"])
     for found in gc.get_objects():
         # There is another one, without exceptions.

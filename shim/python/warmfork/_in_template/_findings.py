@@ -14,12 +14,12 @@ from .. import _native
 from . import _child, _kept
 from .._errors import Unsuitable
 
-# What these read by programs comes to be a cache that they write, and cold children read.
+# These write what they read by programs into a cache, which cold children read.
 _HARMLESS_PROGRAMS = ("matplotlib.font_manager",)
-# When the first last looked at resolv.conf, which it does again after a while; the name of the semaphore by which the
-# second has tried whether there are any, and which is gone; the time that the third writes into comments of the C
-# code which it generates (scipy imports it by looking through all of numpy);
-# from when on the fourth counts in messages for those who look for its faults.
+# The first keeps when it last looked at resolv.conf, which it does again after a while. The second keeps the name of
+# the semaphore by which it has tried whether there are any, and which is gone. The third keeps the time that it writes
+# into comments of the C code which it generates (scipy imports it by looking through all of numpy). The fourth keeps
+# from when on it counts in messages for those who look for its faults.
 _HARMLESS_MODULES = (
     "eventlet.support.greendns", "joblib._multiprocessing_helpers", "numpy.f2py.rules", "jedi.debug",
 )
@@ -39,7 +39,7 @@ class Findings:
     [(path, kinds)], of which nobody can see what they keep."""
 
     def __init__(self, observer, draws, ours, began, doubts):
-        """ours: objects that are put right in each child. began: time.monotonic() at the first import. doubts: of
+        """ours: objects that are put right in each child. began: time.monotonic() at the first import. doubts: as of
         Moment."""
         _stop_resource_tracker()
         _kept.put_right()
@@ -107,7 +107,7 @@ def _identity_of(file):
 
 
 def _of_process():
-    """Those that are of this process rather than of a module: [(name, text)]."""
+    """Returns [(name, text)] of those that are of this process rather than of a module."""
     found = []
     if programs := _running_programs():
         found.append(("program:", f"a program that was started while preloading still runs: {', '.join(programs)}"))
@@ -119,7 +119,7 @@ def _of_process():
 
 
 def _asking_libraries():
-    """[(path, kinds)]: what they have asked the process for."""
+    """Returns [(path, kinds)]: what libraries have asked the process for."""
     return [
         (path, [kind for number, kind in enumerate(_native.ASKED) if bits >> number & 1])
         for path, bits in _native.askers()
@@ -141,7 +141,7 @@ def _take_right(kept):
 
 
 def _take_directory(kept):
-    """Takes it out of what is kept; returns the names of the modules that keep it."""
+    """Takes the directory out of what is kept, and returns the names of the modules that keep it."""
     names = []
     for name, attributes in list(kept.items()):
         rest = {attribute: kind for attribute, kind in attributes.items() if kind != "directory"}
@@ -154,7 +154,8 @@ def _take_directory(kept):
 
 
 def _running_programs():
-    """The command lines of this process's children, zombies too; where they cannot be listed, a word for them."""
+    """Returns the command lines of this process's children, zombies too, or a word for them where they cannot be
+    listed."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -163,16 +164,17 @@ def _running_programs():
 
 
 def _children():
-    """Their process ids, as texts; none where they cannot be listed."""
+    """Returns their process ids, as texts; none where they cannot be listed."""
     with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as children:
         return children.read().split()
     return []
 
 
 def _stop_resource_tracker():
-    """multiprocessing's, which runs on for whoever has tried a lock at import. What still has a lock has a shared
-    mapping, which the gate finds; a child starts a tracker of its own, or has its parent's, as a cold one does.
-    It ends when nobody has its pipe: another child could, and would be waited for, so that it must be the only one."""
+    """Stops multiprocessing's tracker, which runs on for whoever has tried a lock at import. What still has a lock has
+    a shared mapping, which the gate finds; a child starts a tracker of its own, or has its parent's, as a cold one
+    does. It ends when nobody has its pipe. Another child could have it, and would be waited for, so it must be the only
+    one."""
     tracker = _kept.attributes_of(sys.modules.get("multiprocessing.resource_tracker")).get("_resource_tracker")
     stop, pid = getattr(tracker, "_stop", None), getattr(tracker, "_pid", None)
     if stop is not None and _children() == [str(pid)]:
@@ -202,7 +204,7 @@ def leave_to_children(observer, name):
     seen = observer.seen.pop(name, None)
     if seen is not None:
         kept = _kept.find_kept({name: seen}, observer.arguments.only, _native.drawn()).get(name, {})
-        # Its directory is among what it is prepared for: see _main_module.py.
+        # The main module is prepared for one directory: see _main_module.py.
         done += [f"it keeps the {kind}" for kind in kept.values() if kind != "directory"]
         whats = ("output", "it writes something"), ("program", "it starts a program"), ("file", "it makes files")
         done += [what for kind, what in whats if seen[kind]]

@@ -15,7 +15,7 @@ from ._arguments import Rest
 # Objects of these types hold no others that count.
 _LEAVES = (int, float, complex, str, bytes, bytearray, bool, type(None))
 _CLOSED = (types.ModuleType, types.CodeType, types.FrameType, types.BuiltinFunctionType)
-# What they hold is the standard library's, which sees to itself; their modules.
+# The modules of these types: what they hold is the standard library's, which sees to itself.
 _SEEN_TO = (
     "threading", "_thread", "logging", "random", "tempfile", "_frozen_importlib", "_frozen_importlib_external",
 )
@@ -29,9 +29,9 @@ _SECOND = 1_000_000_000
 _ROUNDING = 1000  # nanoseconds
 _SHIFTS = (0, -time.timezone, -time.altzone)  # of UTC taken for local time
 
-# As is what modules of this package keep: their numbers are not the process's, however small its id is.
+# So is what modules of this package keep: their numbers are not the process's, however small its id is.
 _OWN_PACKAGE = __name__.partition(".")[0]
-# The standard library: what of it keeps something is put right in each child, by itself or by _child.py.
+# The standard library counts as well: what of it keeps something is put right in each child, by itself or by _child.py.
 _STANDARD = frozenset(getattr(sys, "stdlib_module_names", ())) or None
 
 
@@ -39,7 +39,7 @@ KEPT = ("process id", "thread id", "time", "random bytes", "directory", "argumen
 
 
 def attributes_of(module):
-    """Of a module; never what it computes when it is asked."""
+    """Returns the attributes of a module, but never what it computes when it is asked."""
     try:
         return object.__getattribute__(module, "__dict__")
     except AttributeError:
@@ -55,18 +55,19 @@ def is_standard(name):
 
 
 def has_asked_for_process(seen):
-    """Has any module, but for those that see to themselves?"""
+    """Has any module asked for the process, but for those that see to themselves?"""
     kinds = ("process id", "thread id")
     return any(of_module[kind] for name, of_module in seen.items() if not is_standard(name) for kind in kinds)
 
 
 def is_small(pid):
-    """In the process ids of a container: a number that often is there by chance."""
+    """Is it small, as the process ids in a container are? Such a number is often there by chance."""
     return pid < 10 ** (_DIGITS_THAT_TELL - 1)
 
 
 def described(kind):
-    """For who decides whether to allow it. A small number counts all the same: nobody can tell where it is from."""
+    """Describes it for whoever decides whether to allow it. A small number counts all the same: nobody can tell where
+    it is from."""
     pid = os.getpid()
     return f"{kind} ({pid}, which may be there by chance)" if kind == "process id" and is_small(pid) else kind
 
@@ -105,7 +106,7 @@ class Moment:
 
 
 class _Search:
-    """In the modules of one package: what one of them asks for another one may keep."""
+    """A search in the modules of one package: what one of them asks for another one may keep."""
 
     def __init__(self, seen, argument, draws, ours, namespaces):
         self._seen = seen
@@ -118,7 +119,7 @@ class _Search:
         self._seeks = self._arguments or self._pid or self._drawn or self._directory or seen["time"]
 
     def find(self, name):
-        """{name in the module: kind of what is kept there}."""
+        """Returns {name in the module: kind of what is kept there}."""
         found = {}
         if self._directory == "/":  # every path begins with it
             found["__name__"] = "directory"
@@ -147,7 +148,7 @@ class _Search:
 
     @staticmethod
     def _is_own(value, kind, module):
-        """May what it holds be the module's doing?"""
+        """May the module have made what it holds?"""
         if issubclass(kind, _CLOSED):
             return False
         if issubclass(kind, type):
@@ -190,7 +191,7 @@ class _Search:
         if kind in (str, bytes) and len(value) <= _LONGEST_TEXT:
             text = value if kind is str else value.decode("latin-1")
             before, digits, behind = text.partition(str(self._pid))
-            # Behind it may be anything, as the random part of a temporary name; a short number would often be a part
+            # Anything may stand behind it, as the random part of a temporary name; a short number would often be a part
             # of another one.
             is_apart = not behind[:1].isdigit() or len(digits) >= _DIGITS_THAT_TELL
             return bool(digits) and not before[-1:].isdigit() and is_apart
@@ -213,7 +214,7 @@ class _Search:
         return any(self._is_within((seconds + shift) * _SECOND, False) for shift in _SHIFTS)
 
     def _is_within(self, nanoseconds, may_be_monotonic):
-        """A whole second is the one that it began in."""
+        """Is it within? A whole second is the one that it began in."""
         spans = (self._seen.real, self._seen.monotonic) if may_be_monotonic else (self._seen.real,)
         slack = _ROUNDING if may_be_monotonic else _SECOND
         return any(first - slack <= nanoseconds <= last + _ROUNDING for first, last in spans)
@@ -225,7 +226,7 @@ class _Search:
 
 
 def _path_of(value):
-    """Of a text or of an object of pathlib's; "" of others."""
+    """Returns the path of a text or of an object of pathlib's; "" for others."""
     kind = type(value)
     if kind is bytes:
         return os.fsdecode(value)
@@ -290,8 +291,8 @@ def find_kept(seen, argument, draws, ours=()):
 
 
 def find_monotonic(began):
-    """As find_kept: clocks of which nobody notes that they are asked for, since Python does it for each lock. Only
-    what a module has by name. began: time.monotonic() at the first import."""
+    """Returns what find_kept does, for clocks of which nobody notes that they are asked for, since Python does it for
+    each lock. Only what a module has by name is looked at. began: time.monotonic() at the first import."""
     ended, kept = time.monotonic(), {}
     for module, name in [(module, name) for name, module in sys.modules.items() if not is_standard(name)]:
         for attribute, value in attributes_of(module).items():
@@ -301,7 +302,7 @@ def find_monotonic(began):
 
 
 def put_right():
-    """What is known to keep something that can be said otherwise."""
+    """Puts right what is known to keep something that can be set anew."""
     uuid = sys.modules.get("uuid")
     if uuid is not None and uuid._node is not None and uuid._node >> 40 & 1:
         uuid._node = None  # random, where there is no network card

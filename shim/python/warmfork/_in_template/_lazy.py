@@ -23,7 +23,7 @@ def resolve(refuse):
 
 
 def _find(kind):
-    """(module, name, the module's attributes, the lazy import)."""
+    """Finds (module, name, the module's attributes, the lazy import) of each."""
     for module in [name for name in sys.modules if name.partition(".")[0] not in sys.stdlib_module_names]:
         attributes = getattr(sys.modules[module], "__dict__", None)
         if type(attributes) is dict:

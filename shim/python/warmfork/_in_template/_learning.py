@@ -23,32 +23,32 @@ from ._findings import Findings
 from ._generators import Generators
 from ._kept import Moment
 
-# So many children are asked; of twice as many the reports are kept.
+# This many children are asked; the reports of twice as many are kept.
 _CHILDREN = 500
 # A module is learned if more than this part of the children has imported it.
 _SHARE = 0.5
-# What all that is learned may add to an image: microseconds of its start beside what a child gains by it, as
-# the first child waits for both; kilobytes of its memory.
+# What all that is learned may add to an image, first in microseconds of its start beside what a child gains by it, as
+# the first child waits for both, then in kilobytes of its memory.
 _MOST_MICROSECONDS_MORE = 5000
 _MOST_KILOBYTES = 256 << 10
-# Of a line about a module, which goes through a pipe at once: PIPE_BUF.
+# The longest line about a module, which goes through a pipe at once: PIPE_BUF.
 _MOST_BYTES = 4096
-# In seconds: how long modules are tried for, of which the rest is left to a later image; and until when the last of
-# them has to be imported, beyond which it is taken for one that does not return.
+# In seconds, how long modules are tried, the rest of which is left to a later image, and until when the last of them
+# has to be imported, beyond which it is taken for one that does not return.
 _ENOUGH = 90
 _PATIENCE = 120
 
 
 def folder_of(program, preload, allowed):
-    """Where the template of this program with these modules remembers. allowed: see `learn`. To be asked before reads are
-    recorded."""
+    """Returns where the template of this program with these modules remembers. allowed: see `learn`. Must be asked
+    before reads are recorded."""
     from _imp import source_hash
 
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    # What these options keep out cannot be imported: that is no verdict for the others.
+    # What these options keep out cannot be imported, which is no verdict for the others.
     names = ("isolated", "ignore_environment", "no_user_site", "no_site")
     options = "".join(str(getattr(sys.flags, name)) for name in names)
-    # The main module is the program's, with the arguments of one start.
+    # The main module is the program's, with one start's arguments.
     modules = [name for name in preload if "=" not in name]
     key = "\0".join((program, sys.executable, sys.version, options, *modules, *allowed))
     return os.path.join(state, "warmfork", "learned", source_hash(0, key.encode(errors="surrogateescape")).hex())
@@ -64,7 +64,7 @@ class Learned:
 
     @property
     def log(self):
-        """The file that children write to; "" where there is none to be had."""
+        """Returns the file that children write to; "" where there is none to be had."""
         return "" if self.error else os.path.join(self.folder, "children")
 
     def refuse(self, name, reason):
@@ -76,8 +76,8 @@ class Learned:
 
 
 def learn(program, folder, observer, allowed):
-    """In the template, after its own modules: what is to be preloaded beyond them. program: whose children these are.
-    observer: looks on. allowed: "directory:MODULE" of those that may depend on the template's directory."""
+    """Returns, in the template, after its own modules, what is to be preloaded beyond them. program: whose children
+    these are. observer: looks on. allowed: "directory:MODULE" of those that may depend on the template's directory."""
     learned = Learned(folder)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -140,7 +140,7 @@ def _help(program, folder, write_end, observer, allowed):
 
 
 def _decide(folder, say, observer, allowed):
-    """What is known goes into the image also where nothing can be written any more."""
+    """Decides what to preload. What is known goes into the image also where nothing can be written any more."""
     os.makedirs(folder, 0o700, exist_ok=True)
     children = _read_children(os.path.join(folder, "children"), say)
     say("children", len(children))
@@ -166,7 +166,7 @@ def _decide(folder, say, observer, allowed):
         if not _is_known(name, known.get(name)):
             has_changed = has_changed or name in known
             known.pop(name, None)
-        # What was refused may have been so because of what it imports, which comes before it here.
+        # A module may have been refused because of what it imports, which comes before it here.
         if name not in known or has_changed and known[name][0] == "no":
             if time.monotonic() > enough:
                 continue
@@ -186,7 +186,7 @@ def _decide(folder, say, observer, allowed):
 
 
 def _read_children(path, say):
-    """A dictionary {module: microseconds} of each of the last children, in order of import."""
+    """Returns a dictionary {module: microseconds} for each of the last children, in order of import."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
     with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
         lines = file.readlines()
@@ -206,7 +206,7 @@ def _times_of(line):
 
 
 def _write_image(folder, program, told):
-    """For `warmfork template list`. told: to the template, in lines."""
+    """Writes the image's file, for `warmfork template list`. told: what the template was told, in lines."""
     lines = [program, *(line for line in told if line.startswith(("ok ", "no ")))]
     _replace(os.path.join(folder, "image"), [line.replace("\n", " ") + "\n" for line in lines])
 
@@ -219,7 +219,8 @@ def _replace(path, lines):
 
 
 def _read_modules(path):
-    """What was tried: {name: ("ok", microseconds, kilobytes, stamp, file) or ("no", stamp, file, reason)}. And the gain."""
+    """Returns what was tried, {name: ("ok", microseconds, kilobytes, stamp, file) or ("no", stamp, file, reason)}, and
+    the gain."""
     known, gain = {}, 0
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -238,7 +239,7 @@ def _read_modules(path):
 
 
 def _judged(verdict, rest):
-    """Of a line, as `_line` writes it; None where it has been cut short."""
+    """Returns what a line says, as `_line` writes it; None where it has been cut short."""
     try:
         if verdict == "no":
             size, modified, rest = rest.split(" ", 2)
@@ -270,7 +271,8 @@ def _is_known(name, judged):
 
 
 def _identity(name):
-    """(stamp, file) of a module that need not be importable: nothing is imported. The file is "" where there is none."""
+    """Returns (stamp, file) of a module that need not be importable: nothing is imported. The file is "" where there is
+    none."""
     from importlib.machinery import PathFinder
 
     path, spec = None, None
@@ -294,8 +296,8 @@ def _stamp(file):
 
 
 def _wanted(children, known):
-    """(module, microseconds that it takes a child): what most of the children have imported, the most common
-    first and what others need before these; then what is learned already, which children of newer images do not
+    """Returns (module, microseconds that it takes a child) of what most of the children have imported, the most common
+    first and what others need before these; then of what is learned already, which children of newer images do not
     report any more."""
     times = {}
     for child in children:
@@ -319,14 +321,14 @@ def _threads():
 
 
 def _shared_memory():
-    """Addresses of what this process could write to, and another one would see."""
+    """Returns addresses of what this process could write to, and another one would see."""
     with open("/proc/self/maps") as maps:
         found = [line.split(" ", 2) for line in maps]
     return {addresses for addresses, permissions, _ in found if permissions[1] + permissions[3] == "ws"}
 
 
 def _threads_after_fork():
-    """Fork handlers may end threads: OpenBLAS's do."""
+    """Returns the threads that are left after a fork: fork handlers may end some, as OpenBLAS's do."""
     if len(_threads()) > 1:
         child = os.fork()
         if child == 0:
@@ -336,8 +338,9 @@ def _threads_after_fork():
 
 
 def _try_apart(name, microseconds, observer, allowed):
-    """In a process of its own: what a module that is refused leaves behind (modules in C, threads, an id that a library
-    has made) is no reason to refuse others. One that can be preloaded is imported here then, for those that need it."""
+    """Tries a module in a process of its own: what one that is refused leaves behind (modules in C, threads, an id that
+    a library has made) is no reason to refuse others. One that can be preloaded is imported here then, for those that
+    need it."""
     from importlib import import_module
 
     identity = _identity(name)  # before it is tried: what is written meanwhile is another one
@@ -373,7 +376,7 @@ def _try_apart(name, microseconds, observer, allowed):
 
 
 def _how(status):
-    """A process has ended. status: of os.waitpid."""
+    """Says how a process has ended. status: as of os.waitpid."""
     return f"signal {status & 127}" if status & 127 else f"exit status {status >> 8}"
 
 

@@ -1,10 +1,9 @@
 """Which listings of directories count for an image.
 
-In a template, while it preloads. The preload library records each directory that is listed, by all of its names.
-The import system lists directories too, and does not count by that: where modules are looked for, and under which
-names, is known otherwise (see _description.describe), and a file beside them is no reason to preload anew.
-importlib.metadata, which lists the whole search path for the version of one package, is after distributions only.
-"""
+This runs in a template, while it preloads. The preload library records each directory that is listed, by all of its
+names. The import system lists directories too, and does not count by that: where modules are looked for, and under
+which names, is known otherwise (see _description.describe), and a file beside them is no reason to preload anew.
+importlib.metadata, which lists the whole search path for the version of one package, is after distributions only. """
 
 import _frozen_importlib_external as _finders
 import os
@@ -19,10 +18,10 @@ _METADATA = ("importlib.metadata", "importlib_metadata")
 
 
 class Listings:
-    """From its making until `stop`."""
+    """Takes effect from when it is made until `stop`."""
 
     def __init__(self):
-        # Finders and site, at the interpreter's start.
+        # Finders and site have listed these at the interpreter's start.
         for directory in {*sys.path, *sys.path_importer_cache}:
             if isinstance(directory, str):
                 _native.forget_listing(os.fsencode(os.path.abspath(directory)))
@@ -32,7 +31,7 @@ class Listings:
             self.look_at(name)
 
     def look_at(self, name):
-        """To be called when a module of that name was imported."""
+        """Must be called when a module of that name was imported."""
         if name in _METADATA and getattr(sys.modules.get(name), "os", None) is os:
             self._list_for(_native.LISTED_DISTRIBUTIONS, sys.modules[name], "os")
 

@@ -18,7 +18,7 @@ from .. import _native
 from . import _child, _ends, _lazy
 from .._errors import Unsuitable
 
-# In front of the modules: what becomes of those that cannot be imported.
+# This word stands in front of the modules, and says what becomes of those that cannot be imported.
 _ON_ERROR = "on_error="
 
 
@@ -38,7 +38,7 @@ def _import_all(names, observer, refuse):
         module, separator, text = entry.partition("=")
         is_main = module == "warmfork._main_module"
         name = "__main__" if is_main else module
-        # For who waits for it.
+        # This is for whoever waits for it.
         os.write(2, b"%c%d/%d %s\n" % (_native.PROGRESS_MARK, number, len(names), os.fsencode(name)))
         began = time.perf_counter()
         try:
@@ -97,7 +97,7 @@ def _learn(program, folder, times, observer, allowed):
 
 
 def _observer_in_the_way():
-    """Who watches what the interpreter does, and could not go on in children: an obstacle, or ""."""
+    """Returns an obstacle where somebody watches what the interpreter does, and could not go on in children, or ""."""
     if sys.gettrace() or sys.getprofile():
         return "preloading has set a trace or profile function, which a child could not go on with"
     if hasattr(sys, "monitoring"):
@@ -108,7 +108,7 @@ def _observer_in_the_way():
 
 
 def _quoted(text):
-    # By hand: importing json would show in every child.
+    # It is written by hand: importing json would show in every child.
     plain = "".join(char if char >= " " else " " for char in text)
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"').encode(errors="replace").decode() + '"'
 
@@ -143,7 +143,7 @@ def _report_learned(learned):
 
 
 def _leave_no_trace(package, names):
-    """A child that imports warmfork finds it, or does not find it, as a cold one would; except where it is
+    """Removes warmfork, so that a child that imports it finds it, or does not, as a cold one would, except where it is
     to be preloaded itself."""
     own = [name for name in sys.modules if name.partition(".")[0] == "warmfork"]
     directories = [os.path.join(package, "warmfork", "_in_template")]
@@ -159,7 +159,7 @@ def _leave_no_trace(package, names):
 
 
 def _started_with(environment):
-    """Without what the owner put in for the template."""
+    """Returns it without what the owner put in for the template."""
     for name in (_native.CHANNEL_VARIABLE, _native.LAUNCH_VARIABLE):
         environment.pop(name.encode(), None)
     preloaded = environment.pop(b"LD_PRELOAD", b"").partition(b":")[2]
@@ -180,7 +180,7 @@ class _ThreadState:
         self.variables = list(_contextvars.copy_context().items())
         self.asyncgen_hooks = sys.get_asyncgen_hooks()
         self.coroutine_depth = sys.get_coroutine_origin_tracking_depth()
-        # Not in one list with what is inherited: it would be among the objects, and refer to itself.
+        # It is not put in one list with what is inherited: that would be among the objects, and refer to itself.
         self.locals = [
             (local, dict(self._values_of(local)))
             for objects in (inherited, gc.get_objects())
@@ -215,7 +215,7 @@ def _flush():
 
 
 def _find_hook(name):
-    """The function that "module:function" names; None: no hook."""
+    """Returns the function that "module:function" names, or None where there is no hook."""
     if not name:
         return None
     from importlib import import_module
@@ -243,7 +243,7 @@ class _Image:
         self.generators = None
 
     def take_path(self):
-        """What preloading has made of sys.path, which is the interpreter's own again."""
+        """Takes what preloading has made of sys.path, which is the interpreter's own again."""
         self.whole_path = sys.path[:]
         sys.path[:] = self.own_path
         for entry in self.search_path:
@@ -251,7 +251,7 @@ class _Image:
                 sys.path_importer_cache.pop(entry, None)
 
     def path_for(self, search_path):
-        """sys.path before the first import, and now, with these search directories in front."""
+        """Returns sys.path before the first import, and now, with these search directories in front."""
         before = search_path + [entry for entry in self.own_path if entry not in search_path]
         if search_path == self.search_path:
             return before, self.whole_path[:]
@@ -265,14 +265,15 @@ class _Image:
 
 
 def _forget_listings():
-    """Directories are looked at anew: what the base remembers of them may be older than the last change."""
+    """Has directories looked at anew: what the base remembers of them may be older than the last change."""
     for finder in list(sys.path_importer_cache.values()):
         if hasattr(finder, "invalidate_caches"):
             finder.invalidate_caches()
 
 
 def _seed_again(generators):
-    """In a layer, so that the random bytes that are drawn for it are known. generators: of what it lies on."""
+    """Seeds again, in a layer, so that the random bytes that are drawn for it are known. generators: those of what it
+    lies on."""
     _child.seed_anew(generators)
     random = sys.modules.get("random")
     if random is not None and not generators.restored:
@@ -280,7 +281,8 @@ def _seed_again(generators):
 
 
 def _begin(base):
-    """A new image, on top of base or None; what the interpreter was started with; and what is in the way already."""
+    """Returns a new image, on top of base or None; what the interpreter was started with; and what is in the way
+    already."""
     image = _Image()
     if base is None:
         image.first_builtins = _ends.first_builtins()
@@ -293,7 +295,7 @@ def _begin(base):
 
 
 def _freeze(image, base, is_called_last):
-    """All that there is. Returns what the main thread has of its own."""
+    """Freezes all that there is. Returns what the main thread has of its own."""
     _flush()
     if base is image:
         gc.unfreeze()  # what modules may have frozen
@@ -308,7 +310,7 @@ def _freeze(image, base, is_called_last):
 
 
 def main(start):
-    """Does not return; nor do this frame's variables go, which are kept to what none can miss."""
+    """Does not return, nor do this frame's variables ever go, so there are no more of them than must be."""
     _native.serve(_preload(start))
 
 

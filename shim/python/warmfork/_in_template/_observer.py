@@ -1,7 +1,6 @@
 """What an import asks of the process that it runs in, or does beyond it, module by module.
 
-In a template, while it preloads. What a module asked for may still be kept somewhere: see _kept.py.
-"""
+This runs in a template, while it preloads. What a module asked for may still be kept somewhere: see _kept.py. """
 
 import _frozen_importlib as _bootstrap
 import _thread
@@ -15,10 +14,10 @@ from ._temporary import Temporary
 # What is counted; all but the last as _native.observe has them.
 KINDS = (*_native.ASKED, "program", "output", "file", "arguments")
 _PROCESS, _THREAD, _PROGRAM, _OUTPUT = map(KINDS.index, ("process id", "thread id", "program", "output"))
-# What starts programs of which it is known what they read, or asks for what it tells nobody: {module: (attribute that
-# has the function, or "", its name, kind)}. `uname -p` says nothing that changes while the machine runs; `ldconfig -p`
-# shows ld.so.cache, which belongs to every image; temporary names are drawn anew where the process is another one; up
-# to CPython 3.11 the interpreter asks, for itself, in whoever starts a thread.
+# Functions that start programs of which it is known what they read, or ask for what they tell nobody: {module:
+# (attribute that has the function, or "", its name, kind)}. `uname -p` says nothing that changes while the machine
+# runs; `ldconfig -p` shows ld.so.cache, which belongs to every image; temporary names are drawn anew where the process
+# is another one; up to CPython 3.11 the interpreter asks, for itself, in whoever starts a thread.
 _HARMLESS = {
     "platform": ("_Processor", "from_subprocess", _PROGRAM),
     "ctypes.util": ("", "_findSoname_ldconfig", _PROGRAM),
@@ -28,8 +27,8 @@ _HARMLESS = {
 
 
 class Seen:
-    """Of one import, without those that it has caused. counts: by KINDS. real, monotonic: when it began and
-    ended, in nanoseconds. output_at: where in the template's output it began."""
+    """What was seen of one import, without those that it has caused. counts: by KINDS. real, monotonic: when it began
+    and ended, in nanoseconds. output_at: where in the template's output it began."""
 
     def __init__(self, counts, real, monotonic, output_at):
         self.counts, self.real, self.monotonic = dict(zip(KINDS, counts)), real, monotonic
@@ -56,11 +55,12 @@ class Observer:
         self._thread = _thread.get_ident()
         self._within = [[0] * len(KINDS)]  # what imports have caused that an import has caused
         self.arguments = Arguments()
-        # Ahead of the loader, which has it look at each module: where imports are lazy its own comes with the call.
+        # This comes ahead of the loader, which has it look at each module: where imports are lazy its own comes with
+        # the call.
         self._listings = Listings()
         self._names = [""]  # of the imports under way
         self._temporary = Temporary(lambda: self._names[-1])
-        # Where there is none all is noted under the name that was asked for.
+        # Where there is no loader all is noted under the name that was asked for.
         self._load = getattr(_bootstrap, "_load_unlocked", None)
         if self._load is not None:
             _bootstrap._load_unlocked = self._make_loader()
@@ -79,12 +79,12 @@ class Observer:
         self.arguments.give_back()
 
     def forget(self):
-        """What was seen so far."""
+        """Forgets what was seen so far."""
         self.seen.clear()
         self._temporary.forget()
 
     def left_behind(self):
-        """{name of a module: path of a temporary file or directory that is still there}."""
+        """Returns {name of a module: path of a temporary file or directory that is still there}."""
         return self._temporary.left()
 
     def is_temporary(self, path):

@@ -21,8 +21,8 @@ class ModulesOfPackages:
 
 
 def hide_from_runpy(module, of_packages):
-    """runpy warns of a module that its package has imported before it is run. One that the package does not import
-    is not there while runpy looks. of_packages: the names of those that it does."""
+    """Hides a preloaded module while runpy looks, which warns of one that its package has imported before it is run.
+    of_packages: the names of those that their package does import."""
     find = getattr(runpy, "_get_module_details", None)
     if find is None:
         return  # another runpy than the known ones: it is left as it is

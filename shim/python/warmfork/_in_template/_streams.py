@@ -25,20 +25,20 @@ class Stream:
         self.encoding = text.encoding
         self.errors = text.errors
         self.write_through = getattr(text, "write_through", False)
-        # As a module wants it, or None: as a fresh interpreter does. The template's is on a file.
+        # It is as a module wants it, or None for as a fresh interpreter has it. The template's stream is on a file.
         usual = number == 2 and not self.write_through
         self.line_buffering = None if text.line_buffering == usual else text.line_buffering
         self.is_buffered = hasattr(buffer, "raw")
 
     def renew(self):
-        """The same objects, which modules may have kept, over a new file, as a fresh interpreter makes
-        it. Nothing is buffered in them: the template flushed, and has not written since."""
+        """Puts the same objects, which modules may have kept, over a new file, as a fresh interpreter makes it. Nothing
+        is buffered in them: the template flushed, and has not written since."""
         if not self.exists:
             return
         try:
             raw = FileIO(self.number, self.mode, closefd=False)
         except OSError:
-            # As python3 does where the descriptor is closed.
+            # python3 does so where the descriptor is closed.
             setattr(sys, self.name, None)
             setattr(sys, f"__{self.name}__", None)
             return

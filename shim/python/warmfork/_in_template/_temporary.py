@@ -1,8 +1,7 @@
 """Which temporary files and directories preloading has made, and left.
 
-In a template, while it preloads. Each child that is started cold makes its own; what the template has made all children
-would share, until the first that ends removes it, as tempfile has it done at the end of the process.
-"""
+This runs in a template, while it preloads. Each child that is started cold makes its own; what the template has made
+all children would share, until the first that ends removes it, as tempfile has it done at the end of the process. """
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import os
 import sys
 import types
 
-# As in typing, which children that import it would otherwise find loaded.
+# It is the same as typing's, which children that import it would otherwise find loaded.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Temporary:
-    """From its making until `stop`."""
+    """Takes effect from when it is made until `stop`."""
 
     def __init__(self, importing: Callable[[], str]):
         """importing: says whose import is under way."""
@@ -28,9 +27,9 @@ class Temporary:
         self.look_at("tempfile")
 
     def look_at(self, name: str) -> None:
-        """To be called when a module of that name was imported."""
+        """Must be called when a module of that name was imported."""
         module: Any = sys.modules.get(name)
-        # Its own name for os: what others import from it stays what it is.
+        # This replaces its own name for os: what others import from it stays what it is.
         if name == "tempfile" and self._module is None and getattr(module, "_os", None) is os:
             self._module = module
             self._module._os = self._noting_os()
@@ -40,11 +39,11 @@ class Temporary:
             self._module._os = os
 
     def forget(self) -> None:
-        """What was made so far."""
+        """Forgets what was made so far."""
         self._made.clear()
 
     def left(self) -> dict[str, str]:
-        """{name of a module: path of what it has made}; one of them, if there are several, that is still there."""
+        """Returns {name of a module: path of what it has made and is still there}; one path, if there are several."""
         return {module: os.fsdecode(path) for module, path in reversed(self._made) if os.path.lexists(path)}
 
     def has_made(self, path: str) -> bool:
