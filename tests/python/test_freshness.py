@@ -4,7 +4,6 @@ import ctypes
 import importlib.util
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -614,7 +613,7 @@ class Limits(TestCase):
                             template.wait_ready()
                         except warmfork.Error:
                             pass
-                print(json.dumps([answers, template.counts()["template_starts"]]))"""
+                print(json.dumps([answers, template.counts["template_starts"]]))"""
         done = subprocess.run([PYTHON, "-c", program], capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         answers, starts = json.loads(done.stdout)

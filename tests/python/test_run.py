@@ -252,7 +252,7 @@ class Confined(TestCase):
                     child = template.popen([sys.executable, "-c", "print(7)"], stdout=subprocess.PIPE, text=True)
                     assert child.communicate()[0] == "7\\n"
                     reasons.append((child.backend, child.reason_code, child.reason))
-                print(json.dumps([reasons, template.counts()["template_starts"]]))"""
+                print(json.dumps([reasons, template.counts["template_starts"]]))"""
         for call, what in ("statx", "the mount of the root directory"), ("sched_getattr", "scheduling class"):
             with self.subTest(call):
                 done = self.confined("--without", call, PYTHON, "-c", program)
