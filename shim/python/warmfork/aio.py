@@ -13,6 +13,7 @@ import asyncio
 import os
 from asyncio import base_subprocess
 from asyncio.subprocess import Process, SubprocessStreamProtocol
+from signal import SIGKILL, SIGTERM
 
 from ._popen import Popen
 
@@ -48,6 +49,18 @@ class _Transport(base_subprocess.BaseSubprocessTransport):
         except ChildProcessError as error:
             self._lost, status = error, _UNKNOWN
         self._process_exited(status)
+
+    # asyncio's own signal by number, from 3.12.8 on.
+
+    def send_signal(self, signal: int) -> None:
+        self._check_proc()
+        self._child.send_signal(signal)
+
+    def terminate(self) -> None:
+        self.send_signal(SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(SIGKILL)
 
     async def _wait(self) -> int:
         status = await super()._wait()
