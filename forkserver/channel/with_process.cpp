@@ -2,8 +2,7 @@
 
 #include <sched.h>
 #include <signal.h>
-
-#include <array>
+#include <sys/mman.h>
 
 namespace warmfork {
 namespace {
@@ -27,23 +26,32 @@ int use_in_own_table(void* argument) {
     return use_opened(argument);
 }
 
-}  // namespace
-
-int with_process(const ProcessIdentity& process, const std::function<int(int pidfd)>& use) {
-    Use asked{process, use};
-    use_opened(&asked);
-    if (asked.result != EMFILE) return asked.result;
+/// Leaves `asked` as it is where no thread can be made. The thread's stack is a mapping of its own:
+/// that of the caller, which may be any thread of an application, need not have room for another.
+[[gnu::noinline]] void use_in_another_thread(Use& asked) {
+    constexpr std::size_t stack_size = 65536;
+    void* const stack = ::mmap(nullptr, stack_size, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (stack == MAP_FAILED) return;
     // A thread, as children are waited for by the process whose they are. It has this thread's
     // errno and all else that is each thread's own, which therefore stands still meanwhile, and
     // takes no signal.
     constexpr int flags = CLONE_VM | CLONE_VFORK | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD |
                           CLONE_SYSVSEM;  // not CLONE_FILES
-    alignas(16) std::array<char, 65536> stack;
     sigset_t all, before;
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    ::clone(use_in_own_table, stack.data() + stack.size(), flags, &asked);
+    ::clone(use_in_own_table, static_cast<char*>(stack) + stack_size, flags, &asked);
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    ::munmap(stack, stack_size);
+}
+
+}  // namespace
+
+int with_process(const ProcessIdentity& process, const std::function<int(int pidfd)>& use) {
+    Use asked{process, use};
+    use_opened(&asked);
+    if (asked.result == EMFILE) use_in_another_thread(asked);
     return asked.result;
 }
 

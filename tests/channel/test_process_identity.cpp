@@ -1,12 +1,15 @@
 #include "channel/process_identity.hpp"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include <climits>
 #include <vector>
 
+#include "channel/with_process.hpp"
 #include "support/catch.hpp"
 #include "support/processes.hpp"
 
@@ -26,6 +29,36 @@ struct Idler {
     }
     pid_t pid;
 };
+
+/// No descriptor is free while it lives, but those that are let go of.
+struct NoDescriptorFree {
+    NoDescriptorFree() {
+        REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+        const rlimit few{32, before.rlim_max};
+        REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+        while (Descriptor one{::open("/dev/null", O_RDONLY | O_CLOEXEC)})
+            taken.push_back(std::move(one));
+    }
+    ~NoDescriptorFree() { ::setrlimit(RLIMIT_NOFILE, &before); }
+    rlimit before{};
+    std::vector<Descriptor> taken;
+};
+
+/// Runs it in a thread whose stack is the smallest that there is.
+void run_on_small_stack(const std::function<void()>& body) {
+    pthread_attr_t attributes;
+    REQUIRE(::pthread_attr_init(&attributes) == 0);
+    REQUIRE(::pthread_attr_setstacksize(&attributes, 2 * PTHREAD_STACK_MIN) == 0);
+    const auto run = [](void* argument) -> void* {
+        (*static_cast<const std::function<void()>*>(argument))();
+        return nullptr;
+    };
+    pthread_t thread;
+    REQUIRE(::pthread_create(&thread, &attributes, run,
+                             const_cast<void*>(static_cast<const void*>(&body))) == 0);
+    ::pthread_join(thread, nullptr);
+    ::pthread_attr_destroy(&attributes);
+}
 
 }  // namespace
 
@@ -74,23 +107,33 @@ TEST_CASE("A process that cannot be looked at for want of numbers is not said to
     const Idler child;
     REQUIRE(child.pid > 0);
     const ProcessIdentity identity{child.pid, mark_by_time()};
-    rlimit before{};
-    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
-    const rlimit few{32, before.rlim_max};
-    REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
-    std::vector<Descriptor> taken;
-    while (Descriptor one{::open("/dev/null", O_RDONLY | O_CLOEXEC)})
-        taken.push_back(std::move(one));
     std::vector<int> errors;
-    // With none for the pidfd; with one, and none for what is behind it.
-    for (int free = 0; free < 2; ++free) {
-        errors.push_back(open_process(identity) ? 0 : errno);
-        taken.pop_back();
+    {
+        NoDescriptorFree none;
+        // With none for the pidfd; with one, and none for what is behind it.
+        for (int free = 0; free < 2; ++free) {
+            errors.push_back(open_process(identity) ? 0 : errno);
+            none.taken.pop_back();
+        }
+        CHECK(open_process(identity));
     }
-    CHECK(open_process(identity));
-    taken.clear();
-    REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
     CHECK(errors == std::vector<int>{EMFILE, EMFILE});
+}
+
+TEST_CASE(
+    "A process is made use of in threads that have little stack, with descriptors and without") {
+    const Idler child;
+    REQUIRE(child.pid > 0);
+    const ProcessIdentity identity{child.pid, mark_by_time()};
+    int with = -1, without = -1;
+    const auto answer = [](int pidfd) { return has_ended(pidfd) ? 1 : 2; };
+    run_on_small_stack([&] { with = with_process(identity, answer); });
+    run_on_small_stack([&] {
+        const NoDescriptorFree none;
+        without = with_process(identity, answer);
+    });
+    CHECK(with == 2);
+    CHECK(without == 2);
 }
 
 TEST_CASE("A child is reaped by its pidfd, with the status that waitpid gives") {

@@ -160,6 +160,17 @@ class Popens(TestCase):
                 with Stranger(child.pid), no_descriptor_free():
                     self.check_lost(child)
 
+    def test_threads_with_little_stack_signal_children(self):
+        before = threading.stack_size(65536)
+        self.addCleanup(threading.stack_size, before)
+        for kind in KINDS:
+            with self.subTest(kind):
+                child = self.start(kind)
+                thread = threading.Thread(target=child.terminate)
+                thread.start()
+                thread.join()
+                self.assertEqual(child.wait(), -signal.SIGTERM)
+
     def test_a_child_holds_no_descriptor_once_it_has_been_waited_for(self):
         for kind in KINDS:
             with self.subTest(kind):
