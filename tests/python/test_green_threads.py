@@ -86,6 +86,20 @@ with warmfork.Template(["json"]) as template:
         print("done")
 """
 
+# A child that is another user's than its owner, as after sudo.
+OTHERS = """
+read_end, write_end = os.pipe()
+program = f"import os; os.read({read_end}, 1); raise SystemExit(3)"
+with warmfork.Template(["json"]) as template:
+    child = template.popen([sys.executable, "-c", program], pass_fds=[read_end], backend="cold")
+    os.setresuid(65534, 65534, 0)
+    assert child.poll() is None
+    os.write(write_end, b"x")
+    assert child.wait() == 3
+    os.setresuid(0, 0, 0)
+print("done")
+"""
+
 # What else gevent's own Popen does.
 GEVENT = """
 from gevent.fileobject import FileObject
@@ -160,6 +174,11 @@ class GreenThreads(TestCase):
 
     def test_spawns_in_gevent(self):
         self.run_in("gevent", PATCHES["gevent"] + COMMON + POPEN)
+
+    def test_another_users_child_is_waited_for_in_gevent(self):
+        if os.geteuid() != 0:
+            self.skipTest("it takes another user")
+        self.run_in("gevent", PATCHES["gevent"] + COMMON + OTHERS)
 
     def test_what_gevents_own_popen_has_besides(self):
         begin = "import gevent.event; template = warmfork.Template(['json']); template.wait_ready()\n"

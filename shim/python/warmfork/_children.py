@@ -125,6 +125,8 @@ class Child:
             self.send_signal(0)
         except ProcessLookupError:  # reaped, by the library or by another
             self._turns += 1
+        except OSError:  # it may not be signalled, being another user's, or nobody could look: it is there
+            pass
 
     def wait_green(self, poll: Callable[[], int | None], timeout: float | None) -> int | None:
         """Calls poll() until it returns something else than None, and returns that. Returns None after timeout, seconds
