@@ -54,14 +54,16 @@ TemplateProcess::~TemplateProcess() {
     spares_.end_all();
 }
 
-/// Tells the template to end, waits until it has, and reaps it. Returns false where it did not end
-/// in good order, and nobody looks after its children any more.
+/// Tells the template to end, waits until it has, and reaps it. One that does not end in time, or
+/// whose wait is broken off, is killed. Returns false where it did not end in good order, and
+/// nobody looks after its children any more.
 bool TemplateProcess::end_template() {
     if (!pidfd_) pidfd_ = KeptDescriptor(open_process(facts_.process));
     shut_down();
     pollfd polled{pidfd_.get(), POLLIN, 0};
-    if (poll_through_signals(std::span(&polled, 1), patience_ends_.load()) <= 0)
-        signal_pidfd(pidfd_.get(), SIGKILL);
+    // Where there is nothing to wait for a lock may be held, and nobody is asked: see is_over.
+    if (!is_over()) static_cast<void>(poll_until(std::span(&polled, 1), patience_ends_.load()));
+    if (!has_ended()) signal_pidfd(pidfd_.get(), SIGKILL);
     if (hello_by_ && !channel_.has_said_hello()) end_unproven();
     int status = -1;
     return reap_by(Clock::now() + kKillPatience, pidfd_.get(), &status) == 0 && status == 0;

@@ -24,7 +24,9 @@ inline constexpr std::chrono::seconds kKillPatience{10};
 
 /// While it lives the waits of this thread ask now and then whether they are to be broken off. An
 /// interpreter needs it, whose handlers of signals have to run meanwhile, and may raise. They ask
-/// with no lock held. Once the answer was yes every further wait of the thread ends at once.
+/// with no lock held. Once the answer was yes every further wait of the thread ends at once. Only
+/// the waits for the end of what was killed do not ask: they are short but for the kernel, and
+/// whoever broke them off would leave a child that nobody reaps.
 class Interruption {
   public:
     explicit Interruption(std::function<bool()> ask);
