@@ -24,6 +24,9 @@ namespace {
 
 constexpr const char* kProcessCapsule = "warmfork.process";
 
+/// How often a child is looked at, in milliseconds, where nothing tells that it has ended.
+constexpr int kLookPeriod = 10;
+
 /// Reads pairs of integers, flat: (source, target, source, target, ...). A pair whose source is -1
 /// is left out.
 bool read_descriptors(PyObject* sequence, std::vector<warmfork_descriptor>& ret_descriptors) {
@@ -147,20 +150,21 @@ PyObject* describe(warmfork_process* process) {
                          warmfork_is_served(process) ? Py_True : Py_False);
 }
 
-/// Waits until a child has ended, or somebody else has reaped it. Nothing is taken, so that
-/// Python's handlers of signals may run meanwhile. False with an exception set.
+/// Waits until a child has ended, or somebody else has reaped it, or a moment where no descriptor
+/// is free. Nothing is taken, so that Python's handlers of signals may run meanwhile. False with an
+/// exception set.
 bool await_end(warmfork_process* process) {
-    // Where no descriptor is free, by the number: which is looked at, and no more.
     const int pidfd = warmfork_process_pidfd(process);
-    const idtype_t kind = pidfd >= 0 ? P_PIDFD : P_PID;
-    const auto id = static_cast<id_t>(pidfd >= 0 ? pidfd : warmfork_process_pid(process));
-    const bool is_served = warmfork_is_served(process);
+    const auto id = static_cast<id_t>(pidfd);
+    // Not by the number, which may be another child's.
+    const bool is_polled = warmfork_is_served(process) || pidfd == -EMFILE;
+    const int milliseconds = pidfd >= 0 ? -1 : kLookPeriod;
     pollfd ended{pidfd, POLLIN, 0};
     siginfo_t info;
     while (pidfd >= 0 || pidfd == -EMFILE) {
         int result;
-        Py_BEGIN_ALLOW_THREADS result =
-            is_served ? ::poll(&ended, 1, -1) : ::waitid(kind, id, &info, WEXITED | WNOWAIT);
+        Py_BEGIN_ALLOW_THREADS result = is_polled ? ::poll(&ended, 1, milliseconds)
+                                                  : ::waitid(P_PIDFD, id, &info, WEXITED | WNOWAIT);
         Py_END_ALLOW_THREADS if (result >= 0 || errno == ECHILD) break;
         if (errno != EINTR) {
             PyErr_SetFromErrno(PyExc_OSError);

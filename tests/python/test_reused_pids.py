@@ -160,6 +160,21 @@ class Popens(TestCase):
                 with Stranger(child.pid), no_descriptor_free():
                     self.check_lost(child)
 
+    def test_where_no_descriptor_is_free_a_wait_is_not_for_a_successor(self):
+        def give_up(*_):
+            raise AssertionError("it waits for the stranger")
+
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, give_up))
+        self.addCleanup(signal.alarm, 0)
+        for kind in KINDS:
+            with self.subTest(kind):
+                child = self.start(kind)
+                child.send_signal(0)  # so that there is a handle of it
+                with Stranger(child.pid), no_descriptor_free(), self.assertRaises(ChildProcessError):
+                    signal.alarm(60)
+                    child.wait()
+                child.returncode = 0
+
     def test_threads_with_little_stack_signal_children(self):
         before = threading.stack_size(65536)
         self.addCleanup(threading.stack_size, before)
