@@ -4,6 +4,7 @@ signals these or waits for them."""
 import asyncio
 import contextlib
 import ctypes
+import errno
 import gc
 import multiprocessing
 import multiprocessing.resource_tracker
@@ -295,6 +296,28 @@ class Processes(TestCase):
                 multiprocessing.process._children.discard(child)
                 del child
                 gc.collect()
+
+    def test_a_join_does_not_return_where_a_child_cannot_be_looked_at(self):
+        context = warmfork.get_context(["json"])  # not the other test's, which is closed
+        context.template.wait_ready()
+        self.addCleanup(context.template.close)
+        reader, writer = context.Pipe(duplex=False)
+        child = context.Process(target=reader.recv)
+        child.start()
+
+        def refuse(*_):
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+        with unittest.mock.patch("warmfork._native.wait", refuse):
+            self.assertTrue(child.is_alive())
+            with self.assertRaises(OSError):
+                child.join()
+        writer.send("end")
+        child.join()
+        self.assertEqual(child.exitcode, 0)
+        reader.close()
+        writer.close()
+        child.close()
 
 
 if __name__ == "__main__":

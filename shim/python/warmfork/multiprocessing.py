@@ -19,6 +19,7 @@ Importing this module adds the method.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -131,8 +132,12 @@ class _Popen(popen_fork.Popen):
             self._child.let_reap()
             try:
                 pid, status = self._child.take_status(flag)
-            except OSError:
-                return None  # as multiprocessing's own
+            except OSError as error:
+                # As multiprocessing's own does of a child that somebody else has waited for. Of one that could not be
+                # looked at nothing is known, and who waits for its end must not be told that it has come.
+                if error.errno != errno.ECHILD and not flag & os.WNOHANG:
+                    raise
+                return None
             if pid == self.pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
