@@ -79,7 +79,7 @@ warmfork_process* warmfork_adopt(pid_t pid) {
     const Descriptor pidfd = warmfork::open_pidfd(pid);
     // Of one that has been reaped after all there is no mark.
     if (pidfd || errno != ESRCH) spawned.mark = warmfork::mark_of(pidfd.get());
-    return new warmfork_process{::getpid(), std::move(spawned)};
+    return new (std::nothrow) warmfork_process{::getpid(), std::move(spawned)};
 }
 
 Descriptor warmfork_open_pidfd(const warmfork_process* self) {

@@ -7,7 +7,7 @@
 
 /// Is it a child of the service, and none of this process?
 [[nodiscard]] bool warmfork_is_served(const warmfork_process* self);
-/// A handle, to be freed, of a child that something else has just started. Never null.
+/// A handle, to be freed, of a child that something else has just started. Null: no memory is left.
 [[nodiscard]] warmfork_process* warmfork_adopt(pid_t pid);
 /// warmfork_keep, of this very process.
 [[nodiscard]] int warmfork_keep_adopted(const warmfork_process* self,

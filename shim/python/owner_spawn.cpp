@@ -227,7 +227,8 @@ PyObject* make_pipes(PyObject*, PyObject* tuple) {
 PyObject* adopt(PyObject*, PyObject* number) {
     const long pid = PyLong_AsLong(number);
     if (pid == -1 && PyErr_Occurred()) return nullptr;
-    return handle_of(warmfork_adopt(static_cast<pid_t>(pid)));
+    warmfork_process* process = warmfork_adopt(static_cast<pid_t>(pid));
+    return process ? handle_of(process) : PyErr_NoMemory();
 }
 
 /// keep(handle): a child that was adopted ends with this process.
