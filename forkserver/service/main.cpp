@@ -53,6 +53,13 @@ std::vector<std::byte> take_handover() {
 /// Goes on in a process of its own that nobody waits for. Whoever has called waits until it
 /// listens, or has failed to, and ends as it did. Returns the pipe on which to say so.
 Descriptor go_to_background() {
+    // Before the fork: with SIGCHLD ignored, the child's status would be lost.
+    if (const std::vector<std::string> left = return_to_clean_state(); !left.empty())
+        log(LOG_WARNING, {},
+            fmt::format("this service was started by a client and keeps of it: {}. Clients "
+                        "that have more are served cold; warmforkd.socket of systemd starts "
+                        "one that is nobody's",
+                        fmt::join(left, ", ")));
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) < 0)
         throw std::system_error(errno, std::generic_category(), "pipe");
@@ -61,12 +68,6 @@ Descriptor go_to_background() {
     if (pid < 0) throw std::system_error(errno, std::generic_category(), "cannot fork");
     if (pid == 0) {
         ::setsid();
-        if (const std::vector<std::string> left = return_to_clean_state(); !left.empty())
-            log(LOG_WARNING, {},
-                fmt::format("this service was started by a client and keeps of it: {}. Clients "
-                            "that have more are served cold; warmforkd.socket of systemd starts "
-                            "one that is nobody's",
-                            fmt::join(left, ", ")));
         if (::chdir("/") < 0)
             throw std::system_error(errno, std::generic_category(), "cannot enter /");
         return write_end;

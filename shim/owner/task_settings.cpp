@@ -9,36 +9,19 @@
 #include <cerrno>
 #include <span>
 
+#include "owner/task_controls.hpp"
+
 namespace warmfork {
 namespace {
 
-// These are newer than the headers of Debian 12 (Linux 6.1), or not in libc's.
-constexpr int kGetWriteExecuteBan = 66;     // PR_GET_MDWE, Linux 6.3
-constexpr int kGetMemoryMerging = 68;       // PR_GET_MEMORY_MERGE, Linux 6.4
-constexpr int kCoreScheduling = 62;         // PR_SCHED_CORE
-constexpr int kGetIoFlusher = 58;           // PR_GET_IO_FLUSHER
-constexpr int kFlushOfDataCache = 2;        // PR_SPEC_L1D_FLUSH
-constexpr int kIoPriorityOfProcess = 1;     // IOPRIO_WHO_PROCESS
 constexpr std::size_t kMemoryNodes = 1024;  // CONFIG_NODES_SHIFT is 10 at most
-
-/// struct sched_attr of linux/sched/types.h, which does not go together with libc's headers.
-struct SchedulingAttributes {
-    std::uint32_t size, policy;
-    std::uint64_t flags;
-    std::int32_t nice;
-    std::uint32_t priority;
-    std::uint64_t runtime, deadline, period;
-    std::uint32_t least_utilization, most_utilization;
-};
-static_assert(sizeof(SchedulingAttributes) == 56);
 
 std::int64_t result_of(std::int64_t result) {
     return result < 0 ? -errno : result;
 }
 
-/// Is it not in this kernel, or not on this machine?
-bool is_absent(std::int64_t value) {
-    return value == -EINVAL || value == -ENODEV || value == -ENXIO;
+int error_of(std::int64_t result) {
+    return result < 0 ? static_cast<int>(-result) : 0;
 }
 
 /// Reads one setting, of one or more words. Returns false where it cannot be asked for.
@@ -48,7 +31,7 @@ using Read = bool (*)(Words ret_words);
 template <int option, unsigned long argument = 0>
 bool read_control(Words ret_words) {
     ret_words[0] = result_of(::prctl(option, argument, 0, 0, 0));
-    return ret_words[0] >= 0 || is_absent(ret_words[0]);
+    return ret_words[0] >= 0 || is_absent_setting(error_of(ret_words[0]));
 }
 
 /// Reads this one where it can: to see it takes the privilege that setting it takes, and whoever
@@ -62,14 +45,14 @@ bool read_time_stamp_counter(Words ret_words) {
     int value = 0;
     const std::int64_t result = result_of(::prctl(PR_GET_TSC, &value, 0, 0, 0));
     ret_words[0] = result < 0 ? result : value;
-    return result == 0 || is_absent(result);
+    return result == 0 || is_absent_setting(error_of(result));
 }
 
 bool read_core_cookie(Words ret_words) {
     std::uint64_t cookie = 0;
     const std::int64_t result = result_of(::prctl(kCoreScheduling, 0, 0, 0, &cookie));
     ret_words[0] = result < 0 ? result : static_cast<std::int64_t>(cookie);
-    return result == 0 || is_absent(result);
+    return result == 0 || is_absent_setting(error_of(result));
 }
 
 /// Reads the scheduling. The nice value travels, and is left out.
