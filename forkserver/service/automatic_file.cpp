@@ -7,9 +7,11 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 
 #include "channel/descriptor.hpp"
+#include "channel/trusted_path.hpp"
 #include "service/configuration.hpp"
 #include "service/configuration_files.hpp"
 
@@ -25,6 +27,13 @@ bool is_plain_name(std::string_view name) {
     return name.find('/') == std::string_view::npos && name.find('\0') == std::string_view::npos;
 }
 
+/// Makes those that are missing, for this user alone whatever the umask. Where it fails, so does
+/// what is written there.
+void make_directories(const fs::path& directory) {
+    if (directory.has_relative_path()) make_directories(directory.parent_path());
+    ::mkdir(directory.c_str(), 0700);
+}
+
 }  // namespace
 
 std::string automatic_file(std::string_view instance) {
@@ -34,37 +43,31 @@ std::string automatic_file(std::string_view instance) {
                        instance);
 }
 
-int read_own_file(const std::string& path, std::string& ret_text) {
-    // With O_NONBLOCK nobody waits for a writer, should it be a FIFO.
-    const Descriptor file(
-        ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK));
-    struct stat status;
-    if (!file || ::fstat(file.get(), &status) < 0) return errno;
-    if (!S_ISREG(status.st_mode) || status.st_uid != ::geteuid() || (status.st_mode & 0022))
-        return EPERM;
-    return read_text(file.get(), kLargestFile, ret_text);
+std::string read_automatic_file(const std::string& path, std::string& ret_text) {
+    std::string why;
+    const int error = read_trusted_file(path, kLargestFile, ret_text, why);
+    return error == ENOENT ? std::string() : why;
 }
 
-int replace_own_file(const std::string& path, std::string_view text) {
+std::string replace_own_file(const std::string& path, std::string_view text) {
     const std::string directory = fs::path(path).parent_path(), next = path + ".new";
-    std::error_code error;
-    fs::create_directories(fs::path(directory).parent_path(), error);
-    if (::mkdir(directory.c_str(), 0700) < 0 && errno != EEXIST) return errno;
+    make_directories(directory);
+    if (std::string why = distrust(directory); !why.empty()) return why;
     Descriptor file(
         ::open(next.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!file) return errno;
+    if (!file) return std::strerror(errno);
     while (!text.empty()) {
         const ssize_t size = ::write(file.get(), text.data(), text.size());
         if (size < 0 && errno == EINTR) continue;
         if (size < 0) {
             const int error_number = errno;
             ::unlink(next.c_str());
-            return error_number;
+            return std::strerror(error_number);
         }
         text.remove_prefix(static_cast<std::size_t>(size));
     }
     file.reset();
-    return ::rename(next.c_str(), path.c_str()) < 0 ? errno : 0;
+    return ::rename(next.c_str(), path.c_str()) < 0 ? std::strerror(errno) : std::string();
 }
 
 }  // namespace warmfork::service

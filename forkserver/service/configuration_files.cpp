@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "channel/descriptor.hpp"
+#include "channel/trusted_path.hpp"
 #include "service/configuration_values.hpp"
 
 namespace warmfork::service {
@@ -25,33 +26,6 @@ constexpr std::size_t kLongestName = 64;
 // More is no configuration. Also, the parser takes stack for each part of a dotted key, and allows
 // any number of parts; for as many as fit in here it takes less than 4 of the usual 8 MB.
 constexpr std::size_t kLargestFile = 64u << 10;
-
-/// Returns why somebody other than this user and root decides what lies there; empty where nobody
-/// does. `is_way` means a directory on the way, where whoever may only make files of their own
-/// (/tmp) cannot replace those of others.
-std::string distrust(const std::string& path, const struct stat& status, bool is_way) {
-    if (status.st_uid != 0 && status.st_uid != ::geteuid())
-        return fmt::format("{} belongs to user {}, and not to this one or root", path,
-                           status.st_uid);
-    if (!(status.st_mode & 0022) || (is_way && (status.st_mode & S_ISVTX))) return {};
-    return fmt::format("others may write to {}: chmod go-w", path);
-}
-
-/// Asks the same of a path as a whole: whoever may rename what is on the way decides as well. What
-/// is not there, or cannot be looked at, is found out by reading it.
-std::string distrust(const std::string& path) {
-    std::error_code error;
-    const fs::path real = fs::canonical(path, error);
-    if (error) return {};
-    fs::path way;
-    for (const fs::path& part : real) {
-        way /= part;
-        struct stat status;
-        if (::lstat(way.c_str(), &status) < 0) return {};
-        if (std::string why = distrust(way, status, way != real); !why.empty()) return why;
-    }
-    return {};
-}
 
 /// Lists the names in a directory, without hidden ones. One that does not exist is empty. Returns
 /// false, with an error added, where it cannot be listed, or others may write to it.
@@ -118,30 +92,7 @@ FileSet find_files(const std::vector<std::string>& folders, const std::string& f
     return files;
 }
 
-/// Returns 0 or errno: EFBIG (more than kLargestFile), EPERM (`ret_text` says who else may write to
-/// it).
-int read_file(const std::string& file, std::string& ret_text) {
-    if (ret_text = distrust(file); !ret_text.empty()) return EPERM;
-    // With O_NONBLOCK nobody waits for a writer, should it be a FIFO.
-    const Descriptor descriptor(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
-    struct stat status;
-    if (!descriptor || ::fstat(descriptor.get(), &status) < 0) return errno;
-    if (S_ISDIR(status.st_mode)) return EISDIR;
-    if (!S_ISREG(status.st_mode)) return EINVAL;
-    // It is asked of what is read, should it have been replaced since.
-    if (ret_text = distrust(file, status, false); !ret_text.empty()) return EPERM;
-    return read_text(descriptor.get(), kLargestFile, ret_text);
-}
-
-std::string explain(int error_number, const std::string& text) {
-    if (error_number == EPERM && !text.empty()) return text;
-    if (error_number == EINVAL) return "it is not a regular file";
-    if (error_number == EFBIG) return fmt::format("it has more than {} bytes", kLargestFile);
-    return std::strerror(error_number);
-}
-
-}  // namespace
-
+/// Reads all that is left in an open file. Returns 0 or errno.
 int read_text(int descriptor, std::size_t most, std::string& ret_text) {
     std::string text;
     std::array<char, 16384> buffer;
@@ -155,6 +106,29 @@ int read_text(int descriptor, std::size_t most, std::string& ret_text) {
     }
     ret_text = std::move(text);
     return 0;
+}
+
+}  // namespace
+
+int read_trusted_file(const std::string& file, std::size_t most, std::string& ret_text,
+                      std::string& ret_why) {
+    if (ret_why = distrust(file); !ret_why.empty()) return EPERM;
+    // With O_NONBLOCK nobody waits for a writer, should it be a FIFO.
+    const Descriptor descriptor(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+    struct stat status;
+    int error = descriptor && ::fstat(descriptor.get(), &status) == 0 ? 0 : errno;
+    if (!error && S_ISDIR(status.st_mode)) error = EISDIR;
+    if (!error && !S_ISREG(status.st_mode)) error = EINVAL;
+    // It is asked of what is read, should it have been replaced since.
+    if (!error && !(ret_why = distrust(file, status)).empty()) return EPERM;
+    if (!error) error = read_text(descriptor.get(), most, ret_text);
+    if (error == EINVAL)
+        ret_why = "it is not a regular file";
+    else if (error == EFBIG)
+        ret_why = fmt::format("it has more than {} bytes", most);
+    else if (error)
+        ret_why = std::strerror(error);
+    return error;
 }
 
 bool is_template_name(std::string_view name) {
@@ -212,10 +186,9 @@ std::map<std::string, FileSet> find_template_files(const std::vector<std::string
 
 bool read_toml(const std::string& file, const std::string& template_name, toml::table& ret_table,
                Errors& errors) {
-    std::string text;
-    if (const int error_number = read_file(file, text)) {
-        errors.push_back(
-            {{file}, "this file cannot be read: " + explain(error_number, text), template_name});
+    std::string text, why;
+    if (read_trusted_file(file, kLargestFile, text, why)) {
+        errors.push_back({{file}, "this file cannot be read: " + why, template_name});
         return false;
     }
     toml::parse_result result = toml::parse(std::string_view(text), std::string_view(file));

@@ -11,9 +11,10 @@
 
 namespace warmfork::service {
 
-/// Reads all that is left in an open file, `most` bytes at the most. Returns 0 or errno (EFBIG: it
-/// has more). `ret_text` is written on success only.
-[[nodiscard]] int read_text(int descriptor, std::size_t most, std::string& ret_text);
+/// Reads a file that nobody but this user and root decides on, `most` bytes at the most. Returns 0,
+/// or errno with the reason in words in `ret_why`: EPERM (it is others' too), EFBIG (it has more).
+[[nodiscard]] int read_trusted_file(const std::string& file, std::size_t most,
+                                    std::string& ret_text, std::string& ret_why);
 
 /// The files of one definition.
 struct FileSet {

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <string_view>
 
+#include "channel/trusted_path.hpp"
 #include "service/configuration.hpp"
 
 namespace warmfork::service {
@@ -59,7 +60,7 @@ std::map<std::string, LearnedImage, std::less<>> read_learned(const std::string&
          entry.increment(error)) {
         const fs::path path = entry->path() / "image";
         std::error_code unknown;
-        if (!fs::is_regular_file(path, unknown)) continue;
+        if (!fs::is_regular_file(path, unknown) || !distrust(path).empty()) continue;
         const fs::file_time_type time = fs::last_write_time(path, unknown);
         std::ifstream file(path);
         std::string name;
@@ -75,7 +76,9 @@ std::map<std::string, LearnedImage, std::less<>> read_learned(const std::string&
 }
 
 Reports reports_of(const LearnedImage& image) {
-    std::ifstream file(image.folder + "/children");
+    const std::string path = image.folder + "/children";
+    if (!distrust(path).empty()) return Reports::none;
+    std::ifstream file(path);
     Reports reports = Reports::none;
     for (std::string line; std::getline(file, line); reports = Reports::empty)
         if (!line.empty()) return Reports::some;

@@ -31,7 +31,7 @@ struct LearnedImage {
 [[nodiscard]] std::string learned_folder();
 
 /// Returns what lies in such a folder, by the names of programs, or of templates. Blocks on the
-/// disk; what cannot be read is passed over.
+/// disk; what cannot be read, or somebody else could have written, is passed over.
 [[nodiscard]] std::map<std::string, LearnedImage, std::less<>> read_learned(
     const std::string& folder);
 

@@ -57,12 +57,12 @@ TemplateDefinition definition_of(const AutomaticTemplate& automatic, const std::
     return definition;
 }
 
-/// Can something be written where children's imports are? Returns 0 or errno.
-int try_to_learn() {
+/// Can something be written where children's imports are? Returns why it cannot, or an empty text.
+std::string try_to_learn() {
     const std::string file = learned_folder() + "/probe";
-    const int error = replace_own_file(file, "x");
-    ::unlink(file.c_str());
-    return error;
+    std::string why = replace_own_file(file, "x");
+    if (why.empty()) ::unlink(file.c_str());
+    return why;
 }
 
 /// Why it is cold, or preloads nothing; empty: it is not, and does.
@@ -78,10 +78,9 @@ void Service::load_automatic() {
     const std::string file = automatic_file(options_.instances.front());
     std::string text;
     if (file.empty()) return;
-    if (const int error = read_own_file(file, text); error && error != ENOENT)
+    if (const std::string why = read_automatic_file(file, text); !why.empty())
         log(LOG_WARNING, {},
-            fmt::format("cannot read which commands were seen before, in {}: {}", file,
-                        std::strerror(error)));
+            fmt::format("cannot read which commands were seen before, in {}: {}", file, why));
     automatic_.read(text);
 }
 
@@ -94,15 +93,15 @@ void Service::save_automatic() {
     saving_automatic_.reset();
     const std::string file = automatic_file(options_.instances.front());
     if (file.empty()) return;
-    const auto error = std::make_shared<int>(0);
+    const auto why = std::make_shared<std::string>();
     background_.add(
-        [file, error, text = automatic_.write()] { *error = replace_own_file(file, text); },
-        [file, error] {
-            if (*error)
+        [file, why, text = automatic_.write()] { *why = replace_own_file(file, text); },
+        [file, why] {
+            if (!why->empty())
                 log(LOG_WARNING, {},
                     fmt::format("cannot write which commands have been seen, to {}: {}. They are "
                                 "known until this service ends",
-                                file, std::strerror(*error)));
+                                file, *why));
         });
 }
 
@@ -336,7 +335,7 @@ void Service::make_learned_image(ServedTemplate& served) {
 void Service::look_at_first_run(const std::string& name) {
     struct Look {
         Reports reports = Reports::none;
-        int error = 0;
+        std::string obstacle;
     };
     const auto look = std::make_shared<Look>();
     background_.add(
@@ -344,7 +343,7 @@ void Service::look_at_first_run(const std::string& name) {
             const auto images = read_learned(learned_folder());
             const auto image = images.find(name);
             if (image != images.end()) look->reports = reports_of(image->second);
-            if (look->reports == Reports::none) look->error = try_to_learn();
+            if (look->reports == Reports::none) look->obstacle = try_to_learn();
         },
         [this, look, name] {
             const auto found = templates_.find(name);
@@ -352,9 +351,9 @@ void Service::look_at_first_run(const std::string& name) {
             if (found == templates_.end() || !found->second.is_automatic || !automatic) return;
             ServedTemplate& served = found->second;
             automatic->obstacle.clear();
-            if (look->error) {
+            if (!look->obstacle.empty()) {
                 automatic->obstacle = fmt::format("what it imports cannot be remembered in {}: {}",
-                                                  learned_folder(), std::strerror(look->error));
+                                                  learned_folder(), look->obstacle);
                 served.wants_to_learn = true;
                 return;
             }

@@ -7,6 +7,7 @@
 #include <array>
 #include <utility>
 
+#include "channel/trusted_path.hpp"
 #include "link/real_program.hpp"
 #include "owner_spawn.hpp"
 #include "owner_template.hpp"
@@ -32,6 +33,13 @@ PyCFunction with_keywords(WithKeywords function) {
 PyObject* is_link_program(PyObject*, PyObject* path) {
     const char* text = PyBytes_AsString(path);
     return text ? PyBool_FromLong(warmfork::link::is_link_program(text)) : nullptr;
+}
+
+/// distrust(path) -> why others than this user and root decide what lies there; "" where they do
+/// not
+PyObject* distrust(PyObject*, PyObject* path) {
+    const char* text = PyBytes_AsString(path);
+    return text ? PyUnicode_DecodeFSDefault(warmfork::distrust(text).c_str()) : nullptr;
 }
 
 PyMethodDef methods[] = {
@@ -63,6 +71,7 @@ PyMethodDef methods[] = {
     {"made", made, METH_NOARGS, nullptr},
     {"descriptors_in_the_way", descriptors_in_the_way, METH_NOARGS, nullptr},
     {"resume_recording", resume_recording, METH_NOARGS, nullptr},
+    {"distrust", distrust, METH_O, nullptr},
     {"is_link_program", is_link_program, METH_O, nullptr},
     {"list_for", list_for, METH_O, nullptr},
     {"forget_listing", forget_listing, METH_O, nullptr},

@@ -193,6 +193,22 @@ class Automatic(AutomaticTestCase):
             service.stop()
             self.assertIn(self.remembered()["tool"]["sightings"], range(1, calls + 1))
 
+    def test_what_others_could_have_written_is_neither_read_nor_replaced(self):
+        self.script("tool")
+        service = self.start_service()
+        self.make_warm(service, "tool")
+        self.assertIn("tool_library", [module["module"] for module in self.automatic()["modules"]])
+        os.chmod(self.path("state/warmfork/learned"), 0o777)
+        self.assertIsNone(self.automatic()["modules"])
+        service.stop()
+        known = self.remembered()
+        os.chmod(self.path("state/warmfork"), 0o777)
+        self.start_service()
+        for _ in range(3):
+            self.call("tool")
+        self.service.stop()
+        self.assertEqual(self.remembered(), known)
+
     def test_commands_that_are_not_the_same_each_time_are_not_remembered(self):
         self.install("python3", "sh")
         self.script("tool", "#!/bin/sh\n", "/bin/sh")

@@ -301,12 +301,36 @@ class Learning(TestCase):
             self.assertEqual(template.run([PYTHON, "-c", "import colorsys"]).returncode, 0)
             self.assertIn("/proc/no", template.report()["host"]["learned"]["error"])
 
+    def test_nothing_is_learned_where_others_may_write(self):
+        self.children("import colorsys")
+        (folder,) = os.scandir(os.path.join(self.state, "warmfork/learned"))
+        for path in (self.state, folder.path, os.path.join(folder.path, "children")):
+            with self.subTest(path):
+                mode = os.stat(path).st_mode
+                os.chmod(path, 0o777)
+                with self.template(["json"], learn=True, backend="warm", name="tests") as template:
+                    self.assertEqual(template.run([PYTHON, "-c", "import wave"]).returncode, 0)
+                    learned = template.report()["host"]["learned"]
+                os.chmod(path, mode)
+                self.assertIn(f"others may write to {os.path.realpath(path)}", learned["error"])
+                self.assertEqual(learned["modules"], [])
+        learned = self.children()
+        self.assertEqual((self.names(learned), learned["children"]), (["colorsys"], 1))
+
+    def test_what_it_makes_is_its_users_alone(self):
+        self.addCleanup(os.umask, os.umask(0))
+        os.environ["XDG_STATE_HOME"] = os.path.join(self.state, "of", "mine")
+        self.children("import colorsys")
+        self.assertEqual(self.names(self.children()), ["colorsys"])
+
     def test_a_full_disk_is_told_and_what_is_known_stays_in_the_image(self):
         """On a file system of its own, in a mount namespace."""
         confine = ["unshare", "--user", "--map-root-user", "--mount"]
         mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", self.state]
         if subprocess.run([*confine, *mount], stderr=subprocess.DEVNULL).returncode:
             self.skipTest("user namespaces cannot be made here")
+        if subprocess.run([*confine, "test", "-O", "/"]).returncode:
+            self.skipTest("there / would be nobody's, and what lies in it could be anybody's")
         environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
         command = [*confine, "sh", "-c", '"$@" && exec "$PYTHON" -c "$ON_A_FULL_DISK"', "sh", *mount]
         environment.update(PYTHON=PYTHON, ON_A_FULL_DISK=ON_A_FULL_DISK)

@@ -10,9 +10,10 @@ modules   a line of each module that was tried: "ok NAME microseconds kilobytes 
 
 A line that a full disk has cut short is passed over. To forget, remove the folder. All of it is read and tried
 in a process of its own, forked by the template while it preloads: the image does not come to depend on these
-files, and a module that fails spoils nothing.
+files, and a module that fails spoils nothing. What somebody else could have written is not read, nor written to.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -69,6 +70,8 @@ class Learned:
 
     def refuse(self, name, reason):
         self.refused.append((name, reason))
+        if self.error:
+            return
         try:
             _remember(self.folder, _line(name, ("no", *_identity(name), reason)))
         except OSError as error:
@@ -141,7 +144,8 @@ def _help(program, folder, write_end, observer, allowed):
 
 def _decide(folder, say, observer, allowed):
     """Decides what to preload. What is known goes into the image also where nothing can be written any more."""
-    os.makedirs(folder, 0o700, exist_ok=True)
+    _make(folder)
+    _check_trust(folder)
     children = _read_children(os.path.join(folder, "children"), say)
     say("children", len(children))
     known, gain = _read_modules(os.path.join(folder, "modules"))
@@ -185,6 +189,30 @@ def _decide(folder, say, observer, allowed):
         say("ok", name, facts[0], facts[1])
 
 
+def _make(folder):
+    """Makes the folder and those on the way to it, as far as they are missing: for this user alone."""
+    parent = os.path.dirname(folder)
+    if not os.path.isdir(parent):
+        _make(parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+
+
+def _open(path, mode):
+    """Opens a text file, which is this user's alone if it is new."""
+    return open(
+        path, mode, encoding="utf-8", errors="surrogateescape",
+        opener=lambda path, flags: os.open(path, flags, 0o600),
+    )
+
+
+def _check_trust(folder):
+    for path in (folder, *(os.path.join(folder, name) for name in ("children", "modules", "image"))):
+        why = _native.distrust(os.fsencode(path))
+        if why:
+            raise PermissionError(why)
+
+
 def _read_children(path, say):
     """Returns a dictionary {module: microseconds} for each of the last children, in order of import."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
@@ -213,7 +241,7 @@ def _write_image(folder, program, told):
 
 def _replace(path, lines):
     # What is written meanwhile is lost: it is a statistic.
-    with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as file:
+    with _open(path + ".new", "w") as file:
         file.writelines(lines)
     os.rename(path + ".new", path)
 
@@ -414,5 +442,5 @@ def _try(name, microseconds, observer, allowed):
 
 
 def _remember(folder, line):
-    with open(os.path.join(folder, "modules"), "a", encoding="utf-8", errors="surrogateescape") as file:
+    with _open(os.path.join(folder, "modules"), "a") as file:
         file.write(line.replace("\n", " ") + "\n")

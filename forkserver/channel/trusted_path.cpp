@@ -1,0 +1,43 @@
+#include "channel/trusted_path.hpp"
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <system_error>
+
+namespace warmfork {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// `is_way` means a directory on the way, where whoever may only make files of their own (/tmp)
+/// cannot replace those of others.
+std::string distrust_part(const std::string& path, const struct stat& status, bool is_way) {
+    if (status.st_uid != 0 && status.st_uid != ::geteuid())
+        return path + " belongs to user " + std::to_string(status.st_uid) +
+               ", and not to this one or root";
+    if (!(status.st_mode & 0022) || (is_way && (status.st_mode & S_ISVTX))) return {};
+    return "others may write to " + path + ": chmod go-w";
+}
+
+}  // namespace
+
+std::string distrust(const std::string& path, const struct stat& status) {
+    return distrust_part(path, status, false);
+}
+
+std::string distrust(const std::string& path) {
+    std::error_code error;
+    const fs::path real = fs::canonical(path, error);
+    if (error) return {};
+    fs::path way;
+    for (const fs::path& part : real) {
+        way /= part;
+        struct stat status;
+        if (::lstat(way.c_str(), &status) < 0) return {};
+        if (std::string why = distrust_part(way, status, way != real); !why.empty()) return why;
+    }
+    return {};
+}
+
+}  // namespace warmfork
