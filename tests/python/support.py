@@ -18,8 +18,10 @@ import warmfork
 PYTHON = sys.executable
 CLI = os.environ.get("WARMFORK_CLI")
 
-# For tests of what only warm children show: whole suites run cold as well.
-warm_only = unittest.skipIf(os.environ.get("WARMFORK_BACKEND") == "cold", "about warm children")
+# Whole suites run cold as well: what the children of this run are to be.
+BACKEND = os.environ.get("WARMFORK_BACKEND", "warm")
+# For tests of what only warm children show.
+warm_only = unittest.skipIf(BACKEND == "cold", "about warm children")
 
 
 def run(*args, **options):

@@ -7,13 +7,14 @@ import subprocess
 import time
 import unittest
 
-from support import PYTHON, ServiceTestCase
+from support import PYTHON, ServiceTestCase, warm_only
 from test_links_warm import CLI
 
 # A tool: a module of its own on PYTHONPATH, and what it saw.
 TOOL = "import os, sys\nwarm = 'tool_library' in sys.modules\nimport tool_library\nprint(warm, os.getppid())\n"
 
 
+@warm_only
 class AutomaticTestCase(ServiceTestCase):
     """Links for a service without templates; what it remembers lies in a directory of the test's own."""
 

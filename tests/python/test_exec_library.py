@@ -4,7 +4,7 @@ import os
 import subprocess
 import unittest
 
-from support import PYTHON
+from support import PYTHON, warm_only
 from test_links_warm import WarmTestCase
 
 SEEN = "import os, sys; print('csv' in sys.modules, os.getppid(), sys.argv, sys.executable)"
@@ -34,6 +34,7 @@ class ExecLibrary(WarmTestCase):
         return subprocess.run([PYTHON, "-c", program, *command], env=environment, stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, timeout=60)
 
+    @warm_only
     def test_an_interpreter_is_warm_by_each_way(self):
         service = self.start_ready()
         for way in WAYS:
@@ -41,6 +42,7 @@ class ExecLibrary(WarmTestCase):
             seen = self.until(expected.__eq__, lambda: self.start_by(way, PYTHON, "-c", SEEN, "a b", "").stdout)
             self.assertEqual(seen, expected, way)
 
+    @warm_only
     def test_children_may_keep_the_library(self):
         """They are warm, and what they start is too."""
         service = self.start_ready()
@@ -55,6 +57,7 @@ class ExecLibrary(WarmTestCase):
 
         self.assertEqual(self.until(expected.__eq__, start), expected)
 
+    @warm_only
     def test_a_script_is_warm(self):
         service = self.start_ready()
         for line in (f"#!{PYTHON}", "#!/usr/bin/env python3"):

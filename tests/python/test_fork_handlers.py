@@ -3,12 +3,12 @@
 import errno
 import os
 import signal
-import threading
 import sys
+import threading
 import unittest
 
 import warmfork
-from support import PYTHON, TestCase, children
+from support import PYTHON, TestCase, children, warm_only
 
 PUMP = """
 import os, threading
@@ -73,6 +73,7 @@ class Threads(Modules):
             self.assertEqual(threads, [f"[{cpu}] 5 {0:016x} 0"] * 2)
             self.assertEqual(process.backend, "warm")
 
+    @warm_only
     def test_go_cold_where_only_a_thread_itself_could_follow(self):
         template = self.template_of(PUMP)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
@@ -112,6 +113,7 @@ class Blocking(Modules):
         for word in words:
             self.assertIn(word, process.reason)
 
+    @warm_only
     def test_children_in_which_a_handler_blocks_are_told_of(self):
         template = self.template_of("import os, signal\nos.register_at_fork(after_in_child=signal.pause)\n")
         for _ in range(3):  # only the first waits for one
@@ -122,6 +124,7 @@ class Blocking(Modules):
             template.popen([PYTHON, "-c", "pass"], backend="warm")
         self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
 
+    @warm_only
     def test_a_child_on_command_in_which_a_handler_blocks_is_ended(self):
         template = self.template_of(
             "import os, signal\nos.register_at_fork(after_in_child=signal.pause)\n", spares=0
@@ -129,6 +132,7 @@ class Blocking(Modules):
         self.check_unresponsive(self.run_once(template), "fork handler")
         self.assertEqual(set(children()) - {template.pid}, set())
 
+    @warm_only
     def test_a_template_in_which_a_handler_blocks_is_replaced(self):
         # Not at the gate, which is the first time.
         template = self.template_of(
@@ -142,6 +146,7 @@ class Blocking(Modules):
         self.assertNotEqual(template.pid, first)
         self.assertFalse(os.path.exists(f"/proc/{first}"))
 
+    @warm_only
     def test_a_template_that_blocks_at_its_gate_is_not_waited_for(self):
         template = self.template_of("import os, signal\nos.register_at_fork(before=signal.pause)\n", waits=False)
         while (process := self.run_once(template)).reason_code == "restarting":
@@ -152,6 +157,7 @@ class Blocking(Modules):
             template.wait_ready(0)
         self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
 
+    @warm_only
     def test_a_stopped_spare_makes_way_for_the_next(self):
         template = self.template(spares=2)
         template.wait_parked(2)
@@ -163,6 +169,7 @@ class Blocking(Modules):
         template.wait_parked(2)
         self.assertEqual(self.run_once(template).backend, "warm")
 
+    @warm_only
     def test_a_stopped_template_is_replaced(self):
         template = self.template(spares=0)
         template.wait_ready()
@@ -182,6 +189,7 @@ class Blocking(Modules):
         self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
         os.kill(template.pid, signal.SIGCONT)
 
+    @warm_only
     def test_a_spawn_that_a_handler_breaks_off_is_held_against_nobody(self):
         def handle(_, frame):
             while frame is not None and frame.f_code.co_name != "popen":

@@ -597,6 +597,7 @@ class Shadows(TestCase):
         self.assertEqual((process.communicate()[0], process.backend), (b"/\n", "warm"))
 
 
+@warm_only
 class Limits(TestCase):
     def test_an_owner_without_memory_to_note_what_is_read_is_cold_and_its_image_is_not_preloaded_again(self):
         program = """if True:

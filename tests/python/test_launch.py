@@ -9,7 +9,7 @@ import sys
 import unittest
 
 import warmfork
-from support import PYTHON, TestCase
+from support import PYTHON, TestCase, warm_only
 
 
 class Launches(TestCase):
@@ -27,6 +27,7 @@ class Launches(TestCase):
         for word in (program, *words):
             self.assertIn(word, process.reason)
 
+    @warm_only
     def test_a_program_that_runs_another_one_is_no_template(self):
         program = self.program("other", '#!/bin/sh\n[ "$1" != hello ] || exec echo hello\nexec sleep 1000\n')
         template = self.template(python=program)
@@ -35,6 +36,7 @@ class Launches(TestCase):
         self.check_unresponsive(template, program)
         self.assertEqual(template.counts["template_starts"], 1)
 
+    @warm_only
     def test_a_program_that_ends_is_no_template(self):
         program = self.program("brief", '#!/bin/sh\n[ "$1" != hello ] || exec echo hello\necho no such option\n')
         template = self.template(python=program)
@@ -42,6 +44,7 @@ class Launches(TestCase):
         with self.assertRaises(warmfork.TemplateError):
             template.popen([program, "hello"], backend="warm")
 
+    @warm_only
     def test_what_such_a_program_has_started_ends_with_it(self):
         folder = self.folder({})
         program = self.program(
@@ -114,6 +117,7 @@ class Launches(TestCase):
             self.assertIn(f"{program} was started as a template and is none", done.stderr)
             self.assertIn("has started this program as its template", done.stderr)
 
+    @warm_only
     def test_a_module_that_opens_a_template_when_it_is_imported_does_not_go_on_for_ever(self):
         folder = self.folder({"opener.py": "import warmfork\nwarmfork.Template(['opener'])\n"})
         sys.path.insert(0, folder)
@@ -122,6 +126,7 @@ class Launches(TestCase):
         with self.assertRaisesRegex(warmfork.TemplateError, "while another one preloads"):
             template.wait_ready()
 
+    @warm_only
     def test_children_are_cold_while_something_kills_the_first_template(self):
         folder = self.folder({"killed.py": "import os\nif 'KILLS' in os.environ: os.kill(os.getpid(), 9)\n"})
         env = {**os.environ, "PYTHONPATH": folder, "KILLS": "1"}

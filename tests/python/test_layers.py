@@ -10,7 +10,7 @@ import time
 import unittest
 
 import warmfork
-from support import PYTHON, ServiceTestCase
+from support import PYTHON, ServiceTestCase, warm_only
 
 CLI = os.environ["WARMFORK_CLI"]
 
@@ -34,6 +34,7 @@ def private_kilobytes(pid):
     return int(fields["Private_Dirty"].split()[0]) + int(fields["Private_Clean"].split()[0])
 
 
+@warm_only
 class Layers(ServiceTestCase):
     """Templates: base (base_part), top on base (top_part), whole (both at once)."""
 

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import unittest
 
+from support import warm_only
 from test_links_warm import WarmTestCase
 from test_terminal import wait_until
 
@@ -49,6 +50,7 @@ def find_cgroups():
 CGROUPS = find_cgroups()
 
 
+@warm_only
 class LeftRunning(WarmTestCase):
     def setUp(self):
         super().setUp()

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import unittest
 
-from support import PYTHON, ServiceTestCase
+from support import PYTHON, ServiceTestCase, warm_only
 
 CLI = os.environ["WARMFORK_CLI"]
 
@@ -67,6 +67,7 @@ class WarmTestCase(ServiceTestCase):
 SEEN = "import os, sys; print('csv' in sys.modules, os.getppid(), sys.argv, sys.orig_argv, sys.executable, sys.path[0])"
 
 
+@warm_only
 class Warm(WarmTestCase):
     def assert_warm(self, service, *command, warm=True, **options):
         def is_as_expected(done):
@@ -276,6 +277,7 @@ class Warm(WarmTestCase):
         self.assertEqual((done.returncode, sorted(done.stdout.split())), (0, sorted(numbers)), done.stderr)
 
 
+@warm_only
 class Counted(WarmTestCase):
     def counts(self):
         return {link["name"]: (link["warm"], link["cold"]) for link in json.loads(self.cli("links", "--json"))}

@@ -7,10 +7,10 @@ import unittest
 import warnings
 
 import warmfork
-from support import PYTHON, TestCase
+from support import BACKEND, PYTHON, TestCase
 
 # Prints what children of both methods see, and what the template says of the import. METHODS and CHANGE are the
-# tests'; main ends with them.
+# tests'; main ends with them. BACKEND is for children of spawn, so that they compare equal.
 START = """
 def show(pipe):
     pipe.send(SEEN)
@@ -25,7 +25,7 @@ def ask(context, number):
     except EOFError:
         seen = "nothing"
     child.join()
-    return seen, child.exitcode, getattr(child, "backend", "warm")
+    return seen, child.exitcode, getattr(child, "backend", BACKEND)
 
 if __name__ == "__main__":
     import multiprocessing, warmfork.multiprocessing
@@ -44,7 +44,7 @@ class MainModules(TestCase):
     def run_main(self, beginning, change="pass", arguments=("a", "b"), options="{}"):
         """Returns what children saw of spawn and of warmfork, twice, why main was not preloaded, and how often it
         was."""
-        text = f"OPTIONS, CHANGE = {options}, {change!r}\n{beginning}\n{START}"
+        text = f"OPTIONS, CHANGE, BACKEND = {options}, {change!r}, {BACKEND!r}\n{beginning}\n{START}"
         folder = self.folder({"program.py": text})
         environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
         command = [PYTHON, "program.py", *arguments]
@@ -65,7 +65,7 @@ class MainModules(TestCase):
     def test_one_that_writes_a_file_of_its_directory_is_left_to_the_children(self):
         seen, reasons, count, _ = self.run_main("open('log', 'w').close()\nSEEN = __name__")
         self.assert_same(seen)
-        self.assertEqual((seen[1][2], reasons, count), ("warm", ["it makes files"], 0))
+        self.assertEqual((seen[1][2], reasons, count), (BACKEND, ["it makes files"], 0))
 
     def test_there_is_no_parent_yet_and_the_method_is_set(self):
         self.assert_same(self.run_main(

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import unittest
 
-from support import PYTHON, ServiceTestCase, TestCase
+from support import PYTHON, ServiceTestCase, TestCase, warm_only
 
 CLI = os.environ["WARMFORK_CLI"]
 
@@ -190,6 +190,7 @@ class Own(Commands, TestCase):
         self.assertEqual(inside, outside, done.stderr)
         self.assertNotEqual(inside, os.readlink("/proc/self/ns/net"))
 
+    @warm_only
     def test_an_owner_that_enters_another_network_namespace_gets_no_child_in_the_old_one(self):
         done = subprocess.run([PYTHON, "-c", LEAVES_THE_NETWORK], capture_output=True, text=True)
         if done.returncode == 77:
@@ -229,6 +230,7 @@ if __name__ == "__main__":
     unittest.main()
 
 
+@warm_only
 class Confined(TestCase):
     """As in a container whose filter knows no newer system call, with little to be had."""
 

@@ -10,7 +10,7 @@ import unittest
 import unittest.mock
 from functools import partial
 
-from support import PYTHON, TestCase
+from support import PYTHON, TestCase, warm_only
 
 try:
     import trio
@@ -302,6 +302,7 @@ class Actors(TestCase):
                     self.assertEqual(trio.run(main), 0)
                 self.assertEqual([pid for pid in pids_in(path) if is_there(pid)], [])
 
+    @warm_only
     def test_a_template_that_somebody_has_killed_comes_back(self):
         self.module.register()
         for _ in range(2):
