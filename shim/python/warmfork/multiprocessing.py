@@ -19,7 +19,6 @@ Importing this module adds the method.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -132,12 +131,12 @@ class _Popen(popen_fork.Popen):
             self._child.let_reap()
             try:
                 pid, status = self._child.take_status(flag)
-            except OSError as error:
-                # As multiprocessing's own does of a child that somebody else has waited for. Of one that could not be
-                # looked at nothing is known, and who waits for its end must not be told that it has come.
-                if error.errno != errno.ECHILD and not flag & os.WNOHANG:
-                    raise
-                return None
+            except ChildProcessError:
+                return None  # as multiprocessing's own
+            except OSError:
+                if flag & os.WNOHANG:
+                    return None
+                raise  # nothing is known of it, and least of all that it has ended
             if pid == self.pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
@@ -147,10 +146,8 @@ class _Popen(popen_fork.Popen):
             try:
                 sys.audit("os.kill", self.pid, sig)
                 self._child.send_signal(sig)
-            except ProcessLookupError:
-                pass
-            except OSError:
-                if self.wait(timeout=0.1) is None:
+            except OSError as error:
+                if not isinstance(error, ProcessLookupError) and self.wait(timeout=0.1) is None:
                     raise
 
     def wait(self, timeout: float | None = None) -> int | None:
@@ -222,8 +219,7 @@ def _prepare_like(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _tracker() -> int:
-    """Returns the descriptor of the resource tracker, which is started if it does not run. Its own way of asking wakes
-    it up for nothing."""
+    """Returns the descriptor of the resource tracker, which is started if need be, and not woken up otherwise."""
     descriptor = resource_tracker._resource_tracker._fd
     if descriptor is not None and not _native.poll_now(descriptor, 0):  # an error: nobody reads
         return descriptor
