@@ -31,8 +31,9 @@ constexpr std::chrono::seconds kReapPatience{2};
 // How long the service may take to tell how a child has ended.
 constexpr std::chrono::seconds kReportPatience{10};
 
-/// Reads the status of a child of the service that nobody has reaped, as the service hangs. Returns
-/// false where the kernel does not tell it to this process, or it has been reaped.
+/// Reads the status of a child of the service that nobody has reaped, as the service hangs, or has
+/// been killed and left it to somebody else. Returns false where the kernel does not tell it to
+/// this process, or it has been reaped.
 bool read_status_of_zombie(pid_t pid, int pidfd, int& ret_status) {
     const std::string process = "/proc/" + std::to_string(pid);
     // The kernel says 0 to those that it may not tell, by the same rule by which it tells this link
@@ -85,31 +86,46 @@ int ServedChild::wait(bool may_wait, ExitReport& ret_report) {
         ret_report = *report;
         return 0;
     }
-    int status;
     if (!connection_->is_lost()) {
         if (was_interrupted()) return EINTR;
         if (WaitClock::now() < told_by && !connection_->hangs()) return EAGAIN;
         // The service may have stopped between the child's end and its message.
-        if (!read_status_of_zombie(pid_, pidfd_.get(), status) &&
-            !ask_kernel_for_status(pidfd_.get(), status))
-            return ETIMEDOUT;
-        ret_report = {};
-        ret_report.status = status;
-        return 0;
+        return find_status(ret_report) ? 0 : ETIMEDOUT;
     }
     // The service's last message may have come between the two looks.
     if (const auto report = connection_->exit_of(id_, WaitClock::now())) {
         ret_report = *report;
         return 0;
     }
-    // Its new parent reaps it; then the kernel may tell the status.
-    polled.events = 0;
-    if (!(polled.revents & POLLHUP))
-        static_cast<void>(poll_until(std::span(&polled, 1), WaitClock::now() + kReapPatience));
-    if (!ask_kernel_for_status(pidfd_.get(), status)) return was_interrupted() ? EINTR : EOWNERDEAD;
+    return wait_without_service(may_wait, polled.revents & POLLHUP, ret_report);
+}
+
+/// Tells the status of a child that has ended after the service. `is_reaped`: by its new parent.
+int ServedChild::wait_without_service(bool may_wait, bool is_reaped, ExitReport& ret_report) {
+    if (find_status(ret_report)) return 0;
+    // Where it is a zombie that this process may not look at, the kernel tells once it is reaped.
+    auto never = WaitClock::time_point::max();
+    seen_lost_at_.compare_exchange_strong(never, WaitClock::now());
+    const auto reaped_by = seen_lost_at_.load() + kReapPatience;
+    pollfd polled{pidfd_.get(), 0, 0};
+    if (!is_reaped &&
+        poll_until(std::span(&polled, 1), may_wait ? reaped_by : WaitClock::now()) == 0) {
+        if (was_interrupted()) return EINTR;
+        if (WaitClock::now() < reaped_by) return EAGAIN;
+    }
+    return find_status(ret_report) ? 0 : EOWNERDEAD;
+}
+
+/// Finds out from the kernel how the child has ended, which it has. Returns false where that does
+/// not tell.
+bool ServedChild::find_status(ExitReport& ret_report) const {
+    int status;
+    if (!read_status_of_zombie(pid_, pidfd_.get(), status) &&
+        !ask_kernel_for_status(pidfd_.get(), status))
+        return false;
     ret_report = {};
     ret_report.status = status;
-    return 0;
+    return true;
 }
 
 int ServedChild::signal(int number) {

@@ -38,11 +38,16 @@ class ServedChild {
     [[nodiscard]] int signal(int number);
 
   private:
+    [[nodiscard]] int wait_without_service(bool may_wait, bool is_reaped, ExitReport& ret_report);
+    [[nodiscard]] bool find_status(ExitReport& ret_report) const;
+
     const std::shared_ptr<ServiceConnection> connection_;
     const std::uint64_t id_;
     const pid_t pid_;
     const Descriptor pidfd_;
     std::atomic<WaitClock::time_point> seen_ended_at_{WaitClock::time_point::max()};
+    /// When it was first seen that the child has ended and the service is gone.
+    std::atomic<WaitClock::time_point> seen_lost_at_{WaitClock::time_point::max()};
 };
 
 }  // namespace warmfork

@@ -27,9 +27,30 @@ namespace {
 
 constexpr const char* kTemplateCapsule = "warmfork.template";
 
+int raise_error(void* object) {
+    const Reference error(static_cast<PyObject*>(object));
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.get())), error.get());
+    return -1;
+}
+
+/// Closes a template where nothing can be raised. What a handler of a signal raises meanwhile
+/// breaks the wait off, and comes as soon as the main thread, whose the handlers are, runs Python
+/// again.
 void free_template(Handle& handle) {
-    Py_BEGIN_ALLOW_THREADS warmfork_template_close(handle.self);
-    Py_END_ALLOW_THREADS handle.self = nullptr;
+    LateError of_call;
+    {
+        const Wait wait;
+        warmfork_template_close(std::exchange(handle.self, nullptr));
+    }
+    if (PyErr_Occurred()) {
+        PyObject *type, *error, *traceback;
+        PyErr_Fetch(&type, &error, &traceback);
+        PyErr_NormalizeException(&type, &error, &traceback);
+        Py_XDECREF(type);
+        Py_XDECREF(traceback);
+        if (Py_AddPendingCall(raise_error, error) < 0) Py_XDECREF(error);
+    }
+    Py_XDECREF(of_call.or_none());
 }
 
 void delete_handle(PyObject* capsule) {

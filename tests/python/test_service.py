@@ -1,7 +1,9 @@
 """Templates of the service: warmfork.Template("name"), and warmfork run -t."""
 
 import asyncio
+import ctypes
 import errno
+import functools
 import json
 import os
 import pty
@@ -16,7 +18,7 @@ import unittest
 import unittest.mock
 
 import warmfork
-from support import PYTHON, WARMFORKD, ServiceTestCase
+from support import PYTHON, WARMFORKD, ServiceTestCase, children
 
 CLI = os.environ["WARMFORK_CLI"]
 
@@ -401,6 +403,25 @@ class Deaths(Service):
             child.returncode = -signal.SIGTERM  # every further wait would say so again
         self.start_service()
         self.assertEqual(self.run_python(template, "raise SystemExit(3)").returncode, 3)
+
+    def test_no_status_is_waited_for_that_a_zombie_tells(self):
+        service = self.start_service()
+        child = self.waiting_child(self.open(backend="warm"))
+        ended = os.pidfd_open(child.pid)
+        self.addCleanup(os.close, ended)
+        # It becomes a child of this process, which reaps it only in the end.
+        adopt = functools.partial(ctypes.CDLL(None).prctl, 36)  # PR_SET_CHILD_SUBREAPER
+        self.assertEqual(adopt(1, 0, 0, 0), 0)
+        self.addCleanup(adopt, 0, 0, 0, 0)
+        self.addCleanup(self.reap_all)
+        service.kill()
+        child.stdin.close()
+        self.assertEqual(select.select([ended], [], [], 60)[0], [ended])
+        self.assertEqual(child.poll(), 0)
+
+    def reap_all(self):
+        for pid in children():
+            os.waitpid(pid, 0)
 
 
 class Hanging(Service):

@@ -308,7 +308,8 @@ class Template:
         return found
 
     def close(self) -> None:
-        """Ends the template, or lets go of one of the service, and leaves its children alone. Again is fine."""
+        """Ends the template, or lets go of one of the service, and leaves its children alone. Again is fine. Signals are
+        handled meanwhile; where a handler raises, a template that does not end by itself is killed."""
         _native.close(self._handle)
 
     def __enter__(self) -> Template:
