@@ -69,7 +69,7 @@ TEST_CASE("A client whose spawns differ each time keeps nothing of what it had l
           }) == 0);
 }
 
-TEST_CASE("A client with few numbers free has cold children, and no error") {
+TEST_CASE("A client with few numbers free has cold children, and no error", "[numbers]") {
     TestService service;
     ClientProcess client(service, [] {
         set_limit(RLIMIT_NOFILE, 128);

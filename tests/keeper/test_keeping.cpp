@@ -110,7 +110,8 @@ void send_and_wait(pid_t pid, int signal) {
 
 }  // namespace
 
-TEST_CASE("More cold children than a keeper may have descriptors end with their owner") {
+TEST_CASE("More cold children than a keeper may have descriptors end with their owner",
+          "[numbers]") {
     Actor owner([](Actor& self) {
         const rlimit limit{64, 64};
         ::setrlimit(RLIMIT_NOFILE, &limit);
