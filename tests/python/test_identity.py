@@ -140,7 +140,7 @@ class Kept(Importing):
             "if os.fork() == 0:\n    while os.getppid() == parent: time.sleep(0.05)\n    os._exit(0)\n"
         )
         template, _ = self.importing(source, waits=False)
-        with self.assertRaisesRegex(warmfork.TemplateError, "still runs: .*resource_tracker"):
+        with self.assertRaisesRegex(warmfork.TemplateError, "still runs: .*multiprocessing"):
             template.wait_ready(timeout=60)
 
     @warm_only

@@ -18,6 +18,7 @@ import warnings
 
 import warmfork
 from support import PYTHON, TestCase
+from warmfork._children import Child
 
 SLEEP = [PYTHON, "-c", "import time; time.sleep(3600)"]
 BACKENDS = ("cold",) if os.environ.get("WARMFORK_BACKEND") == "cold" else ("warm", "cold")
@@ -131,19 +132,17 @@ class Popens(TestCase):
         for backend in BACKENDS:
             with self.subTest(backend), contextlib.ExitStack() as strangers, warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)
-                read_end, write_end = os.pipe()
 
-                def take_number():
-                    strangers.enter_context(Stranger(int(os.read(read_end, 20))))
+                def take_status(child, flags, take_status=Child.take_status):
+                    if child.pid not in taken:
+                        taken.append(child.pid)
+                        strangers.enter_context(Stranger(child.pid))
+                    return take_status(child, flags)
 
-                thread = threading.Thread(target=take_number)
-                thread.start()
-                program = f"import os, time; os.write({write_end}, str(os.getpid()).encode()); time.sleep(3600)"
-                with self.assertRaises(ChildProcessError):
-                    self._template.run([PYTHON, "-c", program], pass_fds=[write_end], backend=backend, timeout=60)
-                thread.join()
-                os.close(read_end)
-                os.close(write_end)
+                taken = []
+                with unittest.mock.patch.object(Child, "take_status", take_status), self.assertRaises(ChildProcessError):
+                    self._template.run(SLEEP, backend=backend, timeout=60)
+                self.assertEqual(len(taken), 1)
 
     def test_where_no_descriptor_is_free_children_are_signalled_and_waited_for_all_the_same(self):
         for kind in KINDS:
