@@ -47,11 +47,6 @@ ImageSet::~ImageSet() {
     for (const ImagePointer& image : images_)
         for (const Process& process : {image->process, image->next})
             if (process) process->shut_down();
-    // Their destructors, which wait as well, hear no signals.
-    for (const ImagePointer& image : images_)
-        for (const Process& process : {image->process, image->next})
-            if (process) process->outwait_end();
-    for (const Process& process : ending_) process->outwait_end();
 }
 
 Selection ImageSet::plain_selection() {

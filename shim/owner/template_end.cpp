@@ -43,13 +43,6 @@ void TemplateProcess::shut_down() {
     if (!channel_.can_ring()) channel_.hang_up();
 }
 
-void TemplateProcess::outwait_end() {
-    if (!pidfd_) pidfd_ = KeptDescriptor(open_process(facts_.process));
-    pollfd polled{pidfd_.get(), POLLIN, 0};
-    if (poll_until(std::span(&polled, 1), patience_ends_.load()) <= 0)
-        patience_ends_ = Clock::now();
-}
-
 bool TemplateProcess::is_over() const {
     return has_ended() || Clock::now() >= patience_ends_.load();
 }

@@ -154,9 +154,6 @@ class TemplateProcess {
     /// Tells the template to end in good order; children that run are left to a keeper. One that
     /// does not listen, as it preloads or is broken, is killed. Does not wait for its end.
     void shut_down();
-    /// Waits until a template that was told to end has ended, or had its time, which is over where
-    /// the wait is broken off. No lock may be held.
-    void outwait_end();
     /// Was it told to end, and has it ended, or had its time? Then the destructor will not wait for
     /// it.
     [[nodiscard]] bool is_over() const;

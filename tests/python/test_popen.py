@@ -546,40 +546,6 @@ class Templates(TestCase):
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
-    def test_signals_are_heard_while_a_template_is_closed_that_does_not_answer(self):
-        template = self.template(backend="warm")
-        stopped = template.pid
-        heard = []  # was the template there still, and not given up?
-
-        def go_on(*_):
-            heard.append(os.path.exists(f"/proc/{stopped}"))
-            os.kill(stopped, signal.SIGCONT)
-
-        before = signal.signal(signal.SIGALRM, go_on)
-        self.addCleanup(signal.signal, signal.SIGALRM, before)
-        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
-        os.kill(stopped, signal.SIGSTOP)
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        template.close()
-        self.assertEqual(heard, [True])
-
-    def test_a_handler_that_raises_ends_a_template_that_is_being_closed(self):
-        template = self.template(backend="warm")
-        stopped = template.pid
-        os.kill(stopped, signal.SIGSTOP)
-
-        def interrupt(*_):
-            self.assertTrue(os.path.exists(f"/proc/{stopped}"))
-            raise InterruptedError
-
-        before = signal.signal(signal.SIGALRM, interrupt)
-        self.addCleanup(signal.signal, signal.SIGALRM, before)
-        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with self.assertRaises(InterruptedError):
-            template.close()
-        self.assertFalse(os.path.exists(f"/proc/{stopped}"))
-
     def test_threads_spawn_at_once(self):
         template = self.template(backend="warm")
         statuses = {}
