@@ -108,8 +108,11 @@ int status_of(Process& child) {
 
 /// Waits for the child and forwards signals to it. Returns the status as of waitpid.
 int wait_and_forward(Process& child, SignalQueue& signals) {
+    // Where no number is free to see its end by, these are: the child has its own.
+    for (int number : {STDIN_FILENO, STDOUT_FILENO})
+        if (child.pidfd() == -EMFILE) ::close(number);
     pollfd polled[2] = {{child.pidfd(), POLLIN, 0}, {signals.descriptor(), POLLIN, 0}};
-    while (!polled[0].revents) {
+    while (polled[0].fd >= 0 && !polled[0].revents) {
         ::poll(polled, 2, -1);
         signals.forward_to(child);
     }

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -138,6 +139,14 @@ with warmfork.Template(["json"], spares=1) as template:
 
 class Own(Commands, TestCase):
     options = ("--preload", "json")
+
+    def test_where_no_number_is_free_to_see_the_end_of_the_command_by_it_waits_all_the_same(self):
+        for limit in (4, 5):
+            done = subprocess.run(
+                [CLI, "run", *self.options, "--", "sh", "-c", "exit 7"], timeout=60,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),
+            )
+            self.assertEqual(done.returncode, 7)
 
     def start_with_unending_preload(self, way):
         """`run` of a command, which preloads what does not return; and a pidfd of its template, once that does so."""
