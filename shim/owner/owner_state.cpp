@@ -37,6 +37,7 @@ struct ProcFiles {
     KeptDescriptor status, cgroup, oom_score_adjust, core_dump_filter;
     KeptDescriptor security_label;  ///< none: this kernel has no labels
     bool have_labels = false;
+    int error = 0;  ///< why one of them could not be opened
     bool are_intact() const {
         return namespaces && status && cgroup && oom_score_adjust && core_dump_filter &&
                (!have_labels || security_label);
@@ -44,8 +45,11 @@ struct ProcFiles {
 };
 
 ProcFiles open_proc_files() {
-    const auto open = [](const char* path, int flags = O_RDONLY) {
-        return KeptDescriptor(Descriptor(::open(path, flags | O_CLOEXEC)));
+    int error = 0;
+    const auto open = [&error](const char* path, int flags = O_RDONLY) {
+        Descriptor file(::open(path, flags | O_CLOEXEC));
+        if (!file) error = errno;
+        return KeptDescriptor(std::move(file));
     };
     ProcFiles files{::gettid(),
                     open("/proc/thread-self/ns", O_PATH | O_DIRECTORY),
@@ -54,7 +58,8 @@ ProcFiles open_proc_files() {
                     open("/proc/thread-self/oom_score_adj"),
                     open("/proc/self/coredump_filter"),
                     open("/proc/thread-self/attr/current"),
-                    true};
+                    true,
+                    error};
     // Where no module of the kernel labels tasks, the file cannot be read, or is not there.
     std::array<char, 1> first;
     const bool is_missing = !files.security_label && errno == ENOENT;
@@ -231,7 +236,10 @@ const char* read_by_calls(OwnerState& state) {
 
 /// Returns what cannot be read, or an empty text.
 std::string read_files(OwnerState& state, const ProcFiles& files) {
-    if (!files.are_intact()) return "files of /proc, which cannot be opened";
+    if (!files.are_intact()) {
+        state.unknown_error = files.error;
+        return "files of /proc, which cannot be opened";
+    }
     if (!read_status(state, files.status)) return "/proc/self/status";
     // No line: there are no cgroups here.
     if (!read_again(files.cgroup, state.cgroup)) return "/proc/self/cgroup";

@@ -21,6 +21,7 @@ using Namespaces = std::array<std::uint64_t, 9>;
 
 struct OwnerState {
     std::string unknown = "it was not read";  ///< what of it is not known; empty: all is
+    int unknown_error = 0;                    ///< the errno of that, or 0
     pid_t thread = 0;                         ///< whose it is
 
     // A child can bring itself to these.

@@ -132,9 +132,13 @@ Outcome launch_template(const LaunchPlan& plan, LaunchedTemplate& ret_launched) 
     if (Outcome failure = prepare_launch(plan, launched, segment)) return failure;
     facts.state = read_owner_state();
     const Parent parent = plan.is_shared ? Parent::service : Parent::owner;
-    if (const std::string obstacle = find_lasting_obstacle(facts.state, parent); !obstacle.empty())
-        return Failure{Stage::launch, ENOTSUP, 0,
+    if (const std::string obstacle = find_lasting_obstacle(facts.state, parent);
+        !obstacle.empty()) {
+        const int error = facts.state.unknown_error;
+        const bool lacks_numbers = error == EMFILE || error == ENFILE;
+        return Failure{Stage::launch, lacks_numbers ? error : ENOTSUP, 0,
                        "no template can serve this process: " + obstacle};
+    }
     stopping_point("owner.before-launch");
     if (!take_over_twin(plan, segment, launched))
         if (Outcome failure = start_program(plan, segment, launched)) return failure;
