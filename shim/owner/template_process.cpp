@@ -243,7 +243,7 @@ std::string TemplateProcess::change() {
     return change_.empty() ? "a file that the image came from has changed" : change_;
 }
 
-std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
+std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime, Clock::time_point now) {
     const std::lock_guard lock(mutex_);
     if (is_closing_) return {};
     drain();
@@ -256,7 +256,7 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime) {
             spares_.give_back(std::move(*spare));
             return {};
         }
-        if (Clock::now() - spare->made <= kOldestSpare) return spare;
+        if (now - spare->made <= kOldestSpare) return spare;
         // ps and the like would show when it was started. The template takes it for one that is in
         // use, and makes another.
         spares_.let_end(std::move(*spare));

@@ -105,8 +105,10 @@ class TemplateProcess {
     }
 
     /// Takes the oldest child that has parked, or is about to, and tells the template so. Returns
-    /// nothing if there is none. Where one has been late it takes only those that have parked.
-    [[nodiscard]] std::optional<Born> take_spare(Lifetime lifetime);
+    /// nothing if there is none. Where one has been late it takes only those that have parked. What
+    /// is older than kOldestSpare ends.
+    [[nodiscard]] std::optional<Born> take_spare(Lifetime lifetime,
+                                                 Clock::time_point now = Clock::now());
     /// Notes that a child has not started in time. Until one that is younger has parked none is
     /// expected to.
     void note_late_child();
