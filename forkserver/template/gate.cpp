@@ -145,9 +145,11 @@ bool AllowList::mapping(std::string_view name) const {
 }
 
 bool AllowList::finding(std::string_view name) const {
+    // A file's name has dots that mean nothing.
+    const bool is_of_module = !name.starts_with("directory:./");
     return std::any_of(entries_.begin(), entries_.end(), [&](std::string_view entry) {
-        return name.starts_with(entry) &&
-               (name.size() == entry.size() || name[entry.size()] == '.');
+        return name == entry ||
+               (is_of_module && name.starts_with(entry) && name[entry.size()] == '.');
     });
 }
 

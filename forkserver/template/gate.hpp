@@ -35,7 +35,7 @@ struct Finding {
 
 /// Exceptions from the gate: "thread:NAME" (a comm), "descriptor:PREFIX" (of the target that
 /// /proc/self/fd shows), "mapping:PREFIX" (of the name in /proc/self/maps), or the name of a
-/// finding, which a package's name stands for as well.
+/// finding, for which the name of a module's package stands as well.
 class AllowList {
   public:
     AllowList() = default;

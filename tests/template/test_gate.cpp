@@ -198,3 +198,10 @@ TEST_CASE("What a module has done is named, unless it or its package is allowed"
     CHECK(findings_in_the_way(AllowList({"identity:pac", "output:othe"}), findings) == all);
     CHECK(findings_in_the_way({}, {}).empty());
 }
+
+TEST_CASE("A file that is made at import is allowed by its whole name only") {
+    const std::vector<Finding> findings{{"directory:./left.txt", "left.txt was made"}};
+    CHECK(findings_in_the_way(AllowList({"directory:./left.txt"}), findings).empty());
+    for (const char* part : {"directory:", "directory:.", "directory:./", "directory:./left"})
+        CHECK_FALSE(findings_in_the_way(AllowList({part}), findings).empty());
+}
