@@ -260,11 +260,18 @@ void Service::start_fixed_command(ServedTemplate& served, Client& client,
     given.flags = WARMFORK_SIGNAL_MASK;  // none: this service's own are blocked
     Request request;
     Outcome failure = request.read(given);
+    const OwnerState& then = answer.process->at_start().state;
+    const OwnerState now = read_owner_state();
+    // What is not known is not what differs.
+    for (const OwnerState* state : {&then, &now})
+        if (!failure && !state->unknown.empty())
+            failure = Failure{Stage::record, ENOTSUP, 0,
+                              "of the service's state this cannot be read: " + state->unknown};
     ChildRecord record;
     ColdReason cold;  // which is not for a client of another user
     if (!failure)
-        failure = make_child_record(request, answer.process->at_start().state, read_owner_state(),
-                                    {Lifetime::detached, 0, false, true}, record, cold);
+        failure = make_child_record(request, then, now, {Lifetime::detached, 0, false, true},
+                                    record, cold);
     int ends[2] = {-1, -1};
     if (!failure && ::pipe2(ends, O_CLOEXEC) < 0)
         failure = make_failure(Stage::descriptors, errno, "cannot make a pipe for the reply");
@@ -322,7 +329,7 @@ void Service::on_child_started(std::uint64_t id) {
     const auto client = clients_.find(child.client);
     if (client == clients_.end()) return;
     if (failure) {
-        child.is_detached = true;  // nobody is told of its end
+        signal_pidfd(child.pidfd.get(), SIGKILL);  // it ends by itself, unless it hangs
         return refuse(client->second.client, child.request, failure->stage, failure->error_number,
                       failure->text);
     }
