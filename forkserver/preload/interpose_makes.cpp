@@ -61,6 +61,19 @@ INTERPOSE_MAKE(linkat, (int from, const char* file, int directory, const char* p
 INTERPOSE_MAKE(mkfifo, (const char* path, mode_t mode), (path, mode), AT_FDCWD, path)
 INTERPOSE_MAKE(mkfifoat, (int directory, const char* path, mode_t mode), (directory, path, mode),
                directory, path)
+INTERPOSE_MAKE(mknod, (const char* path, mode_t mode, dev_t device), (path, mode, device), AT_FDCWD,
+               path)
+INTERPOSE_MAKE(mknodat, (int directory, const char* path, mode_t mode, dev_t device),
+               (directory, path, mode, device), directory, path)
+INTERPOSE_MAKE(chmod, (const char* path, mode_t mode), (path, mode), AT_FDCWD, path)
+INTERPOSE_MAKE(fchmodat, (int directory, const char* path, mode_t mode, int flags),
+               (directory, path, mode, flags), directory, path)
+INTERPOSE_MAKE(chown, (const char* path, uid_t user, gid_t group), (path, user, group), AT_FDCWD,
+               path)
+INTERPOSE_MAKE(lchown, (const char* path, uid_t user, gid_t group), (path, user, group), AT_FDCWD,
+               path)
+INTERPOSE_MAKE(fchownat, (int directory, const char* path, uid_t user, gid_t group, int flags),
+               (directory, path, user, group, flags), directory, path)
 INTERPOSE_MAKE(truncate, (const char* path, off_t size), (path, size), AT_FDCWD, path)
 INTERPOSE_MAKE(truncate64, (const char* path, off64_t size), (path, size), AT_FDCWD, path)
 INTERPOSE_MAKE(utimensat,
@@ -70,5 +83,8 @@ INTERPOSE_RENAME(rename, (const char* from, const char* to), (from, to), AT_FDCW
                  to)
 INTERPOSE_RENAME(renameat, (int from, const char* old_path, int to, const char* new_path),
                  (from, old_path, to, new_path), from, old_path, to, new_path)
+INTERPOSE_RENAME(renameat2,
+                 (int from, const char* old_path, int to, const char* new_path, unsigned flags),
+                 (from, old_path, to, new_path, flags), from, old_path, to, new_path)
 
 }  // extern "C"

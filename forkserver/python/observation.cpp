@@ -121,7 +121,8 @@ PyObject* made(PyObject*, PyObject*) {
                                      PyUnicode_DecodeFSDefault(file.name)));
         if (!list || !pair || PyList_Append(list.get(), pair.get()) < 0) return nullptr;
     }
-    return list.release();
+    const bool are_all = !preload || preload->made->has_all_files;
+    return Py_BuildValue("NO", list.release(), are_all ? Py_True : Py_False);
 }
 
 PyObject* descriptors_in_the_way(PyObject*, PyObject*) {

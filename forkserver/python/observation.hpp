@@ -18,8 +18,8 @@ PyObject* observe(PyObject* module, PyObject* none);
 /// of them are known.
 PyObject* drawn(PyObject* module, PyObject* none);
 
-/// made() -> a list of (absolute path, path as it was given) of what was made by relative ones
-/// until now, or written to, or removed: see MadeFile.
+/// made() -> (list, is it whole?): a list of (absolute path, path as it was given) of what was made
+/// by relative ones until now, or written to, or removed: see MadeFile.
 PyObject* made(PyObject* module, PyObject* none);
 
 /// descriptors_in_the_way() -> {number}: those for which the gate would refuse this process, and

@@ -67,6 +67,18 @@ KEPT = {
         "import os\nos.close(os.open('q', os.O_CREAT | os.O_WRONLY))", "directory:./q", "q was made",
     ),
     "file under a new name": ("import os\nopen('a', 'a').close()\nos.rename('a', 'b')", "directory:./b", "b was made"),
+    "file under a new name, by another call": (
+        "import ctypes\nopen(__file__ + '.t', 'w').close()\n"
+        "ctypes.CDLL(None).renameat2(-100, (__file__ + '.t').encode(), -100, b'r', 0)", "directory:./r", "r was made",
+    ),
+    "file of mknod": ("import os\nos.mknod('n')", "directory:./n", "n was made"),
+    "file whose mode is changed": (
+        "import os\nopen(os.path.abspath('m'), 'w').close()\nos.chmod('m', 0o600)", "directory:./m", "m was made",
+    ),
+    "more files than are noted": (
+        "import os\nfor number in range(300): open(f'{number}', 'w').close()\n"
+        "for number in range(256): os.remove(f'{number}')", "directory:./*", "more than can be noted was",
+    ),
     "symbolic link": ("import os\nos.symlink('/nowhere', 'l')", "directory:./l", "l was made"),
     "file of a library in C": (
         "import ctypes\nc = ctypes.CDLL(None)\nc.fopen.restype = ctypes.c_void_p\n"
@@ -77,6 +89,12 @@ KEPT = {
 KEPT["process id in front of other digits"] = (
     "import os\nPATH = f'/tmp/log-{os.getpid()}' + '7' * (os.getpid() >= 1000)", "identity:kept", "kept.PATH",
 )
+
+AT_START = {
+    "open('startup.log', 'a').write('started')": "startup.log",
+    "import subprocess; subprocess.run(['/bin/true'])": "has a program run",
+    "print('started')": "writes something",
+}
 
 # They ask, and keep nothing of it.
 HARMLESS = {
@@ -149,6 +167,15 @@ class Kept(Importing):
         done = self.run_in(template, "import os; print(kept.ID == os.getpid())", env)
         self.assertEqual(done.stdout, "True\n")
         self.assertEqual(template.counts["reasons"], {"gate": 1})
+
+    def test_what_site_does_is_what_each_interpreter_would_do(self):
+        for source, reason in AT_START.items():
+            with self.subTest(source):
+                folder = self.folder({"sitecustomize.py": source})
+                env = {**os.environ, "PYTHONPATH": folder}
+                template = self.template(["json"], env=env, cwd=self.folder({}), waits=False)
+                with self.assertRaisesRegex(warmfork.TemplateError, reason):
+                    template.wait_ready()
 
     def test_each_child_has_a_temporary_directory_of_its_own(self):
         template, env = self.importing("import tempfile\nKEEPER = tempfile.TemporaryDirectory(dir='.')")

@@ -82,19 +82,31 @@ class Findings:
 
 
 def _made_files(observer):
-    """Those that are there, by a relative path: [(name, text)]. What is open still is the gate's to find, and of a
-    directory it is enough that it is there."""
+    """Those that are there, by a relative path: [(name, text)]."""
     modules = [name for name, of_module in observer.seen.items() if of_module["file"]]
-    found = []
+    if not modules:
+        return []
+    names, are_all = made_files(observer.is_temporary)
+    texts = {name: name for name in names}
+    if not are_all:
+        texts["*"] = "more than can be noted"
+    return [(f"directory:./{name}", _MADE.format(name=text, modules=", ".join(modules))) for name, text in texts.items()]
+
+
+def made_files(is_temporary=lambda path: False):
+    """Returns the names, relative paths, of those of this directory that have been made or changed until now, and whether
+    these are all. What is open still is the gate's to find, and of a directory it is enough that it is there."""
+    names = []
+    made, are_all = _native.made()
     with contextlib.suppress(OSError):  # of the directory, if it is gone
         here = os.getcwd()
-        still_open = set(map(_identity_of, _native.descriptors_in_the_way())) if modules else ()
-        for path, name in _native.made() if modules else ():
+        still_open = set(map(_identity_of, _native.descriptors_in_the_way())) if made else ()
+        for path, name in made:
             identity = _identity_of(path)
             is_there = identity is not None and identity not in still_open
-            if path == f"{here}/{name}" and is_there and not observer.is_temporary(path):
-                found.append((f"directory:./{name}", _MADE.format(name=name, modules=", ".join(modules))))
-    return found
+            if path == f"{here}/{name}" and is_there and not is_temporary(path):
+                names.append(name)
+    return names, are_all
 
 
 def _identity_of(file):

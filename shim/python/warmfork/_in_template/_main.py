@@ -10,10 +10,10 @@ import sys
 import time
 
 from ._description import Finders, ReadVariables, changes_of_path, describe, kept_directories
-from ._findings import Findings, leave_to_children
+from ._findings import Findings, leave_to_children, made_files
 from ._generators import Generators
 from ._kept import Moment
-from ._observer import Observer
+from ._observer import KINDS, Observer
 from .. import _native
 from . import _child, _ends, _lazy
 from .._errors import Unsuitable
@@ -22,10 +22,20 @@ from .._errors import Unsuitable
 _ON_ERROR = "on_error="
 
 
-def _output_at_start():
-    """Has the interpreter, or what site runs, written something already? Every cold one would."""
+def _obstacle_at_start():
+    """Returns what the interpreter, or what site runs, has done already that every cold one would, as a sentence, or
+    ""."""
     _flush()
-    return os.fstat(1).st_size > 0  # the owner's file, as is descriptor 2
+    names, are_all = made_files()
+    if os.fstat(1).st_size > 0:  # the owner's file, as is descriptor 2
+        done = "writes something"
+    elif names or not are_all:
+        done = f"makes or changes files in its directory ({', '.join(names[:3])})"
+    elif _native.observe()[KINDS.index("program")] > 0:
+        done = "has a program run"
+    else:
+        return ""
+    return f"the interpreter {done} whenever it starts"
 
 
 def _import_all(names, observer, refuse):
@@ -286,8 +296,7 @@ def _begin(base):
     image = _Image()
     if base is None:
         image.first_builtins = _ends.first_builtins()
-        obstacle = "the interpreter writes something whenever it starts" if _output_at_start() else ""
-        return image, _started_with(_native.start_environment()), obstacle
+        return image, _started_with(_native.start_environment()), _obstacle_at_start()
     image.ignored, image.own_path, image.first_builtins = base.ignored, base.own_path, base.first_builtins
     _forget_listings()
     _seed_again(base.generators)
