@@ -53,6 +53,15 @@ std::uint64_t error_of(const ServiceMessage& refused) {
     return refusal ? refusal->error_number : 0;
 }
 
+/// A socket that is there need not be listened to yet, and a connection would be its first client.
+bool is_listened_to(const std::string& socket) {
+    std::ifstream sockets("/proc/net/unix");
+    for (std::string line; std::getline(sockets, line);)
+        if (line.ends_with(" " + socket) && line.find(" 00010000 ") != std::string::npos)
+            return true;
+    return false;
+}
+
 std::string text_of_refusal(const ServiceMessage& refused) {
     const auto refusal = read_refusal(refused.body);
     return refusal ? refusal->text : "";
@@ -302,7 +311,7 @@ TEST_CASE("systemd passes the socket on, and the first client starts the daemon"
         ::_exit(127);
     }
     const Descriptor pidfd = open_pidfd(pid);
-    for (int tries = 0; tries < 2000 && !fs::exists(socket); ++tries) ::poll(nullptr, 0, 5);
+    for (int tries = 0; tries < 2000 && !is_listened_to(socket); ++tries) ::poll(nullptr, 0, 5);
     const pid_t client = ::fork();
     if (client == 0) {
         ::setenv("WARMFORK_SOCKET", socket.c_str(), 1);
