@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "channel/process_identity.hpp"
 #include "owner/companions.hpp"
 #include "owner/eligibility.hpp"
 #include "owner/pointers.hpp"
@@ -308,9 +309,12 @@ void Service::leave_when_empty() {
     // This is not done from within whatever found the service empty.
     end_ = loop_.soon([this] {
         for (auto& [id, served] : clients_) {
+            const Peer& peer = served.client.peer();
+            // It has gone, and the loop has not heard of it yet.
+            if (has_ended(peer.pidfd.get())) let_live_what_is_left(served.client, {id, peer.pid});
             served.client.flush();
             served.readable.reset();
-            disposal_of(served.client.peer().uid)->close(served.client.hang_up());
+            disposal_of(peer.uid)->close(served.client.hang_up());
         }
         clients_.clear();
         templates_.clear();

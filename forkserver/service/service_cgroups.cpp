@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "channel/process_identity.hpp"
 #include "keeper/end_processes.hpp"
 #include "protocol/layout.hpp"
 #include "service/log.hpp"
@@ -131,7 +132,8 @@ void Service::let_live_what_is_left(const Client& client, const Cgroups::Owner& 
     std::vector<pid_t> parked;
     for (const auto& [id, child] : children_) {
         if (child.client != client.id() || child.is_detached) continue;
-        if (is_at_work(child)) return;
+        // The loop may hear of the client's end before that of a child which ended first.
+        if (is_at_work(child) && !has_ended(child.pidfd.get())) return;
         parked.push_back(child.pid);
     }
     background_.add([owner, parked, cgroups = cgroups_] { cgroups.let_live(owner, parked); }, {});
