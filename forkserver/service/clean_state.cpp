@@ -130,7 +130,7 @@ void restore_speculation(std::vector<std::string>& left) {
                                        {PR_SPEC_INDIRECT_BRANCH, PR_SPEC_ENABLE},
                                        {kFlushOfDataCache, PR_SPEC_DISABLE}}) {
         const int value = ::prctl(PR_GET_SPECULATION_CTRL, which, 0, 0, 0);
-        const bool is_chosen = value > 0 && (value & PR_SPEC_PRCTL) && !(value & int(clean));
+        const bool is_chosen = value > 0 && (value & int(PR_SPEC_PRCTL)) && !(value & int(clean));
         note(is_chosen && ::prctl(PR_SET_SPECULATION_CTRL, which, clean, 0, 0) < 0,
              "its speculation controls", left);
     }

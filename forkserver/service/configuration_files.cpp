@@ -115,12 +115,13 @@ int read_trusted_file(const std::string& file, std::size_t most, std::string& re
     if (ret_why = distrust(file); !ret_why.empty()) return EPERM;
     // With O_NONBLOCK nobody waits for a writer, should it be a FIFO.
     const Descriptor descriptor(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
-    struct stat status;
+    struct stat status = {};
     int error = descriptor && ::fstat(descriptor.get(), &status) == 0 ? 0 : errno;
     if (!error && S_ISDIR(status.st_mode)) error = EISDIR;
     if (!error && !S_ISREG(status.st_mode)) error = EINVAL;
     // It is asked of what is read, should it have been replaced since.
-    if (!error && !(ret_why = distrust(file, status)).empty()) return EPERM;
+    if (!error) ret_why = distrust(file, status);
+    if (!ret_why.empty()) return EPERM;
     if (!error) error = read_text(descriptor.get(), most, ret_text);
     if (error == EINVAL)
         ret_why = "it is not a regular file";
