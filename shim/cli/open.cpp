@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "channel/deadline.hpp"
 #include "cli/commands.hpp"
 #include "cli/progress.hpp"
 #include "owner/image_source.hpp"
@@ -135,7 +136,7 @@ void wait_with_progress(Template& waited_for, std::chrono::milliseconds patience
                 line.show(progress.data());
         }
     }
-    waited_for.wait_ready(poll_timeout(began + patience));
+    waited_for.wait_ready(milliseconds_until(began + patience));
 }
 
 }  // namespace warmfork::cli

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <thread>
 
+#include "channel/deadline.hpp"
 #include "channel/stopping_point.hpp"
 #include "client/service_launch.hpp"
 #include "link/service_place.hpp"
@@ -207,7 +208,7 @@ std::uint64_t ServiceConnection::request(ServiceKind kind, std::span<const std::
         pollfd polled{socket_.get(), POLLOUT | POLLIN, 0};
         lock.unlock();
         // Whoever calls may hold a lock: nobody is asked for an interruption here.
-        ::poll(&polled, 1, poll_timeout(Clock::now() + kLookInterval));
+        ::poll(&polled, 1, milliseconds_until(Clock::now() + kLookInterval));
         lock.lock();
         if (!somebody_reads_) drain();
     }
@@ -252,7 +253,7 @@ bool ServiceConnection::wait_until(Lock& lock, Deadline deadline, bool is_asked,
         somebody_reads_ = true;
         pollfd polled{socket_.get(), POLLIN, 0};
         lock.unlock();
-        const int ready = ::poll(&polled, 1, poll_timeout(next_look(look)));
+        const int ready = ::poll(&polled, 1, milliseconds_until(next_look(look)));
         lock.lock();
         somebody_reads_ = false;
         drain();

@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include "channel/deadline.hpp"
 #include "channel/doorbell.hpp"
 
 namespace warmfork {
@@ -81,7 +82,7 @@ OwnerChannel::Woken OwnerChannel::sleep(Lock& lock, Deadline deadline,
                             {pidfd.get(), POLLIN, 0},
                             {awaited, POLLIN, 0}};
         lock.unlock();
-        ::poll(polled, 3, poll_timeout(deadline));
+        ::poll(polled, 3, milliseconds_until(deadline));
         lock.lock();
         if (polled[0].revents) silence();
         woken.by_end = polled[1].revents != 0;

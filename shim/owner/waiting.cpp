@@ -14,10 +14,6 @@ thread_local Interruption* current = nullptr;
 
 }  // namespace
 
-int poll_timeout(Deadline deadline) {
-    return milliseconds_until(deadline);
-}
-
 Interruption::Interruption(std::function<bool()> ask) : ask_(std::move(ask)), outer_(current) {
     current = this;
 }
@@ -49,7 +45,8 @@ Deadline next_look(Deadline deadline) {
 
 int poll_until(std::span<pollfd> polled, Deadline deadline) {
     while (true) {
-        const int ready = ::poll(polled.data(), polled.size(), poll_timeout(next_look(deadline)));
+        const int ready =
+            ::poll(polled.data(), polled.size(), milliseconds_until(next_look(deadline)));
         if (ready > 0) return ready;
         if (ready < 0 && errno != EINTR) return 0;
         if (is_interrupted() || (deadline && WaitClock::now() >= *deadline)) return 0;

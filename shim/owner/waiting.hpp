@@ -19,9 +19,6 @@ inline constexpr std::chrono::seconds kStartPatience{5};
 /// How long a process that was killed may take to end, which nothing but the kernel can delay.
 inline constexpr std::chrono::seconds kKillPatience{10};
 
-/// Returns how much time is left, in milliseconds, for poll(2).
-[[nodiscard]] int poll_timeout(Deadline deadline);
-
 /// While it lives the waits of this thread ask now and then whether they are to be broken off. An
 /// interpreter needs it, whose handlers of signals have to run meanwhile, and may raise. They ask
 /// with no lock held. Once the answer was yes every further wait of the thread ends at once. Only
