@@ -3,7 +3,8 @@
 This runs in a template, while it preloads. The preload library records each directory that is listed, by all of its
 names. The import system lists directories too, and does not count by that: where modules are looked for, and under
 which names, is known otherwise (see _description.describe), and a file beside them is no reason to preload anew.
-importlib.metadata, which lists the whole search path for the version of one package, is after distributions only. """
+importlib.metadata, which lists the whole search path for the version of one package, is after distributions only.
+"""
 
 import _frozen_importlib_external as _finders
 import os

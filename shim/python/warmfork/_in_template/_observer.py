@@ -1,6 +1,7 @@
 """What an import asks of the process that it runs in, or does beyond it, module by module.
 
-This runs in a template, while it preloads. What a module asked for may still be kept somewhere: see _kept.py. """
+This runs in a template, while it preloads. What a module asked for may still be kept somewhere: see _kept.py.
+"""
 
 import _frozen_importlib as _bootstrap
 import _thread

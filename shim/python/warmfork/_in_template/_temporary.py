@@ -1,7 +1,8 @@
 """Which temporary files and directories preloading has made, and left.
 
 This runs in a template, while it preloads. Each child that is started cold makes its own; what the template has made
-all children would share, until the first that ends removes it, as tempfile has it done at the end of the process. """
+all children would share, until the first that ends removes it, as tempfile has it done at the end of the process.
+"""
 
 from __future__ import annotations
 
