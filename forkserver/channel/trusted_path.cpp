@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <system_error>
 
@@ -20,6 +21,15 @@ std::string distrust_part(const std::string& path, const struct stat& status, bo
     return "others may write to " + path + ": chmod go-w";
 }
 
+/// Of what is not there, and of what this process may not enter, reading it tells. What else is in
+/// the way of looking may not be in that of reading.
+std::string distrust_unseen(const std::string& path, const std::error_code& error) {
+    const bool is_told = error == std::errc::no_such_file_or_directory ||
+                         error == std::errc::not_a_directory ||
+                         error == std::errc::permission_denied;
+    return is_told ? std::string() : path + " cannot be looked at: " + error.message();
+}
+
 }  // namespace
 
 std::string distrust(const std::string& path, const struct stat& status) {
@@ -29,12 +39,13 @@ std::string distrust(const std::string& path, const struct stat& status) {
 std::string distrust(const std::string& path) {
     std::error_code error;
     const fs::path real = fs::canonical(path, error);
-    if (error) return {};
+    if (error) return distrust_unseen(path, error);
     fs::path way;
     for (const fs::path& part : real) {
         way /= part;
         struct stat status;
-        if (::lstat(way.c_str(), &status) < 0) return {};
+        if (::lstat(way.c_str(), &status) < 0)
+            return distrust_unseen(way, {errno, std::generic_category()});
         if (std::string why = distrust_part(way, status, way != real); !why.empty()) return why;
     }
     return {};

@@ -9,8 +9,8 @@ namespace warmfork {
 
 /// Returns why somebody other than this user and root decides what lies there, as a sentence; an
 /// empty text where nobody does. Whoever may rename what is on the way decides as well. Of what is
-/// not there, or cannot be looked at, nothing is said: that is found out by reading it. Blocks on
-/// the disk.
+/// not there, or may not be entered, nothing is said: that is found out by reading it. Where it
+/// cannot be told otherwise, that is the reason. Blocks on the disk.
 [[nodiscard]] std::string distrust(const std::string& path);
 
 /// Asks the same of one file or directory, which has this status.

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "channel/trusted_path.hpp"
 #include "service/configuration_directories.hpp"
 
 using namespace warmfork::service;
@@ -219,6 +220,14 @@ TEST_CASE("What belongs to another user than this one and root is refused") {
     REQUIRE(configuration.errors.size() == 2);
     for (const ConfigurationError& error : configuration.errors)
         CHECK(error.text.find("belongs to user 1234") != std::string::npos);
+}
+
+TEST_CASE("A path of which it cannot be told who decides on it is not trusted") {
+    const Directories directories;
+    fs::create_symlink("loop", directories.path("loop"));
+    CHECK(warmfork::distrust(directories.path("loop")).find("cannot be looked at") !=
+          std::string::npos);
+    CHECK(warmfork::distrust(directories.path("nothing")).empty());  // reading it tells
 }
 
 TEST_CASE(
