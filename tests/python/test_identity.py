@@ -334,6 +334,15 @@ class Directory(Importing):
         self.assertEqual(self.served(template, env, self.other)[0], "warm")
 
     @warm_only
+    def test_made_files_that_cannot_be_looked_at_are_not_said_to_be_none(self):
+        from warmfork._in_template import _findings
+
+        made = [("/made", "made")], True
+        with unittest.mock.patch.multiple(
+            _findings._native, made=lambda: made, descriptors_in_the_way=unittest.mock.Mock(side_effect=OSError)
+        ), self.assertRaises(OSError):
+            _findings.made_files()
+
     def test_each_child_makes_the_files_of_its_own_directory(self):
         template, env = self.importing("open('log', 'a').write('x')\nVALUE = 'ran'")
         for directory, length in ((self.work, 2), (self.other, 1), (self.other, 2)):

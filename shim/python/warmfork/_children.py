@@ -80,8 +80,10 @@ class Child:
             # What it does not know it asks the kernel: for whoever has the number now.
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             return False
-        except OSError:
+        except ChildProcessError:
             pass
+        except OSError:  # whether it has it cannot be told
+            return False
         try:
             pid, status = os.waitpid(self.pid, wait_flags)
         except OSError:

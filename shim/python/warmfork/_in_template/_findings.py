@@ -6,6 +6,7 @@ nothing otherwise. What it writes there is a finding: each child would write.
 """
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -98,14 +99,16 @@ def made_files(is_temporary=lambda path: False):
     these are all. What is open still is the gate's to find, and of a directory it is enough that it is there."""
     names = []
     made, are_all = _native.made()
-    with contextlib.suppress(OSError):  # of the directory, if it is gone
+    try:
         here = os.getcwd()
-        still_open = set(map(_identity_of, _native.descriptors_in_the_way())) if made else ()
-        for path, name in made:
-            identity = _identity_of(path)
-            is_there = identity is not None and identity not in still_open
-            if path == f"{here}/{name}" and is_there and not is_temporary(path):
-                names.append(name)
+    except FileNotFoundError:
+        return names, are_all  # what was made in it is gone with it
+    still_open = set(map(_identity_of, _native.descriptors_in_the_way())) if made else ()
+    for path, name in made:
+        identity = _identity_of(path)
+        is_there = identity is not None and identity not in still_open
+        if path == f"{here}/{name}" and is_there and not is_temporary(path):
+            names.append(name)
     return names, are_all
 
 
@@ -113,7 +116,9 @@ def _identity_of(file):
     """Of a path or descriptor; None: there is none, or it is a directory."""
     try:
         status = os.fstat(file) if isinstance(file, int) else os.lstat(file)
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EBADF):
+            raise
         return None
     return None if stat.S_ISDIR(status.st_mode) else (status.st_dev, status.st_ino)
 
