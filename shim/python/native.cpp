@@ -17,6 +17,7 @@
 #include "python/observation.hpp"
 #include "python/python_objects.hpp"
 #include "python/python_template.hpp"
+#include "python/seeds.hpp"
 #include "python/stand_in_child.hpp"
 #include "python/twister.hpp"
 #include "warmfork.h"
@@ -80,6 +81,7 @@ PyMethodDef methods[] = {
     {"extended_image", extended_image, METH_NOARGS, nullptr},
     {"current_environment", current_environment, METH_NOARGS, nullptr},
     {"keep_twister", keep_twister, METH_VARARGS, nullptr},
+    {"seed_of", seed_of, METH_O, nullptr},
     {"prepare_to_become_child", prepare_to_become_child, METH_O, nullptr},
     {"become_child", become_child, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};

@@ -409,6 +409,52 @@ class Generators(Importing):
              "kept.of_number.random()": False, "kept.restored.random()": True, "kept.copied.random()": False},
         )
 
+    def test_seeded_by_what_the_process_has_given_in_another_form(self):
+        self.check(
+            "import gc, random, time, uuid\n"
+            "class Bare(random.Random): __slots__ = ()\n"
+            "of_clock, of_nanoseconds = random.Random(time.time()), random.Random(time.time_ns())\n"
+            "of_monotonic, of_text = random.Random(time.monotonic()), random.Random(f'run {time.time()}')\n"
+            "of_id, bare = random.Random(str(uuid.uuid4())), Bare()\n"
+            "far = random.Random()\n"
+            "for _ in range(100): far.randbytes(4 * 624)\n"
+            "gc.freeze()\n",
+            {f"kept.{name}.random()": False for name in (
+                "of_clock", "of_nanoseconds", "of_monotonic", "of_text", "of_id", "bare", "far",
+            )},
+        )
+
+    def test_seeded_by_what_somebody_has_written_down(self):
+        self.check(
+            "import os, random, time\n"
+            "os.getpid(), time.time(), os.urandom(16), random.random()\n"
+            "large, negative, fraction = random.Random(123456789), random.Random(-20240131), random.Random(0.75)\n"
+            "text, data, small = random.Random('some text'), random.Random(b'some bytes'), random.Random(42)\n"
+            "long = random.Random(122807528840384100672342137672332424406)\n"
+            "for _ in range(100): small.getrandbits(32 * 624)\n",
+            {f"kept.{name}.random()": True for name in ("large", "negative", "fraction", "text", "data", "small", "long")},
+        )
+
+    def test_one_that_may_have_been_seeded_by_what_the_process_has_given_is_named(self):
+        sources = [
+            "import os, random, time\nR = random.Random(1_000_003 * (os.getpid() + int(time.time())))",
+            "import random\nR = random.Random()\nR.seed(R.random())",
+            "import random\nrandom.seed(random.getrandbits(64))",
+            "import random\nR = random.Random(1)\nR.setstate((3, (*range(1, 625), 624), None))",
+        ]
+        if HAS_NUMPY:
+            sources += [
+                "import numpy, os, time\nnumpy.random.seed(os.getpid() * int(time.time()) % 2**32 | 1 << 31)",
+                "import numpy, random\nR = numpy.random.RandomState(random.getrandbits(31) | 1 << 31)",
+                "import numpy, random\nR = numpy.random.default_rng(random.getrandbits(128))",
+            ]
+        for source in sources:
+            with self.subTest(source):
+                template, _ = self.importing(source)
+                with self.assertRaisesRegex(warmfork.TemplateError, '"identity:random"'):
+                    template.wait_ready()
+                self.importing(source, allow=["identity:random"])[0].wait_ready()
+
     def test_the_shared_one_with_a_seed(self):
         self.check("import random\nrandom.seed(7)", {"kept.random.random()": True})
         self.check("import random\nrandom.random()", {"kept.random.random()": False})
@@ -433,6 +479,23 @@ class Generators(Importing):
     @unittest.skipUnless(HAS_NUMPY, "not installed: numpy")
     def test_the_shared_one_of_numpy_with_a_seed(self):
         self.check("import numpy\nnumpy.random.seed(7)", {"kept.numpy.random.rand()": True})
+        self.check("import numpy\nnumpy.random.seed([123456, 5])", {"kept.numpy.random.rand()": True})
+
+    @unittest.skipUnless(HAS_NUMPY, "not installed: numpy")
+    def test_of_numpy_seeded_by_what_the_process_has_given_in_another_form(self):
+        self.check(
+            "import os, time, numpy\n"
+            "numpy.random.seed(os.getpid() + 0)\n"
+            "of_nanoseconds = numpy.random.default_rng(time.time_ns())\n"
+            "given = numpy.random.RandomState(numpy.random.MT19937(5))\n"
+            "for _ in range(100): numpy.random.bytes(4 * 624)\n",
+            {"kept.numpy.random.rand()": False, "kept.of_nanoseconds.random()": False, "kept.given.rand()": True},
+        )
+        # In cold processes of one second it is the same.
+        template, env = self.importing(
+            "import time, numpy\nR = numpy.random.RandomState(int(time.time()))", backend="warm",
+        )
+        self.assertEqual(len({self.run_in(template, "print(kept.R.rand())", env).stdout for _ in range(3)}), 3)
 
 
 # What pybind11 does: a key of the thread's that has its state.

@@ -13,6 +13,7 @@ import sys
 
 from .. import _native
 from . import _child, _kept
+from ._seeds import told
 from .._errors import Unsuitable
 
 # These write what they read by programs into a cache, which cold children read.
@@ -56,8 +57,7 @@ class Findings:
         if places := observer.arguments.give_back():
             self.found.append(("identity:sys", f"a module keeps sys.argv of the process that imports it, in a {places[0]}"))
         if doubts:
-            text = f"{doubts[0]}, which a module keeps, has the process id as its seed, or one that happens to be the same"
-            self.found.append(("identity:random", text))
+            self.found.append(("identity:random", told(*doubts[0])))
         self.found += _made_files(observer)
         self.found += _of_process()
         for path, kinds in _asking_libraries():

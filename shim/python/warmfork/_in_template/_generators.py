@@ -1,18 +1,19 @@
 """The generators of random numbers that preloaded modules keep, and which of them each child seeds anew.
 
 One that was seeded by the system's random bytes (or by the time, or a process id) has another stream in every
-process; one that was given a seed has the same in all, also in cold ones. Which it was is told by the random
-bytes that were drawn while preloading, all of which are known.
+process; one that was given a seed has the same in all, also in cold ones. Which it was is told by the seed, which
+numpy's newer generators keep, and which can be found from the state of the others.
 """
 
 import gc
 import sys
 
-# An object that has gone further than this is not looked for: it counts as seeded by what is not known.
+from .. import _native
+
+# Of numpy's one that was seeded anew no seed can be found: it is looked for among what these would have made of draws.
 _BLOCKS = 64
+_MOST_STREAMS = 1024
 _WORDS = 624
-_BITS_OF_BLOCK = 32 * _WORDS
-_MOST_BYTES_OF_SEED = 64
 
 
 class Generators:
@@ -20,37 +21,37 @@ class Generators:
     one that seeds itself after a fork, and the state that it has to have. legacy, sequences, bits: numpy's, see
     `Numpy`; None where it is not loaded."""
 
-    def __init__(self, inherited, draws, is_of_moment):
+    def __init__(self, inherited, draws, seeds):
         """inherited: objects that are known already, and not the collector's any more. draws: random bytes that
-        were drawn; None: not all are known. is_of_moment: a Moment: of a number, is it the process's id or the time?"""
+        were drawn. seeds: a Seeds."""
         kinds = _kinds()
-        self.found = [
-            value for objects in (inherited, gc.get_objects())
+        self.found = list({
+            id(value): value for objects in (inherited, gc.get_objects())
             for value in objects if kinds and issubclass(type(value), kinds)
-        ]
+        }.values())
         self.randoms, self.restored, self.numpy = [], [], None
-        if "random" in sys.modules:
-            self._sort_randoms(draws, is_of_moment)
+        if "_random" in sys.modules:
+            self._sort_randoms(seeds)
         if "numpy.random" in sys.modules and hasattr(sys.modules["numpy.random"], "SeedSequence"):
-            self.numpy = Numpy(self.found, draws, is_of_moment)
+            self.numpy = Numpy(self.found, draws, seeds)
 
-    def _sort_randoms(self, draws, is_of_moment):
-        random = sys.modules["random"]
-        candidates = [
-            value for value in self.found
-            if issubclass(type(value), random.Random) and not issubclass(type(value), random.SystemRandom)
-        ]
+    def _sort_randoms(self, seeds):
+        of_c, random = sys.modules["_random"].Random, sys.modules.get("random")
         own = getattr(random, "_inst", None)  # seeds itself after a fork
-        given = set() if draws is None else _not_drawn(candidates, draws, is_of_moment)
-        self.randoms = [value for value in candidates if id(value) not in given and value is not own]
-        if id(own) in given:
-            self.restored.append((own, own.getstate()))
+        for value in self.found:
+            if not issubclass(type(value), of_c) or issubclass(type(value), getattr(random, "SystemRandom", ())):
+                continue
+            is_to_be_seeded = seeds.is_of_process(_seed_of(of_c.getstate(value)[:_WORDS]), value)
+            if value is own:
+                self.restored += [] if is_to_be_seeded else [(own, own.getstate())]
+            elif is_to_be_seeded:
+                self.randoms.append(value)
 
 
 def _kinds():
     kinds = []
-    if "random" in sys.modules:
-        kinds.append(sys.modules["random"].Random)
+    if "_random" in sys.modules:
+        kinds.append(sys.modules["_random"].Random)
     numpy = sys.modules.get("numpy.random")
     for name in ("BitGenerator", "RandomState", "SeedSequence"):
         if hasattr(numpy, name):
@@ -58,78 +59,57 @@ def _kinds():
     return tuple(kinds)
 
 
-def _seeds(draws):
-    for draw in draws:
-        if len(draw) <= _MOST_BYTES_OF_SEED:
-            yield int.from_bytes(draw, "big")
-            yield draw
-        yield int.from_bytes(draw, "little")
-
-
-def _not_drawn(randoms, draws, is_of_moment):
-    """The id() of those that no drawn bytes have seeded."""
-    import _random
-
-    random = sys.modules["random"]
-    left = {id(value): _random.Random.getstate(value)[:_WORDS] for value in randoms}
-    streams = [random.Random(seed) for seed in dict.fromkeys(_seeds(draws))]
-    streams += [random.Random(second) for second in is_of_moment.seconds()]
-    of_process = [] if is_of_moment.pid is None else [random.Random(is_of_moment.pid)]
-    for _ in range(_BLOCKS):
-        states, states_of_process = (
-            {_random.Random.getstate(stream)[:_WORDS] for stream in some} for some in (streams, of_process)
-        )
-        if not states_of_process.isdisjoint(left.values()):
-            is_of_moment.take_pid(f"a random.Random({is_of_moment.pid})")
-        left = {key: state for key, state in left.items() if state not in states | states_of_process}
-        if not left:
-            break
-        for stream in streams + of_process:
-            stream.getrandbits(_BITS_OF_BLOCK)
-    return set(left)
+def _seed_of(words):
+    """A number; None: it cannot be told."""
+    key = _native.seed_of(b"".join(int(word).to_bytes(4, sys.byteorder) for word in words))
+    return None if key is None else int.from_bytes(key, "little")
 
 
 class Numpy:
     """legacy: RandomState objects. sequences: lists of SeedSequence objects that share their entropy. bits: pairs
     of another BitGenerator and its sequence."""
 
-    def __init__(self, found, draws, is_of_moment):
+    def __init__(self, found, draws, seeds):
         random = sys.modules["numpy.random"]
-        self._draws, self._is_of_moment = draws, is_of_moment
-        self._entropies = None if draws is None else {int.from_bytes(draw, "big") for draw in draws}
-        self._mersenne = random.MT19937
+        self._draws, self._seeds = [draw for draw in draws if len(draw) == 16][:_MOST_STREAMS], seeds
+        self._mersenne, self._sequence = random.MT19937, random.SeedSequence
         sequences, self.legacy, self.bits, of_legacy = {}, [], [], set()
         for value in found:
             if issubclass(type(value), random.RandomState) and type(value._bit_generator) is random.MT19937:
                 of_legacy.add(id(value._bit_generator))
-                if self._is_legacy_drawn(value._bit_generator):
+                if self._is_legacy_drawn(value._bit_generator, value):
                     self.legacy.append(value)
         for value in found:
             if issubclass(type(value), random.SeedSequence):
-                if self._is_drawn(value.entropy):
+                if self._is_drawn(value.entropy, value):
                     sequences.setdefault(repr(value.entropy), []).append(value)
             elif issubclass(type(value), random.BitGenerator) and id(value) not in of_legacy:
                 sequence = _sequence_of(value)
-                if type(sequence) is random.SeedSequence and self._is_drawn(sequence.entropy):
+                if type(sequence) is random.SeedSequence and self._is_drawn(sequence.entropy, value):
                     self.bits.append((value, sequence))
         self.sequences = list(sequences.values())
 
-    def _is_drawn(self, entropy):
+    def _is_drawn(self, entropy, generator):
         try:
             numbers = [int(number) for number in (entropy if hasattr(entropy, "__iter__") else (entropy,))]
         except (TypeError, ValueError):
             return False  # none, or in words: given
-        if self._entropies is None:
-            return any(number >> 64 for number in numbers)
-        return any(number in self._entropies or self._is_of_moment(number) for number in numbers)
+        return any(self._seeds.is_of_process(number, generator) for number in numbers)
 
-    def _is_legacy_drawn(self, generator):
+    def _is_legacy_drawn(self, generator, owner):
         """One that was given a seed, or was seeded anew, has no sequence any more."""
-        if _sequence_of(generator) is not None or self._draws is None:
+        sequence = _sequence_of(generator)
+        if sequence is not None:
+            return type(sequence) is not self._sequence or self._is_drawn(sequence.entropy, owner)
+        key = generator.state["state"]["key"]
+        seed = _seed_of(key)
+        if seed is None and self._is_made_anew(key.tobytes()):
             return True
-        sequence = sys.modules["numpy.random"].SeedSequence
-        key = generator.state["state"]["key"].tobytes()
-        streams = [self._mersenne(sequence(int.from_bytes(draw, "big"))) for draw in self._draws if len(draw) == 16]
+        return self._seeds.is_of_process(seed, owner)
+
+    def _is_made_anew(self, key):
+        """As numpy.random.seed() does it."""
+        streams = [self._mersenne(self._sequence(int.from_bytes(draw, "big"))) for draw in self._draws]
         for _ in range(_BLOCKS):
             if any(stream.state["state"]["key"].tobytes() == key for stream in streams):
                 return True

@@ -22,11 +22,12 @@ _SEEN_TO = (
 # How many objects of one package are looked at, and how long a text may be.
 _MOST_OBJECTS = 500_000
 _LONGEST_TEXT = 200
-_SHORTEST_DRAW = 4
+_SHORTEST_DRAW, _LONGEST_DRAW = 4, 200
 # From so many on a number in a text is hardly there by chance.
 _DIGITS_THAT_TELL = 4
 _SECOND = 1_000_000_000
 _ROUNDING = 1000  # nanoseconds
+_SLACK = 0.001
 _SHIFTS = (0, -time.timezone, -time.altzone)  # of UTC taken for local time
 
 # So is what modules of this package keep: their numbers are not the process's, however small its id is.
@@ -75,34 +76,30 @@ def described(kind):
 class Moment:
     """The process id and the time at which the image was made, as numbers that a program may have kept.
 
-    doubts: what was taken for the process id, and may be there by chance.
+    doubts: (generator, text), of those of which it cannot be told whether the process has seeded them.
     """
 
     def __init__(self, began, seen):
         """began: time.time_ns() at the first import. seen: as of Observer."""
         self._pid = os.getpid() if has_asked_for_process(seen) else None
-        self._began, self._ended = began, time.time_ns()
+        self._began, self._ended, self._monotonic = began, time.time_ns(), time.monotonic()
         self.doubts = []
 
-    def __call__(self, number):
+    def __call__(self, number, generator):
+        """Of its seed."""
         if number == self._pid:
-            self.take_pid(f"a generator of numpy's with the seed {number}")
+            if is_small(number):
+                text = f"has the process id as its seed ({number}), or one that happens to be the same"
+                self.doubts.append((generator, text))
             return True
-        spans = ((self._began // unit, self._ended // unit) for unit in (1, 1_000_000, _SECOND))
+        spans = ((self._began // unit, self._ended // unit) for unit in (1, 1000, 1_000_000, _SECOND))
         return any(first <= number <= last for first, last in spans)
 
-    def take_pid(self, where):
-        """Something is what the process id would have made of it."""
-        if is_small(self._pid):
-            self.doubts.append(where)
-
-    @property
-    def pid(self):
-        """None: nobody has asked for it."""
-        return self._pid
-
-    def seconds(self):
-        return range(self._began // _SECOND, self._ended // _SECOND + 1)
+    def is_clock(self, seconds):
+        """Is it what a clock showed meanwhile?"""
+        took = (self._ended - self._began) / _SECOND
+        ends = self._ended / _SECOND, self._monotonic
+        return any(last - took - _SLACK <= seconds <= last + _SLACK for last in ends)
 
 
 class _Search:
@@ -114,7 +111,7 @@ class _Search:
         self._namespaces = namespaces
         self._arguments = argument if seen["arguments"] else None
         self._pid = os.getpid() if seen["process id"] or seen["thread id"] else None
-        self._drawn = _forms_of(draws) if seen["random bytes"] else ()
+        self._drawn = draws if seen["random bytes"] else None
         self._directory = _current_directory() if seen["directory"] else None
         self._seeks = self._arguments or self._pid or self._drawn or self._directory or seen["time"]
 
@@ -221,8 +218,8 @@ class _Search:
 
     def _is_drawn(self, value, kind):
         if kind.__name__ == "UUID" and kind.__module__ == "uuid":
-            return _without_version(value.int) in self._drawn
-        return kind in (int, str, bytes, bytearray) and (bytes(value) if kind is bytearray else value) in self._drawn
+            return self._drawn.has_number(value.int)
+        return self._drawn.is_in(value, kind)
 
 
 def _path_of(value):
@@ -243,42 +240,59 @@ def _current_directory():
         return None
 
 
-def _without_version(number):
+def without_version(number):
     """Of a UUID that was made of random bytes."""
     return number & ~(0xF << 76) & ~(0xC << 60)
 
 
-def _forms_of(draws):
+class Drawn:
     """What usually becomes of random bytes: numbers, hexadecimal digits, texts, UUIDs."""
-    forms = set()
-    for draw in draws:
-        if len(draw) < _SHORTEST_DRAW or len(draw) > _LONGEST_TEXT:
-            continue
+
+    def __init__(self, draws):
+        self._values, self._numbers = set(), set()
+        for draw in draws:
+            if len(draw) < _SHORTEST_DRAW:
+                continue
+            self._numbers.update((int.from_bytes(draw, "big"), int.from_bytes(draw, "little")))
+            if len(draw) <= _LONGEST_DRAW:
+                self._add_forms(draw)
+
+    def _add_forms(self, draw):
         big = int.from_bytes(draw, "big")
-        forms.update((draw, big, int.from_bytes(draw, "little"), draw.hex()))
+        self._values.update((draw, big, int.from_bytes(draw, "little"), draw.hex()))
         if "binascii" in sys.modules:  # nobody has made base64 of it without
             encoded = sys.modules["binascii"].b2a_base64(draw).rstrip(b"=\n").decode()
-            forms.update((encoded, encoded.replace("+", "-").replace("/", "_")))
+            self._values.update((encoded, encoded.replace("+", "-").replace("/", "_")))
         if len(draw) == 16:
-            number = _without_version(big)
+            number = without_version(big)
             digits = f"{number | 4 << 76 | big & (3 << 60) | 2 << 62:032x}"
             text = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-            forms.update((number, digits, text))
-    return forms
+            self._values.update((number, digits, text))
+
+    def __bool__(self):
+        return bool(self._values)
+
+    def has_number(self, number):
+        """Is it one that random bytes of any length are?"""
+        return number in self._numbers or without_version(number) in self._values
+
+    def is_in(self, value, kind):
+        return kind in (int, str, bytes, bytearray) and (bytes(value) if kind is bytearray else value) in self._values
 
 
 def find_kept(seen, argument, draws, ours=()):
     """{name of a module: {name in it: kind}} of what was asked for and is kept. seen: as of Observer. argument: its
-    stand-in for sys.argv[0]. draws: random bytes that were drawn; None: not all are known. ours: objects that are
+    stand-in for sys.argv[0]. draws: random bytes that were drawn. ours: objects that are
     put right in each child, as sys.argv is."""
     packages = {}
     for name, of_module in seen.items():
         package = name.partition(".")[0]
         if package != _OWN_PACKAGE and not is_standard(name) and any(of_module[kind] for kind in KEPT):
             packages.setdefault(package, []).append(of_module)
+    drawn = Drawn(draws or ()) if packages else None
     namespaces = {id(attributes_of(module)) for module in list(sys.modules.values())}
     searches = {
-        package: _Search(sum(of_modules[1:], of_modules[0]), argument, draws or (), ours, namespaces)
+        package: _Search(sum(of_modules[1:], of_modules[0]), argument, drawn, ours, namespaces)
         for package, of_modules in packages.items()
     }
     kept = {}

@@ -14,6 +14,7 @@ files, and a module that fails spoils nothing. What somebody else could have wri
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from .. import _native
 from ._findings import Findings
 from ._generators import Generators
 from ._kept import Moment
+from ._seeds import Seeds
 
 # This many children are asked; the reports of twice as many are kept.
 _CHILDREN = 500
@@ -415,15 +417,17 @@ def _try(name, microseconds, observer, allowed):
     threads, descriptors, memory = len(_threads()), _native.descriptors_in_the_way(), _shared_memory()
     resident = _resident_kilobytes()
     observer.forget()
-    moment = time.time_ns(), time.monotonic()
+    moment, frozen = (time.time_ns(), time.monotonic()), gc.get_freeze_count()
     try:
         module = import_module(name)
     except BaseException as error:
         return "no", f"it cannot be imported in a template: {type(error).__name__}: {error}".replace("\n", " ")
     kilobytes = max(0, _resident_kilobytes() - resident)
-    draws = _native.drawn()
+    if gc.get_freeze_count() != frozen:
+        gc.unfreeze()
+    draws = _native.drawn() or ()
     of_process = Moment(moment[0], observer.seen)
-    ours = Generators((), draws, of_process).found
+    ours = Generators((), draws, Seeds(draws, of_process)).found
     findings = Findings(observer, draws, ours, moment[1], of_process.doubts)
     if findings.found:
         return "no", findings.found[0][1].replace("\n", " ")

@@ -14,6 +14,7 @@ from ._findings import Findings, leave_to_children, made_files
 from ._generators import Generators
 from ._kept import Moment
 from ._observer import KINDS, Observer
+from ._seeds import Seeds
 from .. import _native
 from . import _child, _ends, _lazy
 from .._errors import Unsuitable
@@ -244,6 +245,7 @@ class _Image:
         self.names = ()  # of the modules that were asked for
         self.times = []
         self.of_packages = frozenset()  # see ModulesOfPackages
+        self.frozen_before = gc.get_freeze_count()  # objects
         self.ignored = _ignored_signals()  # when the interpreter had started
         self.own_path = sys.path[:]
         self.search_path = []  # came in front of it
@@ -290,6 +292,13 @@ def _seed_again(generators):
         random._inst.seed()  # by itself it has done so when this process was forked
 
 
+def _find_generators(image, base, draws, moment):
+    if base is image or gc.get_freeze_count() != image.frozen_before:
+        gc.unfreeze()  # what modules have frozen is not found otherwise
+    inherited = base.generators.found if base.generators else ()
+    return Generators(inherited, draws, Seeds(draws, moment))
+
+
 def _begin(base):
     """Returns a new image, on top of base or None; what the interpreter was started with; and what is in the way
     already."""
@@ -306,8 +315,6 @@ def _begin(base):
 def _freeze(image, base, is_called_last):
     """Freezes all that there is. Returns what the main thread has of its own."""
     _flush()
-    if base is image:
-        gc.unfreeze()  # what modules may have frozen
     gc.collect()
     thread_state = _ThreadState(base.locals)
     image.locals = [local for local, _ in thread_state.locals]
@@ -355,9 +362,9 @@ def _preload(start):
     missed, of_packages = finders.stop()
     variables.stop()
     observer.stop()
-    draws = _native.drawn()
+    draws = _native.drawn() or ()
     moment = Moment(began, observer.seen)
-    image.generators = generators = Generators(base.generators.found if base.generators else (), draws, moment)
+    image.generators = generators = _find_generators(image, base, draws, moment)
     findings = Findings(observer, draws, generators.found, began_monotonic, moment.doubts)
     _leave_no_trace(package, image.names)
     description = describe(start, sys.path, missed, described)
