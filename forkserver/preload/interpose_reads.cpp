@@ -143,15 +143,16 @@ mode_t mode_of(int flags, va_list arguments) {
         return real arguments;                                           \
     }
 
-#define INTERPOSE_OPEN(name)                                           \
-    EXPORT int name(const char* path, int flags, ...) {                \
-        static int (*real)(const char*, int, ...);                     \
-        if (!real) real = next<int (*)(const char*, int, ...)>(#name); \
-        va_list arguments;                                             \
-        va_start(arguments, flags);                                    \
-        const mode_t mode = mode_of(flags, arguments);                 \
-        va_end(arguments);                                             \
-        return noted(AT_FDCWD, path, flags, real(path, flags, mode));  \
+#define INTERPOSE_OPEN(name)                                                                    \
+    EXPORT int name(const char* path, int flags, ...) {                                         \
+        static int (*real)(const char*, int, ...);                                              \
+        if (!real) real = next<int (*)(const char*, int, ...)>(#name);                          \
+        if (recorder::is_recording()) recorder::note_opened(path, __builtin_return_address(0)); \
+        va_list arguments;                                                                      \
+        va_start(arguments, flags);                                                             \
+        const mode_t mode = mode_of(flags, arguments);                                          \
+        va_end(arguments);                                                                      \
+        return noted(AT_FDCWD, path, flags, real(path, flags, mode));                           \
     }
 
 #define INTERPOSE_OPENAT(name)                                                    \
@@ -165,11 +166,12 @@ mode_t mode_of(int flags, va_list arguments) {
         return noted(directory, path, flags, real(directory, path, flags, mode)); \
     }
 
-#define INTERPOSE_FORTIFIED_OPEN(name)                            \
-    EXPORT int name(const char* path, int flags) {                \
-        static int (*real)(const char*, int);                     \
-        if (!real) real = next<int (*)(const char*, int)>(#name); \
-        return noted(AT_FDCWD, path, flags, real(path, flags));   \
+#define INTERPOSE_FORTIFIED_OPEN(name)                                                          \
+    EXPORT int name(const char* path, int flags) {                                              \
+        static int (*real)(const char*, int);                                                   \
+        if (!real) real = next<int (*)(const char*, int)>(#name);                               \
+        if (recorder::is_recording()) recorder::note_opened(path, __builtin_return_address(0)); \
+        return noted(AT_FDCWD, path, flags, real(path, flags));                                 \
     }
 
 #define INTERPOSE_CREAT(name)                                                         \
@@ -179,11 +181,12 @@ mode_t mode_of(int flags, va_list arguments) {
         return noted(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, real(path, mode)); \
     }
 
-#define INTERPOSE_FOPEN(name)                                               \
-    EXPORT FILE* name(const char* path, const char* mode) {                 \
-        static FILE* (*real)(const char*, const char*);                     \
-        if (!real) real = next<FILE* (*)(const char*, const char*)>(#name); \
-        return noted(path, mode, real(path, mode));                         \
+#define INTERPOSE_FOPEN(name)                                                                   \
+    EXPORT FILE* name(const char* path, const char* mode) {                                     \
+        static FILE* (*real)(const char*, const char*);                                         \
+        if (!real) real = next<FILE* (*)(const char*, const char*)>(#name);                     \
+        if (recorder::is_recording()) recorder::note_opened(path, __builtin_return_address(0)); \
+        return noted(path, mode, real(path, mode));                                             \
     }
 
 // struct stat and struct stat64 are laid out alike on 64-bit machines.

@@ -63,7 +63,7 @@ Slots<kMostFiles> file_slots;
 Slots<kMostListings> listing_slots;
 // It is of the initial-exec kind, so that nothing is allocated for it.
 __attribute__((tls_model("initial-exec"))) thread_local std::uint32_t lists_for = kListedNames;
-AskedForIdentity noted{{}, {}, {}, 0, true, true};
+AskedForIdentity noted{{}, {}, {}, 0, true};
 MadeFiles made_files{0, {}, 0, true};
 bool is_filtered = false;
 
@@ -372,10 +372,18 @@ void note_random(const void* bytes, std::size_t size, const void* caller) {
         std::memcpy(kept, bytes, size);
         arena_used += size;
         noted.draws[noted.draw_count++] = {kept, size};
-    } else {
-        noted.has_all_draws = false;
     }
     ::pthread_mutex_unlock(&lock);
+    if (!fits) note_asked(kAskedUnseen, caller);
+}
+
+void note_opened(const char* path, const void* caller) {
+    for (const char* random :
+         {"/dev/urandom", "/dev/random", "/dev/hwrng", "/proc/sys/kernel/random/uuid"}) {
+        if (std::strcmp(path, random) != 0) continue;
+        note_asked(kAskedRandom, caller);
+        note_asked(kAskedUnseen, caller);
+    }
 }
 
 const AskedForIdentity* asked() {

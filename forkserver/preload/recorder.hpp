@@ -44,7 +44,10 @@ void forget_listing(const char* path);
 void note_asked(Asked kind, const void* caller);
 /// Notes random bytes that were given to `caller`. Keeps errno.
 void note_random(const void* bytes, std::size_t size, const void* caller);
-/// What was noted by these two.
+
+/// `caller` opens a file: of random bytes nobody sees which ones are read.
+void note_opened(const char* path, const void* caller);
+/// What was noted by these.
 const AskedForIdentity* asked();
 
 /// Notes that this process is about to limit which system calls it may make.

@@ -53,18 +53,20 @@ struct RecordedReads {
 };
 
 /// What a program can ask about the process it runs in, and about the moment: a copy that it keeps
-/// is wrong in a child; of the working directory: in one that has another.
+/// is wrong in a child; of the working directory: in one that has another. Unseen are random bytes
+/// that are read from a file, or more than can be kept.
 enum Asked : std::uint32_t {
     kAskedProcess,
     kAskedThread,
     kAskedClock,
     kAskedRandom,
     kAskedDirectory,
+    kAskedUnseen,
     kAskedKinds
 };
 /// What they are called where somebody reads it, in the same order.
-inline constexpr const char* kAskedNames[] = {"process id", "thread id", "time", "random bytes",
-                                              "directory"};
+inline constexpr const char* kAskedNames[] = {"process id",   "thread id", "time",
+                                              "random bytes", "directory", "unseen random bytes"};
 static_assert(std::size(kAskedNames) == kAskedKinds);
 
 /// Where a library has called for something of this kind.
@@ -97,9 +99,8 @@ struct MadeFiles {
 };
 
 inline constexpr std::size_t kMostAskers = 1024;
-inline constexpr std::size_t kMostDraws = 1024;
-inline constexpr std::size_t kMostDrawnBytes =
-    4096;  // of one draw; a generator of 623 words takes 2496
+inline constexpr std::size_t kMostDraws = 1u << 14;
+inline constexpr std::size_t kMostDrawnBytes = 1u << 20;  // of one draw
 
 /// All of it grows while reads are recorded, and stays.
 struct AskedForIdentity {
@@ -107,7 +108,7 @@ struct AskedForIdentity {
     Asker askers[kMostAskers];
     DrawnBytes draws[kMostDraws];
     std::size_t draw_count;
-    bool has_all_draws, has_all_askers;
+    bool has_all_askers;
 };
 
 struct PreloadInterface {

@@ -101,7 +101,6 @@ PyObject* names_of_asked() {
 PyObject* drawn(PyObject*, PyObject*) {
     const AskedForIdentity* asked = find_asked();
     if (!asked) return nullptr;
-    if (!asked->has_all_draws) Py_RETURN_NONE;
     Reference list(PyList_New(0));
     for (std::size_t i = 0; list && i < asked->draw_count; ++i) {
         const DrawnBytes& draw = asked->draws[i];
@@ -168,6 +167,7 @@ PyObject* askers(PyObject*, PyObject*) {
         if (asker.address && ::dladdr(asker.address, &library) && library.dli_fname)
             libraries[library.dli_fname] |= asker.kinds;
     }
+    if (!asked->has_all_askers) libraries["more than were noted"] = (1u << kAskedKinds) - 1;
     Reference list(PyList_New(0));
     for (const auto& [path, kinds] : libraries) {
         Reference pair(Py_BuildValue("NI", PyUnicode_DecodeFSDefault(path.c_str()), kinds));

@@ -14,8 +14,8 @@ PyObject* names_of_asked();
 /// and real and monotonic time, in nanoseconds. Writes out what C's streams have buffered of that.
 PyObject* observe(PyObject* module, PyObject* none);
 
-/// drawn() -> the random bytes that were drawn until now, as a list of bytes objects; None: not all
-/// of them are known.
+/// drawn() -> the random bytes that were drawn until now, as a list of bytes objects, but for those
+/// that nobody has seen.
 PyObject* drawn(PyObject* module, PyObject* none);
 
 /// made() -> (list, is it whole?): a list of (absolute path, path as it was given) of what was made
@@ -35,7 +35,7 @@ PyObject* list_for(PyObject* module, PyObject* what);
 PyObject* forget_listing(PyObject* module, PyObject* path);
 
 /// askers() -> a list of (path of a library, bits) of who has called: bit n is name n of
-/// `names_of_asked`.
+/// `names_of_asked`. One that is no path stands for all that were too many.
 PyObject* askers(PyObject* module, PyObject* none);
 
 }  // namespace warmfork::python

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import time
+import types
 import unittest
 import unittest.mock
 
@@ -85,6 +86,28 @@ KEPT = {
         "c.fclose.argtypes = [ctypes.c_void_p]\nc.fclose(c.fopen(b'c', b'w'))", "directory:./c", "c was made",
     ),
 }
+KEPT.update({
+    name: (source, "identity:kept", "random bytes in kept.VALUE") for name, source in {
+        "token after many draws": "import os\nfor _ in range(2000): os.urandom(4)\nVALUE = os.urandom(16)",
+        "token after a large draw": "import os\nos.urandom(1 << 16)\nVALUE = os.urandom(16)",
+        "large token": "import os\nVALUE = [os.urandom(300)]",
+        "long text": "import secrets\nVALUE = secrets.token_hex(150)",
+        "text with a token": "import secrets\nVALUE = 'run' + secrets.token_hex(8)",
+        "text with an id": "import uuid\nVALUE = f'of-{uuid.uuid4()}.log'",
+        "part of an id": "import uuid\nVALUE = 'id' + uuid.uuid4().hex[:8]",
+        "base64": "import base64, os\nVALUE = base64.b64encode(os.urandom(24))",
+        "text with base64": "import secrets\nVALUE = 'token=' + secrets.token_urlsafe()",
+        "random fraction": "import random\nVALUE = random.SystemRandom().random()",
+        "random number": "import secrets\nVALUE = secrets.randbits(61)",
+    }.items()
+})
+KEPT.update({
+    name: (source, "identity:kept", "kept has had random bytes") for name, source in {
+        "random bytes of a file": "with open('/dev/urandom', 'rb', 0) as file: VALUE = file.read(16)",
+        "id of a file": "VALUE = open('/proc/sys/kernel/random/uuid').read()",
+        "too many random bytes": "import os\nVALUE = os.urandom(1 << 21)[:16]",
+    }.items()
+})
 # Shorter ones are too often a part of other numbers.
 KEPT["process id in front of other digits"] = (
     "import os\nPATH = f'/tmp/log-{os.getpid()}' + '7' * (os.getpid() >= 1000)", "identity:kept", "kept.PATH",
@@ -104,6 +127,8 @@ HARMLESS = {
     "has and looks at the list of arguments": "import sys\ndef main(argv=sys.argv): pass\nlen(sys.argv)",
     "looks at the arguments": "import sys\nIS_TEST = 'test' in sys.argv or '-x' in sys.argv[1:]",
     "draws random bytes": "import os, random\nos.urandom(16)\nrandom.random()",
+    "looks whether there are random bytes": "import os\nHAS_FILE = os.path.exists('/dev/urandom')",
+    "draws random bytes, and has texts": "import os\nos.urandom(16)\nWORDS = 'deadbeef' * 20, 'an_identifier_of_ours'",
     "asks for the machine": "import platform\nPROCESSOR = platform.processor()",
     "looks for a library": "import ctypes.util\nHAS_LIBRARY = ctypes.util.find_library('c') is not None",
     "writes and closes a file": "import tempfile\nwith tempfile.TemporaryFile() as file: file.write(b'x')",
@@ -209,6 +234,17 @@ class Kept(Importing):
         seen = {"warmfork._owner": _observer.Seen([1] * len(_observer.KINDS), (0, 0), (0, 0), 0)}
         with unittest.mock.patch("os.getpid", return_value=_owner._READY_PATIENCE):
             self.assertEqual(_kept.find_kept(seen, "", []), {})
+
+    def test_more_objects_than_are_looked_at_are_told(self):
+        from warmfork._in_template import _kept, _observer
+
+        module = types.ModuleType("many")
+        module.first, module.second = [[], [], []], [[]]
+        seen = {"many": _observer.Seen([1] * len(_observer.KINDS), (0, 0), (0, 0), 0)}
+        with unittest.mock.patch.dict("sys.modules", many=module):
+            self.assertEqual(_kept.find_kept(seen, "", []), {})
+            with unittest.mock.patch.object(_kept, "_MOST_OBJECTS", 3):
+                self.assertEqual(_kept.find_kept(seen, "", []), {"many": {"first": _kept.UNSEARCHED}})
 
     def test_the_report_tells_who_has_asked(self):
         template, _ = self.importing(HARMLESS["asks for the process id"])

@@ -30,6 +30,7 @@ _LIBRARIES_WITH_STATE = ("libuuid.so",)
 _LONGEST_OUTPUT = 80
 _TEMPORARY = "has made {path} when it was imported, and each child would make a temporary one of its own"
 _MADE = "{name} was made or changed when {modules} was imported, and each child would do so in its own directory"
+_UNSEEN = "has had random bytes from a file, or too many to note, and what it keeps of them cannot be seen"
 _PUT_RIGHT = [(name, attribute, "directory") for name, attribute, _ in _child.KEEP_DIRECTORY] + [
     (name, attribute, "arguments") for name, attribute in _child.KEEP_ARGUMENTS
 ]
@@ -70,13 +71,16 @@ class Findings:
             if name in _HARMLESS_MODULES:
                 continue
             where = ", ".join(f"{_kept.described(kind)} in {name}.{attribute}" for attribute, kind in names.items())
-            self.found.append((f"identity:{name}", f"{name} keeps what it took from the process: {where}"))
+            keeps = "may keep" if _kept.UNSEARCHED in names.values() else "keeps"
+            self.found.append((f"identity:{name}", f"{name} {keeps} what it took from the process: {where}"))
         for name, of_module in seen.items():
             if of_module["output"]:
                 self.found.append((f"output:{name}", f"{name} wrote {_beginning(of_module)!r} when it was imported"))
             if of_module["program"] and name not in _HARMLESS_PROGRAMS:
                 text = f"a program was started when {name} was imported, and what it read is not known"
                 self.found.append((f"program:{name}", text))
+            if of_module[_kept.UNSEEN] and not _kept.is_standard(name) and _has_python_unseen():
+                self.found.append((f"identity:{name}", f"{name} {_UNSEEN}"))
             kinds = [kind for kind in _kept.KEPT if of_module[kind]]
             if kinds and not _kept.is_standard(name):
                 self.asked.append((name, kinds))
@@ -141,6 +145,12 @@ def _asking_libraries():
         (path, [kind for number, kind in enumerate(_native.ASKED) if bits >> number & 1])
         for path, bits in _native.askers()
     ]
+
+
+def _has_python_unseen():
+    """Has it been Python code? Of a library nobody can see what it keeps in any case: `libraries` tells of it."""
+    names = [os.path.basename(path) for path, kinds in _asking_libraries() if _kept.UNSEEN in kinds]
+    return any(".so" not in name or name.startswith("libpython") for name in names)
 
 
 def _keeps_state(name, kinds):
@@ -223,8 +233,13 @@ def leave_to_children(observer, name):
         kept = _kept.find_kept({name: seen}, observer.arguments.only, _native.drawn()).get(name, {})
         # The main module is prepared for one directory: see _main_module.py.
         done += [f"it keeps the {kind}" for kind in kept.values() if kind != "directory"]
-        whats = ("output", "it writes something"), ("program", "it starts a program"), ("file", "it makes files")
-        done += [what for kind, what in whats if seen[kind]]
+        whats = {
+            "output": "it writes something",
+            "program": "it starts a program",
+            "file": "it makes files",
+            _kept.UNSEEN: "it has random bytes that nobody has seen",
+        }
+        done += [what for kind, what in whats.items() if seen[kind]]
     if done:
         sys.modules.pop(name, None)
         raise Unsuitable(done[0])

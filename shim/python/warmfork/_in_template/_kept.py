@@ -22,9 +22,18 @@ _SEEN_TO = (
 # How many objects of one package are looked at, and how long a text may be.
 _MOST_OBJECTS = 500_000
 _LONGEST_TEXT = 200
-_SHORTEST_DRAW, _LONGEST_DRAW = 4, 200
+_SHORTEST_DRAW, _LONGEST_DRAW = 4, 4096
+# Of those that are looked for within texts, and of how many hexadecimal digits a part of one has.
+_LONGEST_PART = 64
+_DIGITS_OF_PART = 8
+_SHORTEST_BASE64 = 11
 # From so many on a number in a text is hardly there by chance.
 _DIGITS_THAT_TELL = 4
+# For str.translate: what separates these. UUIDs have hyphens.
+_OTHERS_THAN_DIGITS = {
+    number: "" if chr(number) == "-" else " " for number in range(256) if chr(number) not in "0123456789abcdef"
+}
+_OTHERS_THAN_BASE64 = {number: " " for number in range(256) if not chr(number).isalnum() and chr(number) not in "+/-_"}
 _SECOND = 1_000_000_000
 _ROUNDING = 1000  # nanoseconds
 _SLACK = 0.001
@@ -37,6 +46,10 @@ _STANDARD = frozenset(getattr(sys, "stdlib_module_names", ())) or None
 
 
 KEPT = ("process id", "thread id", "time", "random bytes", "directory", "arguments")
+# As in protocol/preload_interface.hpp, too.
+UNSEEN = "unseen random bytes"
+# The kind of what nobody has looked for, since there was too much.
+UNSEARCHED = "something in more objects than are looked at"
 
 
 def attributes_of(module):
@@ -107,7 +120,7 @@ class _Search:
 
     def __init__(self, seen, argument, draws, ours, namespaces):
         self._seen = seen
-        self._visited = {id(value) for value in (*ours, sys.argv)}
+        self._visited, self._is_told = {id(value) for value in (*ours, sys.argv)}, False
         self._namespaces = namespaces
         self._arguments = argument if seen["arguments"] else None
         self._pid = os.getpid() if seen["process id"] or seen["thread id"] else None
@@ -128,6 +141,9 @@ class _Search:
                 kind = self._kind_of(part) or ("directory" if self._is_in_directory(part, own) else None)
                 if kind:
                     found.setdefault(attribute, kind)
+            if len(self._visited) >= _MOST_OBJECTS and not self._is_told:
+                self._is_told = True
+                found.setdefault(attribute, UNSEARCHED)
         return found
 
     def _below(self, value, module):
@@ -249,25 +265,34 @@ class Drawn:
     """What usually becomes of random bytes: numbers, hexadecimal digits, texts, UUIDs."""
 
     def __init__(self, draws):
-        self._values, self._numbers = set(), set()
+        self._values, self._numbers, self._digits, self._base64 = set(), set(), set(), set()
         for draw in draws:
             if len(draw) < _SHORTEST_DRAW:
                 continue
             self._numbers.update((int.from_bytes(draw, "big"), int.from_bytes(draw, "little")))
             if len(draw) <= _LONGEST_DRAW:
                 self._add_forms(draw)
+        self._sizes = [{len(form) for form in forms} for forms in (self._digits, self._base64)]
 
     def _add_forms(self, draw):
-        big = int.from_bytes(draw, "big")
-        self._values.update((draw, big, int.from_bytes(draw, "little"), draw.hex()))
-        if "binascii" in sys.modules:  # nobody has made base64 of it without
-            encoded = sys.modules["binascii"].b2a_base64(draw).rstrip(b"=\n").decode()
-            self._values.update((encoded, encoded.replace("+", "-").replace("/", "_")))
+        big, digits = int.from_bytes(draw, "big"), [draw.hex()]
+        self._values.update((draw, big, int.from_bytes(draw, "little"), *digits))
         if len(draw) == 16:
             number = without_version(big)
-            digits = f"{number | 4 << 76 | big & (3 << 60) | 2 << 62:032x}"
-            text = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-            self._values.update((number, digits, text))
+            self._values.add(number)
+            digits.append(f"{number | 4 << 76 | big & (3 << 60) | 2 << 62:032x}")
+        elif len(draw) == 7:  # as random.SystemRandom makes a fraction of them
+            self._values.add((big >> 3) * 2**-53)
+        if len(draw) <= _LONGEST_PART:
+            self._digits.update(part for all_of_it in digits for part in (all_of_it, all_of_it[:_DIGITS_OF_PART]))
+            if len(draw) > _SHORTEST_DRAW:  # a number that was drawn has fewer bits than its bytes
+                self._values.update(big >> shift for shift in range(1, 8))
+        if "binascii" in sys.modules:  # nobody has made base64 of it without
+            encoded = sys.modules["binascii"].b2a_base64(draw).rstrip(b"=\n").decode()
+            forms = {encoded, encoded.replace("+", "-").replace("/", "_")}
+            self._values.update(forms)
+            if _SHORTEST_BASE64 <= len(encoded) and len(draw) <= _LONGEST_PART:
+                self._base64.update(forms)
 
     def __bool__(self):
         return bool(self._values)
@@ -277,7 +302,27 @@ class Drawn:
         return number in self._numbers or without_version(number) in self._values
 
     def is_in(self, value, kind):
-        return kind in (int, str, bytes, bytearray) and (bytes(value) if kind is bytearray else value) in self._values
+        if kind is int or kind is float:
+            return value in self._values
+        if kind is bytes or kind is bytearray:
+            return bytes(value) in self._values or self._is_in_text(value.decode("latin-1"))
+        return kind is str and self._is_in_text(value)
+
+    def _is_in_text(self, text):
+        """All of it, or a part of a text that is not long."""
+        if text in self._values:
+            return True
+        if not _DIGITS_OF_PART <= len(text) <= _LONGEST_TEXT:
+            return False
+        parts = (text.lower().translate(_OTHERS_THAN_DIGITS), self._digits, self._sizes[0], _DIGITS_OF_PART), (
+            text.translate(_OTHERS_THAN_BASE64), self._base64, self._sizes[1], _SHORTEST_BASE64,
+        )
+        return any(
+            word[at:at + size] in forms
+            for words, forms, sizes, shortest in parts if forms
+            for word in words.split() if len(word) >= shortest
+            for size in sizes for at in range(len(word) - size + 1)
+        )
 
 
 def find_kept(seen, argument, draws, ours=()):
@@ -289,7 +334,7 @@ def find_kept(seen, argument, draws, ours=()):
         package = name.partition(".")[0]
         if package != _OWN_PACKAGE and not is_standard(name) and any(of_module[kind] for kind in KEPT):
             packages.setdefault(package, []).append(of_module)
-    drawn = Drawn(draws or ()) if packages else None
+    drawn = Drawn(draws) if packages else None
     namespaces = {id(attributes_of(module)) for module in list(sys.modules.values())}
     searches = {
         package: _Search(sum(of_modules[1:], of_modules[0]), argument, drawn, ours, namespaces)

@@ -425,7 +425,7 @@ def _try(name, microseconds, observer, allowed):
     kilobytes = max(0, _resident_kilobytes() - resident)
     if gc.get_freeze_count() != frozen:
         gc.unfreeze()
-    draws = _native.drawn() or ()
+    draws = _native.drawn()
     of_process = Moment(moment[0], observer.seen)
     ours = Generators((), draws, Seeds(draws, of_process)).found
     findings = Findings(observer, draws, ours, moment[1], of_process.doubts)

@@ -362,7 +362,7 @@ def _preload(start):
     missed, of_packages = finders.stop()
     variables.stop()
     observer.stop()
-    draws = _native.drawn() or ()
+    draws = _native.drawn()
     moment = Moment(began, observer.seen)
     image.generators = generators = _find_generators(image, base, draws, moment)
     findings = Findings(observer, draws, generators.found, began_monotonic, moment.doubts)

@@ -41,10 +41,9 @@ class Seeds:
         return False
 
     def _is_text_of_process(self, text, generator):
-        letters = text.decode("latin-1")
-        if self._drawn.is_in(text, bytes) or self._drawn.is_in(letters, str):
+        if self._drawn.is_in(text, bytes):
             return True
-        digits = "".join(letter if letter.isdecimal() else " " for letter in letters)
+        digits = "".join(letter if letter.isdecimal() else " " for letter in text.decode("latin-1"))
         return any(self._moment(int(part), generator) for part in digits.split())
 
     def _is_hash_of_time(self, number):
