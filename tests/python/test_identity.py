@@ -186,6 +186,16 @@ class Kept(Importing):
         with self.assertRaisesRegex(warmfork.TemplateError, "still runs: .*multiprocessing"):
             template.wait_ready(timeout=60)
 
+    def test_what_is_imported_when_the_interpreter_starts_is_looked_through_as_well(self):
+        sources = "import os\nVALUE = os.getpid()", "import time\nVALUE = time.time()", "import uuid\nVALUE = [uuid.uuid4()]"
+        for source in sources:
+            with self.subTest(source):
+                env = {**os.environ, "PYTHONPATH": self.folder({"sitecustomize.py": source + "\n"})}
+                if "pid" not in source or os.getpid() >= 1000:  # smaller ones may be there by chance
+                    with self.assertRaisesRegex(warmfork.TemplateError, "sitecustomize.VALUE"):
+                        self.template(["json"], env=env).wait_ready()
+                self.template(["json"], env=env, allow=["identity:sitecustomize"]).wait_ready()
+
     @warm_only
     def test_children_are_cold_then(self):
         template, env = self.importing(KEPT["process id"][0])

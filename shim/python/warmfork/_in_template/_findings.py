@@ -47,7 +47,8 @@ class Findings:
         _stop_resource_tracker()
         _kept.put_right()
         kept = _kept.find_monotonic(began)
-        for name, names in _kept.find_kept(observer.seen, observer.arguments.only, draws, ours).items():
+        seen = {**observer.at_start, **observer.seen}
+        for name, names in _kept.find_kept(seen, observer.arguments.only, draws, ours).items():
             kept.setdefault(name, {}).update(names)
         self.found, self.asked, self.libraries = [], [], []
         _take_right(kept)

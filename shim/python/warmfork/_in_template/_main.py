@@ -353,7 +353,7 @@ def _preload(start):
     folder = _learning_folder(program, image.names, allowed) if learns else ""
     variables = ReadVariables()
     began, began_monotonic = time.time_ns(), time.monotonic()
-    observer = Observer(_flush)
+    observer = Observer(_flush, base is image)
     finders = Finders()
     times = base.times + _import_all(names, observer, refusals)
     learned = _learn(program, folder, times, observer, allowed) if learns else None

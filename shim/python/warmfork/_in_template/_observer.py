@@ -5,9 +5,11 @@ This runs in a template, while it preloads. What a module asked for may still be
 
 import _frozen_importlib as _bootstrap
 import _thread
+import os
 import sys
 
 from .. import _native
+from . import _kept
 from ._arguments import Arguments
 from ._listings import Listings
 from ._temporary import Temporary
@@ -25,6 +27,8 @@ _HARMLESS = {
     "threading": ("", "_start_new_thread", _THREAD),
     "tempfile": ("_RandomNameSequence", "__next__", _PROCESS),
 }
+# Of the interpreter, in nanoseconds.
+_LONGEST_START = 60_000_000_000
 
 
 class Seen:
@@ -46,12 +50,23 @@ class Seen:
         return Seen(counts, (began[0], ended[0]), (began[1], ended[1]), min(self.output_at, other.output_at))
 
 
-class Observer:
-    """Looks on from its making until `stop`. seen: {name of a module: Seen}, of those where anything was."""
+def _seen_at_start():
+    """Of the modules that the interpreter itself has imported, as sitecustomize: nobody has looked on, so that each
+    may have asked for all of it. A small process id is there by chance too often."""
+    *_, real, monotonic = _native.observe()
+    kinds = {"time", "random bytes"} | (set() if _kept.is_small(os.getpid()) else {"process id"})
+    spans = [(now - _LONGEST_START, now) for now in (real, monotonic)]
+    seen = Seen([int(kind in kinds) for kind in KINDS], *spans, 0)
+    return {name: seen for name in sys.modules if name != "__main__" and not _kept.is_standard(name)}
 
-    def __init__(self, flush):
-        """flush: writes out what streams have buffered."""
-        self.seen = {}
+
+class Observer:
+    """Looks on from its making until `stop`. seen: {name of a module: Seen}, of those where anything was. at_start:
+    the same of those that were there before."""
+
+    def __init__(self, flush, is_first):
+        """flush: writes out what streams have buffered. is_first: in the interpreter that has just started."""
+        self.seen, self.at_start = {}, _seen_at_start() if is_first else {}
         self._flush = flush
         self._thread = _thread.get_ident()
         self._within = [[0] * len(KINDS)]  # what imports have caused that an import has caused
@@ -82,6 +97,7 @@ class Observer:
     def forget(self):
         """Forgets what was seen so far."""
         self.seen.clear()
+        self.at_start.clear()
         self._temporary.forget()
 
     def left_behind(self):
