@@ -1,6 +1,7 @@
 """What preloaded modules take from the process that imports them, or do beyond it: children have their own, or are
 cold, and the module is named."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -410,6 +411,22 @@ class Directory(Importing):
         command = [PYTHON, "-c", "from mercurial.pycompat import sysargv; print(sysargv)", "log", "\udcff"]
         expected = subprocess.run(command, env=env, capture_output=True).stdout
         self.assertEqual(template.run(command, env=env, capture_output=True).stdout, expected)
+
+    @warm_only
+    def test_a_key_that_a_module_is_known_to_keep_is_another_in_each_child(self):
+        source = "import os\ndef new_id_bytes(): return os.urandom(16).hex().encode()\nsession_flags = {{'secure': ({}, '')}}\n"
+        settings = "{'Session': {'key': new_id_bytes()}}"
+        for kept, expected in ((settings, (2, "warm")), (f"[{settings}]", (2, "cold"))):
+            with self.subTest(kept=kept):
+                folder = self.folder({"jupyter_client/__init__.py": "", "jupyter_client/session.py": source.format(kept)})
+                env = {**os.environ, "PYTHONPATH": folder}
+                template = self.template(["jupyter_client.session"], env=env)
+                with contextlib.suppress(warmfork.TemplateError):  # as it keeps the key where nobody looks for it
+                    template.wait_ready()
+                command = [PYTHON, "-c", "from jupyter_client import session; print(session.session_flags)"]
+                children = [template.popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+                shown = {child.communicate()[0] for child in children}
+                self.assertEqual((len(shown), children[1].backend), expected)
 
     @warm_only
     def test_a_template_in_the_root_directory(self):

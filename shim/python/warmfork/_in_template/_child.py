@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 
+from . import _kept
 from ._run_module import hide_from_runpy
 from ._streams import Stream
 
@@ -49,6 +50,7 @@ _multiprocessing = None
 _logging = None
 _directory_keepers = ()  # as KEEP_DIRECTORY, with the module itself
 _arguments_kept = ()  # by KEEP_ARGUMENTS: the lists
+_session_settings = None
 _keeps_moment = False
 _threading = None
 _is_link_program = None  # of the template; None: there are no links to see
@@ -97,6 +99,7 @@ def remember_image(
     global _image_path, _image_ignored, _streams, _generators, _image_executable, _in_child
     global _preloaded, _multiprocessing, _threading, _path_added, _path_removed, _of_packages
     global _written_by_python, _written_by_c, _logging, _directory_keepers, _arguments_kept, _keeps_moment
+    global _session_settings
     _preloaded = tuple(name for name in preloaded if "=" not in name)
     _in_child = in_child
     _image_path = sys.path[:]
@@ -118,6 +121,7 @@ def remember_image(
     _directory_keepers = [(sys.modules[name], *kept) for name, *kept in KEEP_DIRECTORY if name in sys.modules]
     kept = [getattr(sys.modules[name], attribute, None) for name, attribute in KEEP_ARGUMENTS if name in sys.modules]
     _arguments_kept = [arguments for arguments in kept if type(arguments) is list]
+    _session_settings = _kept.find_session_settings()
     _keeps_moment = _logging is not None or bool(_directory_keepers)
     if _MULTIPROCESSING in sys.modules:
         module = sys.modules[_MULTIPROCESSING]
@@ -193,6 +197,9 @@ def rehearsal(pipes):
 def part_from_siblings():
     """Renews what children of one image must not share."""
     seed_anew(_generators)
+    if _session_settings is not None:
+        settings, draw = _session_settings
+        settings["key"] = draw()
     if _multiprocessing is not None:
         _multiprocessing.current_process().authkey = os.urandom(32)
     if _threading is not None:

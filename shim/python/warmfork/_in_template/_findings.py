@@ -160,7 +160,8 @@ def _keeps_state(name, kinds):
 
 def _take_right(kept):
     """Takes out what each child has put right."""
-    for name, attribute, kind in _PUT_RIGHT:
+    renewed = _kept.KEEP_RANDOM if _kept.find_session_settings() else ()
+    for name, attribute, kind in (*_PUT_RIGHT, *((*names, "random bytes") for names in renewed)):
         attributes = kept.get(name, {})
         if attributes.get(attribute) == kind:
             del attributes[attribute]

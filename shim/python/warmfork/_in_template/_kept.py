@@ -48,6 +48,8 @@ _STANDARD = frozenset(getattr(sys, "stdlib_module_names", ())) or None
 KEPT = ("process id", "thread id", "time", "random bytes", "directory", "arguments")
 # As in protocol/preload_interface.hpp, too.
 UNSEEN = "unseen random bytes"
+# These keep what they have drawn, and each child draws it anew. Here it is the key of --secure; see find_session_settings.
+KEEP_RANDOM = (("jupyter_client.session", "session_flags"),)
 # The kind of what nobody has looked for, since there was too much.
 UNSEARCHED = "something in more objects than are looked at"
 
@@ -358,6 +360,17 @@ def find_monotonic(began):
             if type(value) is float and began <= value <= ended:
                 kept.setdefault(name, {})[attribute] = "time"
     return kept
+
+
+def find_session_settings():
+    """Returns the dictionary in which jupyter_client keeps a key, and what draws another one; None where it is not
+    there, or not as it is known to be."""
+    try:
+        module = sys.modules["jupyter_client.session"]
+        settings = module.session_flags["secure"][0]["Session"]
+        return (settings, module.new_id_bytes) if type(settings["key"]) is bytes else None
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return None
 
 
 def put_right():
