@@ -31,12 +31,16 @@ bool is_to_be_written(int flags) {
            ((flags & O_ACCMODE) != O_RDONLY || (flags & (O_CREAT | O_TRUNC)));
 }
 
-void note_open_file(int directory, const char* path, int descriptor) {
+/// Notes a file that has been opened; of one that is not only read it is enough to know whether it
+/// gives random bytes.
+void note_open_file(int directory, const char* path, int descriptor, bool is_read,
+                    const void* caller) {
     static int (*real)(int, struct stat*);
     if (!real) real = next<int (*)(int, struct stat*)>("fstat");
     struct stat status;
-    if (recorder::is_recording() && real(descriptor, &status) == 0)
-        recorder::note_file(directory, path, &status);
+    if (!recorder::is_recording() || real(descriptor, &status) < 0) return;
+    recorder::note_opened(directory, path, status, caller);
+    if (is_read) recorder::note_file(directory, path, &status);
 }
 
 void note_absent_file(int directory, const char* path) {
@@ -50,24 +54,21 @@ void note_written_file(int directory, const char* path, bool is_open) {
         recorder::note_made(directory, path);
 }
 
-int noted(int directory, const char* path, int flags, int descriptor) {
+int noted(int directory, const char* path, int flags, int descriptor, const void* caller) {
     if (is_to_be_written(flags)) note_written_file(directory, path, descriptor >= 0);
-    if (!is_read_only(flags)) return descriptor;
     if (descriptor >= 0)
-        note_open_file(directory, path, descriptor);
-    else
+        note_open_file(directory, path, descriptor, is_read_only(flags), caller);
+    else if (is_read_only(flags))
         note_absent_file(directory, path);
     return descriptor;
 }
 
-FILE* noted(const char* path, const char* mode, FILE* file) {
-    if (mode[0] != 'r' || std::strchr(mode, '+')) {
-        note_written_file(AT_FDCWD, path, file);
-        return file;
-    }
+FILE* noted(const char* path, const char* mode, FILE* file, const void* caller) {
+    const bool is_read = mode[0] == 'r' && !std::strchr(mode, '+');
+    if (!is_read) note_written_file(AT_FDCWD, path, file);
     if (file)
-        note_open_file(AT_FDCWD, path, ::fileno(file));
-    else
+        note_open_file(AT_FDCWD, path, ::fileno(file), is_read, caller);
+    else if (is_read)
         note_absent_file(AT_FDCWD, path);
     return file;
 }
@@ -143,50 +144,49 @@ mode_t mode_of(int flags, va_list arguments) {
         return real arguments;                                           \
     }
 
-#define INTERPOSE_OPEN(name)                                                                    \
-    EXPORT int name(const char* path, int flags, ...) {                                         \
-        static int (*real)(const char*, int, ...);                                              \
-        if (!real) real = next<int (*)(const char*, int, ...)>(#name);                          \
-        if (recorder::is_recording()) recorder::note_opened(path, __builtin_return_address(0)); \
-        va_list arguments;                                                                      \
-        va_start(arguments, flags);                                                             \
-        const mode_t mode = mode_of(flags, arguments);                                          \
-        va_end(arguments);                                                                      \
-        return noted(AT_FDCWD, path, flags, real(path, flags, mode));                           \
+#define CALLER __builtin_return_address(0)
+
+#define INTERPOSE_OPEN(name)                                                  \
+    EXPORT int name(const char* path, int flags, ...) {                       \
+        static int (*real)(const char*, int, ...);                            \
+        if (!real) real = next<int (*)(const char*, int, ...)>(#name);        \
+        va_list arguments;                                                    \
+        va_start(arguments, flags);                                           \
+        const mode_t mode = mode_of(flags, arguments);                        \
+        va_end(arguments);                                                    \
+        return noted(AT_FDCWD, path, flags, real(path, flags, mode), CALLER); \
     }
 
-#define INTERPOSE_OPENAT(name)                                                    \
-    EXPORT int name(int directory, const char* path, int flags, ...) {            \
-        static int (*real)(int, const char*, int, ...);                           \
-        if (!real) real = next<int (*)(int, const char*, int, ...)>(#name);       \
-        va_list arguments;                                                        \
-        va_start(arguments, flags);                                               \
-        const mode_t mode = mode_of(flags, arguments);                            \
-        va_end(arguments);                                                        \
-        return noted(directory, path, flags, real(directory, path, flags, mode)); \
+#define INTERPOSE_OPENAT(name)                                                            \
+    EXPORT int name(int directory, const char* path, int flags, ...) {                    \
+        static int (*real)(int, const char*, int, ...);                                   \
+        if (!real) real = next<int (*)(int, const char*, int, ...)>(#name);               \
+        va_list arguments;                                                                \
+        va_start(arguments, flags);                                                       \
+        const mode_t mode = mode_of(flags, arguments);                                    \
+        va_end(arguments);                                                                \
+        return noted(directory, path, flags, real(directory, path, flags, mode), CALLER); \
     }
 
-#define INTERPOSE_FORTIFIED_OPEN(name)                                                          \
-    EXPORT int name(const char* path, int flags) {                                              \
-        static int (*real)(const char*, int);                                                   \
-        if (!real) real = next<int (*)(const char*, int)>(#name);                               \
-        if (recorder::is_recording()) recorder::note_opened(path, __builtin_return_address(0)); \
-        return noted(AT_FDCWD, path, flags, real(path, flags));                                 \
+#define INTERPOSE_FORTIFIED_OPEN(name)                                  \
+    EXPORT int name(const char* path, int flags) {                      \
+        static int (*real)(const char*, int);                           \
+        if (!real) real = next<int (*)(const char*, int)>(#name);       \
+        return noted(AT_FDCWD, path, flags, real(path, flags), CALLER); \
     }
 
-#define INTERPOSE_CREAT(name)                                                         \
-    EXPORT int name(const char* path, mode_t mode) {                                  \
-        static int (*real)(const char*, mode_t);                                      \
-        if (!real) real = next<int (*)(const char*, mode_t)>(#name);                  \
-        return noted(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, real(path, mode)); \
+#define INTERPOSE_CREAT(name)                                                                 \
+    EXPORT int name(const char* path, mode_t mode) {                                          \
+        static int (*real)(const char*, mode_t);                                              \
+        if (!real) real = next<int (*)(const char*, mode_t)>(#name);                          \
+        return noted(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, real(path, mode), CALLER); \
     }
 
-#define INTERPOSE_FOPEN(name)                                                                   \
-    EXPORT FILE* name(const char* path, const char* mode) {                                     \
-        static FILE* (*real)(const char*, const char*);                                         \
-        if (!real) real = next<FILE* (*)(const char*, const char*)>(#name);                     \
-        if (recorder::is_recording()) recorder::note_opened(path, __builtin_return_address(0)); \
-        return noted(path, mode, real(path, mode));                                             \
+#define INTERPOSE_FOPEN(name)                                               \
+    EXPORT FILE* name(const char* path, const char* mode) {                 \
+        static FILE* (*real)(const char*, const char*);                     \
+        if (!real) real = next<FILE* (*)(const char*, const char*)>(#name); \
+        return noted(path, mode, real(path, mode), CALLER);                 \
     }
 
 // struct stat and struct stat64 are laid out alike on 64-bit machines.

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +24,8 @@ namespace {
 
 // This is address space; only what is written to takes memory.
 constexpr std::size_t kArenaSize = 64u << 20;
+// Has another one whenever it is read.
+constexpr const char* kFileOfIds = "/proc/sys/kernel/random/uuid";
 constexpr std::size_t kMostVariables = 4096;
 constexpr std::size_t kMostFiles = 1u << 17;
 constexpr std::size_t kMostListings = 1u << 15;
@@ -177,6 +180,17 @@ bool is_of_the_kernel(const char* path) {
     return false;
 }
 
+/// Is it /dev/random, /dev/urandom or /dev/hwrng, by whatever name, or the kernel's file of ids?
+bool gives_random_bytes(int directory, const char* path, const struct stat& status) {
+    if (S_ISCHR(status.st_mode)) {
+        for (const dev_t device : {makedev(1, 8), makedev(1, 9), makedev(10, 183)})
+            if (status.st_rdev == device) return true;
+        return false;
+    }
+    char absolute[4096];
+    return make_absolute(directory, path, absolute) && std::strcmp(absolute, kFileOfIds) == 0;
+}
+
 /// Adds the name of what is known by a full path already.
 void add_name(const char*& kept, const char* name) {
     if (!name || kept) return;
@@ -270,6 +284,7 @@ bool is_recording() {
 }
 
 void note_variable(const char* name) {
+    if (!name) return;
     ::pthread_mutex_lock(&lock);
     std::size_t slot = 0;
     if (find(name, variable_slots, text_of_variable, slot) == 0) {
@@ -377,13 +392,13 @@ void note_random(const void* bytes, std::size_t size, const void* caller) {
     if (!fits) note_asked(kAskedUnseen, caller);
 }
 
-void note_opened(const char* path, const void* caller) {
-    for (const char* random :
-         {"/dev/urandom", "/dev/random", "/dev/hwrng", "/proc/sys/kernel/random/uuid"}) {
-        if (std::strcmp(path, random) != 0) continue;
-        note_asked(kAskedRandom, caller);
-        note_asked(kAskedUnseen, caller);
-    }
+void note_opened(int directory, const char* path, const struct stat& status, const void* caller) {
+    const int error = errno;
+    const bool is_random = gives_random_bytes(directory, path, status);
+    errno = error;
+    if (!is_random) return;
+    note_asked(kAskedRandom, caller);
+    note_asked(kAskedUnseen, caller);
 }
 
 const AskedForIdentity* asked() {

@@ -21,6 +21,7 @@ long system_call(long number);
 
 /// Is this the process that records, and does it still? What it forks does not record.
 bool is_recording();
+/// `name`: null: of no variable.
 void note_variable(const char* name);
 /// Notes a file that was opened, or asked about before its content was taken in a way that cannot
 /// be seen. `directory` is as of openat; `status` is null where there is no such file. Keeps errno.
@@ -45,8 +46,9 @@ void note_asked(Asked kind, const void* caller);
 /// Notes random bytes that were given to `caller`. Keeps errno.
 void note_random(const void* bytes, std::size_t size, const void* caller);
 
-/// `caller` opens a file: of random bytes nobody sees which ones are read.
-void note_opened(const char* path, const void* caller);
+/// Notes that `caller` has opened a file, if it is one of random bytes: nobody sees which ones are
+/// read. `directory` is as of openat. Keeps errno.
+void note_opened(int directory, const char* path, const struct stat& status, const void* caller);
 /// What was noted by these.
 const AskedForIdentity* asked();
 

@@ -107,6 +107,12 @@ KEPT.update({
         "random bytes of a file": "with open('/dev/urandom', 'rb', 0) as file: VALUE = file.read(16)",
         "id of a file": "VALUE = open('/proc/sys/kernel/random/uuid').read()",
         "too many random bytes": "import os\nVALUE = os.urandom(1 << 21)[:16]",
+        "random bytes of a file in an open directory": (
+            "import os\nVALUE = os.read(os.open('urandom', os.O_RDONLY, dir_fd=os.open('/dev', os.O_RDONLY)), 16)"
+        ),
+        "random bytes of a file by a link": (
+            "import os\nos.symlink('/dev/random', 'link')\nVALUE = open('link', 'rb', 0).read(16)\nos.remove('link')"
+        ),
     }.items()
 })
 # Shorter ones are too often a part of other numbers.
@@ -140,6 +146,10 @@ HARMLESS = {
         "with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile(dir=folder): pass"
     ),
     "removes what it has made in its directory": "import os\nopen('gone', 'w').close()\nos.remove('gone')",
+    "calls functions of C without a path or a name": (
+        "import ctypes\nc = ctypes.CDLL(None)\nc.open(None, 0), c.openat(-100, None, 0), c.fopen(None, b'r')\n"
+        "c.setenv(None, b'', 0), c.unsetenv(None)"
+    ),
     "makes what has an absolute path": "import os\nos.mkdir(__file__ + '.d')\nopen(__file__ + '.f', 'w').close()",
 }
 
