@@ -24,6 +24,8 @@ namespace {
 
 // This is address space; only what is written to takes memory.
 constexpr std::size_t kArenaSize = 64u << 20;
+// Behind it, for random bytes alone: however many are drawn, there is room for what is read.
+constexpr std::size_t kDrawsSize = 16u << 20;
 // Has another one whenever it is read.
 constexpr const char* kFileOfIds = "/proc/sys/kernel/random/uuid";
 constexpr std::size_t kMostVariables = 4096;
@@ -34,6 +36,7 @@ pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 pid_t recording_process = 0;
 char* arena = nullptr;
 std::size_t arena_used = 0;
+std::size_t draws_used = 0;
 bool has_all_variables = true;
 bool has_all_files = true;
 std::int64_t resumed = 0;
@@ -256,7 +259,7 @@ void add_made(const char* path, const char* name) {
 }  // namespace
 
 void start() {
-    void* memory = ::mmap(nullptr, kArenaSize, PROT_READ | PROT_WRITE,
+    void* memory = ::mmap(nullptr, kArenaSize + kDrawsSize, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     arena = memory == MAP_FAILED ? nullptr : static_cast<char*>(memory);
     recording_process = own_process();
@@ -380,12 +383,12 @@ void note_asked(Asked kind, const void* caller) {
 void note_random(const void* bytes, std::size_t size, const void* caller) {
     note_asked(kAskedRandom, caller);
     ::pthread_mutex_lock(&lock);
-    const bool fits = arena && size <= kMostDrawnBytes && size <= kArenaSize - arena_used &&
+    const bool fits = arena && size <= kMostDrawnBytes && size <= kDrawsSize - draws_used &&
                       noted.draw_count < kMostDraws;
     if (fits) {
-        auto* kept = reinterpret_cast<unsigned char*>(arena + arena_used);
+        auto* kept = reinterpret_cast<unsigned char*>(arena + kArenaSize + draws_used);
         std::memcpy(kept, bytes, size);
-        arena_used += size;
+        draws_used += size;
         noted.draws[noted.draw_count++] = {kept, size};
     }
     ::pthread_mutex_unlock(&lock);

@@ -549,6 +549,17 @@ class Generators(Importing):
              "int(kept.a.bit_generator._seed_seq.spawn(1)[0].generate_state(1)[0])": False},
         )
 
+    def test_however_much_is_drawn_there_is_room_for_what_is_read(self):
+        source = (
+            "import os\nfor size, count in (1 << 20, 70), (1 << 10, 1100), (16, 1100):\n"
+            "    for _ in range(count): os.urandom(size)\n"
+            "import colorsys"
+        )
+        template, env = self.importing(source, backend="warm", allow=["identity:kept"])
+        for _ in range(2):
+            self.assertEqual(self.run_in(template, "print('ran')", env).stdout, "ran\n")
+        self.assertEqual(template.counts["template_starts"], 1)
+
     @unittest.skipUnless(HAS_NUMPY, "not installed: numpy")
     def test_the_shared_one_of_numpy_with_a_seed(self):
         self.check("import numpy\nnumpy.random.seed(7)", {"kept.numpy.random.rand()": True})
