@@ -207,6 +207,25 @@ class Kept(Importing):
                         self.template(["json"], env=env).wait_ready()
                 self.template(["json"], env=env, allow=["identity:sitecustomize"]).wait_ready()
 
+    def test_on_a_machine_that_has_just_started_small_numbers_are_no_times(self):
+        program = (
+            "import sys, warmfork\n"
+            "with warmfork.Template(['json']) as template:\n"
+            "    try: template.wait_ready()\n"
+            "    except warmfork.TemplateError as error: print('sitecustomize.VALUE' in str(error))\n"
+            "    else: print(template.run([sys.executable, '-c', ''], backend='warm').returncode)\n"
+        )
+        began = 10 - int(time.clock_gettime(time.CLOCK_BOOTTIME)), 10 - int(time.monotonic())
+        confine = ["unshare", "--time", f"--boottime={began[0]}", f"--monotonic={began[1]}", "--fork"]
+        if subprocess.run([*confine, "true"], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("a namespace of clocks cannot be made here")
+        for source, expected in (("VALUE = 1.5", "0"), ("import time\nVALUE = time.monotonic()", "True")):
+            with self.subTest(source):
+                path = f"{self.folder({'sitecustomize.py': source})}:{os.path.dirname(os.path.dirname(warmfork.__file__))}"
+                command = [*confine, PYTHON, "-c", program]
+                done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+                self.assertEqual((done.stdout, done.stderr), (expected + "\n", ""))
+
     @warm_only
     def test_children_are_cold_then(self):
         template, env = self.importing(KEPT["process id"][0])

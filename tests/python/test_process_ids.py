@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import unittest
+import unittest.mock
 
 import warmfork
 from support import PYTHON, TestCase, warm_only
@@ -52,7 +53,8 @@ class SmallIds(TestCase):
 
     def preload(self, source, expression="'ran'"):
         """Is a child of a template with this module warm, why not, and what does it see?"""
-        path = f"{self.folder({'kept.py': source})}:{os.path.dirname(os.path.dirname(warmfork.__file__))}"
+        package = os.path.dirname(os.path.dirname(warmfork.__file__))
+        path = ":".join([self.folder({"kept.py": source}), package, os.environ.get("PYTHONPATH", "")])
         # The first process is a shell, which takes in orphans; a process group of its own is in the namespace.
         run = ["sh", "-c", 'setsid --wait "$@"; exit $?', "sh"]
         command = [*self.confinement, *run, PYTHON, "-c", PROGRAM % expression]
@@ -94,6 +96,13 @@ class SmallIds(TestCase):
         self.assertFalse(is_warm)
         self.assertRegex(reason, r"a random\.Random, which a module keeps, has the process id as its seed \([0-9]+\)")
         self.assertIn('"identity:random"', reason)
+
+    def test_of_a_module_that_was_there_at_the_start_it_is_not_known_whether_it_has_asked(self):
+        folder = self.folder({"sitecustomize.py": "import os, random\nrandom.seed(os.getpid())\n"})
+        with unittest.mock.patch.dict(os.environ, PYTHONPATH=folder):
+            is_warm, reason, _ = self.preload("")
+        self.assertFalse(is_warm)
+        self.assertRegex(reason, r"random\._inst, a random\.Random, has the process id as its seed \([0-9]+\)")
 
 
 if __name__ == "__main__":

@@ -94,10 +94,13 @@ class Moment:
     doubts: (generator, text), of those of which it cannot be told whether the process has seeded them.
     """
 
-    def __init__(self, began, seen):
-        """began: time.time_ns() at the first import. seen: as of Observer."""
-        self._pid = os.getpid() if has_asked_for_process(seen) else None
-        self._began, self._ended, self._monotonic = began, time.time_ns(), time.monotonic()
+    def __init__(self, began, observer):
+        """began: time.time_ns() at the first import. observer: an Observer, which has looked on since."""
+        at_start = observer.at_start
+        asks = observer.had_generators or has_asked_for_process({**at_start, **observer.seen})
+        self._pid = os.getpid() if asks else None
+        self._began = min([began, *(of_module.real[0] for of_module in at_start.values())])
+        self._ended, self._monotonic = time.time_ns(), time.monotonic()
         self.doubts = []
 
     def __call__(self, number, generator):

@@ -426,7 +426,7 @@ def _try(name, microseconds, observer, allowed):
     if gc.get_freeze_count() != frozen:
         gc.unfreeze()
     draws = _native.drawn()
-    of_process = Moment(moment[0], observer.seen)
+    of_process = Moment(moment[0], observer)
     ours = Generators((), draws, Seeds(draws, of_process)).found
     findings = Findings(observer, draws, ours, moment[1], of_process.doubts)
     if findings.found:

@@ -363,7 +363,7 @@ def _preload(start):
     variables.stop()
     observer.stop()
     draws = _native.drawn()
-    moment = Moment(began, observer.seen)
+    moment = Moment(began, observer)
     image.generators = generators = _find_generators(image, base, draws, moment)
     findings = Findings(observer, draws, generators.found, began_monotonic, moment.doubts)
     _leave_no_trace(package, image.names)

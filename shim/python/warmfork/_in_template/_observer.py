@@ -7,6 +7,7 @@ import _frozen_importlib as _bootstrap
 import _thread
 import os
 import sys
+import time
 
 from .. import _native
 from . import _kept
@@ -27,8 +28,9 @@ _HARMLESS = {
     "threading": ("", "_start_new_thread", _THREAD),
     "tempfile": ("_RandomNameSequence", "__next__", _PROCESS),
 }
-# Of the interpreter, in nanoseconds.
-_LONGEST_START = 60_000_000_000
+_SECOND = 1_000_000_000
+# Of the interpreter, in nanoseconds, where it cannot be told.
+_LONGEST_START = 60 * _SECOND
 
 
 class Seen:
@@ -54,19 +56,33 @@ def _seen_at_start():
     """Of the modules that the interpreter itself has imported, as sitecustomize: nobody has looked on, so that each
     may have asked for all of it. A small process id is there by chance too often."""
     *_, real, monotonic = _native.observe()
+    age = _age()
     kinds = {"time", "random bytes"} | (set() if _kept.is_small(os.getpid()) else {"process id"})
-    spans = [(now - _LONGEST_START, now) for now in (real, monotonic)]
+    spans = [(now - age, now) for now in (real, monotonic)]
     seen = Seen([int(kind in kinds) for kind in KINDS], *spans, 0)
     return {name: seen for name in sys.modules if name != "__main__" and not _kept.is_standard(name)}
 
 
+def _age():
+    """Returns for how long there has been this process, in nanoseconds. A clock that begins with the machine may have
+    shown less before that, as numbers have that somebody has written down."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            began = int(file.read().rpartition(b")")[2].split()[19])
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - began * (_SECOND // os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return _LONGEST_START
+
+
 class Observer:
     """Looks on from its making until `stop`. seen: {name of a module: Seen}, of those where anything was. at_start:
-    the same of those that were there before."""
+    the same of those that were there before. had_generators: may one of these have seeded the module random's, or one
+    of its own?"""
 
     def __init__(self, flush, is_first):
         """flush: writes out what streams have buffered. is_first: in the interpreter that has just started."""
         self.seen, self.at_start = {}, _seen_at_start() if is_first else {}
+        self.had_generators = bool(self.at_start) and "_random" in sys.modules
         self._flush = flush
         self._thread = _thread.get_ident()
         self._within = [[0] * len(KINDS)]  # what imports have caused that an import has caused
@@ -98,6 +114,7 @@ class Observer:
         """Forgets what was seen so far."""
         self.seen.clear()
         self.at_start.clear()
+        self.had_generators = False
         self._temporary.forget()
 
     def left_behind(self):
