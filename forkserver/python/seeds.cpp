@@ -124,18 +124,15 @@ bool find_key(const std::array<std::uint32_t, kWords - 3>& added, Key& ret_key) 
     return false;
 }
 
-/// Draws that fill a state.
-std::vector<DrawnBytes> draws_of_a_state() {
-    std::vector<DrawnBytes> draws;
+/// Draws that fill a state, behind these.
+void add_draws_of_a_state(std::vector<DrawnBytes>& draws) {
     const PreloadInterface* preload = find_preload();
     for (std::size_t i = 0; preload && i < preload->asked->draw_count; ++i)
         if (preload->asked->draws[i].size == sizeof(State))
             draws.push_back(preload->asked->draws[i]);
-    return draws;
 }
 
-bool find_seed(State state, Key& ret_key) {
-    const std::vector<DrawnBytes> draws = draws_of_a_state();
+bool find_seed(State state, const std::vector<DrawnBytes>& draws, Key& ret_key) {
     for (int block = 0; block < kMostBlocks; ++block) {
         if (find_number(state, ret_key)) return true;
         const auto added = added_by_key(state);
@@ -147,18 +144,23 @@ bool find_seed(State state, Key& ret_key) {
 
 }  // namespace
 
-PyObject* seed_of(PyObject*, PyObject* words) {
-    char* bytes;
-    Py_ssize_t size;
+PyObject* seed_of(PyObject*, PyObject* arguments) {
+    const unsigned char *words, *others;
+    Py_ssize_t size, others_size;
+    if (!PyArg_ParseTuple(arguments, "y#y#", &words, &size, &others, &others_size)) return nullptr;
     State state;
-    if (PyBytes_AsStringAndSize(words, &bytes, &size) < 0) return nullptr;
-    if (static_cast<std::size_t>(size) != sizeof state) {
+    constexpr auto kSize = static_cast<Py_ssize_t>(sizeof state);
+    if (size != kSize || others_size % kSize != 0) {
         PyErr_SetString(PyExc_ValueError, "not 624 words");
         return nullptr;
     }
-    std::memcpy(state.data(), bytes, sizeof state);
+    std::memcpy(state.data(), words, sizeof state);
+    std::vector<DrawnBytes> draws;
+    for (Py_ssize_t at = 0; at < others_size; at += kSize)
+        draws.push_back({others + at, sizeof state});
+    add_draws_of_a_state(draws);
     Key key;
-    if (!find_seed(state, key)) Py_RETURN_NONE;
+    if (!find_seed(state, draws, key)) Py_RETURN_NONE;
     return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(key.data()),
                                      static_cast<Py_ssize_t>(key.size() * sizeof key[0]));
 }

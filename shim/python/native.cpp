@@ -81,7 +81,7 @@ PyMethodDef methods[] = {
     {"extended_image", extended_image, METH_NOARGS, nullptr},
     {"current_environment", current_environment, METH_NOARGS, nullptr},
     {"keep_twister", keep_twister, METH_VARARGS, nullptr},
-    {"seed_of", seed_of, METH_O, nullptr},
+    {"seed_of", seed_of, METH_VARARGS, nullptr},
     {"prepare_to_become_child", prepare_to_become_child, METH_O, nullptr},
     {"become_child", become_child, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};

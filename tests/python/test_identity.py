@@ -521,10 +521,13 @@ class Generators(Importing):
             "import os, random, time\n"
             "os.getpid(), time.time(), os.urandom(16), random.random()\n"
             "large, negative, fraction = random.Random(123456789), random.Random(-20240131), random.Random(0.75)\n"
-            "text, data, small = random.Random('some text'), random.Random(b'some bytes'), random.Random(42)\n"
+            "text, data, small = random.Random('some täxt'), random.Random(b'some bytes'), random.Random(42)\n"
+            "empty = random.Random('')\n"
             "long = random.Random(122807528840384100672342137672332424406)\n"
             "for _ in range(100): small.getrandbits(32 * 624)\n",
-            {f"kept.{name}.random()": True for name in ("large", "negative", "fraction", "text", "data", "small", "long")},
+            {f"kept.{name}.random()": True for name in (
+                "large", "negative", "fraction", "text", "data", "small", "empty", "long",
+            )},
         )
 
     def test_one_that_may_have_been_seeded_by_what_the_process_has_given_is_named(self):
@@ -533,12 +536,22 @@ class Generators(Importing):
             "import random\nR = random.Random()\nR.seed(R.random())",
             "import random\nrandom.seed(random.getrandbits(64))",
             "import random\nR = random.Random(1)\nR.setstate((3, (*range(1, 625), 624), None))",
+            "import datetime, random\nR = random.Random(str(datetime.datetime.now()))",
+            "import hashlib, os, random\nR = random.Random(hashlib.sha256(os.urandom(16)).hexdigest())",
+            "import os, random\nR = random.Random('worker-%x' % os.getpid())",
+            "import random, sys\nif hasattr(sys, 'set_int_max_str_digits'): sys.set_int_max_str_digits(640)\n"
+            "R = random.Random(3**2500)\nS = random.Random('7' * 400 + str(random))",
         ]
         if HAS_NUMPY:
             sources += [
                 "import numpy, os, time\nnumpy.random.seed(os.getpid() * int(time.time()) % 2**32 | 1 << 31)",
                 "import numpy, random\nR = numpy.random.RandomState(random.getrandbits(31) | 1 << 31)",
                 "import numpy, random\nR = numpy.random.default_rng(random.getrandbits(128))",
+                "from numpy import random\nR = random.default_rng(3**10000)",
+                "from numpy import random\nR = random.MT19937()\nR.state = random.MT19937().jumped().state",
+                "from numpy import random\nclass Own(random.BitGenerator): pass\nR = Own()",
+                *(f"from numpy import random\nR, other = random.{kind}(5), random.{kind}()\nR.state = other.state"
+                  for kind in ("PCG64", "PCG64DXSM", "SFC64", "Philox")),
             ]
         for source in sources:
             with self.subTest(source):
@@ -567,6 +580,40 @@ class Generators(Importing):
              "kept.parts[1].random()": False, "kept.of_number.random()": False, "kept.random.rand()": False,
              "int(kept.a.bit_generator._seed_seq.spawn(1)[0].generate_state(1)[0])": False},
         )
+
+    @unittest.skipUnless(HAS_NUMPY, "not installed: numpy")
+    def test_of_numpy_with_a_state_that_was_set(self):
+        self.check(
+            "import copy\nfrom numpy import random\n"
+            "given = random.RandomState()\ngiven.set_state(random.RandomState(42).get_state())\n"
+            "copied, drawn_copy = copy.deepcopy(random.RandomState(7)), copy.deepcopy(random.RandomState())\n"
+            "random.set_state(random.RandomState(3).get_state())\n"
+            "mersenne = random.Generator(random.MT19937(5))\nmersenne.bit_generator.state = random.RandomState(9).get_state(False)\n"
+            "of_key = random.Generator(random.Philox(key=77))\n",
+            {"kept.given.rand()": True, "kept.copied.rand()": True, "kept.drawn_copy.rand()": False,
+             "kept.random.rand()": True, "kept.mersenne.random()": True, "kept.of_key.random()": True},
+        )
+
+    @unittest.skipUnless(HAS_NUMPY, "not installed: numpy")
+    def test_of_numpy_after_many_numbers(self):
+        kinds = "PCG64", "PCG64DXSM", "SFC64", "Philox", "MT19937"
+        self.check(
+            "from numpy import random\n"
+            f"drawn, given = ([random.Generator(kind(*seed)) for kind in ({', '.join(f'random.{kind}' for kind in kinds)})]\n"
+            "                for seed in ((), (5,)))\n"
+            "for generator in drawn + given: generator.random(300_001), generator.integers(9, dtype='i4')\n",
+            {f"kept.{name}[{number}].random()": name == "given" for name in ("drawn", "given") for number in range(len(kinds))},
+        )
+
+    def test_where_not_all_that_was_drawn_is_known_the_shared_ones_are_taken_for_drawn(self):
+        source = "import os\nfor _ in range(1 << 14): os.urandom(1)\nimport random\n"
+        values = ["kept.random.random()"]
+        if HAS_NUMPY:
+            source += "import numpy\n"
+            values.append("kept.numpy.random.rand()")
+        template, env = self.importing(source, backend="warm", allow=["identity:kept", "identity:numpy"])
+        shown = [self.run_in(template, f"print({', '.join(values)})", env).stdout.split() for _ in range(3)]
+        self.assertEqual([len(set(column)) for column in zip(*shown)], [3] * len(values))
 
     def test_however_much_is_drawn_there_is_room_for_what_is_read(self):
         source = (

@@ -10,30 +10,66 @@ import sys
 
 from .. import _native
 
-# Of numpy's one that was seeded anew no seed can be found: it is looked for among what these would have made of draws.
-_BLOCKS = 64
 _MOST_STREAMS = 1024
 _WORDS = 624
+# So many numbers that have come out of a newer generator of numpy's can be told from a state that was set. What
+# takes its time is to make them; most generators can pass over them, or count them.
+_BITS_OF_NUMBERS = 40
+_MOST_NUMBERS = 1 << 20
+
+
+def find_generators(inherited):
+    """Returns all of them, seeded either way. inherited: objects that are known already, and not the collector's any
+    more."""
+    kinds, todo = set(), _kinds()
+    while todo:
+        kind = todo.pop()
+        kinds.add(kind)
+        todo += type.__subclasses__(kind)
+    if not kinds:
+        return []
+    found = [value for objects in (inherited, gc.get_objects()) for value in objects if type(value) in kinds]
+    return list({id(value): value for value in found}.values())
+
+
+def state_of(generator):
+    """Returns what changes when a generator is used or seeded, to be compared."""
+    numpy = sys.modules.get("numpy.random")
+    if issubclass(type(generator), sys.modules["_random"].Random):
+        return sys.modules["_random"].Random.getstate(generator)
+    bits = generator._bit_generator if issubclass(type(generator), numpy.RandomState) else generator
+    if not issubclass(type(bits), numpy.BitGenerator):
+        return ()
+    state = _inner_state(bits)
+    return object() if state is None else _plain(state)
+
+
+def _inner_state(bits):
+    """Returns it without what is left over of the last number; None: it cannot be told."""
+    try:
+        return bits.state["state"]
+    except Exception:  # of a class that numpy does not have
+        return None
+
+
+def _plain(state):
+    if isinstance(state, dict):
+        return {name: _plain(value) for name, value in state.items()}
+    return state.tobytes() if hasattr(state, "tobytes") else state
 
 
 class Generators:
     """found: all of them, seeded either way. randoms: of the module random, to be seeded anew. restored: pairs of
-    one that seeds itself after a fork, and the state that it has to have. legacy, sequences, bits: numpy's, see
-    `Numpy`; None where it is not loaded."""
+    one that seeds itself after a fork, and the state that it has to have. numpy: a `Numpy`; None where that is not
+    loaded."""
 
-    def __init__(self, inherited, draws, seeds):
-        """inherited: objects that are known already, and not the collector's any more. draws: random bytes that
-        were drawn. seeds: a Seeds."""
-        kinds = _kinds()
-        self.found = list({
-            id(value): value for objects in (inherited, gc.get_objects())
-            for value in objects if kinds and issubclass(type(value), kinds)
-        }.values())
-        self.randoms, self.restored, self.numpy = [], [], None
+    def __init__(self, found, draws, seeds):
+        """found: as find_generators has them. draws: random bytes that were drawn. seeds: a Seeds."""
+        self.found, self.randoms, self.restored, self.numpy = found, [], [], None
         if "_random" in sys.modules:
             self._sort_randoms(seeds)
         if "numpy.random" in sys.modules and hasattr(sys.modules["numpy.random"], "SeedSequence"):
-            self.numpy = Numpy(self.found, draws, seeds)
+            self.numpy = Numpy(found, _NumpySeeds(draws, seeds))
 
     def _sort_randoms(self, seeds):
         of_c, random = sys.modules["_random"].Random, sys.modules.get("random")
@@ -41,7 +77,9 @@ class Generators:
         for value in self.found:
             if not issubclass(type(value), of_c) or issubclass(type(value), getattr(random, "SystemRandom", ())):
                 continue
-            is_to_be_seeded = seeds.is_of_process(_seed_of(of_c.getstate(value)[:_WORDS]), value)
+            words = b"".join(word.to_bytes(4, sys.byteorder) for word in of_c.getstate(value)[:_WORDS])
+            seed = _seed_of(words)
+            is_to_be_seeded = seeds.is_of_process(seed, value, value is own and seed is None)
             if value is own:
                 self.restored += [] if is_to_be_seeded else [(own, own.getstate())]
             elif is_to_be_seeded:
@@ -56,66 +94,131 @@ def _kinds():
     for name in ("BitGenerator", "RandomState", "SeedSequence"):
         if hasattr(numpy, name):
             kinds.append(getattr(numpy, name))
-    return tuple(kinds)
+    return kinds
 
 
 def _seed_of(words):
-    """A number; None: it cannot be told."""
-    key = _native.seed_of(b"".join(int(word).to_bytes(4, sys.byteorder) for word in words))
+    """A number; None: it cannot be told. words: of a Mersenne Twister, as bytes."""
+    key = _native.seed_of(words, b"")
     return None if key is None else int.from_bytes(key, "little")
 
 
 class Numpy:
     """legacy: RandomState objects. sequences: lists of SeedSequence objects that share their entropy. bits: pairs
-    of another BitGenerator and its sequence."""
+    of another BitGenerator and its sequence, or None where another one has to be made."""
 
-    def __init__(self, found, draws, seeds):
+    def __init__(self, found, seeds):
+        """seeds: a _NumpySeeds."""
         random = sys.modules["numpy.random"]
-        self._draws, self._seeds = [draw for draw in draws if len(draw) == 16][:_MOST_STREAMS], seeds
-        self._mersenne, self._sequence = random.MT19937, random.SeedSequence
         sequences, self.legacy, self.bits, of_legacy = {}, [], [], set()
         for value in found:
             if issubclass(type(value), random.RandomState) and type(value._bit_generator) is random.MT19937:
                 of_legacy.add(id(value._bit_generator))
-                if self._is_legacy_drawn(value._bit_generator, value):
+                if seeds.sort(value._bit_generator, value)[0]:
                     self.legacy.append(value)
         for value in found:
             if issubclass(type(value), random.SeedSequence):
-                if self._is_drawn(value.entropy, value):
-                    sequences.setdefault(repr(value.entropy), []).append(value)
+                if seeds.is_drawn(value.entropy, value):
+                    sequences.setdefault(tuple(_numbers_in(value.entropy)), []).append(value)
             elif issubclass(type(value), random.BitGenerator) and id(value) not in of_legacy:
-                sequence = _sequence_of(value)
-                if type(sequence) is random.SeedSequence and self._is_drawn(sequence.entropy, value):
+                is_of_process, sequence = seeds.sort(value, value)
+                if is_of_process:
                     self.bits.append((value, sequence))
         self.sequences = list(sequences.values())
 
-    def _is_drawn(self, entropy, generator):
+
+class _NumpySeeds:
+    """What has seeded a generator of numpy's."""
+
+    def __init__(self, draws, seeds):
+        random = sys.modules["numpy.random"]
+        self._draws, self._seeds = [draw for draw in draws if len(draw) == 16][:_MOST_STREAMS], seeds
+        self._mersenne, self._sequence = random.MT19937, random.SeedSequence
+        shared = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
+        self._shared = (shared, _sequence_of(getattr(shared, "_bit_generator", None)))
+
+    def sort(self, bits, generator):
+        """Returns whether it was seeded by the process, and the sequence that it goes on from; None: none. bits: its
+        BitGenerator. generator: what a doubt is about."""
+        sequence = _sequence_of(bits)
+        if type(sequence) is self._sequence and self._goes_on_from(bits, sequence):
+            return self.is_drawn(sequence.entropy, generator), sequence
+        state = _inner_state(bits)
+        if type(bits) is self._mersenne:
+            words = state["key"].tobytes()
+            seed = _seed_of(words)
+            is_of_process = seed is None and self._is_made_anew(words) or self._seeds.is_of_process(
+                seed, generator, seed is None and self._is_shared(generator)
+            )
+        elif isinstance(state, dict) and "key" in state and "counter" in state:  # Philox, with a key in place of a seed
+            is_of_process = self._seeds.is_of_process(_number_of(state["key"]), generator)
+        else:
+            is_of_process = self._seeds.is_of_process(None, generator)
+        return is_of_process, None
+
+    def _is_shared(self, generator):
+        return any(generator is shared for shared in self._shared)
+
+    def is_drawn(self, entropy, generator):
         try:
-            numbers = [int(number) for number in (entropy if hasattr(entropy, "__iter__") else (entropy,))]
+            numbers = _numbers_in(entropy)
         except (TypeError, ValueError):
-            return False  # none, or in words: given
-        return any(self._seeds.is_of_process(number, generator) for number in numbers)
+            numbers = [None]
+        # The numbers that numpy itself draws are larger.
+        is_shared = self._is_shared(generator)
+        return any(
+            self._seeds.is_of_process(number, generator, is_shared and (number or 0) >> 64 > 0) for number in numbers
+        )
 
-    def _is_legacy_drawn(self, generator, owner):
-        """One that was given a seed, or was seeded anew, has no sequence any more."""
-        sequence = _sequence_of(generator)
-        if sequence is not None:
-            return type(sequence) is not self._sequence or self._is_drawn(sequence.entropy, owner)
-        key = generator.state["state"]["key"]
-        seed = _seed_of(key)
-        if seed is None and self._is_made_anew(key.tobytes()):
+    def _goes_on_from(self, bits, sequence):
+        """Has this sequence seeded it, whatever has come out of it since? Its state may have been set instead."""
+        try:
+            fresh = type(bits)(sequence)
+        except Exception:  # of another kind, which is made in another way
+            return False
+        begin, now = _inner_state(fresh), _inner_state(bits)
+        if begin is None or now is None:
+            return False
+        if _plain(begin) == _plain(now):
             return True
-        return self._seeds.is_of_process(seed, owner)
+        if type(bits) is self._mersenne:
+            words = begin["key"].tobytes()
+            return _native.seed_of(now["key"].tobytes(), words) == words
+        return isinstance(begin, dict) and _is_later(fresh, begin, now)
 
-    def _is_made_anew(self, key):
+    def _is_made_anew(self, words):
         """As numpy.random.seed() does it."""
         streams = [self._mersenne(self._sequence(int.from_bytes(draw, "big"))) for draw in self._draws]
-        for _ in range(_BLOCKS):
-            if any(stream.state["state"]["key"].tobytes() == key for stream in streams):
-                return True
-            for stream in streams:
-                stream.random_raw(_WORDS, False)
-        return False
+        return _native.seed_of(words, b"".join(stream.state["state"]["key"].tobytes() for stream in streams)) is not None
+
+
+def _is_later(fresh, begin, now):
+    """Does it come to that state? begin: the state of a fresh generator, which is changed."""
+    if "inc" in begin:  # PCG64: each bit of a state is the same again after as many numbers as it is worth twice
+        for bit in range(_BITS_OF_NUMBERS if begin["inc"] == now["inc"] else 0):
+            if (fresh.state["state"]["state"] ^ now["state"]) >> bit & 1:
+                fresh.advance(1 << bit)
+        return fresh.state["state"] == now
+    if "counter" in begin:  # Philox
+        passed = _number_of(now["counter"]) - _number_of(begin["counter"])
+        return _plain(begin["key"]) == _plain(now["key"]) and 0 <= passed < 1 << _BITS_OF_NUMBERS
+    if len(begin.get("state", ())) == 4:  # SFC64, whose last word counts
+        passed = int(now["state"][3]) - int(begin["state"][3])
+        if 0 <= passed <= _MOST_NUMBERS:
+            fresh.random_raw(passed, False)
+        return _plain(fresh.state["state"]) == _plain(now)
+    return False
+
+
+def _number_of(words):
+    return int.from_bytes(words.astype("<u8").tobytes(), "little")
+
+
+def _numbers_in(entropy):
+    """Returns those of which it is made, in order; raises TypeError or ValueError where it is made of others."""
+    if hasattr(entropy, "__iter__") and not isinstance(entropy, (str, bytes)):
+        return [number for part in entropy for number in _numbers_in(part)]
+    return [int(entropy)]
 
 
 def _sequence_of(generator):

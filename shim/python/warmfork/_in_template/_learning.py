@@ -22,7 +22,7 @@ import time
 
 from .. import _native
 from ._findings import Findings
-from ._generators import Generators
+from ._generators import Generators, find_generators
 from ._kept import Moment
 from ._seeds import Seeds
 
@@ -427,7 +427,7 @@ def _try(name, microseconds, observer, allowed):
         gc.unfreeze()
     draws = _native.drawn()
     of_process = Moment(moment[0], observer)
-    ours = Generators((), draws, Seeds(draws, of_process)).found
+    ours = Generators(find_generators(()), draws, Seeds(draws, of_process)).found
     findings = Findings(observer, draws, ours, moment[1], of_process.doubts)
     if findings.found:
         return "no", findings.found[0][1].replace("\n", " ")

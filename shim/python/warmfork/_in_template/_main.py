@@ -11,7 +11,7 @@ import time
 
 from ._description import Finders, ReadVariables, changes_of_path, describe, kept_directories
 from ._findings import Findings, leave_to_children, made_files
-from ._generators import Generators
+from ._generators import Generators, find_generators
 from ._kept import Moment
 from ._observer import KINDS, Observer
 from ._seeds import Seeds
@@ -296,7 +296,7 @@ def _find_generators(image, base, draws, moment):
     if base is image or gc.get_freeze_count() != image.frozen_before:
         gc.unfreeze()  # what modules have frozen is not found otherwise
     inherited = base.generators.found if base.generators else ()
-    return Generators(inherited, draws, Seeds(draws, moment))
+    return Generators(find_generators(inherited), draws, Seeds(draws, moment))
 
 
 def _begin(base):

@@ -2,12 +2,18 @@
 
 import sys
 
+from .. import _native
 from . import _kept
 
 # Smaller ones are taken for what somebody has written down, but for the process id itself.
 _SMALL = 10_000
 _WORD = 32
 _BYTES_OF_HASH = 64
+# The longest text of which `_native.seed_of` knows that it was a seed.
+_LONGEST_TEXT = 448
+# Of a number that is written out: Python refuses to write out those of some thousand digits.
+_MOST_BITS = 256
+_MOST_DIGITS = 20  # of a clock, in a text
 # Python's hash of a number is its rest by this, and that of a float is made as if it was a fraction of numbers.
 _HASH_MODULUS = sys.hash_info.modulus
 _BITS_OF_FLOAT = 53
@@ -17,34 +23,49 @@ class Seeds:
     """draws: the random bytes that were drawn. moment: a Moment, which takes the doubts."""
 
     def __init__(self, draws, moment):
-        self._drawn, self._moment = _kept.Drawn(draws), moment
-        self._written = None
+        self._draws, self._moment = draws, moment
+        self._has_unseen = _native.observe()[_native.ASKED.index(_kept.UNSEEN)] > 0
+        self._drawn = self._written = None  # until a seed has to be looked for there
 
-    def is_of_process(self, number, generator):
+    def is_of_process(self, number, generator, may_be_unseen=False):
         """Is this the seed of a generator that each child seeds anew? number: None: it cannot be told. Where it may
-        be, and may not be, the generator is left alone, and there is a doubt."""
-        if number is None:
-            return self._doubt(generator, "has a state of which it cannot be told what has seeded it")
-        if self._drawn.has_number(number) or self._moment(number, generator):
+        be, and may not be, the generator is left alone, and there is a doubt. may_be_unseen: its library has seeded
+        it, by what the system has drawn: where some of that was not seen, it was this."""
+        if number is not None and (self._is_drawn(number) or self._moment(number, generator)):
             return True
-        text = _text_of(number)
+        text = None if number is None else _text_of(number)
         if text is not None:
             return self._is_text_of_process(text, generator)
-        if self._is_hash_of_time(number):
+        if number is not None and self._is_hash_of_time(number):
             return True
-        if self._is_written(number):
+        if number is not None and self._is_written(number):
             return False
-        return self._doubt(generator, f"has the seed {number}, and it is not known what that was computed from")
+        if may_be_unseen and self._has_unseen:
+            return True
+        if number is None:
+            return self.doubt(generator, "has a state of which it cannot be told what has seeded it")
+        return self.doubt(generator, f"has the seed {_shown(number)}, and it is not known what that was computed from")
 
-    def _doubt(self, generator, text):
+    def doubt(self, generator, text):
+        """Notes that it cannot be told. Returns False: the generator is left alone."""
         self._moment.doubts.append((generator, text))
         return False
+
+    def _is_drawn(self, number):
+        if self._drawn is None:
+            self._drawn = _kept.Drawn(self._draws)
+        return self._drawn.has_number(number)
 
     def _is_text_of_process(self, text, generator):
         if self._drawn.is_in(text, bytes):
             return True
         digits = "".join(letter if letter.isdecimal() else " " for letter in text.decode("latin-1"))
-        return any(self._moment(int(part), generator) for part in digits.split())
+        if any(self._moment(int(part), generator) for part in digits.split() if len(part) <= _MOST_DIGITS):
+            return True
+        if not text or text in self._in_modules().texts:
+            return False
+        shown = text.decode(errors="replace")[:_MOST_DIGITS]
+        return self.doubt(generator, f"has a seed that begins with {shown!r}, and is written in the code of no module")
 
     def _is_hash_of_time(self, number):
         for shift in range(_BITS_OF_FLOAT):
@@ -58,9 +79,13 @@ class Seeds:
         words = [number >> shift & 0xFFFFFFFF for shift in range(0, number.bit_length() or 1, _WORD)]
         if all(word < _SMALL for word in words):
             return True
+        numbers = self._in_modules().numbers
+        return number in numbers or all(word < _SMALL or word in numbers for word in words)
+
+    def _in_modules(self):
         if self._written is None:
-            self._written = _numbers_in_modules()
-        return number in self._written or all(word < _SMALL or word in self._written for word in words)
+            self._written = _Written()
+        return self._written
 
 
 def told(generator, text):
@@ -74,6 +99,11 @@ def told(generator, text):
     return f"a {kind}, which a module keeps, {text}"
 
 
+def _shown(number):
+    bits = number.bit_length()
+    return str(number) if bits <= _MOST_BITS else f"{number >> bits - _MOST_BITS:#x}... ({bits} bits)"
+
+
 def _text_of(number):
     """What random.seed() has made this number of, as bytes; None: it is no such number."""
     data = number.to_bytes((number.bit_length() + 7) // 8, "big")
@@ -84,28 +114,39 @@ def _text_of(number):
     return text if make_hash(text).digest() == data[-_BYTES_OF_HASH:] else None
 
 
-def _numbers_in_modules():
-    """Those in the code of all modules but the standard library's; of floats what they are as a seed."""
-    found = set()
-    for name, module in list(sys.modules.items()):
-        spec = _kept.attributes_of(module).get("__spec__")
-        get_code = getattr(getattr(spec, "loader", None), "get_code", None)
-        if get_code is None or _kept.is_standard(name):
-            continue
-        try:
-            todo = [get_code(spec.name)]
-        except Exception:
-            continue  # whatever a loader of its own raises
+class _Written:
+    """What stands in the code of all modules but the standard library's. numbers: of floats what they are as a seed.
+    texts: as bytes, those that are short enough."""
+
+    def __init__(self):
+        self.numbers, self.texts = set(), set()
+        for name, module in list(sys.modules.items()):
+            spec = _kept.attributes_of(module).get("__spec__")
+            get_code = getattr(getattr(spec, "loader", None), "get_code", None)
+            if get_code is None or _kept.is_standard(name):
+                continue
+            try:
+                self._add(get_code(spec.name))
+            except Exception:
+                continue  # whatever a loader of its own raises
+
+    def _add(self, code):
+        todo = [code]
         while todo:
             value = todo.pop()
+            kind = type(value)
             if hasattr(value, "co_consts"):
                 todo.extend(value.co_consts)
-            elif type(value) in (tuple, frozenset):
+            elif kind in (tuple, frozenset):
                 todo.extend(value)
-            elif type(value) is int:
-                found.add(abs(value))
-            elif type(value) is float:
-                found.add(hash(value) & (1 << 64) - 1)
-            elif type(value) is str and value.isdecimal() and len(value) < _BYTES_OF_HASH:
-                found.add(int(value))
-    return found
+            elif kind is int:
+                self.numbers.add(abs(value))
+            elif kind is float:
+                self.numbers.add(hash(value) & (1 << 64) - 1)
+            elif kind in (str, bytes) and len(value) <= _LONGEST_TEXT:
+                self._add_text(value, value if kind is bytes else value.encode(errors="surrogatepass"))
+
+    def _add_text(self, value, text):
+        self.texts.add(text)
+        if type(value) is str and value.isdecimal() and len(value) < _BYTES_OF_HASH:
+            self.numbers.add(int(value))
