@@ -138,6 +138,22 @@ class Learning(TestCase):
         self.assertIn("program", refused["a"])
         self.assertIn("threads", refused["b"])
 
+    def test_generators_of_random_numbers_are_those_of_the_modules_that_have_seeded_them(self):
+        self.on_the_path({"drawn.py": "import random\nR = random.Random()\nrandom.random()",
+                          "given.py": "import random\nR = random.Random(7)",
+                          "doubtful.py": "import random\nR = random.Random(random.getrandbits(90))",
+                          "shared.py": "import random\nrandom.seed(random.getrandbits(90))",
+                          "again.py": "import drawn, random\ndrawn.R.seed(random.getrandbits(90))",
+                          "last.py": "import drawn\ndrawn.R.random()"})
+        text = "import random, drawn, given, doubtful, shared, again, last"
+        self.children(text, text)
+        learned = self.children()
+        self.assertLessEqual({"random", "drawn", "given", "last"}, set(self.names(learned)))
+        refused = {entry["module"]: entry["reason"] for entry in learned["refused"]}
+        self.assertEqual(set(refused), {"doubtful", "shared", "again"})
+        for name, generator in (("doubtful", "doubtful.R"), ("shared", "random._inst"), ("again", "drawn.R")):
+            self.assertIn(f"{generator}, a random.Random, has the seed ", refused[name])
+
     def test_a_module_that_opens_what_children_may_share_is_learned(self):
         self.on_the_path({"null.py": "import os\nnull = open(os.devnull, 'w')\nown = open(__file__)",
                           "pipe.py": "import os\nends = os.pipe()"})

@@ -22,7 +22,7 @@ import time
 
 from .. import _native
 from ._findings import Findings
-from ._generators import Generators, find_generators
+from ._generators import Generators, find_generators, state_of
 from ._kept import Moment
 from ._seeds import Seeds
 
@@ -165,6 +165,7 @@ def _decide(folder, say, observer, allowed):
     enough = time.monotonic() + _ENOUGH
     microseconds = kilobytes = 0
     has_changed = False
+    trials = _Trials(observer, allowed)
     for name, cost in _wanted(children, known):
         if microseconds + cost > gain + _MOST_MICROSECONDS_MORE:
             say("no", name, "the image would start later by it than a child does earlier")
@@ -177,7 +178,7 @@ def _decide(folder, say, observer, allowed):
             if time.monotonic() > enough:
                 continue
             say("try", name)
-            known[name] = _try_apart(name, cost, observer, allowed)
+            known[name] = trials.try_apart(name, cost)
             remember(_line(name, known[name]))
         verdict, *facts = known[name]
         if verdict == "no":
@@ -367,82 +368,106 @@ def _threads_after_fork():
     return _threads()
 
 
-def _try_apart(name, microseconds, observer, allowed):
-    """Tries a module in a process of its own: what one that is refused leaves behind (modules in C, threads, an id that
-    a library has made) is no reason to refuse others. One that can be preloaded is imported here then, for those that
-    need it."""
-    from importlib import import_module
+class _Trials:
+    """Tries modules, each in a process of its own: what one that is refused leaves behind (modules in C, threads, an id
+    that a library has made) is no reason to refuse others. One that can be preloaded is imported here then, for those
+    that need it."""
 
-    identity = _identity(name)  # before it is tried: what is written meanwhile is another one
-    read_end, write_end = os.pipe()
-    patience, _ = signal.getitimer(signal.ITIMER_REAL)
-    process = os.fork()
-    if process == 0:
-        status = 1
+    def __init__(self, observer, allowed):
+        self._observer, self._allowed = observer, allowed
+        self._generators = []  # that are there already
+
+    def try_apart(self, name, microseconds):
+        """Returns what comes of it, as _read_modules has it. microseconds: what it takes a child."""
+        from importlib import import_module
+
+        identity = _identity(name)  # before it is tried: what is written meanwhile is another one
+        self._set_aside()
+        read_end, write_end = os.pipe()
+        patience, _ = signal.getitimer(signal.ITIMER_REAL)
+        process = os.fork()
+        if process == 0:
+            status = 1
+            try:
+                signal.setitimer(signal.ITIMER_REAL, max(1, patience - 5))  # which is not inherited
+                verdict, *facts = self._try(name, microseconds)
+                line = _line(name, (verdict, *(identity if verdict == "no" else ()), *facts))
+                os.write(write_end, line.encode(errors="surrogateescape")[:_MOST_BYTES])
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(write_end)
+        _, status = os.waitpid(process, 0)
+        os.set_blocking(read_end, False)  # a process that the module has started may have the other end
+        with open(read_end, "rb", 0) as pipe:
+            line = (pipe.read(_MOST_BYTES) or b"").decode(errors="surrogateescape")
+        verdict, _, rest = (*line.split(" ", 2), "", "")[:3]
+        judged = _judged(verdict, rest)
+        if status or judged is None:
+            return "no", *identity, f"its import ended the process, {_how(status)}"
+        if verdict == "ok":
+            try:
+                import_module(name)
+            except BaseException as error:
+                return "no", *identity, f"it can be imported once, and not again: {error}"
+        return judged
+
+    def _set_aside(self):
+        """Has the collector pass over what there is: it is none of the next module's. That is also quicker by far than
+        to go through it after each fork, which copies it."""
+        self._generators = find_generators(self._generators)
+        gc.freeze()
+
+    def _try(self, name, microseconds):
+        """Imports it here, where it does no harm."""
+        from importlib import import_module
+
+        _native.resume_recording()
+        random = sys.modules.get("random")
+        if random is not None:
+            random._inst.seed()  # again, as it has done when this process was forked: what it draws is noted now
+        states = {id(generator): state_of(generator) for generator in self._generators}
+        threads, descriptors, memory = len(_threads()), _native.descriptors_in_the_way(), _shared_memory()
+        resident = _resident_kilobytes()
+        self._observer.forget()
+        began, frozen = (time.time_ns(), time.monotonic()), gc.get_freeze_count()
         try:
-            signal.setitimer(signal.ITIMER_REAL, max(1, patience - 5))  # which is not inherited
-            _native.resume_recording()
-            verdict, *facts = _try(name, microseconds, observer, allowed)
-            line = _line(name, (verdict, *(identity if verdict == "no" else ()), *facts))
-            os.write(write_end, line.encode(errors="surrogateescape")[:_MOST_BYTES])
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(write_end)
-    _, status = os.waitpid(process, 0)
-    os.set_blocking(read_end, False)  # a process that the module has started may have the other end
-    with open(read_end, "rb", 0) as pipe:
-        line = (pipe.read(_MOST_BYTES) or b"").decode(errors="surrogateescape")
-    verdict, _, rest = (*line.split(" ", 2), "", "")[:3]
-    judged = _judged(verdict, rest)
-    if status or judged is None:
-        return "no", *identity, f"its import ended the process, {_how(status)}"
-    if verdict == "ok":
-        try:
-            import_module(name)
+            module = import_module(name)
         except BaseException as error:
-            return "no", *identity, f"it can be imported once, and not again: {error}"
-    return judged
+            return "no", f"it cannot be imported in a template: {type(error).__name__}: {error}".replace("\n", " ")
+        kilobytes = max(0, _resident_kilobytes() - resident)
+        if gc.get_freeze_count() != frozen:
+            gc.unfreeze()
+        findings = self._findings(began, states)
+        if findings.found:
+            return "no", findings.found[0][1].replace("\n", " ")
+        # A template of an application is in the directory that most of its children are started in.
+        bound = [module for module in findings.in_directory if f"directory:{module}" not in self._allowed]
+        if bound and os.getcwd() == "/":
+            return "no", f"{bound[0]} depends on the directory that it is imported in"
+        if len(_threads_after_fork()) > threads:
+            return "no", "it starts threads"
+        if _native.descriptors_in_the_way() - descriptors:
+            return "no", "it leaves descriptors open"
+        if _shared_memory() - memory:
+            return "no", "it leaves memory that children would share, as locks between processes are"
+        file = getattr(module, "__file__", None) or ""
+        return "ok", round(microseconds), kilobytes, _stamp(file), file
+
+    def _findings(self, began, states):
+        """began: both clocks before the import. states: {id: state_of} of the generators that were there: what has
+        seeded one that still has it was none of this import's."""
+        draws = _native.drawn()
+        moment = Moment(began[0], self._observer)
+        generators = find_generators(self._generators)
+        changed = [generator for generator in generators if states.get(id(generator)) != state_of(generator)]
+        Generators(changed, draws, Seeds(draws, moment))
+        return Findings(self._observer, draws, generators, began[1], moment.doubts)
 
 
 def _how(status):
     """Says how a process has ended. status: as of os.waitpid."""
     return f"signal {status & 127}" if status & 127 else f"exit status {status >> 8}"
-
-
-def _try(name, microseconds, observer, allowed):
-    """Imports it here, where it does no harm. microseconds: what it takes a child."""
-    from importlib import import_module
-
-    threads, descriptors, memory = len(_threads()), _native.descriptors_in_the_way(), _shared_memory()
-    resident = _resident_kilobytes()
-    observer.forget()
-    moment, frozen = (time.time_ns(), time.monotonic()), gc.get_freeze_count()
-    try:
-        module = import_module(name)
-    except BaseException as error:
-        return "no", f"it cannot be imported in a template: {type(error).__name__}: {error}".replace("\n", " ")
-    kilobytes = max(0, _resident_kilobytes() - resident)
-    if gc.get_freeze_count() != frozen:
-        gc.unfreeze()
-    draws = _native.drawn()
-    of_process = Moment(moment[0], observer)
-    ours = Generators(find_generators(()), draws, Seeds(draws, of_process)).found
-    findings = Findings(observer, draws, ours, moment[1], of_process.doubts)
-    if findings.found:
-        return "no", findings.found[0][1].replace("\n", " ")
-    # A template of an application is in the directory that most of its children are started in.
-    bound = [module for module in findings.in_directory if f"directory:{module}" not in allowed]
-    if bound and os.getcwd() == "/":
-        return "no", f"{bound[0]} depends on the directory that it is imported in"
-    if len(_threads_after_fork()) > threads:
-        return "no", "it starts threads"
-    if _native.descriptors_in_the_way() - descriptors:
-        return "no", "it leaves descriptors open"
-    if _shared_memory() - memory:
-        return "no", "it leaves memory that children would share, as locks between processes are"
-    file = getattr(module, "__file__", None) or ""
-    return "ok", round(microseconds), kilobytes, _stamp(file), file
 
 
 def _remember(folder, line):
