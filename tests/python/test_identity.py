@@ -279,6 +279,7 @@ class Kept(Importing):
         from warmfork._in_template import _kept, _observer
 
         module = types.ModuleType("many")
+        module.__file__ = "many.py"  # by which older interpreters tell the standard library
         module.first, module.second = [[], [], []], [[]]
         seen = {"many": _observer.Seen([1] * len(_observer.KINDS), (0, 0), (0, 0), 0)}
         with unittest.mock.patch.dict("sys.modules", many=module):
