@@ -11,13 +11,13 @@ namespace warmfork {
 inline constexpr int kGracePeriod = 3000;
 
 /// A process that ends with its owner.
-struct KeptChild {
+struct GuardedChild {
     Descriptor pidfd;
     bool told_by_kernel = false;  ///< has SIGTERM already, as its parent-death signal
 };
 
 /// Ends every child, and returns when all have ended: as soon as the last one has complied, after
 /// kGracePeriod at the latest.
-void end_processes(std::vector<KeptChild> children);
+void end_processes(std::vector<GuardedChild> children);
 
 }  // namespace warmfork

@@ -105,7 +105,7 @@ int start_keeper(const std::string& program, int owner_pidfd, StartedKeeper& ret
     return 0;
 }
 
-int keep(int keeper, int pidfd, bool told_by_kernel) {
+int give_to_keeper(int keeper, int pidfd, bool told_by_kernel) {
     const KeeperMessage message{told_by_kernel, 0};
     if (int error = send_message(keeper, bytes_of(message), {}, std::span(&pidfd, 1), MSG_DONTWAIT))
         return error == EAGAIN ? ETIMEDOUT : error;
@@ -133,13 +133,13 @@ int receive_answer(int keeper, KeeperAnswer& ret_answer) {
 
 namespace {
 
-/// Does what `keep` does, and waits until fewer descriptors are in flight: the child is told of for
-/// the last time.
-int keep_in_time(int keeper, int pidfd, bool told_by_kernel) {
+/// Does what `give_to_keeper` does, and waits until fewer descriptors are in flight: the child is
+/// told of for the last time.
+int give_in_time(int keeper, int pidfd, bool told_by_kernel) {
     constexpr std::chrono::milliseconds kMoment{1};  // nobody tells when there are fewer
     const auto latest = Clock::now() + kPatience;
     while (true) {
-        const int error = keep(keeper, pidfd, told_by_kernel);
+        const int error = give_to_keeper(keeper, pidfd, told_by_kernel);
         if (error != ETOOMANYREFS || Clock::now() >= latest) return error;
         static_cast<void>(poll_through_signals({}, Clock::now() + kMoment));
     }
@@ -156,7 +156,7 @@ int leave_to_keepers(const std::string& program, int owner_pidfd, std::span<cons
         std::size_t kept = 0;
         int error = 0;
         while (kept < pidfds.size() && !error) {
-            error = keep_in_time(keeper.socket.get(), pidfds[kept], told_by_kernel);
+            error = give_in_time(keeper.socket.get(), pidfds[kept], told_by_kernel);
             if (!error) ++kept;
         }
         if (kept == 0) return error;

@@ -26,7 +26,7 @@ struct StartedKeeper {
 /// is read from its socket is of no use any more; EMFILE: it has no room; ETOOMANYREFS: nothing can
 /// be sent to it, or to any other one, as too many descriptors of this user are in flight, which
 /// passes. Only one thread at a time may call it. It is safe between vfork and exec.
-[[nodiscard]] int keep(int keeper, int pidfd, bool told_by_kernel);
+[[nodiscard]] int give_to_keeper(int keeper, int pidfd, bool told_by_kernel);
 
 /// Gives it a process that has an owner of its own, behind `owner_pidfd`. As long as the keeper's
 /// owner lives, it is that owner's to see to. Returns when it is sent, or EAGAIN or ETOOMANYREFS

@@ -39,7 +39,7 @@
 namespace {
 
 using warmfork::Descriptor;
-using warmfork::KeptChild;
+using warmfork::GuardedChild;
 
 class Keeper {
   public:
@@ -61,8 +61,8 @@ class Keeper {
     }
 
   private:
-    struct Kept {
-        KeptChild child;
+    struct Entry {
+        GuardedChild child;
         Descriptor owner;  ///< its own; empty: this keeper's
         bool owner_has_ended = false;
     };
@@ -80,7 +80,7 @@ class Keeper {
 
     /// Must be called also before a close: others have the same open file, which would go on being
     /// watched.
-    void forget(const Descriptor& descriptor) {
+    void unwatch(const Descriptor& descriptor) {
         if (descriptor) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, descriptor.get(), nullptr);
     }
 
@@ -113,16 +113,16 @@ class Keeper {
     void on_child(std::uint64_t what) {
         const auto found = children_.find(what / 2);
         if (found == children_.end()) return;
-        Kept& kept = found->second;
-        forget(kept.owner);
-        kept.owner_has_ended = true;
+        Entry& entry = found->second;
+        unwatch(entry.owner);
+        entry.owner_has_ended = true;
         if (what % 2) return;
-        forget(kept.child.pidfd);
+        unwatch(entry.child.pidfd);
         children_.erase(found);
     }
 
     void note_owner_death() {
-        forget(owner_);
+        unwatch(owner_);
         owner_is_dead_ = true;
     }
 
@@ -133,16 +133,16 @@ class Keeper {
         }
         // An owner that lives on under another program (exec) has sent no parent-death signal.
         const bool is_alive = !warmfork::has_ended(owner_.get());
-        std::vector<KeptChild> ending;
+        std::vector<GuardedChild> ending;
         for (auto next = children_.begin(); next != children_.end();) {
-            Kept& kept = next->second;
-            if (kept.owner && !kept.owner_has_ended) {
+            Entry& entry = next->second;
+            if (entry.owner && !entry.owner_has_ended) {
                 ++next;
                 continue;
             }
-            if (is_alive) kept.child.told_by_kernel = false;
-            forget(kept.child.pidfd);
-            ending.push_back(std::move(kept.child));
+            if (is_alive) entry.child.told_by_kernel = false;
+            unwatch(entry.child.pidfd);
+            ending.push_back(std::move(entry.child));
             next = children_.erase(next);
         }
         warmfork::end_processes(std::move(ending));
@@ -173,14 +173,14 @@ class Keeper {
         return true;
     }
 
-    [[nodiscard]] int add(Kept kept) {
+    [[nodiscard]] int add(Entry entry) {
         const std::uint64_t what = 2 * (kFirstChild + last_child_++);
-        int error = watch(kept.child.pidfd, what);
-        if (!error && kept.owner) {
-            error = watch(kept.owner, what + 1);
-            if (error) forget(kept.child.pidfd);
+        int error = watch(entry.child.pidfd, what);
+        if (!error && entry.owner) {
+            error = watch(entry.owner, what + 1);
+            if (error) unwatch(entry.child.pidfd);
         }
-        if (!error) children_.emplace(what / 2, std::move(kept));
+        if (!error) children_.emplace(what / 2, std::move(entry));
         warmfork::stopping_point("keeper.child-taken");
         return error;
     }
@@ -188,7 +188,7 @@ class Keeper {
     /// Notes that the owner has died, has become another program, or has closed a descriptor that
     /// it did not open. In the last case it still has its children.
     void note_end_of_file() {
-        forget(socket_);
+        unwatch(socket_);
         socket_.reset();
         const bool is_same = owner_stack_ != 0 && stack_of_owner() == owner_stack_;
         if (!no_more_children_ && !is_same) note_owner_death();
@@ -208,7 +208,7 @@ class Keeper {
     Descriptor owner_;
     const pid_t owner_pid_;
     const std::uint64_t owner_stack_;
-    std::unordered_map<std::uint64_t, Kept> children_;
+    std::unordered_map<std::uint64_t, Entry> children_;
     std::uint64_t last_child_ = 0;
     bool no_more_children_ = false;
     bool owner_is_dead_ = false;

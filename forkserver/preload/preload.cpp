@@ -49,7 +49,7 @@ int record(const AtforkHandlers& handlers) {
     return 0;
 }
 
-void forget(void* library) {
+void drop_handlers(void* library) {
     std::size_t kept = 0;
     for (std::size_t i = 0; i < recorded_count; ++i)
         if (recorded[i].library != library) recorded[kept++] = recorded[i];
@@ -92,7 +92,7 @@ __attribute__((constructor)) void take_over() {
     interface.made = warmfork::recorder::made();
     interface.has_filter = warmfork::recorder::has_filter();
     interface.list_for = warmfork::recorder::list_for;
-    interface.forget_listing = warmfork::recorder::forget_listing;
+    interface.drop_listing = warmfork::recorder::drop_listing;
     const char* channel = std::getenv(warmfork::kChannelVariable);
     if (!channel) return;
     // What preloading may start must not have it, nor may it be in the way of what preloading
@@ -131,7 +131,7 @@ __attribute__((visibility("default"))) void __cxa_finalize(void* library) {
     static const auto real = reinterpret_cast<Finalize>(::dlsym(RTLD_NEXT, "__cxa_finalize"));
     if (library) {
         ::pthread_mutex_lock(&lock);
-        forget(library);
+        drop_handlers(library);
         ::pthread_mutex_unlock(&lock);
     }
     real(library);

@@ -85,7 +85,7 @@ std::size_t hash(const char* text) {
 }
 
 /// Returns a copy that stays, or null where there is no room.
-const char* keep(const char* text) {
+const char* copy_text(const char* text) {
     const std::size_t size = std::strlen(text) + 1;
     if (!arena || size > kArenaSize - arena_used) return nullptr;
     char* kept = arena + arena_used;
@@ -197,7 +197,7 @@ bool gives_random_bytes(int directory, const char* path, const struct stat& stat
 /// Adds the name of what is known by a full path already.
 void add_name(const char*& kept, const char* name) {
     if (!name || kept) return;
-    kept = keep(name);
+    kept = copy_text(name);
     if (!kept) has_all_files = false;
 }
 
@@ -208,7 +208,7 @@ void add_file(const char* path, const char* name, const struct stat& status) {
         add_name(files[known - 1].name, name);
         return;
     }
-    const char* kept = file_count < kMostFiles ? keep(path) : nullptr;
+    const char* kept = file_count < kMostFiles ? copy_text(path) : nullptr;
     if (!kept) {
         has_all_files = false;
         return;
@@ -234,7 +234,7 @@ void add_listing(const char* path, const char* name, const ListingDigest& digest
         add_name(listing.name, name);
         return;
     }
-    const char* kept = listing_count < kMostListings ? keep(path) : nullptr;
+    const char* kept = listing_count < kMostListings ? copy_text(path) : nullptr;
     if (!kept) {
         has_all_files = false;
         return;
@@ -248,8 +248,8 @@ void add_made(const char* path, const char* name) {
     ++made_files.count;
     for (std::size_t i = 0; i < made_files.file_count; ++i)
         if (std::strcmp(made_files.files[i].path, path) == 0) return;
-    const char* kept_path = made_files.file_count < kMostMade ? keep(path) : nullptr;
-    const char* kept_name = kept_path ? keep(name) : nullptr;
+    const char* kept_path = made_files.file_count < kMostMade ? copy_text(path) : nullptr;
+    const char* kept_name = kept_path ? copy_text(name) : nullptr;
     if (kept_name)
         made_files.files[made_files.file_count++] = {kept_path, kept_name};
     else
@@ -291,7 +291,7 @@ void note_variable(const char* name) {
     ::pthread_mutex_lock(&lock);
     std::size_t slot = 0;
     if (find(name, variable_slots, text_of_variable, slot) == 0) {
-        const char* kept = variable_count < kMostVariables ? keep(name) : nullptr;
+        const char* kept = variable_count < kMostVariables ? copy_text(name) : nullptr;
         if (kept) {
             variables[variable_count++] = kept;
             add_number(variable_slots, slot, variable_count, text_of_variable);
@@ -355,7 +355,7 @@ std::uint32_t list_for(std::uint32_t listed) {
     return std::exchange(lists_for, listed);
 }
 
-void forget_listing(const char* path) {
+void drop_listing(const char* path) {
     ::pthread_mutex_lock(&lock);
     std::size_t slot;
     if (const std::size_t known = find(path, listing_slots, path_of_listing, slot))

@@ -38,7 +38,7 @@ const MadeFiles* made();
 void note_listing(int directory, const char* path, int descriptor);
 /// PreloadInterface says what this does, and the next one.
 std::uint32_t list_for(std::uint32_t listed);
-void forget_listing(const char* path);
+void drop_listing(const char* path);
 
 /// Notes that a library has asked for something of that kind. `caller` is where the call returns
 /// to. Takes no lock: an allocator may ask while it holds its own.

@@ -94,14 +94,14 @@ struct Handover {
     std::vector<HandedClient> clients = {};
     std::vector<HandedChild> children = {};
     std::vector<HandedTemplate> templates = {};
-    std::vector<std::uint64_t> unkept = {};  ///< children that the keeper is yet to be told of
+    std::vector<std::uint64_t> untold = {};  ///< children that the keeper is yet to be told of
     HandedDescriptor sight = {};             ///< -1 also where the service before had none
     std::vector<std::string> retired_sights = {};
     bool is_whole = true;  ///< false: what was read is cut short
 
     static void members(auto& self, auto& each) {
         each(self.generation, self.last_client, self.last_child, self.listener, self.lock,
-             self.path, self.keeper, self.clients, self.children, self.templates, self.unkept);
+             self.path, self.keeper, self.clients, self.children, self.templates, self.untold);
         each.optional(self.sight, self.retired_sights);
     }
 };

@@ -136,8 +136,8 @@ struct PreloadInterface {
     /// Says what this thread lists directories for from now on; with 0 it does not count. Returns
     /// what it was.
     std::uint32_t (*list_for)(std::uint32_t listed);
-    /// Forgets that this directory was listed until now.
-    void (*forget_listing)(const char* path);
+    /// Drops the record that this directory was listed until now.
+    void (*drop_listing)(const char* path);
 };
 
 using PreloadEntry = const PreloadInterface* (*)();

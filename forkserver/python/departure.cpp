@@ -110,8 +110,9 @@ bool flush_streams() {
     return first && second;
 }
 
-/// Are there functions that are called when the interpreter is gone?
-bool has_exit_functions() {
+/// Takes all places for functions that are called when the interpreter is gone. Returns whether
+/// some were taken already: nobody else tells that there are such functions.
+bool fill_exit_functions() {
     int added = 0;
     while (added < kMostExitFunctions && Py_AtExit([]() noexcept {}) == 0) ++added;
     return added < kMostExitFunctions;
@@ -235,7 +236,7 @@ bool end_what_hangs() {
             ImageSearch search;
             if (!search.find_holders()) return false;
             if (search.holders().empty())
-                return !search.finds_kept_end() && !search.finds_kept_function();
+                return !search.finds_remaining_end() && !search.finds_remaining_function();
             for (PyObject* holder : search.holders()) {
                 Py_INCREF(holder);
                 holders.emplace_back(holder);
@@ -300,7 +301,7 @@ bool end_own_objects(Modules& modules, const std::vector<Reference>& finalizers_
     if (plan.of_image != Ends::none || plan.of_program == Ends::of_any_kind ||
         plan.image_has_finalizers)
         return end_what_hangs();
-    return !ImageSearch().finds_kept_end();
+    return !ImageSearch().finds_remaining_end();
 } catch (const std::bad_alloc&) {
     return false;
 }
@@ -323,7 +324,7 @@ bool plan_again(std::vector<Reference>& finalizers_of_image) try {
 
 /// Ends the process, or returns where CPython has to go on.
 void depart() {
-    if (has_exit_functions()) return leave_to_python();
+    if (fill_exit_functions()) return leave_to_python();
     if (!plan.is_last && !flush_streams()) wanted->status = kFlushFailedStatus;
     std::vector<Reference> finalizers_of_image;
     if ((!plan.is_last || plan.of_image == Ends::of_finalizers ||

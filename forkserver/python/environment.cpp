@@ -53,7 +53,7 @@ bool renew_environment(PyObject* child) {
            Reference(PyObject_CallMethod(child, "set_environment", "O", environment.get()));
 }
 
-void keep_environment() {
+void save_environment() {
     std::size_t count = 0;
     while (environ[count]) ++count;
     auto** kept = static_cast<char**>(std::calloc(count + 1, sizeof(char*)));

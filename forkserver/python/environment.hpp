@@ -23,6 +23,6 @@ std::vector<std::string>& renewed_environment();
 /// Copies, in a child that becomes a template, what the record has brought: it lies where the
 /// records of this process's own children will, and modules may keep what getenv returned. Ends the
 /// process where there is no memory.
-void keep_environment();
+void save_environment();
 
 }  // namespace warmfork::python

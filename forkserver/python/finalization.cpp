@@ -100,10 +100,10 @@ long count_frozen() {
     return count ? PyLong_AsLong(count.get()) : -1;
 }
 
-/// Has the program called gc.freeze()? Where the image cannot be looked at, the collector counts
-/// one less without an object that is frozen. It is asked once: the object is not tracked any more
-/// after that.
-bool has_frozen_its_own() {
+/// Finds out whether the program has called gc.freeze(). Where the image cannot be looked at, the
+/// collector counts one less without an object that is frozen. It is called once: the object is not
+/// tracked any more after that.
+bool find_own_freeze() {
     if (can_search_image()) return !ImageSearch().is_own(first_own_object);
     const long count = count_frozen();
     PyObject_GC_UnTrack(first_own_object);
@@ -112,7 +112,7 @@ bool has_frozen_its_own() {
 
 /// Does the image stay frozen?
 bool leave_image() try {
-    if (!can_search_image() || is_observed()) return has_frozen_its_own();
+    if (!can_search_image() || is_observed()) return find_own_freeze();
     DeparturePlan plan{.is_last = is_called_last};
     {
         ImageSearch search;

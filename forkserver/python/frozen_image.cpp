@@ -82,7 +82,7 @@ namespace {
 class Census {
   public:
     void take(long count) {
-        image.types.forget();
+        image.types.clear();
         image.has_untracked_finalizers = false;
         image.pages.clear();
         image.objects.clear();

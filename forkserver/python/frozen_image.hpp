@@ -106,9 +106,9 @@ class ImageSearch {
     /// in which the collector would call them, borrowed.
     std::vector<PyObject*> finalizers_of_program() const;
     /// Does the program have an object left that has not come to its end?
-    bool finds_kept_end() const;
+    bool finds_remaining_end() const;
     /// Has it, after `find_holders`, a function left that hangs on nothing that we know?
-    bool finds_kept_function() const;
+    bool finds_remaining_function() const;
 
     /// Lets go of what hangs on `holder`, as the collector would. Must not be called while a search
     /// lives. Returns false where that cannot be done.
@@ -143,7 +143,7 @@ class ImageSearch {
     bool finds_end_in_all();
     bool finds_end_in_chosen();
     bool finds_end_around(std::size_t& next);
-    bool has_end_below(PyObject* object, const Frozen* known);
+    bool finds_end_from(PyObject* object, const Frozen* known);
     bool notes_finalizer(PyObject* object);
     bool finds_end_below();
 

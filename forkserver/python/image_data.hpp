@@ -75,28 +75,28 @@ struct Type {
 class Types {
   public:
     void know(const Kinds& kinds) {
-        keep(kinds.without_end, known_);
-        keep(kinds.finalized, finalized_);
-        keep(kinds.streams_in_memory, streams_in_memory_);
+        add_types(kinds.without_end, known_);
+        add_types(kinds.finalized, finalized_);
+        add_types(kinds.streams_in_memory, streams_in_memory_);
         quiet_ = kinds.quiet;
         keep_until_finalized(quiet_);
         python_dealloc_ =
             PyType_GetSlot(reinterpret_cast<PyTypeObject*>(kinds.of_python), Py_tp_dealloc);
-        forget();
+        clear();
     }
 
-    /// Forgets all, as types may have gone, and others may have their addresses.
-    void forget() {
+    /// Drops all, as types may have gone, and others may have their addresses.
+    void clear() {
         found_.clear();
         recent_ = {};
     }
 
-    /// Says that what is asked about from here on, in a child, is not frozen: see `forget_own`.
+    /// Says that what is asked about from here on, in a child, is not frozen: see `drop_own`.
     void begin_own() { count_of_image_ = found_.size(); }
-    /// Forgets the program's own types. Those of the image are found anew only where there were
+    /// Drops the program's own types. Those of the image are found anew only where there were
     /// others.
-    void forget_own() {
-        if (found_.size() != count_of_image_) forget();
+    void drop_own() {
+        if (found_.size() != count_of_image_) clear();
     }
 
     /// Describes an object's type. What is remembered stays true in a child as long as the image is
@@ -131,7 +131,7 @@ class Types {
         Type found{};
     };
 
-    static void keep(PyObject* types, std::unordered_set<PyTypeObject*>& ret_types) {
+    static void add_types(PyObject* types, std::unordered_set<PyTypeObject*>& ret_types) {
         for (Py_ssize_t i = 0; i < PyList_Size(types); ++i) {
             PyObject* type = PyList_GetItem(types, i);  // borrowed
             keep_until_finalized(type);
@@ -312,10 +312,10 @@ struct ReferentDigest {
 
     explicit ReferentDigest(PyObject* object, const Type& type, const Addresses* objects = nullptr)
         : sought(objects) {
-        type.traverse(object, take_in, this);
+        type.traverse(object, add_referent, this);
     }
 
-    static int take_in(PyObject* referent, void* argument) {
+    static int add_referent(PyObject* referent, void* argument) {
         auto& self = *static_cast<ReferentDigest*>(argument);
         self.hash = (self.hash ^ reinterpret_cast<std::uintptr_t>(referent)) * 0x9e3779b97f4a7c15;
         self.hash ^= self.hash >> 29;

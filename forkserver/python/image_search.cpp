@@ -99,7 +99,7 @@ bool is_file(PyObject* object) {
 }
 
 ImageSearch::Marks::Marks() {
-    image.types.forget_own();  // since the last search some may have been freed
+    image.types.drop_own();  // since the last search some may have been freed
     any_own([](PyObject* object) { return head_of(object).previous |= kCollecting, 0; });
 }
 
@@ -172,12 +172,12 @@ bool ImageSearch::find_holders() {
     return !finds_end_in_image();
 }
 
-bool ImageSearch::finds_kept_end() const {
+bool ImageSearch::finds_remaining_end() const {
     return any_own(
         [this](PyObject* object) { return has_end(object) && !PyObject_GC_IsFinalized(object); });
 }
 
-bool ImageSearch::finds_kept_function() const {
+bool ImageSearch::finds_remaining_function() const {
     return std::any_of(known_references_.begin(), known_references_.end(),
                        [this](const auto& entry) {
                            return is_function(const_cast<PyObject*>(entry.first)) &&
@@ -189,7 +189,7 @@ bool ImageSearch::clear(PyObject* holder) {
     const auto clear = reinterpret_cast<inquiry>(PyType_GetSlot(Py_TYPE(holder), Py_tp_clear));
     if (!clear || holder == image.of_system || holder == image.of_builtins) return false;
     clear(holder);
-    image.types.forget();  // some may have been freed
+    image.types.clear();  // some may have been freed
     return true;
 }
 
@@ -222,12 +222,12 @@ bool ImageSearch::notes_finalizer(PyObject* object) {
     return true;
 }
 
-/// Does something with an end hang on this object? `known` is what is noted of it, or null where it
-/// is none of the image's. Looks closely only where it does not refer to the same as it did in the
-/// template. Objects that have taken the place of something that was freed are looked for as far as
-/// the collector tracks them. That others, which end by themselves, take just such a place is left
-/// to chance.
-bool ImageSearch::has_end_below(PyObject* object, const Frozen* known) {
+/// Looks whether something with an end hangs on this object, and notes a finalizer of its own.
+/// `known` is what is noted of it, or null where it is none of the image's. Looks closely only
+/// where it does not refer to the same as it did in the template. Objects that have taken the place
+/// of something that was freed are looked for as far as the collector tracks them. That others,
+/// which end by themselves, take just such a place is left to chance.
+bool ImageSearch::finds_end_from(PyObject* object, const Frozen* known) {
     const Type& type = type_of(object);
     if (type.end == End::finalizer && ends_of_image_count_ && !notes_finalizer(object)) return true;
     const ReferentDigest digest(object, type, has_reused_ ? &image.reused : nullptr);
@@ -255,7 +255,7 @@ bool ImageSearch::finds_end_in_all() {
         if (image.objects.end() - known > std::ptrdiff_t{kPrefetched})
             __builtin_prefetch(known[kPrefetched].object);
         const bool is_known = known != image.objects.end();
-        return int{has_end_below(object, is_known ? &*known : nullptr)};
+        return int{finds_end_from(object, is_known ? &*known : nullptr)};
     });
 }
 
@@ -295,8 +295,8 @@ bool ImageSearch::finds_end_in_chosen() {
         prefetch_from(next + kPrefetched, next + kPrefetched / 2);
         if (pages.is_head_written(next) && !is_in_place(next)) {
             if (finds_end_around(next)) return true;
-        } else if (has_end_below(const_cast<PyObject*>(image.objects[next].object),
-                                 &image.objects[next])) {
+        } else if (finds_end_from(const_cast<PyObject*>(image.objects[next].object),
+                                  &image.objects[next])) {
             return true;
         }
         next = pages.next_chosen(next + 1);
@@ -320,7 +320,8 @@ bool ImageSearch::finds_end_around(std::size_t& next) {
         // Nobody knows what is there: CPython is to find all ends.
         if (begin == end) return true;
         if (begin >= next && pages.is_chosen(begin) &&
-            has_end_below(static_cast<PyObject*>(const_cast<void*>(object)), &image.objects[begin]))
+            finds_end_from(static_cast<PyObject*>(const_cast<void*>(object)),
+                           &image.objects[begin]))
             return true;
     }
     next = end - 1;

@@ -151,10 +151,10 @@ PyObject* list_for(PyObject*, PyObject* what) {
                                            : listed);
 }
 
-PyObject* forget_listing(PyObject*, PyObject* path) {
+PyObject* drop_listing(PyObject*, PyObject* path) {
     const char* text = PyBytes_AsString(path);
     if (!text) return nullptr;
-    if (const PreloadInterface* preload = find_preload()) preload->forget_listing(text);
+    if (const PreloadInterface* preload = find_preload()) preload->drop_listing(text);
     Py_RETURN_NONE;
 }
 

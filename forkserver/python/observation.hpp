@@ -31,8 +31,8 @@ PyObject* resume_recording(PyObject* module, PyObject* none);
 /// list_for(what) -> what directories were listed for before: see PreloadInterface.
 PyObject* list_for(PyObject* module, PyObject* what);
 
-/// forget_listing(path) forgets that this directory was listed until now.
-PyObject* forget_listing(PyObject* module, PyObject* path);
+/// drop_listing(path) drops the record that this directory was listed until now.
+PyObject* drop_listing(PyObject* module, PyObject* path);
 
 /// askers() -> a list of (path of a library, bits) of who has called: bit n is name n of
 /// `names_of_asked`. One that is no path stands for all that were too many.

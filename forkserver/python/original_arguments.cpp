@@ -40,8 +40,8 @@ bool contains(const dl_phdr_info& library, std::uintptr_t address) {
     return false;
 }
 
-/// Is it the variable, or one that only looks like it?
-bool is_returned(WideStrings& candidate, GetArguments get) {
+/// Finds out, by changing it for a moment, whether it is the variable, or only looks like it.
+bool try_candidate(WideStrings& candidate, GetArguments get) {
     int count = 0;
     wchar_t** strings = nullptr;
     --candidate.count;
@@ -62,7 +62,7 @@ int search(dl_phdr_info* library, std::size_t, void* argument) {
         for (; reinterpret_cast<std::uintptr_t>(word + 1) <= end;
              word = reinterpret_cast<WideStrings*>(&word->strings))
             if (word->strings == wanted.value.strings && word->count == wanted.value.count &&
-                is_returned(*word, wanted.get)) {
+                try_candidate(*word, wanted.get)) {
                 wanted.found = word;
                 return 1;
             }

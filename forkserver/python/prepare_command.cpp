@@ -30,18 +30,18 @@ struct Readiness {
     unsigned long long ignored;  ///< signals that need not be looked at
     std::string executable;
     PyObject* known_codes = nullptr;  ///< by their text
-    bool keeps_moment = false;        ///< take_moment is to be called
+    bool needs_moment = false;        ///< take_moment is to be called
 };
 Readiness readiness;
 
 void read_readiness(PyObject* tuple) {
     const char* executable;
-    int is_quick, inserts_path, keeps_moment;
+    int is_quick, inserts_path, needs_moment;
     PyObject* known_codes;
     if (!PyArg_ParseTuple(tuple, "ppKyOp", &is_quick, &inserts_path, &readiness.ignored,
-                          &executable, &known_codes, &keeps_moment))
+                          &executable, &known_codes, &needs_moment))
         return;
-    readiness.keeps_moment = keeps_moment;
+    readiness.needs_moment = needs_moment;
     Py_INCREF(known_codes);
     readiness.known_codes = known_codes;
     readiness.is_quick = is_quick;
@@ -126,7 +126,7 @@ Reference prepare(PyObject* child, const ChildCommand& command, bool is_rehearsa
     Reference operand(PyUnicode_DecodeFSDefault(parsed.operand.c_str()));
     if (!arguments || !operand || !renew_environment(child) ||
         !set_original_arguments(arguments.get()) ||
-        (readiness.keeps_moment && !Reference(PyObject_CallMethod(child, "take_moment", nullptr))))
+        (readiness.needs_moment && !Reference(PyObject_CallMethod(child, "take_moment", nullptr))))
         return Reference(nullptr);
     if (is_quick(parsed, command)) return prepare_quickly(arguments.get(), parsed, operand.get());
     return Reference(PyObject_CallMethod(child, "prepare", "OsnOKIi", arguments.get(),

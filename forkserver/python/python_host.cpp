@@ -31,7 +31,7 @@ int channel_of_layer = -1;
 void begin_layer(int channel) {
     const PreloadInterface* preload = find_preload();
     if (!preload) ::_exit(kFailedStatus);
-    keep_environment();
+    save_environment();
     preload->resume_recording();
     channel_of_layer = moved_up(Descriptor(channel), kLowestChannel).release();
 }
@@ -77,11 +77,11 @@ void PythonHost::rehearse() {
     Reference encoded(source ? PyUnicode_EncodeFSDefault(source.get()) : nullptr);
     end_unless(bool(encoded));
     get_ready();
-    run_and_forget(PyBytes_AsString(encoded.get()));
+    rehearse_program(PyBytes_AsString(encoded.get()));
 }
 
 /// Runs a program as a command line would be, and makes a fresh start of it.
-void PythonHost::run_and_forget(char* source) {
+void PythonHost::rehearse_program(char* source) {
     char option[] = "-c";
     std::string program = ready_executable();
     char* arguments[] = {program.data(), option, source};

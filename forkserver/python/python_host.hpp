@@ -87,7 +87,7 @@ class PythonHost : public Host {
   private:
     void call_hook();
     void get_ready();
-    void run_and_forget(char* source);
+    void rehearse_program(char* source);
 
     PyObject* child_;
     PyObject* hook_;

@@ -163,7 +163,9 @@ ProgramEnd run_any_file(FILE* file, const char* name, bool closes) {
     return is_interrupt(last_type) ? ProgramEnd::interrupted : ProgramEnd::failed;
 }
 
-bool is_compiled(FILE* file, const char* name) {
+/// Reads the beginning of a file, which is put back to its beginning, to tell whether it is a
+/// compiled one.
+bool detect_compiled(FILE* file, const char* name) {
     if (std::string_view(name).ends_with(".pyc")) return true;
     unsigned char magic[2];
     const bool is_read = std::ftell(file) == 0 && std::fread(magic, 1, 2, file) == 2;
@@ -176,7 +178,7 @@ bool is_compiled(FILE* file, const char* name) {
 /// closed.
 ProgramEnd run_file(PyObject* child, FILE* file, const char* name, bool is_input) {
     const RunSource run = run_source_function();
-    if (!run || (is_input ? ::isatty(::fileno(file)) : is_compiled(file, name)))
+    if (!run || (is_input ? ::isatty(::fileno(file)) : detect_compiled(file, name)))
         return run_any_file(file, name, !is_input);
     PyObject* main = PyImport_AddModule("__main__");  // borrowed
     PyObject* globals = main ? PyModule_GetDict(main) : nullptr;

@@ -40,7 +40,7 @@ bool seed_twister() {
     return true;
 }
 
-PyObject* keep_twister(PyObject*, PyObject* arguments) {
+PyObject* register_twister(PyObject*, PyObject* arguments) {
     PyObject* capsule;
     const char* key;
     Py_ssize_t size;

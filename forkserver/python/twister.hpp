@@ -9,9 +9,9 @@ namespace warmfork::python {
 /// hundred pages for these few bytes. Returns false with an exception set.
 bool seed_twister();
 
-/// keep_twister(capsule, key, position) is called in the template. Children seed numpy's MT19937 of
-/// this capsule. `key` and `position` are its state, as numpy says. Returns False where it is
-/// somewhere else.
-PyObject* keep_twister(PyObject* module, PyObject* arguments);
+/// register_twister(capsule, key, position) is called in the template. Children seed numpy's
+/// MT19937 of this capsule. `key` and `position` are its state, as numpy says. Returns False where
+/// it is somewhere else.
+PyObject* register_twister(PyObject* module, PyObject* arguments);
 
 }  // namespace warmfork::python

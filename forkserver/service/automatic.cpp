@@ -159,7 +159,7 @@ AutomaticTemplate* AutomaticTemplates::find(std::string_view name) {
     return &known->second;
 }
 
-bool AutomaticTemplates::may_start_new(Seconds now) {
+bool AutomaticTemplates::admit_new_start(Seconds now) {
     // The clock may have been set back.
     if (now >= period_began_ + kPeriod || now < period_began_) {
         period_began_ = now;

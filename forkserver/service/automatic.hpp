@@ -78,10 +78,10 @@ class AutomaticTemplates {
         return automatic.refusal.empty() &&
                (!automatic.is_empty || automatic.sightings >= kSightingsOfEmpty);
     }
-    /// May one more be started for the first time? If so it is counted. If many have been of late,
-    /// it may not: a build that runs each of its scripts twice gains nothing from a template for
-    /// each.
-    [[nodiscard]] bool may_start_new(Seconds now);
+    /// Counts one more that is started for the first time. Returns false, and counts none, where
+    /// many have been of late: a build that runs each of its scripts twice gains nothing from a
+    /// template for each.
+    [[nodiscard]] bool admit_new_start(Seconds now);
     /// Forgets it.
     void erase(std::string_view name);
     /// Returns all, by name.

@@ -44,7 +44,7 @@ void Client::flush() {
     }
 }
 
-bool Usage::may_spawn(std::uint64_t count, std::uint32_t per_second, Clock::time_point now) {
+bool Usage::admit_spawns(std::uint64_t count, std::uint32_t per_second, Clock::time_point now) {
     const double most = per_second;
     const std::chrono::duration<double> passed = now - counted_at_;
     tokens_ = std::min(most, tokens_.value_or(most) + passed.count() * most);

@@ -22,10 +22,11 @@ struct Usage {
     std::uint64_t asked_children = 0;  ///< by requests that wait
     std::uint64_t asked_bytes = 0;     ///< of requests that wait
 
-    /// Returns false where there have been more than `per_second` spawns in the last second, which
-    /// may have come all at once. What is asked for beyond that is taken off what may come next.
-    [[nodiscard]] bool may_spawn(std::uint64_t count, std::uint32_t per_second,
-                                 Clock::time_point now);
+    /// Counts spawns. Returns false, and counts none, where there have been more than `per_second`
+    /// in the last second, which may have come all at once. What is asked for beyond that is taken
+    /// off what may come next.
+    [[nodiscard]] bool admit_spawns(std::uint64_t count, std::uint32_t per_second,
+                                    Clock::time_point now);
 
   private:
     std::optional<double> tokens_;  ///< empty: none have been counted yet
@@ -76,7 +77,7 @@ class Client {
     };
     /// Returns what it has not been told yet, in order.
     const std::deque<Message>& waiting() const { return waiting_; }
-    void keep(Message message) { waiting_.push_back(std::move(message)); }
+    void queue(Message message) { waiting_.push_back(std::move(message)); }
 
     bool has_greeted = false;
     Usage usage;

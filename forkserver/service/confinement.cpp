@@ -123,7 +123,7 @@ std::vector<std::string> Sight::retired() const {
     return texts;
 }
 
-bool Sight::is_shown_by(std::string_view text, Clock::time_point now) {
+bool Sight::verify(std::string_view text, Clock::time_point now) {
     while (!retired_.empty() && retired_.front().at + kRetirement < now) retired_.pop_front();
     if (text.empty()) return false;
     return text == current() || std::ranges::find(retired_, text, &Retired::text) != retired_.end();

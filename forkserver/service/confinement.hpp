@@ -34,7 +34,9 @@ class Sight {
 
     int number() const { return file_.get(); }
     [[nodiscard]] std::vector<std::string> retired() const;
-    [[nodiscard]] bool is_shown_by(std::string_view text, Clock::time_point now);
+    /// Compares what a client has read with what could be read now, or until it was replaced of
+    /// late; drops those that were replaced too long ago.
+    [[nodiscard]] bool verify(std::string_view text, Clock::time_point now);
     /// Puts the next in its place, under the same number. Where that fails the last one stays.
     void renew(Clock::time_point now);
 

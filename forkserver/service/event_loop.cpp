@@ -43,7 +43,7 @@ int call_signal(sd_event_source*, const signalfd_siginfo*, void* callback) {
     return 0;
 }
 
-std::shared_ptr<std::shared_ptr<Callback>> keep(Callback callback) {
+std::shared_ptr<std::shared_ptr<Callback>> hold(Callback callback) {
     return std::make_shared<std::shared_ptr<Callback>>(
         std::make_shared<Callback>(std::move(callback)));
 }
@@ -67,7 +67,7 @@ EventLoop::~EventLoop() {
 }
 
 EventSource EventLoop::watch(int descriptor, std::uint32_t events, Callback callback) {
-    auto kept = keep(std::move(callback));
+    auto kept = hold(std::move(callback));
     sd_event_source* source = nullptr;
     check(sd_event_add_io(loop_, &source, descriptor, events, call_io, kept.get()),
           "cannot watch a descriptor");
@@ -78,7 +78,7 @@ EventSource EventLoop::watch(int descriptor, std::uint32_t events, Callback call
 }
 
 EventSource EventLoop::after(std::chrono::microseconds delay, std::function<void()> callback) {
-    auto kept = keep(without_events(std::move(callback)));
+    auto kept = hold(without_events(std::move(callback)));
     sd_event_source* source = nullptr;
     // The accuracy is 1 µs; the default is a quarter of a second.
     check(sd_event_add_time_relative(loop_, &source, CLOCK_MONOTONIC,
@@ -92,7 +92,7 @@ EventSource EventLoop::after(std::chrono::microseconds delay, std::function<void
 }
 
 EventSource EventLoop::soon(std::function<void()> callback) {
-    auto kept = keep(without_events(std::move(callback)));
+    auto kept = hold(without_events(std::move(callback)));
     sd_event_source* source = nullptr;
     check(sd_event_add_defer(loop_, &source, call_deferred, kept.get()),
           "cannot add to the event loop");
@@ -107,7 +107,7 @@ EventSource EventLoop::on_signal(int signal, std::function<void()> callback) {
     ::sigemptyset(&set);
     ::sigaddset(&set, signal);
     check(-::pthread_sigmask(SIG_BLOCK, &set, nullptr), "cannot block a signal");
-    auto kept = keep(without_events(std::move(callback)));
+    auto kept = hold(without_events(std::move(callback)));
     sd_event_source* source = nullptr;
     check(sd_event_add_signal(loop_, &source, signal, call_signal, kept.get()),
           "cannot wait for a signal");

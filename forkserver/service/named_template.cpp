@@ -25,11 +25,11 @@ constexpr std::uint32_t kMostSparesForWaiting = 64;
 // A template that does nothing for this long is asked something that it answers at once, if it can.
 constexpr seconds kSilence{1};
 
-/// Forgets what the template was asked: another one will serve, or this one has.
-void forget_template(NamedTemplate::Ask& ask) {
+/// Lets go of the template, and of what it was asked: another one will serve, or this one has.
+void release_template(NamedTemplate::Ask& ask) {
     if (ask.process) {
-        ask.process->forget_look(ask.look);
-        ask.process->forget_look(ask.question);
+        ask.process->cancel_look(ask.look);
+        ask.process->cancel_look(ask.question);
     }
     ask.process.reset();
     ask.look = ask.question = 0;
@@ -67,13 +67,13 @@ void NamedTemplate::add(Ask ask) {
 }
 
 std::list<NamedTemplate::Ask> NamedTemplate::take_asks() {
-    for (Ask& ask : asks_) forget_template(ask);
+    for (Ask& ask : asks_) release_template(ask);
     return std::exchange(asks_, {});
 }
 
 void NamedTemplate::drop(std::uint64_t client) {
     asks_.remove_if([&](Ask& ask) {
-        if (ask.client == client) forget_template(ask);
+        if (ask.client == client) release_template(ask);
         return ask.client == client;
     });
 }
@@ -142,7 +142,7 @@ NamedTemplate::Step NamedTemplate::serve_in_time(Ask& ask, Answer& ret_answer) {
     const bool is_short = !may_wait(ask) && !ask.process;
     const seconds patience = is_short ? TemplateProcess::kReadyPatience : seconds(kWarmPatience);
     if (step != Step::waits || Clock::now() < ask.since + patience) return step;
-    forget_template(ask);
+    release_template(ask);
     if (!ask.why) ask.why = {WARMFORK_REASON_UNRESPONSIVE, "the template has no child for it"};
     ret_answer.refusal = {
         static_cast<std::uint64_t>(Stage::launch), ETIMEDOUT,
@@ -153,7 +153,7 @@ NamedTemplate::Step NamedTemplate::serve_in_time(Ask& ask, Answer& ret_answer) {
 
 NamedTemplate::Step NamedTemplate::try_to_serve(Ask& ask, Answer& ret_answer) {
     if (!ask.process || ask.process->is_lost()) {
-        forget_template(ask);
+        release_template(ask);
         if (const Step step = choose(ask, ret_answer); !ask.process) return step;
     }
     if (std::find(empty_.begin(), empty_.end(), ask.process.get()) != empty_.end())
@@ -219,7 +219,7 @@ NamedTemplate::Step NamedTemplate::verify(Ask& ask, Answer& ret_answer) {
         ask.look = process.look();
         return Step::waits;
     }
-    const std::optional<bool> was_fresh = process.looked(ask.look);
+    const std::optional<bool> was_fresh = process.take_look_answer(ask.look);
     if (!was_fresh) return Step::waits;
     ask.look = 0;
     if (!*was_fresh) return renew(ask, process.change(), ret_answer);
@@ -230,7 +230,7 @@ NamedTemplate::Step NamedTemplate::verify(Ask& ask, Answer& ret_answer) {
 
 NamedTemplate::Step NamedTemplate::renew(Ask& ask, const std::string& change, Answer& ret_answer) {
     images_.renew(ask.process, change, serves_stale());
-    forget_template(ask);
+    release_template(ask);
     // For a layer the old image stays, for others, until there is the new one.
     if (serves_stale()) return Step::waits;
     if (may_wait(ask) && ask.renewals++ < kMostRenewals) return Step::waits;
@@ -246,7 +246,7 @@ NamedTemplate::Step NamedTemplate::wait_for_template(Ask& ask, Answer& ret_answe
     const auto now = Clock::now();
     const std::uint64_t signs = process.signs_of_life();
     if (ask.silent_since == Clock::time_point() || signs != ask.signs) {
-        process.forget_look(std::exchange(ask.question, 0));
+        process.cancel_look(std::exchange(ask.question, 0));
         ask.signs = signs;
         ask.silent_since = now;
         return Step::waits;
@@ -259,13 +259,13 @@ NamedTemplate::Step NamedTemplate::wait_for_template(Ask& ask, Answer& ret_answe
         "the template does not answer: it is stopped, or a fork handler of what is preloaded does "
         "not return"};
     images_.abandon(ask.process, reason);
-    forget_template(ask);
+    release_template(ask);
     if (ask.wanted.flags & kLeaseMayWait) return Step::waits;
     ret_answer.refusal = refusal_of(reason);
     return Step::refused;
 }
 
-bool NamedTemplate::was_out_of_descriptors() {
+bool NamedTemplate::retry_spares() {
     for (const Process& process : images_.processes())
         if (process->lacks_descriptors()) {
             wanted_spares_.reset();

@@ -75,9 +75,10 @@ class NamedTemplate {
     const std::list<Ask>& asks() const { return asks_; }
     /// Takes the asks out. They begin anew wherever they are added, and hold no process.
     [[nodiscard]] std::list<Ask> take_asks();
-    /// Was a spare not taken in for want of a descriptor? Its template was told that no more are
-    /// wanted; the next call of `serve` says again how many are.
-    [[nodiscard]] bool was_out_of_descriptors();
+    /// Where a spare was refused for want of a descriptor its template was told that no more are
+    /// wanted: has the next call of `serve` say again how many are. Returns false where none was
+    /// refused.
+    [[nodiscard]] bool retry_spares();
 
     /// Serves what can be served now, one child for each client in turn, however many requests it
     /// has. Starts what has to be started.
@@ -104,7 +105,7 @@ class NamedTemplate {
     /// For so long after the last request more spares than usual are kept; `serve` then has to be
     /// called again.
     static constexpr std::chrono::seconds kCalm{1};
-    [[nodiscard]] bool keeps_more() const { return wanted_spares_ != 0; }
+    [[nodiscard]] bool has_more_spares() const { return wanted_spares_ != 0; }
 
   private:
     enum class Step { waits, granted, refused };

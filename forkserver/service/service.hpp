@@ -141,16 +141,15 @@ class Service {
     [[nodiscard]] std::string explain_absence(const std::string& name);
     void manage(Client& client, const ServiceMessage& message);
     [[nodiscard]] nlohmann::json list_templates();
-    [[nodiscard]] bool is_within_limits(Client& client, const ServedTemplate& served,
-                                        std::uint64_t request, std::uint64_t count,
-                                        std::size_t size);
+    [[nodiscard]] bool admit_request(Client& client, const ServedTemplate& served,
+                                     std::uint64_t request, std::uint64_t count, std::size_t size);
     void count_asked(Client& client, std::uint64_t children, std::uint64_t bytes);
     void count_answered(Client& client, std::uint64_t children, std::uint64_t bytes);
     void count_child(const ServedChild& child, int change);
     [[nodiscard]] bool may_connect(uid_t user) const;
     [[nodiscard]] bool may_lease(const Client& client) const;
-    [[nodiscard]] bool is_as_free(Client& client, const ServiceMessage& message,
-                                  std::string_view sight);
+    [[nodiscard]] bool check_confinement(Client& client, const ServiceMessage& message,
+                                         std::string_view sight);
 
     // Templates.
     ServedTemplate* find_template(const std::string& name);
@@ -209,7 +208,7 @@ class Service {
     void on_child_started(std::uint64_t id);
     void watch_start(std::uint64_t id);
     void end_children(std::uint64_t client, int signal);
-    void keep(std::uint64_t id);
+    void give_to_keeper(std::uint64_t id);
     void tell_keeper();
     void renew_keeper();
     void watch_keeper();
@@ -262,7 +261,7 @@ class Service {
     Descriptor keeper_;
     EventSource keeper_watch_;
     bool lacks_keeper_ = false;         ///< and it was said
-    std::deque<std::uint64_t> unkept_;  ///< children that the keeper is yet to be told of
+    std::deque<std::uint64_t> untold_;  ///< children that the keeper is yet to be told of
     std::map<uid_t, std::shared_ptr<Disposal>> disposals_;
     std::map<std::uint64_t, ServedClient> clients_;
     std::map<uid_t, Usage> users_;  ///< of their clients, also those that have gone

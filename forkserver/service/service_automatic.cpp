@@ -137,7 +137,7 @@ std::string Service::see_command(FieldReader& reader, std::string& ret_why) {
         ret_why = fmt::format("{} {}", to_string(*command), kIsEmpty);
         return {};
     }
-    if (!templates_.contains(name) && known->runs == 0 && !automatic_.may_start_new(now())) {
+    if (!templates_.contains(name) && known->runs == 0 && !automatic_.admit_new_start(now())) {
         ret_why += "; many others have got one just now";
         return {};
     }

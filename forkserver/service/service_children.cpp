@@ -40,15 +40,15 @@ void Service::watch_child(std::uint64_t id) {
 }
 
 /// Tells the keeper of a child, which it ends with its client if this service is killed.
-void Service::keep(std::uint64_t id) {
-    unkept_.push_back(id);
+void Service::give_to_keeper(std::uint64_t id) {
+    untold_.push_back(id);
     tell_keeper();
 }
 
 void Service::tell_keeper() {
     keeper_room_.reset();
-    for (; !unkept_.empty() && keeper_; unkept_.pop_front()) {
-        const auto child = children_.find(unkept_.front());
+    for (; !untold_.empty() && keeper_; untold_.pop_front()) {
+        const auto child = children_.find(untold_.front());
         if (child == children_.end() || child->second.is_detached) continue;
         const auto client = clients_.find(child->second.client);
         if (client == clients_.end()) continue;  // it is being ended
@@ -112,8 +112,8 @@ void Service::renew_keeper() {
     lacks_keeper_ = false;
     keeper_ = std::move(started.socket);
     watch_keeper();
-    unkept_.clear();
-    for (const auto& [id, child] : children_) unkept_.push_back(id);
+    untold_.clear();
+    for (const auto& [id, child] : children_) untold_.push_back(id);
 }
 
 void Service::on_child_ended(std::uint64_t id) {

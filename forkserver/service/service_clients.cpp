@@ -45,7 +45,7 @@ std::string find_excess(Usage& usage, const ClientLimits& limits, std::uint64_t 
     if (usage.asked_bytes + size > limits.record_bytes)
         return fmt::format("requests that wait take {} bytes, of {}", usage.asked_bytes + size,
                            limits.record_bytes);
-    if (!usage.may_spawn(count, limits.spawns_per_second, Usage::Clock::now()))
+    if (!usage.admit_spawns(count, limits.spawns_per_second, Usage::Clock::now()))
         return fmt::format("there may be {} spawns a second", limits.spawns_per_second);
     return {};
 }
@@ -267,9 +267,11 @@ bool Service::may_lease(const Client& client) const {
     return client.peer().uid == ::geteuid();
 }
 
-/// Is the client as free as this service? A process of this user that is confined must not have a
-/// child here that is not. Returns false where it has been refused, with a reason to start cold.
-bool Service::is_as_free(Client& client, const ServiceMessage& message, std::string_view sight) {
+/// Refuses a client that is less free than this service, with a reason to start cold: a process of
+/// this user that is confined must not have a child here that is not. Returns false where it has
+/// been refused.
+bool Service::check_confinement(Client& client, const ServiceMessage& message,
+                                std::string_view sight) {
     if (!renewing_sight_)
         renewing_sight_ = loop_.after(kSightPeriod, [this] {
             renewing_sight_.reset();
@@ -279,7 +281,7 @@ bool Service::is_as_free(Client& client, const ServiceMessage& message, std::str
     std::string why;
     if (message.sender != peer.pid)
         why = "the request comes from another process than the one that has connected";
-    else if (!sight_.is_shown_by(sight, Sight::Clock::now()))
+    else if (!sight_.verify(sight, Sight::Clock::now()))
         why =
             "this process may not look at the service (/proc, Landlock, a security module), so "
             "that it is confined, or uses an older library";
@@ -295,9 +297,10 @@ bool Service::is_as_free(Client& client, const ServiceMessage& message, std::str
     return false;
 }
 
-/// Is it within the limits of the user, who may have many connections, and of all users together?
-bool Service::is_within_limits(Client& client, const ServedTemplate& served, std::uint64_t request,
-                               std::uint64_t count, std::size_t size) {
+/// Refuses a request beyond the limits of the user, who may have many connections, or of all users
+/// together, and logs that. Returns false where it has been refused.
+bool Service::admit_request(Client& client, const ServedTemplate& served, std::uint64_t request,
+                            std::uint64_t count, std::size_t size) {
     std::string text = find_excess(all_, configuration_.daemon->limits_of_all, count, size);
     if (!text.empty()) {
         text = "this service is over its limit for all users together: " + text;
@@ -338,18 +341,18 @@ void Service::lease(Client& client, const ServiceMessage& message) {
     if (!may_lease(client))
         return refuse(client, message.id, Stage::eligibility, EACCES,
                       "another user's client may only run the template's own command");
-    if (!is_as_free(client, message, wanted->sight)) return;
+    if (!check_confinement(client, message, wanted->sight)) return;
     // What is started is made for the client that asks, which must not be less free than this
     // service.
     if (is_automatic) served = start_automatic(*wanted);
     if (!served)
         return refuse(client, message.id, Stage::launch, EAGAIN, explain_absence(wanted->name));
-    if (!is_within_limits(client, *served, message.id, wanted->count, message.body.size())) return;
+    if (!admit_request(client, *served, message.id, wanted->count, message.body.size())) return;
     count_asked(client, wanted->count, message.body.size());
     const std::string name = wanted->name;
     // Descriptors that were lacking before this was asked may be there now: spares are wanted
     // again.
-    static_cast<void>(served->named.was_out_of_descriptors());
+    static_cast<void>(served->named.retry_spares());
     served->named.add({client.id(), message.id, std::move(*wanted), message.body.size()});
     attend(name);
 }
@@ -368,8 +371,8 @@ void Service::run(Client& client, ServiceMessage& message) {
         return refuse(client, message.id, Stage::descriptors, EBADMSG,
                       "a command is run with three descriptors: input, output, error");
     // Another user's client has nothing that the command takes part in.
-    if (may_lease(client) && !is_as_free(client, message, sight)) return;
-    if (!is_within_limits(client, *served, message.id, 1, message.body.size())) return;
+    if (may_lease(client) && !check_confinement(client, message, sight)) return;
+    if (!admit_request(client, *served, message.id, 1, message.body.size())) return;
     NamedTemplate::Ask ask{client.id(), message.id, {}, message.body.size(), true};
     ask.wanted.name = name;
     ask.wanted.flags = kLeaseMayWait;

@@ -64,13 +64,13 @@ HandedClient hand_over(std::uint64_t id, const Client& client) {
 }
 
 /// Keeps what the client has not been sent yet.
-void keep_messages(std::vector<HandedMessage>& messages, Client& client) {
+void queue_messages(std::vector<HandedMessage>& messages, Client& client) {
     for (HandedMessage& message : messages) {
         const auto body = std::as_bytes(std::span(message.body));
-        client.keep({static_cast<ServiceKind>(message.kind),
-                     message.id,
-                     {body.begin(), body.end()},
-                     adopt(message.descriptors)});
+        client.queue({static_cast<ServiceKind>(message.kind),
+                      message.id,
+                      {body.begin(), body.end()},
+                      adopt(message.descriptors)});
     }
 }
 
@@ -125,7 +125,7 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
         for (const NamedTemplate::Ask& ask : served.named.asks())
             handed.asks.push_back(service::hand_over(ask));
     }
-    handover.unkept.assign(unkept_.begin(), unkept_.end());
+    handover.untold.assign(untold_.begin(), untold_.end());
     handover.sight = {sight_.number()};
     handover.retired_sights = sight_.retired();
     const HandoverWriter writer(handover);
@@ -142,7 +142,7 @@ void Service::take_clients(std::vector<HandedClient>& clients) {
         Client& client = place->second.client;
         client.has_greeted = handed.has_greeted != 0;
         client.spawned = handed.spawned;
-        keep_messages(handed.waiting, client);
+        queue_messages(handed.waiting, client);
     }
 }
 
@@ -237,7 +237,7 @@ void Service::take_over(std::span<const std::byte> left) {
     take_clients(handover.clients);
     take_children(handover.children);
     take_asks(handover.templates);
-    unkept_.assign(handover.unkept.begin(), handover.unkept.end());
+    untold_.assign(handover.untold.begin(), handover.untold.end());
     // It keeps the number that clients know; what is said of it comes after all that was said
     // before.
     if (handover.sight.number >= 0) {

@@ -38,7 +38,7 @@ void Service::attend(const std::string& name) {
     publish_soon();
     if (served.named.has_asks())
         served.retry = loop_.after(kRetryPeriod, [this, name] { retry(name); });
-    else if (served.named.keeps_more())
+    else if (served.named.has_more_spares())
         served.retry = loop_.after(NamedTemplate::kCalm, [this, name] { attend(name); });
     else
         served.retry.reset();
@@ -52,7 +52,7 @@ void Service::retry(const std::string& name) {
     const auto found = templates_.find(name);
     if (found == templates_.end()) return;
     ServedTemplate& served = found->second;
-    if (served.named.was_out_of_descriptors())
+    if (served.named.retry_spares())
         refuse_asks(served, {static_cast<std::uint64_t>(Stage::descriptors), EMFILE, 0,
                              "the service is out of descriptors"});
     attend(name);
@@ -200,7 +200,7 @@ void Service::deliver(ServedTemplate& served, NamedTemplate::Answer& answer) {
     // The keeper is told before anything is run: this process may be killed at any line.
     const std::uint64_t id = add_child(std::move(child));
     stopping_point("daemon.child-chosen");
-    keep(id);
+    give_to_keeper(id);
     stopping_point("daemon.child-kept");
     if (ask.is_run) {
         start_fixed_command(served, client, answer, id);

@@ -94,7 +94,7 @@ std::string Forker::try_handlers(const std::vector<int>& own) {
     check_.prepare(own);
     host_.before_fork();
     handlers_.prepare();
-    const bool is_safe = check_.is_safe();
+    const bool is_safe = check_.run();
     handlers_.parent();
     host_.after_fork_in_template();
     check_.finish(0);
@@ -112,7 +112,7 @@ ForkResult Forker::fork(const ChildPlan& plan, std::atomic<std::int32_t>& shown_
     // From here to the handlers that follow the fork, in this process, in the child and in its
     // twin, nothing allocates or takes a lock: malloc's own may be held.
     Descriptor pidfd;
-    const bool is_safe = check_.is_safe();
+    const bool is_safe = check_.run();
     timer_.stop();  // the fork itself takes as long as it takes
     const auto began = Clock::now();
     const int pid = is_safe ? clone_.clone_sibling(shown_pid, pidfd) : -ECANCELED;

@@ -193,7 +193,7 @@ void ForkCheck::note(int number, std::string_view name) {
     ++count_;
 }
 
-bool ForkCheck::has_other_threads() {
+bool ForkCheck::find_other_threads() {
     if (is_single_threaded()) return false;
     kind_ = Kind::threads;
     const int own = ::gettid();
@@ -211,7 +211,7 @@ bool ForkCheck::has_other_threads() {
     }
 }
 
-bool ForkCheck::has_hazardous_descriptors() {
+bool ForkCheck::find_hazardous_descriptors() {
     const std::size_t open = count_descriptors();
     if (open != 0 && open == checked_) return false;
     kind_ = Kind::descriptors;
@@ -224,8 +224,8 @@ bool ForkCheck::has_hazardous_descriptors() {
     return false;
 }
 
-bool ForkCheck::is_safe() {
-    return !has_other_threads() && !has_hazardous_descriptors();
+bool ForkCheck::run() {
+    return !find_other_threads() && !find_hazardous_descriptors();
 }
 
 std::string ForkCheck::list_found() const {

@@ -69,10 +69,10 @@ class ForkCheck {
 
     /// Must be called before the prepare handlers. `own` are warmfork's descriptors, sorted.
     void prepare(std::vector<int> own);
-    /// Looks for further threads again for up to 200 ms: the kernel counts a thread for a while
-    /// after pthread_join has returned. Descriptors are listed only if their number is not the one
-    /// of the last look. No allocation, no lock.
-    [[nodiscard]] bool is_safe();
+    /// Returns whether it is safe. Looks for further threads again for up to 200 ms: the kernel
+    /// counts a thread for a while after pthread_join has returned. Descriptors are listed only if
+    /// their number is not the one of the last look. No allocation, no lock.
+    [[nodiscard]] bool run();
     /// Must be called after the parent handlers. `added` is how many descriptors the caller has
     /// opened since `prepare`; where others have come or gone the next look lists them.
     void finish(std::size_t added);
@@ -90,8 +90,8 @@ class ForkCheck {
     static constexpr std::size_t kMostFound = 16;
 
     void note(int number, std::string_view name);
-    [[nodiscard]] bool has_other_threads();
-    [[nodiscard]] bool has_hazardous_descriptors();
+    [[nodiscard]] bool find_other_threads();
+    [[nodiscard]] bool find_hazardous_descriptors();
     [[nodiscard]] std::string list_found() const;
 
     AllowList allowed_;

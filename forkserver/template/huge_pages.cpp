@@ -80,7 +80,7 @@ class HugePages {
     void collapse(Range range) {
         std::uintptr_t page = (range.begin + size_ - 1) / size_ * size_, begin = page;
         for (; page + size_ <= range.end; page += size_) {
-            const bool is_enough = is_dense(page);
+            const bool is_enough = check_density(page);
             if (is_enough && page - begin < kMostAtOnce * size_) continue;
             collapse(begin, page);
             begin = is_enough ? page : page + size_;
@@ -89,7 +89,8 @@ class HugePages {
     }
 
   private:
-    bool is_dense(std::uintptr_t page) {
+    /// Finds out, in `is_present_`, whether enough of a huge page is there.
+    bool check_density(std::uintptr_t page) {
         if (::mincore(reinterpret_cast<void*>(page), size_, is_present_.data()) != 0) return false;
         const auto present = static_cast<std::size_t>(std::count_if(
             is_present_.begin(), is_present_.end(), [](unsigned char byte) { return byte & 1; }));

@@ -98,11 +98,11 @@ void TemplateServer::describe_image() {
     add_strings(FrameKind::shadowable, without_allowed(facts_.shadowable, forker_.allowed()),
                 false);
     freshness_.watch(facts_, origin_.base ? &origin_.base->freshness_ : nullptr);
-    static_cast<void>(is_fresh());
+    static_cast<void>(check_freshness());
 }
 
 /// Looks whether the image is fresh, and tells the owner once if it is not.
-bool TemplateServer::is_fresh(bool is_asked) {
+bool TemplateServer::check_freshness(bool is_asked) {
     const bool fresh = freshness_.check(is_asked);
     if (!fresh && !std::exchange(said_stale_, true))
         outbox_.add(make_frame(FrameKind::stale), freshness_.change());
@@ -117,7 +117,7 @@ Decision TemplateServer::decide() {
     take_commands();
     if (spawn_) return fork_for_command();
     if (owner_is_gone_ || shut_down_) return end();
-    forget_ended_children();
+    drop_ended_children();
     policy_.tick(Clock::now());
     give_up_surplus();
     look_at_expected_spares();
@@ -151,7 +151,7 @@ void TemplateServer::take_command(const FrameHeader& header) {
             shut_down_ = true;
             return;
         case FrameKind::look:
-            outbox_.add(make_frame(FrameKind::looked, header.id, is_fresh()));
+            outbox_.add(make_frame(FrameKind::looked, header.id, check_freshness()));
             return;
         default:
             owner_is_gone_ = true;
@@ -164,7 +164,7 @@ void TemplateServer::begin_spawn(const FrameHeader& header) {
     stopping_point("template.command-taken");
     // This is asked also where a stale image will do: the owner wants to know, and to preload
     // another.
-    const bool fresh = is_fresh();
+    const bool fresh = check_freshness();
     if (!error.empty())
         finish_spawn({Stage::record, EBADMSG, "the spawn record is not valid: " + error});
     else if (!fresh && !spawn_->takes_stale_image())
@@ -311,7 +311,7 @@ void TemplateServer::sleep() {
     for (std::size_t i = 0; i < children_.size(); ++i)
         if (polled[i + children_at].revents) children_[i].ended = true;
     if (polled[4].revents & POLLPRI) freshness_.note_mounts();
-    if (polled[3].revents || polled[4].revents) static_cast<void>(is_fresh(false));
+    if (polled[3].revents || polled[4].revents) static_cast<void>(check_freshness(false));
 }
 
 std::vector<int> TemplateServer::own_descriptors() const {

@@ -77,7 +77,7 @@ class TemplateServer {
     };
 
     void describe_image();
-    bool is_fresh(bool is_asked = true);
+    bool check_freshness(bool is_asked = true);
 
     void take_commands();
     void take_command(const FrameHeader& frame);
@@ -102,7 +102,7 @@ class TemplateServer {
     void look_at_expected_spares();
     bool refill_is_due() const;
     int sleep_milliseconds() const;
-    void forget_ended_children();
+    void drop_ended_children();
     bool give_up(Child& child);
     void give_up_surplus();
 
@@ -110,7 +110,7 @@ class TemplateServer {
     void note_channel_end();
     void note_last_hand_offs();
     void end_spares();
-    std::vector<KeptChild> running_children();
+    std::vector<GuardedChild> running_children();
     void leave_children_to_keeper();
 
     Connection connection_;

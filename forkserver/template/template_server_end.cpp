@@ -43,8 +43,8 @@ void TemplateServer::end_spares() {
     note_last_hand_offs();
 }
 
-std::vector<KeptChild> TemplateServer::running_children() {
-    std::vector<KeptChild> children;
+std::vector<GuardedChild> TemplateServer::running_children() {
+    std::vector<GuardedChild> children;
     // An owner that lives on under another program (exec) sends no parent-death signal.
     pollfd owner{connection_.owner_pidfd.get(), POLLIN, 0};
     const bool told_by_kernel =
@@ -68,9 +68,9 @@ Decision TemplateServer::end() {
 }
 
 void TemplateServer::leave_children_to_keeper() {
-    const std::vector<KeptChild> children = running_children();
+    const std::vector<GuardedChild> children = running_children();
     std::vector<int> pidfds;
-    for (const KeptChild& child : children) pidfds.push_back(child.pidfd.get());
+    for (const GuardedChild& child : children) pidfds.push_back(child.pidfd.get());
     if (int error = leave_to_keepers(connection_.keeper_program, connection_.owner_pidfd.get(),
                                      pidfds, connection_.hello.flags & kHelloFromMainThread))
         fmt::print(stderr, "warmfork: cannot start {} to end children with their owner: {}\n",

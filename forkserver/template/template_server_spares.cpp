@@ -52,7 +52,7 @@ void TemplateServer::give_up_surplus() {
     }
 }
 
-void TemplateServer::forget_ended_children() {
+void TemplateServer::drop_ended_children() {
     for (const Child& child : children_) {
         if (!child.ended) continue;
         stopping_point("template.child-ended");

@@ -83,8 +83,9 @@ class ProgressLine {
     bool has_shown_ = false;
 };
 
-/// Is it ready soon? Blocks for kProgressPeriod. Throws Error where it cannot become ready.
-bool is_ready_soon(Template& waited_for) {
+/// Waits for kProgressPeriod at most. Returns whether it is ready. Throws Error where it cannot
+/// become ready.
+bool wait_briefly(Template& waited_for) {
     try {
         waited_for.wait_ready(kProgressPeriod);
         return true;
@@ -129,7 +130,7 @@ void wait_with_progress(Template& waited_for, std::chrono::milliseconds patience
     if (::isatty(STDERR_FILENO)) {
         ProgressLine line;
         while (WaitClock::now() < last_look) {
-            if (is_ready_soon(waited_for)) return;
+            if (wait_briefly(waited_for)) return;
             std::array<char, 80> progress{};
             warmfork_template_progress(waited_for.handle(), progress.data(), progress.size());
             if (progress[0] && WaitClock::now() >= began + kProgressPatience)

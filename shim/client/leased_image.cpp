@@ -42,7 +42,7 @@ int LeasedImage::make(SharedImage facts, std::vector<Descriptor> files,
     return 0;
 }
 
-bool LeasedImage::is_fresh() {
+bool LeasedImage::check_freshness() {
     // The events come first, and then the word: template/freshness.hpp says why. The instance lives
     // on without the template, and so do its watches: then nobody takes the events away.
     if (!has_inotify_ || !inotify_ || !mounts_) return false;

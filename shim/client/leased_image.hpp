@@ -26,10 +26,10 @@ class LeasedImage {
     const ModuleFiles& shadowable() const { return shadowable_; }
     const std::vector<int>& descriptors() const { return descriptors_; }
 
-    /// Is what was forked from it in the past still what its files would give? Returns false also
-    /// where it cannot be told from here: the service knows. It does not wait, and takes one system
-    /// call.
-    [[nodiscard]] bool is_fresh();
+    /// Looks whether what was forked from it in the past is still what its files would give.
+    /// Returns false also where it cannot be told from here: the service knows. It does not wait,
+    /// and takes one system call.
+    [[nodiscard]] bool check_freshness();
 
   private:
     LeasedImage() = default;

@@ -45,7 +45,7 @@ class LeasedSource::Image : public ChosenImage {
           lease_(std::move(lease)),
           began_(began) {}
     ~Image() override {
-        if (!has_started_) connection_->forget_child(lease_.child);
+        if (!has_started_) connection_->release_child(lease_.child);
     }
 
     OwnerChange find_change(const OwnerState& now) override;
@@ -102,7 +102,7 @@ void LeasedSource::Image::end_parked() {
 LeasedSource::LeasedSource(std::string name) : owner_(::getpid()), name_(std::move(name)) {}
 
 LeasedSource::~LeasedSource() {
-    if (owner_ == ::getpid()) drop_ahead();
+    if (owner_ == ::getpid()) drop_prefetched();
 }
 
 Outcome LeasedSource::open() {
@@ -122,7 +122,7 @@ Outcome LeasedSource::connect(Connection& ret_connection, TemplateFacts* ret_fac
         const std::uint64_t request =
             connection->request(ServiceKind::find, FieldWriter().text(name_).bytes());
         Outcome failure = connection->answer(request, WaitClock::now() + kServicePatience, answer);
-        connection->forget(request);
+        connection->cancel(request);
         if (failure) return failure;
         if (answer.refusal)
             return Failure{static_cast<Stage>(answer.refusal->stage),
@@ -131,7 +131,7 @@ Outcome LeasedSource::connect(Connection& ret_connection, TemplateFacts* ret_fac
         lock.lock();
         if (connection != connection_) {
             facts_ = *answer.facts;
-            drop_ahead();
+            drop_prefetched();
             connection_ = connection;
         }
     }
@@ -210,8 +210,8 @@ void LeasedSource::end(const Spawned& child) {
 /// need.
 void LeasedSource::free_descriptors() {
     const std::lock_guard lock(mutex_);
-    drop_ahead();
-    wanted_ahead_ = 0;
+    drop_prefetched();
+    prefetch_count_ = 0;
 }
 
 /// Finds a reason to be cold: a limit of this process's, or the service's, that a cold child does
@@ -232,7 +232,7 @@ ColdReason LeasedSource::find_limit(const Failure& failure) {
 void LeasedSource::note_spawn(const Connection& connection) {
     const std::lock_guard lock(mutex_);
     ++spawns_;
-    if (connection == connection_) ask_ahead();
+    if (connection == connection_) prefetch();
 }
 
 void LeasedSource::note_cold(warmfork_reason reason) {
@@ -257,7 +257,7 @@ Outcome LeasedSource::run_own_command(const Request& request, Spawned& ret_spawn
         const std::uint64_t id =
             connection->request(ServiceKind::run, FieldWriter().text(name_).bytes(), descriptors);
         failure = connection->answer(id, deadline, answer);
-        connection->forget(id);
+        connection->cancel(id);
         // It died in the moment of its hand-off, before any user code.
         const bool has_died = !failure && answer.refusal &&
                               answer.refusal->stage == static_cast<std::uint64_t>(Stage::hand_off);
@@ -294,8 +294,9 @@ Outcome LeasedSource::wait_parked(std::uint32_t count, Deadline deadline) {
     {
         const std::lock_guard lock(mutex_);
         want(wanted);
-        take_in_ahead();
-        if (!ahead_.empty() && !ahead_.front().lease.image->is_fresh()) drop_ahead();
+        collect_prefetched();
+        if (!prefetched_.empty() && !prefetched_.front().lease.image->check_freshness())
+            drop_prefetched();
     }
     for (bool is_lost = false;;) {
         // The service has gone: the next one serves.
@@ -305,8 +306,8 @@ Outcome LeasedSource::wait_parked(std::uint32_t count, Deadline deadline) {
         std::uint64_t id;
         {
             const std::lock_guard lock(mutex_);
-            take_in_ahead();
-            if (ahead_.size() >= std::max(count, std::uint32_t{1})) break;
+            collect_prefetched();
+            if (prefetched_.size() >= std::max(count, std::uint32_t{1})) break;
             id = std::exchange(awaited_, 0);
         }
         if (id == 0) id = ask(*connection, wanted, kLeaseMayWait);
@@ -316,40 +317,40 @@ Outcome LeasedSource::wait_parked(std::uint32_t count, Deadline deadline) {
         const std::lock_guard lock(mutex_);
         // The service gives up after minutes, which this call need not.
         if (cold && failure && failure->error_number == ETIMEDOUT) {
-            connection->forget(id);
+            connection->cancel(id);
             if (!deadline || WaitClock::now() < *deadline) continue;
         }
         const bool is_late = failure && !cold && failure->error_number == ETIMEDOUT;
         if (is_late && awaited_ == 0 && connection == connection_)
             awaited_ = id;
         else
-            connection->forget(id);
+            connection->cancel(id);
         is_lost = failure && failure->stage == Stage::hand_off;
         if (failure && !is_lost) return failure;
         if (cold) return Failure{Stage::launch, ENOTSUP, 0, cold.text};
-        if (!is_lost) ahead_.push_back({std::move(lease), false});
+        if (!is_lost) prefetched_.push_back({std::move(lease), false});
     }
-    return await_parked_ahead(deadline);
+    return await_prefetched(deadline);
 }
 
 /// Until each of those that are leased ahead has said that it is prepared. Waits with no lock held,
 /// as other threads spawn meanwhile, and may take the one that is waited for.
-Outcome LeasedSource::await_parked_ahead(Deadline deadline) {
+Outcome LeasedSource::await_prefetched(Deadline deadline) {
     while (true) {
         Descriptor mailbox;
         {
             const std::lock_guard lock(mutex_);
-            for (LeasedAhead& ahead : ahead_) {
+            for (PrefetchedLease& prefetched : prefetched_) {
                 MailboxReply reply{};
                 ReceivedMessage received;
-                if (ahead.has_parked) continue;
-                const int error = receive_message(ahead.lease.mailbox.get(),
+                if (prefetched.has_parked) continue;
+                const int error = receive_message(prefetched.lease.mailbox.get(),
                                                   std::as_writable_bytes(std::span(&reply, 1)), {},
                                                   MSG_DONTWAIT, received);
                 // What else is wrong with it a spawn finds.
-                ahead.has_parked = error != EAGAIN && error != EINTR;
-                if (ahead.has_parked) continue;
-                mailbox = Descriptor(::fcntl(ahead.lease.mailbox.get(), F_DUPFD_CLOEXEC, 3));
+                prefetched.has_parked = error != EAGAIN && error != EINTR;
+                if (prefetched.has_parked) continue;
+                mailbox = Descriptor(::fcntl(prefetched.lease.mailbox.get(), F_DUPFD_CLOEXEC, 3));
                 if (!mailbox)
                     return make_failure(Stage::descriptors, errno,
                                         "no descriptor is free to wait for a parked child");
@@ -365,13 +366,14 @@ Outcome LeasedSource::await_parked_ahead(Deadline deadline) {
 
 pid_t LeasedSource::pid() {
     const std::lock_guard lock(mutex_);
-    return ahead_.empty() ? 0 : static_cast<pid_t>(ahead_.front().lease.image->facts().pid);
+    return prefetched_.empty() ? 0
+                               : static_cast<pid_t>(prefetched_.front().lease.image->facts().pid);
 }
 
 std::uint32_t LeasedSource::parked() {
     const std::lock_guard lock(mutex_);
-    if (connection_) take_in_ahead();
-    return static_cast<std::uint32_t>(ahead_.size());
+    if (connection_) collect_prefetched();
+    return static_cast<std::uint32_t>(prefetched_.size());
 }
 
 Outcome LeasedSource::report(std::string&) {
@@ -386,7 +388,7 @@ Outcome ask_to_manage(ServiceConnection& connection, const std::string& verb,
         connection.request(ServiceKind::manage, FieldWriter().text(verb).text(name).bytes());
     ServiceConnection::Answer answer;
     Outcome failure = connection.answer(request, WaitClock::now() + kServicePatience, answer);
-    connection.forget(request);
+    connection.cancel(request);
     if (failure) return failure;
     if (answer.refusal)
         return Failure{static_cast<Stage>(answer.refusal->stage),

@@ -55,7 +55,7 @@ class LeasedSource : public OpenTemplate {
         std::vector<std::string> environment;
         bool operator==(const Wanted&) const = default;
     };
-    struct LeasedAhead {  ///< a lease that came before it was needed
+    struct PrefetchedLease {  ///< a lease that came before it was needed
         Lease lease;
         bool has_parked = false;
     };
@@ -66,25 +66,25 @@ class LeasedSource : public OpenTemplate {
     [[nodiscard]] Outcome take_lease(const Wish& wish, Connection& ret_connection, Lease& ret_lease,
                                      ColdReason& ret_cold);
     [[nodiscard]] Outcome lease(const Connection& connection, const Wanted& wanted,
-                                const Wish& wish, bool is_detached, bool may_take_ahead,
+                                const Wish& wish, bool is_detached, bool may_take_prefetched,
                                 Lease& ret_lease, ColdReason& ret_cold);
     /// Asks for one lease. The request's number.
     [[nodiscard]] std::uint64_t ask(ServiceConnection& connection, const Wanted& wanted,
                                     std::uint64_t flags) const;
     /// Waits for the answer to that until the deadline. After that the request is still to be
-    /// forgotten.
+    /// cancelled.
     [[nodiscard]] static Outcome await(ServiceConnection& connection, std::uint64_t id,
                                        Deadline deadline, Lease& ret_lease, ColdReason& ret_cold);
-    [[nodiscard]] Outcome await_parked_ahead(Deadline deadline);
+    [[nodiscard]] Outcome await_prefetched(Deadline deadline);
     [[nodiscard]] ColdReason find_limit(const Failure& failure);
     [[nodiscard]] Wanted plain() const;
     void note_spawn(const Connection& connection);
 
     // These are called with the mutex held.
     void want(const Wanted& wanted);
-    void take_in_ahead();
-    void ask_ahead();
-    void drop_ahead();
+    void collect_prefetched();
+    void prefetch();
+    void drop_prefetched();
     void give_back(Lease lease);
 
     const pid_t owner_;
@@ -94,11 +94,11 @@ class LeasedSource : public OpenTemplate {
     std::shared_ptr<ServiceConnection> connection_;
     TemplateFacts facts_;
     Wanted last_;  ///< what the leases that came ahead are good for
-    std::deque<LeasedAhead> ahead_;
-    std::uint64_t asked_ahead_ = 0;  ///< the request that more come by; 0: none
-    std::uint64_t awaited_ = 0;      ///< the request that `wait_parked` has left for its next call
-    std::uint64_t coming_ = 0;       ///< so many are still to come by it
-    std::uint32_t wanted_ahead_ = 0;
+    std::deque<PrefetchedLease> prefetched_;
+    std::uint64_t prefetch_request_ = 0;  ///< the request that more come by; 0: none
+    std::uint64_t awaited_ = 0;  ///< the request that `wait_parked` has left for its next call
+    std::uint64_t coming_ = 0;   ///< so many are still to come by it
+    std::uint32_t prefetch_count_ = 0;
     std::uint64_t spawns_ = 0;
 };
 

@@ -10,70 +10,71 @@ namespace warmfork {
 namespace {
 
 // The most leases that are kept ahead of need: as many as an adaptive template keeps parked.
-constexpr std::uint32_t kMostAhead = 8;
+constexpr std::uint32_t kMostPrefetched = 8;
 
 }  // namespace
 
 /// Gives a lease back: the child's mailbox is closed, and so it ends.
 void LeasedSource::give_back(Lease lease) {
-    if (connection_) connection_->forget_child(lease.child);
+    if (connection_) connection_->release_child(lease.child);
 }
 
-void LeasedSource::drop_ahead() {
-    for (LeasedAhead& ahead : ahead_) give_back(std::move(ahead.lease));
-    ahead_.clear();
-    if (asked_ahead_ && connection_) connection_->forget(asked_ahead_);
-    if (awaited_ && connection_) connection_->forget(awaited_);
-    asked_ahead_ = coming_ = awaited_ = 0;
+void LeasedSource::drop_prefetched() {
+    for (PrefetchedLease& prefetched : prefetched_) give_back(std::move(prefetched.lease));
+    prefetched_.clear();
+    if (prefetch_request_ && connection_) connection_->cancel(prefetch_request_);
+    if (awaited_ && connection_) connection_->cancel(awaited_);
+    prefetch_request_ = coming_ = awaited_ = 0;
 }
 
 /// Notes what is wanted from now on, and gives back what was leased for something else.
 void LeasedSource::want(const Wanted& wanted) {
     if (wanted == last_) return;
-    drop_ahead();
+    drop_prefetched();
     last_ = wanted;
-    wanted_ahead_ = 0;
+    prefetch_count_ = 0;
 }
 
-void LeasedSource::take_in_ahead() {
-    while (asked_ahead_ && coming_ > 0) {
-        std::optional<ServiceConnection::Answer> answer = connection_->take_answer(asked_ahead_);
+void LeasedSource::collect_prefetched() {
+    while (prefetch_request_ && coming_ > 0) {
+        std::optional<ServiceConnection::Answer> answer =
+            connection_->take_answer(prefetch_request_);
         if (!answer) return;
         if (answer->lease && answer->lease->image) {
-            ahead_.push_back({std::move(*answer->lease), false});
+            prefetched_.push_back({std::move(*answer->lease), false});
             --coming_;
         } else {
             coming_ = 0;  // there are none to be had, which a spawn will be told if it asks
         }
     }
-    if (asked_ahead_) connection_->forget(std::exchange(asked_ahead_, 0));
+    if (prefetch_request_) connection_->cancel(std::exchange(prefetch_request_, 0));
 }
 
 /// Asks for leases ahead, without waiting: a later spawn takes what comes.
-void LeasedSource::ask_ahead() {
-    take_in_ahead();
-    if (asked_ahead_ || ahead_.size() >= wanted_ahead_) return;
+void LeasedSource::prefetch() {
+    collect_prefetched();
+    if (prefetch_request_ || prefetched_.size() >= prefetch_count_) return;
     LeaseRequest request{name_,
                          last_.is_isolated ? kLeaseIsolated : 0,
-                         wanted_ahead_ - ahead_.size(),
+                         prefetch_count_ - prefetched_.size(),
                          last_.options,
                          last_.environment,
                          connection_->sight()};
-    asked_ahead_ = connection_->request(ServiceKind::lease, write_body(request));
-    coming_ = asked_ahead_ ? request.count : 0;
+    prefetch_request_ = connection_->request(ServiceKind::lease, write_body(request));
+    coming_ = prefetch_request_ ? request.count : 0;
 }
 
 Outcome LeasedSource::lease(const Connection& connection, const Wanted& wanted, const Wish& wish,
-                            bool is_detached, bool may_take_ahead, Lease& ret_lease,
+                            bool is_detached, bool may_take_prefetched, Lease& ret_lease,
                             ColdReason& ret_cold) {
     if (!is_detached) {
         const std::lock_guard lock(mutex_);
         want(wanted);
-        take_in_ahead();
-        while (may_take_ahead && !ahead_.empty()) {
-            Lease lease = std::move(ahead_.front().lease);
-            ahead_.pop_front();
-            if (!lease.mailbox.is_intact() || !lease.image->is_fresh()) {
+        collect_prefetched();
+        while (may_take_prefetched && !prefetched_.empty()) {
+            Lease lease = std::move(prefetched_.front().lease);
+            prefetched_.pop_front();
+            if (!lease.mailbox.is_intact() || !lease.image->check_freshness()) {
                 give_back(std::move(lease));
                 continue;
             }
@@ -82,14 +83,14 @@ Outcome LeasedSource::lease(const Connection& connection, const Wanted& wanted, 
         }
         // A spawn that comes alone, as from a command line, has no use for more.
         if (spawns_ > 0)
-            wanted_ahead_ = std::clamp(wanted_ahead_ * 2, std::uint32_t{1}, kMostAhead);
+            prefetch_count_ = std::clamp(prefetch_count_ * 2, std::uint32_t{1}, kMostPrefetched);
     }
     const std::uint64_t id =
         ask(*connection, wanted,
             (wish.may_wait ? kLeaseMayWait : 0) | (is_detached ? kLeaseDetached : 0));
     stopping_point("client.lease-asked");
     Outcome failure = await(*connection, id, wish.began + kServicePatience, ret_lease, ret_cold);
-    connection->forget(id);
+    connection->cancel(id);
     return failure;
 }
 

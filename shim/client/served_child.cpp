@@ -67,7 +67,7 @@ ServedChild::ServedChild(std::shared_ptr<ServiceConnection> connection, std::uin
     : connection_(std::move(connection)), id_(id), pid_(pid), pidfd_(std::move(pidfd)) {}
 
 ServedChild::~ServedChild() {
-    connection_->forget_child(id_);
+    connection_->release_child(id_);
 }
 
 int ServedChild::wait(bool may_wait, ExitReport& ret_report) {
@@ -86,7 +86,7 @@ int ServedChild::wait(bool may_wait, ExitReport& ret_report) {
         ret_report = *report;
         return 0;
     }
-    if (!connection_->is_lost()) {
+    if (!connection_->check_lost()) {
         if (was_interrupted()) return EINTR;
         if (WaitClock::now() < told_by && !connection_->hangs()) return EAGAIN;
         // The service may have stopped between the child's end and its message.

@@ -101,11 +101,11 @@ Outcome ServiceConnection::get(std::shared_ptr<ServiceConnection>& ret_connectio
         instance->changed.wait_until(lock, *next_look(deadline));
         if (!may_be_interrupted()) continue;
         lock.unlock();
-        if (is_interrupted())
+        if (check_interruption())
             return make_failure(Stage::launch, EINTR, "the wait for the service was broken off");
         lock.lock();
     }
-    if (!instance->connection || instance->connection->is_lost()) {
+    if (!instance->connection || instance->connection->check_lost()) {
         if (instance->failure && Clock::now() < instance->failed_at + kRetryPeriod)
             return instance->failure;
         instance->is_greeting = true;
@@ -160,20 +160,20 @@ Outcome ServiceConnection::greet() {
         if (Clock::now() >= deadline)
             return make_failure(Stage::launch, ETIMEDOUT,
                                 "the service at " + path + " does not answer");
-        if (is_interrupted())
+        if (check_interruption())
             return make_failure(Stage::launch, EINTR, "the wait for the service was broken off");
         // Another client has started it, and it has the lock but does not listen yet; or it ends.
         std::this_thread::sleep_for(kConnectInterval);
     }
 }
 
-bool ServiceConnection::is_lost() {
+bool ServiceConnection::check_lost() {
     const std::lock_guard lock(mutex_);
     if (!is_lost_ && !somebody_reads_) drain();
     return is_lost_;
 }
 
-bool ServiceConnection::hangs() {
+bool ServiceConnection::hangs() const {
     const std::lock_guard lock(mutex_);
     return hangs_;
 }
@@ -201,7 +201,7 @@ std::uint64_t ServiceConnection::request(ServiceKind kind, std::span<const std::
                                 : "no descriptor is free to send a request to the service");
             return id;
         }
-        if (error != EAGAIN || is_lost_ || was_interrupted() || !is_answering(since)) {
+        if (error != EAGAIN || is_lost_ || was_interrupted() || !probe_if_silent(since)) {
             answers_.erase(id);
             return 0;
         }
@@ -220,8 +220,9 @@ void ServiceConnection::tell(ServiceKind kind, std::uint64_t id, std::span<const
     static_cast<void>(send_service_message(socket_.get(), kind, id, body, {}, MSG_DONTWAIT));
 }
 
-/// Does it answer? It is asked for a template that does not exist, which its loop answers at once.
-bool ServiceConnection::is_answering(Clock::time_point since) {
+/// Asks a service that has been silent for a template that does not exist, which its loop answers
+/// at once. Returns false where it has not answered in time.
+bool ServiceConnection::probe_if_silent(Clock::time_point since) {
     const auto now = Clock::now();
     if (!hangs_ && !asked_at_ && now >= std::max(since, heard_at_) + kSilence) {
         tell(ServiceKind::find, ++last_request_, FieldWriter().text("").bytes());
@@ -238,7 +239,7 @@ bool ServiceConnection::wait_until(Lock& lock, Deadline deadline, bool is_asked,
         if (!somebody_reads_) drain();
         if (done()) return true;
         if (is_lost_ || was_interrupted() || (deadline && Clock::now() >= *deadline)) return false;
-        if (is_asked && !is_answering(since)) return false;
+        if (is_asked && !probe_if_silent(since)) return false;
         // Whoever reads for all may leave, and others are to see that the service hangs.
         auto look = Clock::now() + kLookInterval;
         if (deadline) look = std::min(look, *deadline);
@@ -246,7 +247,7 @@ bool ServiceConnection::wait_until(Lock& lock, Deadline deadline, bool is_asked,
             changed_.wait_until(lock, *next_look(look));
             if (!may_be_interrupted()) continue;
             lock.unlock();
-            static_cast<void>(is_interrupted());
+            static_cast<void>(check_interruption());
             lock.lock();
             continue;
         }
@@ -260,7 +261,7 @@ bool ServiceConnection::wait_until(Lock& lock, Deadline deadline, bool is_asked,
         changed_.notify_all();
         if (ready > 0 || !may_be_interrupted()) continue;
         lock.unlock();
-        static_cast<void>(is_interrupted());
+        static_cast<void>(check_interruption());
         lock.lock();
     }
 }
@@ -303,7 +304,7 @@ void ServiceConnection::drain() {
             is_lost_ = true;
             return;
         }
-        take_in(message);
+        dispatch(message);
     }
 }
 
@@ -352,7 +353,7 @@ std::optional<Lease> ServiceConnection::take_lease(ServiceMessage& message) {
     return lease;
 }
 
-void ServiceConnection::take_in(ServiceMessage& message) {
+void ServiceConnection::dispatch(ServiceMessage& message) {
     const auto answers = answers_.find(message.id);
     const auto add = [&](Answer answer) {
         if (answers != answers_.end()) answers->second.push_back(std::move(answer));
@@ -417,13 +418,13 @@ std::optional<ServiceConnection::Answer> ServiceConnection::take_answer(std::uin
     return answer;
 }
 
-void ServiceConnection::forget(std::uint64_t request) {
+void ServiceConnection::cancel(std::uint64_t request) {
     const std::lock_guard lock(mutex_);
     const auto answers = answers_.find(request);
     if (answers == answers_.end()) return;
     // Nobody has taken these children, which end with their mailboxes, and nobody asks how.
     for (const Answer& answer : answers->second)
-        if (answer.lease) forget_lease(answer.lease->child);
+        if (answer.lease) drop_lease(answer.lease->child);
     answers_.erase(answers);
 }
 
@@ -434,13 +435,13 @@ std::optional<ExitReport> ServiceConnection::exit_of(std::uint64_t child, Deadli
     return exits_[child];
 }
 
-void ServiceConnection::forget_child(std::uint64_t child) {
+void ServiceConnection::release_child(std::uint64_t child) {
     if (owner_ != ::getpid()) return;  // in a forked copy the mutex may be held for ever
     const std::lock_guard lock(mutex_);
-    forget_lease(child);
+    drop_lease(child);
 }
 
-void ServiceConnection::forget_lease(std::uint64_t child) {
+void ServiceConnection::drop_lease(std::uint64_t child) {
     children_.erase(child);
     exits_.erase(child);
 }

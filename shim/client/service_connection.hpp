@@ -51,10 +51,10 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     pid_t service() const { return static_cast<pid_t>(welcome_.pid); }
     /// Returns what a lease has to show: see read_sight.
     [[nodiscard]] std::string sight() const { return read_sight(welcome_); }
-    /// Has the service gone, or closed the connection?
-    [[nodiscard]] bool is_lost();
+    /// Reads what the service has sent. Returns true where it has gone, or closed the connection.
+    [[nodiscard]] bool check_lost();
     /// Has the service not answered, nor said anything since?
-    [[nodiscard]] bool hangs();
+    [[nodiscard]] bool hangs() const;
 
     /// Sends a request and returns its number, for `answer`, which says why where it is 0. Waits
     /// for room, seconds at the most. What this process has no descriptor to send, or may not make
@@ -72,13 +72,13 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     /// Takes an answer that has come; nothing where there is none.
     [[nodiscard]] std::optional<Answer> take_answer(std::uint64_t request);
     /// Says that no more answers to this request are wanted.
-    void forget(std::uint64_t request);
+    void cancel(std::uint64_t request);
 
     /// Returns how a child has ended. Returns nothing where that is not known by the deadline, the
     /// connection is lost, or the service hangs.
     [[nodiscard]] std::optional<ExitReport> exit_of(std::uint64_t child, Deadline deadline);
     /// Says that nobody will ask for this child any more.
-    void forget_child(std::uint64_t child);
+    void release_child(std::uint64_t child);
 
   private:
     using Lock = std::unique_lock<std::mutex>;
@@ -90,10 +90,10 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     void drain();
     void take_image(ServiceMessage& message);
     [[nodiscard]] std::optional<Lease> take_lease(ServiceMessage& message);
-    void take_in(ServiceMessage& message);
+    void dispatch(ServiceMessage& message);
     void refuse(std::uint64_t request, Stage stage, int error_number, const char* text);
-    void forget_lease(std::uint64_t child);
-    [[nodiscard]] bool is_answering(Clock::time_point since);
+    void drop_lease(std::uint64_t child);
+    [[nodiscard]] bool probe_if_silent(Clock::time_point since);
     [[nodiscard]] Failure failure_of_wait() const;
     /// Waits until `done`, the deadline, the loss of the connection, or an interruption; where the
     /// service `is_asked` also until it proves to hang. Returns true where it is done.
@@ -104,7 +104,7 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     OwnedSocket socket_;
     Welcome welcome_;
 
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     std::condition_variable changed_;
     bool somebody_reads_ = false;
     bool is_lost_ = false;
@@ -116,7 +116,7 @@ class ServiceConnection : public std::enable_shared_from_this<ServiceConnection>
     std::uint64_t last_request_ = 0;
     std::map<std::uint64_t, std::deque<Answer>> answers_;  ///< of requests that are waited for
     std::map<std::uint64_t, std::shared_ptr<LeasedImage>> images_;
-    std::set<std::uint64_t> children_;  ///< leased, and not yet ended or forgotten
+    std::set<std::uint64_t> children_;  ///< leased, and not yet ended or released
     std::map<std::uint64_t, ExitReport> exits_;
 };
 

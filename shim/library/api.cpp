@@ -167,7 +167,8 @@ class NativeHost : public warmfork::Host {
 }  // namespace
 
 int warmfork_keep_adopted(const warmfork_process* self, warmfork_failure* ret_failure) {
-    return guarded(ret_failure, [&] { return warmfork::keep_child(self->spawned.identity()); });
+    return guarded(ret_failure,
+                   [&] { return warmfork::give_child_to_keeper(self->spawned.identity()); });
 }
 
 extern "C" {
@@ -322,7 +323,7 @@ int warmfork_keep(pid_t pid, struct warmfork_failure* ret_failure) {
     return guarded(ret_failure, [&]() -> Outcome {
         const warmfork::Descriptor pidfd = warmfork::open_pidfd(pid);
         if (!pidfd) return make_failure(Stage::fork, errno, "cannot open a pidfd of the child");
-        return warmfork::keep_child({pid, warmfork::mark_of(pidfd.get())});
+        return warmfork::give_child_to_keeper({pid, warmfork::mark_of(pidfd.get())});
     });
 }
 

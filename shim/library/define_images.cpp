@@ -22,7 +22,7 @@ std::vector<std::string> copy_strings(const char* const* strings) {
     return copied;
 }
 
-/// See ImageSet::is_worth_waiting. A template that learns opens in the background.
+/// See ImageSet::decide_to_wait. A template that learns opens in the background.
 std::uint32_t most_cold_at_first(bool learns) {
     if (learns) return UINT32_MAX;
     // One processor is the template's.

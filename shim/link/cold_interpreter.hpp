@@ -29,8 +29,8 @@ inline constexpr std::array kColdVariables{
 /// Does the name of a -X option, without its value, stand among them?
 [[nodiscard]] bool is_cold_extension(std::string_view name);
 
-/// Do the variables of this process, or the options of an interpreter's command line, tell at a
-/// glance that no template serves it? False: they do not; then whoever knows all rules decides.
+/// Do the variables of this process, or the options of an interpreter's command line, by themselves
+/// tell that no template serves it? False: they do not; then whoever knows all rules decides.
 [[nodiscard]] bool is_plainly_cold(bool is_interpreter, char* const* arguments);
 
 }  // namespace warmfork::link

@@ -73,7 +73,7 @@ bool is_cold_asked_for() {
 
 /// Must the command have this terminal? A child of the service has no controlling terminal, and is
 /// in no job of a shell. Whether it may have a terminal of its own, a person chooses.
-bool is_kept_at_terminal() {
+bool must_stay_at_terminal() {
     if (!::isatty(STDIN_FILENO) && !::isatty(STDOUT_FILENO) && !::isatty(STDERR_FILENO))
         return false;
     const char* chosen = std::getenv("WARMFORK_LINKS_AT_TERMINAL");
@@ -99,7 +99,7 @@ bool is_known_by_its_process_id(char* const* arguments) {
 /// costs no start of another one.
 void become_warm(const char* name, const char* path, char* const* arguments) {
     char found[kTemplateNameSize], command_line[PATH_MAX];
-    if (is_cold_asked_for() || is_kept_at_terminal() || is_known_by_its_process_id(arguments) ||
+    if (is_cold_asked_for() || must_stay_at_terminal() || is_known_by_its_process_id(arguments) ||
         is_plainly_cold(is_python_name(base_name(path)), arguments) || !arguments[0] ||
         !find_template(name, path, arguments, found) || !find_command_line(command_line))
         return;

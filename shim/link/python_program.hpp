@@ -28,7 +28,7 @@ struct PythonStart {
 
 /// Does the same, and finds which interpreter: the file itself, or what its `#!` line names; a name
 /// for env(1) is looked up in `search_path`, the value of PATH or null, past links. Returns false
-/// where it is no Python program, or more than a glance is needed to tell.
+/// where it is no Python program, or this cannot tell.
 [[nodiscard]] bool find_python_start(const char* path, const char* search_path,
                                      PythonStart& ret_start);
 

@@ -35,9 +35,10 @@ int open_counts(const char* command, int flags) {
     return file;
 }
 
-/// Can the file be used? It cannot where it is no such file, or there is no room for it: a page
-/// that a full disk cannot give would raise a signal at its first use.
-bool is_usable(int file) {
+/// Fills a new file with counts of nothing. Returns false where it cannot be used: it is no such
+/// file, or there is no room for it, and a page that a full disk cannot give would raise a signal
+/// at its first use.
+bool make_usable(int file) {
     struct stat status;
     if (::fstat(file, &status) < 0 || !S_ISREG(status.st_mode)) return false;
     if (status.st_size == sizeof(UseCounts)) return status.st_blocks > 0;
@@ -50,7 +51,7 @@ bool is_usable(int file) {
 void count_use(const char* command, bool is_warm) {
     const int file = open_counts(command, O_RDWR | O_CREAT);
     if (file < 0) return;
-    if (is_usable(file)) {
+    if (make_usable(file)) {
         void* const memory =
             ::mmap(nullptr, sizeof(UseCounts), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
         if (memory != MAP_FAILED) {

@@ -57,10 +57,10 @@ Descriptor open_own_pidfd(const ColdPlan& plan) {
     return pidfd;
 }
 
-bool ask_to_be_kept(ColdPlan& plan, ChildFailure& failure) {
+bool give_self_to_keeper(ColdPlan& plan, ChildFailure& failure) {
     const Descriptor pidfd = open_own_pidfd(plan);
     const bool told_by_kernel = plan.record.header.flags & kRecordParentDeathSignal;
-    plan.keeper_error = pidfd ? keep(plan.keeper, pidfd.get(), told_by_kernel) : errno;
+    plan.keeper_error = pidfd ? give_to_keeper(plan.keeper, pidfd.get(), told_by_kernel) : errno;
     if (plan.keeper_error) failure = {Stage::fork, plan.keeper_error, 0};
     return plan.keeper_error == 0;
 }
@@ -99,7 +99,7 @@ int run_cold_child(void* argument) {
         child.failure = {Stage::fork, errno, 0};
         return 127;
     }
-    if (plan.keeper >= 0 && !ask_to_be_kept(plan, child.failure)) return 127;
+    if (plan.keeper >= 0 && !give_self_to_keeper(plan, child.failure)) return 127;
     stopping_point("cold-child.kept");
     if (!reset_handlers()) {
         child.failure = {Stage::signals, errno, 0};

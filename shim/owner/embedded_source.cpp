@@ -58,7 +58,7 @@ class EmbeddedSource::Image : public ChosenImage {
     void replace(const OwnerChange& change) override {
         source_.images_.replace(process_, {WARMFORK_REASON_RESTARTING, change.text});
     }
-    bool is_out_of_date() override;
+    bool ask_whether_stale() override;
     Outcome check_freshness(bool serves_stale, bool& ret_is_known) override;
     Born* take_parked() override;
     Spawned release_started() override;
@@ -188,7 +188,7 @@ OwnerChange EmbeddedSource::Image::find_change(const OwnerState& now) {
 }
 
 /// Asks the template where only that can tell. One that does not answer is taken as up to date.
-bool EmbeddedSource::Image::is_out_of_date() {
+bool EmbeddedSource::Image::ask_whether_stale() {
     const ImageWatch::Freshness known = process_->watch().look();
     if (known != ImageWatch::Freshness::unknown) return known == ImageWatch::Freshness::stale;
     const std::uint64_t look = process_->look();
@@ -197,10 +197,11 @@ bool EmbeddedSource::Image::is_out_of_date() {
     const auto deadline = WaitClock::now() + kLookPatience;
     while (WaitClock::now() < deadline && !was_interrupted()) {
         process_->attend();
-        if (const std::optional<bool> was_fresh = process_->looked(look)) return !*was_fresh;
+        if (const std::optional<bool> was_fresh = process_->take_look_answer(look))
+            return !*was_fresh;
         static_cast<void>(poll_until({}, WaitClock::now() + kMoment));
     }
-    process_->forget_look(look);
+    process_->cancel_look(look);
     return false;
 }
 
@@ -235,7 +236,7 @@ void EmbeddedSource::Image::note_failure(const Failure& failure) {
     if (failure.stage == Stage::stale)
         images.renew(process_, failure.text, false);
     else if (failure.error_number == EPIPE)
-        images.forget(process_);
+        images.discard(process_);
     // A template that was killed has to be replaced; one whose children are slow may still get some
     // that are prepared ahead of need.
     else if (process_->is_stuck())

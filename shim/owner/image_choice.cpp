@@ -42,13 +42,13 @@ std::string progress_of(TemplateProcess& process) {
 
 }  // namespace
 
-/// Is the first image expected before a cold child would have imported the same? That takes about
-/// half as long as a template's start, which also looks at what it has imported, and forks. Where
-/// nobody knows how long that is a cold child is there sooner; but only a few of them at once, as
-/// they would take the processors from each other, and live on without the image. It must be asked
-/// once for each spawn, as it counts those that do not wait.
-bool ImageSet::is_worth_waiting(Image& image, const TemplateProcess& process,
-                                std::uint32_t children) {
+/// Waits where the first image is expected before a cold child would have imported the same. That
+/// takes about half as long as a template's start, which also looks at what it has imported, and
+/// forks. Where nobody knows how long that is a cold child is there sooner; but only a few of them
+/// at once, as they would take the processors from each other, and live on without the image. It
+/// must be called once for each spawn, as it counts those that do not wait.
+bool ImageSet::decide_to_wait(Image& image, const TemplateProcess& process,
+                              std::uint32_t children) {
     const auto now = Clock::now();
     const bool is_soon = image.start_took > Clock::duration::zero() &&
                          now > process.at_start().started_at + image.start_took / 2;
@@ -222,7 +222,7 @@ Outcome ImageSet::try_image(Choice& choice, Process& ret_process, ColdReason& re
     if (process) phase = look_whether_ready(choice, *process, Clock::now());
     if (process && has_failed(choice.unready)) return settle_failure(choice, process, ret_cold);
     ImageStep step = next_step(phase, patience);
-    if (step == ImageStep::weigh && !is_worth_waiting(image, *process, choice.selection.children)) {
+    if (step == ImageStep::weigh && !decide_to_wait(image, *process, choice.selection.children)) {
         ret_cold = {WARMFORK_REASON_RESTARTING,
                     "the image is being preloaded, and a cold child need not wait for it"};
         return {};

@@ -89,8 +89,8 @@ class ChosenImage {
     /// Begins another image in its place, because of such a change.
     virtual void replace(const OwnerChange&) {}
 
-    /// Have its files changed? May ask the template, and wait for its answer.
-    [[nodiscard]] virtual bool is_out_of_date() { return false; }
+    /// Looks whether its files have changed. May ask the template, and wait for its answer.
+    [[nodiscard]] virtual bool ask_whether_stale() { return false; }
     /// Asks the same without a wait. Fails at stage stale where they have, and a child must not
     /// come from it. With `serves_stale` it may, and another image is begun behind it. Clears
     /// `ret_is_known` where only the template could tell, which it does when it forks.

@@ -332,7 +332,7 @@ void ImageSet::renew(const Process& process, const std::string& change, bool ser
     static_cast<void>(serves_on ? start_successor(*image) : restart(*image));
 }
 
-void ImageSet::forget(const Process& process) {
+void ImageSet::discard(const Process& process) {
     const std::lock_guard lock(mutex_);
     if (Image* image = image_of(process)) drop_process(*image);
 }

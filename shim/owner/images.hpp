@@ -83,7 +83,7 @@ class ImageSet {
     /// Finds an image that fits and is ready, and starts what is missing. With `may_wait` it waits
     /// until there is one, or the deadline has passed (ETIMEDOUT); otherwise `ret_cold` is set
     /// where there is none yet. The first image's first start is waited for, unless it takes too
-    /// long or a cold child is the sooner: see is_worth_waiting. A failure comes with `ret_cold`
+    /// long or a cold child is the sooner: see decide_to_wait. A failure comes with `ret_cold`
     /// where a cold child can be had in spite of it.
     [[nodiscard]] Outcome choose(const Selection& selection, bool may_wait, Deadline deadline,
                                  Process& ret_process, ColdReason& ret_cold);
@@ -100,7 +100,7 @@ class ImageSet {
     /// Begins another image, later each time, for one whose process did not answer and was killed.
     void abandon(const Process& process, const ColdReason& reason);
     /// Lets go of an image whose process is of no use any more. The next request starts another.
-    void forget(const Process& process);
+    void discard(const Process& process);
 
     /// Lets the environment count no more from now on, which is for the benchmark.
     void leave_unchecked() { is_unchecked_ = true; }
@@ -178,8 +178,8 @@ class ImageSet {
     [[nodiscard]] bool fits(Image& image, const Selection& selection);
     [[nodiscard]] ImagePointer find(const Selection& selection);
     [[nodiscard]] ImagePointer add_variant(const Selection& selection, bool insists);
-    [[nodiscard]] bool is_worth_waiting(Image& image, const TemplateProcess& process,
-                                        std::uint32_t children);
+    [[nodiscard]] bool decide_to_wait(Image& image, const TemplateProcess& process,
+                                      std::uint32_t children);
     [[nodiscard]] Outcome try_image(Choice& choice, Process& ret_process, ColdReason& ret_cold);
     [[nodiscard]] bool is_first_start(const Choice& choice) const;
     [[nodiscard]] Outcome start_for(Choice& choice, ColdReason& ret_cold);

@@ -50,7 +50,7 @@ bool has_gone(const Keeper& keeper) {
 /// stopped, or the application has closed its socket, which does no harm.
 class Keepers {
   public:
-    Outcome keep(const ProcessIdentity& child, int pidfd) {
+    Outcome give(const ProcessIdentity& child, int pidfd) {
         const std::lock_guard lock(mutex_);
         refresh();
         const int error = tell(pidfd, false);
@@ -85,7 +85,7 @@ class Keepers {
         }
     }
 
-    void keep_when_possible(const ProcessIdentity& child) {
+    void give_when_possible(const ProcessIdentity& child) {
         const std::lock_guard lock(mutex_);
         children_.add({child, false, false});
         has_untold_ = true;
@@ -131,7 +131,7 @@ class Keepers {
             int start_error = 0;
             Keeper* const keeper = find(start_error);
             if (!keeper) return start_error;
-            error = warmfork::keep(keeper->socket.get(), pidfd, told_by_kernel);
+            error = give_to_keeper(keeper->socket.get(), pidfd, told_by_kernel);
             if (!error || error == ETOOMANYREFS) return error;
             note_failure(*keeper, error);
         }
@@ -199,17 +199,17 @@ Keepers& keepers() {
 
 }  // namespace
 
-Outcome keep_child(const ProcessIdentity& child) {
+Outcome give_child_to_keeper(const ProcessIdentity& child) {
     const Descriptor pidfd = open_process(child);
     if (!pidfd) return make_failure(Stage::fork, errno, "cannot open a pidfd of the child");
-    return keepers().keep(child, pidfd.get());
+    return keepers().give(child, pidfd.get());
 }
 
-void keep_child_when_possible(const ProcessIdentity& child) {
-    keepers().keep_when_possible(child);
+void give_child_to_keeper_when_possible(const ProcessIdentity& child) {
+    keepers().give_when_possible(child);
 }
 
-Outcome spawn_kept(ColdPlan& plan, ColdProcess& ret_process) {
+Outcome spawn_with_keeper(ColdPlan& plan, ColdProcess& ret_process) {
     // A keeper would be the first process of the namespace that the child is to begin in, and the
     // namespace would end with it.
     if (plan.record.header.lifetime == Lifetime::detached || has_children_elsewhere())

@@ -23,7 +23,7 @@ struct ScriptLine {
 [[nodiscard]] std::optional<ScriptLine> parse_script_line(std::string_view start);
 
 /// Returns what env(1) would run: `arguments` without it and its -S. Returns nothing where it would
-/// do something else, or it takes more than a glance to tell.
+/// do something else, or that cannot be told from the arguments alone.
 [[nodiscard]] std::vector<std::string> skip_env(const std::vector<std::string>& arguments);
 
 /// The command line that an interpreter comes to see.

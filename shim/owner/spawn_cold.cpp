@@ -37,7 +37,7 @@ Outcome spawn_without_template(const Request& request, std::uint32_t count,
         plan.signal_mask =
             request.has_signal_mask() ? request.contents().header.signal_mask : signal_mask();
         ColdProcess child;
-        failure = spawn_kept(plan, child);
+        failure = spawn_with_keeper(plan, child);
         if (!failure)
             spawned.push_back({child.identity.pid, false, reason, {}, child.identity.mark});
     }

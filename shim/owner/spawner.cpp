@@ -132,7 +132,7 @@ Outcome Spawner::spawn_from(ChosenImage& image, Attempt& attempt, ColdReason& re
                             std::vector<Spawned>& ret_spawned) {
     ret_cold = find_reason(image, attempt);
     // A file that has come since is a change as well: then there is to be another image.
-    if (ret_cold.reason == WARMFORK_REASON_SHADOWED && image.is_out_of_date()) ret_cold = {};
+    if (ret_cold.reason == WARMFORK_REASON_SHADOWED && image.ask_whether_stale()) ret_cold = {};
     if (ret_cold) return {};
     const OwnerState now = read_owner_state();
     ret_cold = compare_owner(image, now, attempt);

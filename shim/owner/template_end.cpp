@@ -96,7 +96,7 @@ void TemplateProcess::settle_after_end() {
 
 void TemplateProcess::leave_children_to_keeper() {
     for (const ProcessIdentity& child : running_children_.entries())
-        if (is_running(child)) keep_child_when_possible(child);
+        if (is_running(child)) give_child_to_keeper_when_possible(child);
 }
 
 void TemplateProcess::remember_children(const std::vector<ProcessIdentity>& children,
@@ -110,7 +110,7 @@ bool TemplateProcess::has_ended() const {
     return warmfork::has_ended(pidfd_.get());
 }
 
-bool TemplateProcess::is_lost() {
+bool TemplateProcess::is_lost() const {
     {
         const std::lock_guard lock(mutex_);
         if (state_ == State::broken || is_closing_ || !channel_.is_intact() || !pidfd_) return true;

@@ -125,7 +125,7 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
             state_ = State::refused;
             break;
         case FrameKind::born:
-            take_in(header);
+            add_born(header);
             break;
         case FrameKind::gone:
             receive_messages();
@@ -172,7 +172,7 @@ ProcessIdentity TemplateProcess::born_of(const FrameHeader& header) const {
     return born;
 }
 
-void TemplateProcess::take_in(const FrameHeader& header) {
+void TemplateProcess::add_born(const FrameHeader& header) {
     last_born_ = std::max(last_born_, header.id);
     if (header.values[1] != 0) {  // it is of a command: the child itself tells whoever waits for it
         const auto pending = pending_.find(static_cast<std::uint64_t>(header.values[1]));
@@ -223,7 +223,7 @@ std::uint64_t TemplateProcess::look() {
     return id;
 }
 
-std::optional<bool> TemplateProcess::looked(std::uint64_t request) {
+std::optional<bool> TemplateProcess::take_look_answer(std::uint64_t request) {
     const std::lock_guard lock(mutex_);
     const auto pending = pending_.find(request);
     if (pending == pending_.end() || !pending->second.is_answered) return {};
@@ -232,7 +232,7 @@ std::optional<bool> TemplateProcess::looked(std::uint64_t request) {
     return was_fresh;
 }
 
-void TemplateProcess::forget_look(std::uint64_t request) {
+void TemplateProcess::cancel_look(std::uint64_t request) {
     const std::lock_guard lock(mutex_);
     pending_.erase(request);
 }
@@ -361,7 +361,7 @@ Outcome TemplateProcess::finish_command(std::uint64_t id, std::uint32_t count, b
     return make_failure(Stage::hand_off, EPIPE, "the template ended before it had forked");
 }
 
-bool TemplateProcess::lacks_descriptors() {
+bool TemplateProcess::lacks_descriptors() const {
     const std::lock_guard lock(mutex_);
     return lacks_descriptors_;
 }

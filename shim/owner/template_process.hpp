@@ -59,7 +59,7 @@ class TemplateProcess {
     [[nodiscard]] bool was_killed() const;
 
     /// Has it ended, or its channel been lost (closed by somebody, broken)?
-    [[nodiscard]] bool is_lost();
+    [[nodiscard]] bool is_lost() const;
     /// Waits until it serves. Fails with ETIMEDOUT, or says why it never will.
     [[nodiscard]] Outcome wait_ready(Deadline deadline);
     /// Returns what it is about to preload, "3/12 numpy"; empty where it says nothing, or is done.
@@ -91,13 +91,12 @@ class TemplateProcess {
     [[nodiscard]] int pidfd() const { return pidfd_.get(); }
     /// Takes in what the template has said, and lets it ring again.
     void attend();
-    /// Asks the template to look whether it is fresh. Returns the answer's number, for `looked`, or
-    /// 0 where the ring is full.
+    /// Asks the template to look whether it is fresh. Returns the answer's number, for
+    /// `take_look_answer`, or 0 where the ring is full.
     [[nodiscard]] std::uint64_t look();
-    /// Was it fresh after the request? Returns nothing where there is no answer yet. An answer is
-    /// given once.
-    [[nodiscard]] std::optional<bool> looked(std::uint64_t request);
-    void forget_look(std::uint64_t request);
+    /// Takes the answer: was it fresh after the request? Returns nothing where there is none yet.
+    [[nodiscard]] std::optional<bool> take_look_answer(std::uint64_t request);
+    void cancel_look(std::uint64_t request);
     /// Returns what another process needs to judge the freshness of a shared template as `watch`
     /// does: the segment, read-only, and the inotify instance, or -1.
     [[nodiscard]] std::pair<int, int> shown_files() const {
@@ -112,7 +111,7 @@ class TemplateProcess {
     /// Notes that a child has not started in time. Until one that is younger has parked none is
     /// expected to.
     void note_late_child();
-    [[nodiscard]] bool is_slow();
+    [[nodiscard]] bool is_slow() const;
     /// Rings, after a hand-off, for the template, which slept through `take_spare`, once the last
     /// spare is taken. Before that it wakes up by itself when the child that was handed off ends.
     void wake_to_refill();
@@ -145,7 +144,7 @@ class TemplateProcess {
     [[nodiscard]] int set_spares(std::uint32_t least, std::uint32_t most);
     /// Was no number free for the mailbox of the last spare? No other spare comes before
     /// `set_spares`.
-    [[nodiscard]] bool lacks_descriptors();
+    [[nodiscard]] bool lacks_descriptors() const;
     /// Fails with ETIMEDOUT where it does not answer.
     [[nodiscard]] Outcome report(std::string& ret_json);
     /// Kills one that shows no sign of life, and does not wait for its end: see `is_stuck`.
@@ -183,7 +182,7 @@ class TemplateProcess {
     void receive_messages();
     void take_strings(const FrameHeader& header);
     [[nodiscard]] ProcessIdentity born_of(const FrameHeader& header) const;
-    void take_in(const FrameHeader& header);
+    void add_born(const FrameHeader& header);
     void settle_after_end();
     [[nodiscard]] bool end_template();
     void leave_children_to_keeper();
@@ -213,7 +212,7 @@ class TemplateProcess {
 
     std::timed_mutex
         command_turn_;  ///< taken before `mutex_`, by who sends a command with descriptors
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     State state_ = State::starting;
     bool ended_ = false;
     bool is_closing_ = false;  ///< told to end: nothing new is asked of it

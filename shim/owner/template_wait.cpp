@@ -46,7 +46,7 @@ bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::funct
         sleep(lock, asks ? next_look(next) : next);
         if (!asks) continue;
         lock.unlock();
-        const bool breaks_off = is_interrupted();
+        const bool breaks_off = check_interruption();
         lock.lock();
         if (breaks_off) return done();
     }
@@ -132,7 +132,7 @@ Outcome TemplateProcess::wait_parked(std::uint32_t count, Deadline deadline) {
         // A spare announces itself on its mailbox, and a template that goes to sleep tells nobody.
         lock.unlock();
         ::poll(nullptr, 0, 1);
-        const bool breaks_off = is_interrupted();
+        const bool breaks_off = check_interruption();
         lock.lock();
         if (breaks_off) break;
     }
@@ -145,7 +145,7 @@ void TemplateProcess::note_late_child() {
     spares_.note_late(last_born_);
 }
 
-bool TemplateProcess::is_slow() {
+bool TemplateProcess::is_slow() const {
     const std::lock_guard lock(mutex_);
     return spares_.is_slow();
 }

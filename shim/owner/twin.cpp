@@ -31,15 +31,15 @@ namespace fs = std::filesystem;
 // How long one fork may take. A twin that takes longer has been stopped.
 constexpr std::chrono::seconds kWakePatience{5};
 
-struct Keeping {
+struct KeptTwins {
     std::mutex mutex;
     pid_t owner = 0;
     std::optional<KeptTwin> twin;
 };
 
-Keeping& keeping() {
+KeptTwins& kept_twins() {
     // It is never destroyed: a thread may open a template until the very end.
-    static auto* instance = new Keeping;
+    static auto* instance = new KeptTwins;
     return *instance;
 }
 
@@ -163,16 +163,16 @@ int keep_twin(const ProcessIdentity& process, Descriptor channel, const ImageFac
     twin.state = read_owner_state_once();
     twin.facts = &facts;
     const int number = twin.channel.get();
-    const std::lock_guard lock(keeping().mutex);
-    keeping().owner = ::getpid();
-    keeping().twin = std::move(twin);
+    const std::lock_guard lock(kept_twins().mutex);
+    kept_twins().owner = ::getpid();
+    kept_twins().twin = std::move(twin);
     return number;
 }
 
 std::optional<KeptTwin> take_twin(const LaunchPlan& plan) {
-    const std::lock_guard lock(keeping().mutex);
-    std::optional<KeptTwin>& twin = keeping().twin;
-    if (!twin || keeping().owner != ::getpid() || !twin->channel.is_intact()) return {};
+    const std::lock_guard lock(kept_twins().mutex);
+    std::optional<KeptTwin>& twin = kept_twins().twin;
+    if (!twin || kept_twins().owner != ::getpid() || !twin->channel.is_intact()) return {};
     const std::string directory = fmt::format("/proc/{}/", twin->process.pid);
     std::error_code error;
     twin->directory = fs::read_symlink(directory + "cwd", error);

@@ -30,7 +30,7 @@ bool was_interrupted() {
     return current && current->has_happened_;
 }
 
-bool is_interrupted() {
+bool check_interruption() {
     if (!current) return false;
     Interruption& asked = *current;
     if (!asked.has_happened_) asked.has_happened_ = asked.ask_();
@@ -49,7 +49,7 @@ int poll_until(std::span<pollfd> polled, Deadline deadline) {
             ::poll(polled.data(), polled.size(), milliseconds_until(next_look(deadline)));
         if (ready > 0) return ready;
         if (ready < 0 && errno != EINTR) return 0;
-        if (is_interrupted() || (deadline && WaitClock::now() >= *deadline)) return 0;
+        if (check_interruption() || (deadline && WaitClock::now() >= *deadline)) return 0;
     }
 }
 

@@ -33,7 +33,7 @@ class Interruption {
 
   private:
     friend bool may_be_interrupted();
-    friend bool is_interrupted();
+    friend bool check_interruption();
     friend bool was_interrupted();
 
     std::function<bool()> ask_;
@@ -43,8 +43,8 @@ class Interruption {
 
 /// Is there somebody to be asked on this thread?
 [[nodiscard]] bool may_be_interrupted();
-/// Asks whether to break off. No lock may be held.
-[[nodiscard]] bool is_interrupted();
+/// Asks whether to break off, until that was answered once. No lock may be held.
+[[nodiscard]] bool check_interruption();
 /// Returns what was answered so far, without asking.
 [[nodiscard]] bool was_interrupted();
 

@@ -231,8 +231,8 @@ PyObject* adopt(PyObject*, PyObject* number) {
     return process ? handle_of(process) : PyErr_NoMemory();
 }
 
-/// keep(handle): a child that was adopted ends with this process.
-PyObject* keep(PyObject*, PyObject* capsule) {
+/// give_to_keeper(handle): a child that was adopted ends with this process.
+PyObject* give_to_keeper(PyObject*, PyObject* capsule) {
     const warmfork_process* process = process_of(capsule);
     if (!process) return nullptr;
     warmfork_failure failure;

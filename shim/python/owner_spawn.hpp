@@ -9,7 +9,7 @@ namespace warmfork::python {
 PyObject* spawn(PyObject* module, PyObject* arguments, PyObject* names);
 PyObject* make_pipes(PyObject* module, PyObject* arguments);
 PyObject* adopt(PyObject* module, PyObject* number);
-PyObject* keep(PyObject* module, PyObject* capsule);
+PyObject* give_to_keeper(PyObject* module, PyObject* capsule);
 PyObject* wait(PyObject* module, PyObject* arguments);
 PyObject* send_signal(PyObject* module, PyObject* arguments);
 PyObject* pidfd(PyObject* module, PyObject* capsule);

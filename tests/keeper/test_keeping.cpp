@@ -138,9 +138,9 @@ TEST_CASE("A keeper that a child's descriptor does not reach says so to whoever 
     // Its own five and an epoll instance: the kernel drops what has no number.
     const rlimit none{6, limit.rlim_max};
     REQUIRE(::prlimit(keeper.process.pid, RLIMIT_NOFILE, &none, nullptr) == 0);
-    CHECK(warmfork::keep(socket, child.get(), false) == EMFILE);
+    CHECK(warmfork::give_to_keeper(socket, child.get(), false) == EMFILE);
     REQUIRE(::prlimit(keeper.process.pid, RLIMIT_NOFILE, &limit, nullptr) == 0);
-    CHECK(warmfork::keep(socket, child.get(), false) == 0);
+    CHECK(warmfork::give_to_keeper(socket, child.get(), false) == 0);
 
     // The service asks without waiting, and with two: one alone is not a child of its owner.
     const rlimit one{8, limit.rlim_max};
@@ -213,7 +213,7 @@ TEST_CASE("The wait for a keeper that is stopped has an end, whatever signals co
         self.say(keeper.process.pid);
         send_and_wait(keeper.process.pid, SIGSTOP);
         const SignalRain rain;
-        self.say(warmfork::keep(keeper.socket.get(), own.get(), false));
+        self.say(warmfork::give_to_keeper(keeper.socket.get(), own.get(), false));
     });
     REQUIRE(owner.hear() == 0);
     owner.watch(1);

@@ -221,11 +221,11 @@ class CellRun {
                 on_reached(std::atoi(buffer));
             }
         if (const ssize_t size = ::read(output_.read_end.get(), buffer, sizeof buffer); size > 0)
-            take_in({buffer, static_cast<std::size_t>(size)});
+            add_output({buffer, static_cast<std::size_t>(size)});
         reap_ended();
     }
 
-    void take_in(std::string_view bytes) {
+    void add_output(std::string_view bytes) {
         for (char byte : bytes) {
             if (byte != '\n')
                 line_ += byte;

@@ -17,7 +17,7 @@ Handover example_handover() {
         {7, {10}, 1000, 4321, {11}, "make", 1, 12, {{20, 30, "body", {{12}, {13}}}}});
     handover.children.push_back({9, 4322, {14}, 7, 1, 0, "web", {15}, {16}, 31});
     handover.templates.push_back({"web", {{7, 32, 100, 1, "wanted", {{17}}}}});
-    handover.unkept = {9};
+    handover.untold = {9};
     handover.sight = {18};
     handover.retired_sights = {"anon_inode:[x]"};
     return handover;
@@ -65,7 +65,7 @@ TEST_CASE("A handover of a service that had no sight is whole") {
     Handover read;
     REQUIRE(HandoverReader(example_bytes().bytes()).read(read));
     REQUIRE(read.is_whole);
-    REQUIRE(read.unkept == std::vector<std::uint64_t>{9});
+    REQUIRE(read.untold == std::vector<std::uint64_t>{9});
     REQUIRE(read.sight.number == -1);
 }
 

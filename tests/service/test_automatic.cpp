@@ -101,10 +101,10 @@ TEST_CASE("No more commands are known than a few, and those that come again are 
 TEST_CASE("Only a few are started for the first time within a while") {
     AutomaticTemplates templates;
     int started = 0;
-    for (int i = 0; i < 100; ++i) started += templates.may_start_new(1000);
+    for (int i = 0; i < 100; ++i) started += templates.admit_new_start(1000);
     CHECK(started == 4);
-    CHECK(templates.may_start_new(1010));
-    CHECK(templates.may_start_new(5));  // the clock was set back
+    CHECK(templates.admit_new_start(1010));
+    CHECK(templates.admit_new_start(5));  // the clock was set back
 }
 
 TEST_CASE("What is written is read as the same") {

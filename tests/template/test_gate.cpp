@@ -30,7 +30,7 @@ std::vector<int> open_now() {
 std::string obstacle_of(const AllowList& allowed, const std::vector<int>& own) {
     ForkCheck check(allowed);
     check.prepare(own);
-    return check.is_safe() ? std::string() : check.obstacle();
+    return check.run() ? std::string() : check.obstacle();
 }
 
 std::string descriptors_in_the_way(const AllowList& allowed, const std::vector<int>& own) {

@@ -92,10 +92,10 @@ class Child:
             self._statuses.append((pid, status))
         return True
 
-    def keep(self) -> None:
-        """One that was adopted ends with this process. Errors are those of _native.keep."""
+    def give_to_keeper(self) -> None:
+        """One that was adopted ends with this process. Errors are those of _native.give_to_keeper."""
         if self._handle is not None:
-            _native.keep(self._handle)
+            _native.give_to_keeper(self._handle)
 
     def send_signal(self, number: int) -> None:
         """Raises ProcessLookupError where it has been waited for, by whomever."""

@@ -229,7 +229,7 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
         if self._flags & _native.DETACHED:
             return
         try:
-            child.keep()
+            child.give_to_keeper()
         except BaseException:
             self.kill()
             self.wait()

@@ -48,10 +48,10 @@ _are_all_on_pipes = False
 _generators = None
 _multiprocessing = None
 _logging = None
-_directory_keepers = ()  # as KEEP_DIRECTORY, with the module itself
+_directory_holders = ()  # as KEEP_DIRECTORY, with the module itself
 _arguments_kept = ()  # by KEEP_ARGUMENTS: the lists
 _session_settings = None
-_keeps_moment = False
+_needs_moment = False
 _threading = None
 _is_link_program = None  # of the template; None: there are no links to see
 _preloaded = ()
@@ -98,7 +98,7 @@ def remember_image(
     NoGenerators."""
     global _image_path, _image_ignored, _streams, _generators, _image_executable, _in_child
     global _preloaded, _multiprocessing, _threading, _path_added, _path_removed, _of_packages
-    global _written_by_python, _written_by_c, _logging, _directory_keepers, _arguments_kept, _keeps_moment
+    global _written_by_python, _written_by_c, _logging, _directory_holders, _arguments_kept, _needs_moment
     global _session_settings
     _preloaded = tuple(name for name in preloaded if "=" not in name)
     _in_child = in_child
@@ -118,11 +118,11 @@ def remember_image(
     _generators = generators
     _multiprocessing = sys.modules.get("multiprocessing.process")
     _logging = sys.modules.get("logging")
-    _directory_keepers = [(sys.modules[name], *kept) for name, *kept in KEEP_DIRECTORY if name in sys.modules]
+    _directory_holders = [(sys.modules[name], *kept) for name, *kept in KEEP_DIRECTORY if name in sys.modules]
     kept = [getattr(sys.modules[name], attribute, None) for name, attribute in KEEP_ARGUMENTS if name in sys.modules]
     _arguments_kept = [arguments for arguments in kept if type(arguments) is list]
     _session_settings = _kept.find_session_settings()
-    _keeps_moment = _logging is not None or bool(_directory_keepers)
+    _needs_moment = _logging is not None or bool(_directory_holders)
     if _MULTIPROCESSING in sys.modules:
         module = sys.modules[_MULTIPROCESSING]
         module.prepare_rehearsal()
@@ -140,8 +140,8 @@ def see_links_by(is_link_program):
     _is_link_program = is_link_program
 
 
-def leave_numpy_to(keep_twister):
-    """Leaves the generator of numpy's functions to keep_twister, of _native, which seeds it by itself where it knows
+def leave_numpy_to(register_twister):
+    """Leaves the generator of numpy's functions to register_twister, of _native, which seeds it by itself where it knows
     it."""
     numpy = _generators.numpy
     shared = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
@@ -149,7 +149,7 @@ def leave_numpy_to(keep_twister):
         return
     try:
         name, key, position, has_normal, _ = shared.get_state()
-        if name == "MT19937" and not has_normal and keep_twister(
+        if name == "MT19937" and not has_normal and register_twister(
             shared._bit_generator.capsule, key.tobytes(), position
         ):
             numpy.legacy.remove(shared)
@@ -286,7 +286,7 @@ def make_ready():
         _PYTHON_IGNORED_BITS | ~_SETTABLE_BITS & (1 << 64) - 1,
         os.fsencode(_image_executable or ""),
         _known_codes,
-        _keeps_moment,
+        _needs_moment,
     )
 
 
@@ -307,7 +307,7 @@ def take_moment():
     """Renews what known modules have kept of the moment of their import. The directory is the child's by now."""
     if _logging is not None:
         _logging._startTime = time.time_ns() if type(_logging._startTime) is int else time.time()
-    for module, name, without_directory in _directory_keepers:
+    for module, name, without_directory in _directory_holders:
         try:
             setattr(module, name, os.path.abspath(os.getcwd()))
         except OSError:

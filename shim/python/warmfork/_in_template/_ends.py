@@ -42,7 +42,7 @@ def kinds():
     return {
         "without_end": without_end, "finalized": finalized, "quiet": _QUIET,
         "generator": types.GeneratorType, "context": _contextvars.Context,
-        "quiet_callbacks": _callbacks_that_forget(), "visited": _visited_attributes(), "files": _file_types(),
+        "quiet_callbacks": _removing_callbacks(), "visited": _visited_attributes(), "files": _file_types(),
         "streams_in_memory": [io.BytesIO, io.StringIO], "descriptors": _descriptor_types(),
         "fixed": _fixed_types(), "in_one_piece": _types_in_one_piece(),
     }
@@ -115,9 +115,9 @@ def _types_in_one_piece():
     ]
 
 
-def _callbacks_that_forget():
+def _removing_callbacks():
     """Returns the callbacks of weak references by which the module abc remembers classes, and a thread's values their
-    owner. They do nothing but forget what is gone."""
+    owner. They do nothing but remove what is gone."""
 
     class Remembering(metaclass=ABCMeta):
         pass

@@ -64,7 +64,7 @@ class Findings:
         self.found += _of_process()
         for path, kinds in _asking_libraries():
             name = os.path.basename(path)
-            if not _keeps_state(name, kinds) and not name.startswith(("python", "libpython", "libwarmfork", "_native.")):
+            if not _has_state(name, kinds) and not name.startswith(("python", "libpython", "libwarmfork", "_native.")):
                 self.libraries.append((path, kinds))
 
     def _add_modules(self, seen, kept):
@@ -135,7 +135,7 @@ def _of_process():
         found.append(("program:", f"a program that was started while preloading still runs: {', '.join(programs)}"))
     for path, kinds in _asking_libraries():
         name = os.path.basename(path)
-        if _keeps_state(name, kinds):
+        if _has_state(name, kinds):
             found.append((f"identity:{name}", f"{name} has made an id, and would go on from there"))
     return found
 
@@ -154,7 +154,7 @@ def _has_python_unseen():
     return any(".so" not in name or name.startswith("libpython") for name in names)
 
 
-def _keeps_state(name, kinds):
+def _has_state(name, kinds):
     return name.startswith(_LIBRARIES_WITH_STATE) and "random bytes" in kinds
 
 

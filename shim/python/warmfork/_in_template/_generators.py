@@ -79,7 +79,7 @@ class Generators:
                 continue
             words = b"".join(word.to_bytes(4, sys.byteorder) for word in of_c.getstate(value)[:_WORDS])
             seed = _seed_of(words)
-            is_to_be_seeded = seeds.is_of_process(seed, value, value is own and seed is None)
+            is_to_be_seeded = seeds.check(seed, value, value is own and seed is None)
             if value is own:
                 self.restored += [] if is_to_be_seeded else [(own, own.getstate())]
             elif is_to_be_seeded:
@@ -114,14 +114,14 @@ class Numpy:
         for value in found:
             if issubclass(type(value), random.RandomState) and type(value._bit_generator) is random.MT19937:
                 of_legacy.add(id(value._bit_generator))
-                if seeds.sort(value._bit_generator, value)[0]:
+                if seeds.check_bits(value._bit_generator, value)[0]:
                     self.legacy.append(value)
         for value in found:
             if issubclass(type(value), random.SeedSequence):
-                if seeds.is_drawn(value.entropy, value):
+                if seeds.check_entropy(value.entropy, value):
                     sequences.setdefault(tuple(_numbers_in(value.entropy)), []).append(value)
             elif issubclass(type(value), random.BitGenerator) and id(value) not in of_legacy:
-                is_of_process, sequence = seeds.sort(value, value)
+                is_of_process, sequence = seeds.check_bits(value, value)
                 if is_of_process:
                     self.bits.append((value, sequence))
         self.sequences = list(sequences.values())
@@ -137,29 +137,29 @@ class _NumpySeeds:
         shared = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
         self._shared = (shared, _sequence_of(getattr(shared, "_bit_generator", None)))
 
-    def sort(self, bits, generator):
+    def check_bits(self, bits, generator):
         """Returns whether it was seeded by the process, and the sequence that it goes on from; None: none. bits: its
         BitGenerator. generator: what a doubt is about."""
         sequence = _sequence_of(bits)
         if type(sequence) is self._sequence and self._goes_on_from(bits, sequence):
-            return self.is_drawn(sequence.entropy, generator), sequence
+            return self.check_entropy(sequence.entropy, generator), sequence
         state = _inner_state(bits)
         if type(bits) is self._mersenne:
             words = state["key"].tobytes()
             seed = _seed_of(words)
-            is_of_process = seed is None and self._is_made_anew(words) or self._seeds.is_of_process(
+            is_of_process = seed is None and self._is_made_anew(words) or self._seeds.check(
                 seed, generator, seed is None and self._is_shared(generator)
             )
         elif isinstance(state, dict) and "key" in state and "counter" in state:  # Philox, with a key in place of a seed
-            is_of_process = self._seeds.is_of_process(_number_of(state["key"]), generator)
+            is_of_process = self._seeds.check(_number_of(state["key"]), generator)
         else:
-            is_of_process = self._seeds.is_of_process(None, generator)
+            is_of_process = self._seeds.check(None, generator)
         return is_of_process, None
 
     def _is_shared(self, generator):
         return any(generator is shared for shared in self._shared)
 
-    def is_drawn(self, entropy, generator):
+    def check_entropy(self, entropy, generator):
         try:
             numbers = _numbers_in(entropy)
         except (TypeError, ValueError):
@@ -167,7 +167,7 @@ class _NumpySeeds:
         # The numbers that numpy itself draws are larger.
         is_shared = self._is_shared(generator)
         return any(
-            self._seeds.is_of_process(number, generator, is_shared and (number or 0) >> 64 > 0) for number in numbers
+            self._seeds.check(number, generator, is_shared and (number or 0) >> 64 > 0) for number in numbers
         )
 
     def _goes_on_from(self, bits, sequence):

@@ -429,7 +429,7 @@ class _Trials:
         states = {id(generator): state_of(generator) for generator in self._generators}
         threads, descriptors, memory = len(_threads()), _native.descriptors_in_the_way(), _shared_memory()
         resident = _resident_kilobytes()
-        self._observer.forget()
+        self._observer.clear()
         began, frozen = (time.time_ns(), time.monotonic()), gc.get_freeze_count()
         try:
             module = import_module(name)

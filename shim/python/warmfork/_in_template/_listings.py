@@ -25,7 +25,7 @@ class Listings:
         # Finders and site have listed these at the interpreter's start.
         for directory in {*sys.path, *sys.path_importer_cache}:
             if isinstance(directory, str):
-                _native.forget_listing(os.fsencode(os.path.abspath(directory)))
+                _native.drop_listing(os.fsencode(os.path.abspath(directory)))
         self._replaced = []
         self._list_for(_NOTHING, _finders, "_os")
         for name in _METADATA:

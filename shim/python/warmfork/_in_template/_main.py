@@ -276,7 +276,7 @@ class _Image:
         return before, kept
 
 
-def _forget_listings():
+def _drop_listings():
     """Has directories looked at anew: what the base remembers of them may be older than the last change."""
     for finder in list(sys.path_importer_cache.values()):
         if hasattr(finder, "invalidate_caches"):
@@ -307,7 +307,7 @@ def _begin(base):
         image.first_builtins = _ends.first_builtins()
         return image, _started_with(_native.start_environment()), _obstacle_at_start()
     image.ignored, image.own_path, image.first_builtins = base.ignored, base.own_path, base.first_builtins
-    _forget_listings()
+    _drop_listings()
     _seed_again(base.generators)
     return image, _native.start_environment(), ""
 
@@ -375,7 +375,7 @@ def _preload(start):
         image.names, start_environment, _native.current_environment(), in_child,
         image.ignored & _ignored_signals(), path_changes, image.of_packages, generators,
     )
-    _child.leave_numpy_to(_native.keep_twister)
+    _child.leave_numpy_to(_native.register_twister)
     _child.see_links_by(_native.is_link_program)
     obstacle = obstacle or _observer_in_the_way()
     thread_state = _freeze(image, base, is_called_last)

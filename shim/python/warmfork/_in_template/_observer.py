@@ -110,12 +110,12 @@ class Observer:
             setattr(owner, name, function)
         self.arguments.give_back()
 
-    def forget(self):
-        """Forgets what was seen so far."""
+    def clear(self):
+        """Drops what was seen so far."""
         self.seen.clear()
         self.at_start.clear()
         self.had_generators = False
-        self._temporary.forget()
+        self._temporary.clear()
 
     def left_behind(self):
         """Returns {name of a module: path of a temporary file or directory that is still there}."""

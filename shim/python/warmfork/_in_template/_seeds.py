@@ -27,15 +27,15 @@ class Seeds:
         self._has_unseen = _native.observe()[_native.ASKED.index(_kept.UNSEEN)] > 0
         self._drawn = self._written = None  # until a seed has to be looked for there
 
-    def is_of_process(self, number, generator, may_be_unseen=False):
-        """Is this the seed of a generator that each child seeds anew? number: None: it cannot be told. Where it may
-        be, and may not be, the generator is left alone, and there is a doubt. may_be_unseen: its library has seeded
-        it, by what the system has drawn: where some of that was not seen, it was this."""
+    def check(self, number, generator, may_be_unseen=False):
+        """Returns whether this is the seed of a generator that each child seeds anew. number: None: it cannot be told.
+        Where it may be, and may not be, the generator is left alone, and a doubt is noted. may_be_unseen: its library
+        has seeded it, by what the system has drawn: where some of that was not seen, it was this."""
         if number is not None and (self._is_drawn(number) or self._moment(number, generator)):
             return True
         text = None if number is None else _text_of(number)
         if text is not None:
-            return self._is_text_of_process(text, generator)
+            return self._check_text(text, generator)
         if number is not None and self._is_hash_of_time(number):
             return True
         if number is not None and self._is_written(number):
@@ -56,7 +56,7 @@ class Seeds:
             self._drawn = _kept.Drawn(self._draws)
         return self._drawn.has_number(number)
 
-    def _is_text_of_process(self, text, generator):
+    def _check_text(self, text, generator):
         if self._drawn.is_in(text, bytes):
             return True
         digits = "".join(letter if letter.isdecimal() else " " for letter in text.decode("latin-1"))

@@ -39,8 +39,8 @@ class Temporary:
         if self._module is not None:
             self._module._os = os
 
-    def forget(self) -> None:
-        """Forgets what was made so far."""
+    def clear(self) -> None:
+        """Drops what was noted so far."""
         self._made.clear()
 
     def left(self) -> dict[str, str]:
