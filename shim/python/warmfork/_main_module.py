@@ -6,6 +6,8 @@ import has looked at the name or has changed what is prepared, the child imports
 child opens for its own children is described as the image that it came from, where that is as good for them.
 """
 
+from __future__ import annotations
+
 import marshal
 import os
 import sys
@@ -13,23 +15,30 @@ from multiprocessing import context, process, spawn, util
 
 from ._errors import Unsuitable
 
+# It is the same as typing's, whose import would cost every start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Preparation = dict[str, Any]  # as multiprocessing.spawn makes it
+
 # Longer arguments are refused by the kernel.
 _LONGEST = 100_000
 # What of the preparation children have of their own, and what a main module sees nothing of.
 _OF_ONE_CHILD = ("name", "authkey", "log_to_stderr", "log_level")
 
 # What the image has, where it was made for a main module.
-_main = None  # it is not there where it could not be imported, or is not suitable
-_made_with = None
+_main: Any = None  # it is not there where it could not be imported, or is not suitable
+_made_with: Any = None
 _description = ""
 _asks_for_method = False
 
 
-def _common_to_children(preparation):
+def _common_to_children(preparation: Preparation) -> Preparation:
     return {key: value for key, value in preparation.items() if key not in _OF_ONE_CHILD}
 
 
-def _is_made_for(preparation):
+def _is_made_for(preparation: Preparation) -> bool:
     """Would the main module of the image find itself in the same by this? In the first process the start method is
     another one than in its children, which matters where it has been asked for."""
     common, made_with = _common_to_children(preparation), dict(_made_with)
@@ -38,7 +47,7 @@ def _is_made_for(preparation):
     return common == made_with
 
 
-def described():
+def described() -> list[str]:
     """Returns, in the owner, what its template preloads for it: a list, which is empty where children import no
     main."""
     preparation = _common_to_children(spawn.get_preparation_data(""))
@@ -60,17 +69,17 @@ class _Named:
     """Takes the place of the class of current_process(), and notes whether its name is asked for."""
 
     @staticmethod
-    def of(current):
+    def of(current: Any) -> Any:
         class Named(type(current)):
             is_asked = False
 
             @property
-            def _name(self):
+            def _name(self) -> Any:
                 Named.is_asked = True
                 return self.__dict__["_name"]
 
             @_name.setter
-            def _name(self, name):
+            def _name(self, name: Any) -> None:
                 Named.is_asked = True
                 self.__dict__["_name"] = name
 
@@ -81,23 +90,23 @@ class _AskedMethod:
     """Takes the place of the class of multiprocessing's default context, and notes whether its method is asked for."""
 
     @staticmethod
-    def of(default):
+    def of(default: Any) -> Any:
         class AskedMethod(type(default)):
             is_asked = False
 
             @property
-            def _actual_context(self):
+            def _actual_context(self) -> Any:
                 AskedMethod.is_asked = True
                 return self.__dict__["_actual_context"]
 
             @_actual_context.setter
-            def _actual_context(self, method):
+            def _actual_context(self, method: Any) -> None:
                 self.__dict__["_actual_context"] = method
 
         return AskedMethod
 
 
-def _state():
+def _state() -> dict[str, Any]:
     current = process.current_process()
     return {
         "path": sys.path[:], "arguments": sys.argv[:], "directory": os.getcwd(), "key": bytes(current.authkey),
@@ -106,14 +115,14 @@ def _state():
     }
 
 
-def _restore(state, arguments):
+def _restore(state: dict[str, Any], arguments: list[str]) -> None:
     sys.path[:], sys.argv = state["path"], arguments
     os.chdir(state["directory"])
     context._default_context._actual_context = state["start method"]
     process.current_process().authkey = state["key"]
 
 
-def preload(description):
+def preload(description: str) -> None:
     """Preloads it, in the template. Raises what the import raises, and Unsuitable."""
     global _main, _made_with, _description, _asks_for_method
     preparation = _common_to_children(marshal.loads(bytes.fromhex(description)))
@@ -149,21 +158,21 @@ def preload(description):
     _main, _asks_for_method = sys.modules.get("__mp_main__"), method.is_asked
 
 
-def _prepare(preparation):
+def _prepare(preparation: Preparation) -> None:
     """Prepares it as spawn.prepare prepares a child."""
     sys.path[:] = preparation["sys_path"]
     sys.argv = preparation["sys_argv"][:]  # which modules may keep
     spawn.set_start_method(preparation["start_method"], force=True)
 
 
-def _import(preparation):
+def _import(preparation: Preparation) -> None:
     if "init_main_from_name" in preparation:
         spawn._fixup_main_from_name(preparation["init_main_from_name"])
     else:
         spawn._fixup_main_from_path(preparation["init_main_from_path"])
 
 
-def take(preparation):
+def take(preparation: Preparation) -> None:
     """Takes, in a child, ahead of spawn.prepare, the template's main module if it is right for the child, or forgets it
     if not."""
     if _main is None or sys.modules.get("__mp_main__") is not _main:

@@ -5,12 +5,22 @@ reads the arguments of private calls that are not its own. So the functions are 
 that are private the parameters are checked, once.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 import types
 from importlib.util import module_from_spec
 
 from . import _green
+
+# It is the same as typing's, whose import would cost every start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ._green import Library
 
 _HANDLES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 
@@ -34,7 +44,7 @@ _SINCE_3_11 = {"_execute_child": ("process_group",)}
 _SHARED = ("SubprocessError", "CalledProcessError", "TimeoutExpired", "CompletedProcess")
 
 
-def _is_own(kind):
+def _is_own(kind: Any) -> bool:
     """Is this class, of subprocess, as its source defines it?"""
     for name in ("__init__", *INTERFACE):
         function = getattr(kind, name, None)
@@ -46,15 +56,15 @@ def _is_own(kind):
 class _Os(types.ModuleType):
     """os, with another function to close descriptors."""
 
-    def __init__(self, close):
+    def __init__(self, close: Callable[[int], None]) -> None:
         super().__init__(os.__name__)
         self.close = close
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
 
-def _anew(green):
+def _anew(green: Library | None) -> Any:
     """Makes the module anew from its source, over what the process has now of the modules that it imports."""
     specification = getattr(subprocess, "__spec__", None)
     if specification is None or specification.loader is None:
@@ -72,10 +82,10 @@ def _anew(green):
     return module
 
 
-def _is_known(kind):
+def _is_known(kind: Any) -> bool:
     """Are its private functions those that warmfork knows?"""
     for name, parameters in INTERFACE.items():
-        function = getattr(kind, name, None)
+        function: Any = getattr(kind, name, None)
         code = getattr(function, "__code__", None)
         if code is None:
             return False
@@ -88,7 +98,7 @@ def _is_known(kind):
     return True
 
 
-def _bases(own):
+def _bases(own: type) -> tuple[type, ...]:
     """Returns the bases of warmfork.Popen: also what is in subprocess.Popen's place, for whoever asks isinstance()."""
     more = library.popen_bases if library is not None else ()
     if own is not subprocess.Popen and type(subprocess.Popen) is type:

@@ -1,7 +1,7 @@
 """What annotations name. There is no such module when a program runs: nothing of it costs a start-up."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Literal, Union
 
 from typing_extensions import TypeAlias
@@ -24,3 +24,25 @@ Spawned: TypeAlias = tuple[int, str, str, str, Any, bool]
 Status: TypeAlias = tuple[int, int]
 # What subprocess's _get_handles returns.
 Handles: TypeAlias = tuple[int, int, int, int, int, int]
+
+# In templates: see _in_template.
+# {variable: what it is set to, or None where it is removed}
+Changes: TypeAlias = dict[bytes, Union[bytes, None]]
+# {name of a module: {name in it: kind of what is kept there}}
+Kept: TypeAlias = dict[str, dict[str, str]]
+# Name, and text.
+Finding: TypeAlias = tuple[str, str]
+# Of a function that the program names.
+Hook: TypeAlias = Callable[[], Any]
+# What a line about a module says: ("ok", microseconds, kilobytes, stamp, file) or ("no", stamp, file, reason).
+Judged: TypeAlias = tuple[Any, ...]
+# Size of a file, and when it was modified.
+Stamp: TypeAlias = tuple[int, int]
+# An entry of sys.path, behind the one that it came behind: None, "" or ... for a place.
+PathAddition: TypeAlias = tuple[Any, str]
+# Files, caches, where they were looked for and under which names, and modules that others might come before.
+Description: TypeAlias = tuple[list[bytes], list[bytes], list[tuple[bytes, list[bytes]]], list[bytes]]
+# What a child runs: ("text", source), ("file", path, program), ("stdin", None), or (function, arguments).
+Prepared: TypeAlias = tuple[Any, ...]
+# Begin and end, in nanoseconds.
+Span: TypeAlias = tuple[int, int]

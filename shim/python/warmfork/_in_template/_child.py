@@ -4,6 +4,8 @@ Runs in every child, so it imports nothing then and costs little. C does the res
 python_host.cpp.
 """
 
+from __future__ import annotations
+
 import _frozen_importlib as _bootstrap
 import _frozen_importlib_external as _bootstrap_external
 import builtins
@@ -18,6 +20,14 @@ from . import _kept
 from ._run_module import hide_from_runpy
 from ._streams import Stream
 
+# It is the same as typing's, which children that import it would otherwise find loaded.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+    from typing import Any, Callable, Collection, Sequence
+
+    from .._types import Changes, Hook, PathAddition, Prepared
+
 if sys.version_info >= (3, 13):
     import linecache  # every `python3 -c` has it
 
@@ -28,11 +38,11 @@ _ALL_STREAMS = 0b111
 _SETTABLE_BITS = sum(1 << (number - 1) for number in signal.valid_signals())  # not the two of glibc
 _PYTHON_IGNORED_BITS = sum(1 << (number - 1) for number in _PYTHON_IGNORES)
 
-_image_path = None
-_image_executable = None
-_written_by_python = {}
-_written_by_c = {}
-_in_child = None
+_image_path: list[str] = []
+_image_executable = ""
+_written_by_python: Changes = {}
+_written_by_c: Changes = {}
+_in_child: Hook | None = None
 _image_ignored = 0
 # Modules that keep the directory under a name of theirs and nowhere else, and what they keep where there is none.
 KEEP_DIRECTORY = (
@@ -41,25 +51,25 @@ KEEP_DIRECTORY = (
 )
 # These keep a copy of sys.argv, encoded.
 KEEP_ARGUMENTS = (("mercurial.pycompat", "sysargv"),)
-_path_added = ()
-_path_removed = ()
-_streams = ()
+_path_added: Sequence[PathAddition] = ()
+_path_removed: Sequence[str] = ()
+_streams: tuple[Stream, ...] = ()
 _are_all_on_pipes = False
-_generators = None
-_multiprocessing = None
-_logging = None
-_directory_holders = ()  # as KEEP_DIRECTORY, with the module itself
-_arguments_kept = ()  # by KEEP_ARGUMENTS: the lists
-_session_settings = None
+_generators: Any = None
+_multiprocessing: Any = None
+_logging: Any = None
+_directory_holders: Sequence[tuple[Any, ...]] = ()  # as KEEP_DIRECTORY, with the module itself
+_arguments_kept: Sequence[list[bytes]] = ()  # by KEEP_ARGUMENTS: the lists
+_session_settings: tuple[dict[str, Any], Callable[[], bytes]] | None = None
 _needs_moment = False
-_threading = None
-_is_link_program = None  # of the template; None: there are no links to see
-_preloaded = ()
-_of_packages = ()
-_known_codes = {}  # programs for -c that the template has compiled; by their text
+_threading: Any = None
+_is_link_program: Callable[[bytes], bool] | None = None  # of the template; None: there are no links to see
+_preloaded: tuple[str, ...] = ()
+_of_packages: Collection[str] = ()
+_known_codes: dict[str, CodeType] = {}  # programs for -c that the template has compiled; by their text
 
 
-def _renew_streams(pipes):
+def _renew_streams(pipes: int) -> None:
     """Renews the standard streams. Bit n of pipes says that descriptor n is a pipe or socket. Streams made over pipes
     fit any others as they are."""
     global _are_all_on_pipes
@@ -69,14 +79,14 @@ def _renew_streams(pipes):
     _are_all_on_pipes = pipes == _ALL_STREAMS
 
 
-def has_safe_path():
+def has_safe_path() -> bool:
     """Does the interpreter put nothing in front of sys.path for the program?"""
     return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
 
 
-def _written(before, after):
+def _written(before: dict[bytes, bytes], after: dict[bytes, bytes]) -> Changes:
     """Returns what turns one environment into the other. None means removed."""
-    written = {name: value for name, value in after.items() if before.get(name) != value}
+    written: Changes = {name: value for name, value in after.items() if before.get(name) != value}
     written.update((name, None) for name in before if name not in after)
     return written
 
@@ -89,9 +99,10 @@ class NoGenerators:
 
 
 def remember_image(
-    preloaded, start_environment, c_environment, in_child, ignored, path_changes, of_packages=(),
-    generators=NoGenerators,
-):
+    preloaded: Sequence[str], start_environment: dict[bytes, bytes], c_environment: dict[bytes, bytes],
+    in_child: Hook | None, ignored: set[int], path_changes: tuple[list[PathAddition], list[str]],
+    of_packages: Collection[str] = (), generators: Any = NoGenerators,
+) -> None:
     """Notes the image, in the template, when preloading is done. start_environment: what the interpreter was started
     with. c_environment: what environ holds now. in_child: a function or None. ignored: signals that were so from the
     start. path_changes: what was added to sys.path, and removed. of_packages: as of hide_from_runpy. generators: as
@@ -134,17 +145,17 @@ def remember_image(
     _threading = sys.modules.get("threading")
 
 
-def see_links_by(is_link_program):
+def see_links_by(is_link_program: Callable[[bytes], bool]) -> None:
     """Sets is_link_program, of _native: does a path lead to what stands in the place of commands?"""
     global _is_link_program
     _is_link_program = is_link_program
 
 
-def leave_numpy_to(register_twister):
+def leave_numpy_to(register_twister: Callable[[Any, bytes, int], bool]) -> None:
     """Leaves the generator of numpy's functions to register_twister, of _native, which seeds it by itself where it knows
     it."""
     numpy = _generators.numpy
-    shared = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
+    shared: Any = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
     if numpy is None or not any(generator is shared for generator in numpy.legacy):
         return
     try:
@@ -186,7 +197,7 @@ except Exception:
 """
 
 
-def rehearsal(pipes):
+def rehearsal(pipes: int) -> str:
     """Returns the program to rehearse with. The streams are put on the pipes before."""
     _renew_streams(pipes)
     if _known_codes:
@@ -194,7 +205,7 @@ def rehearsal(pipes):
     return _REHEARSAL.format(modules=", ".join(["builtins", *_preloaded]))
 
 
-def part_from_siblings():
+def part_from_siblings() -> None:
     """Renews what children of one image must not share."""
     seed_anew(_generators)
     if _session_settings is not None:
@@ -206,7 +217,7 @@ def part_from_siblings():
         _threading.main_thread()._set_native_id()
 
 
-def seed_anew(generators):
+def seed_anew(generators: Any) -> None:
     """Seeds generators anew. generators: as NoGenerators."""
     for generator in generators.randoms:
         generator.seed()
@@ -216,7 +227,7 @@ def seed_anew(generators):
         _seed_numpy(generators.numpy)
 
 
-def _seed_numpy(generators):
+def _seed_numpy(generators: Any) -> None:
     """Seeds each of them as it is when it is made, by what the system draws."""
     for generator in generators.legacy:
         generator.set_state(("MT19937", memoryview(os.urandom(4 * 624)).cast("I"), 624, 0, 0.0))
@@ -231,7 +242,7 @@ def _seed_numpy(generators):
         generator.state = type(generator)(sequence).state
 
 
-def _write(dictionary, written):
+def _write(dictionary: dict[bytes, bytes], written: Changes) -> None:
     for name, value in written.items():
         if value is None:
             dictionary.pop(name, None)
@@ -239,7 +250,7 @@ def _write(dictionary, written):
             dictionary[name] = value
 
 
-def set_environment(environment):
+def set_environment(environment: dict[bytes, bytes]) -> None:
     """Sets os.environ, and replays what preloading has written. environment: bytes by bytes, what environ holds."""
     data = os.environ._data  # the same as posix.environ
     data.clear()
@@ -252,7 +263,7 @@ def set_environment(environment):
             posix.putenv(name, value)
 
 
-def _set_signals(ignored):
+def _set_signals(ignored: int) -> None:
     """Sets what the signal module believes, where it differs from what the template believed."""
     for number in range(1, 65):
         bit = 1 << (number - 1)
@@ -264,8 +275,8 @@ def _set_signals(ignored):
             signal.signal(number, signal.SIG_DFL)
 
 
-def _make_main():
-    main = type(sys)("__main__")
+def _make_main() -> Any:
+    main: Any = type(sys)("__main__")
     main.__loader__ = _bootstrap.BuiltinImporter
     if sys.version_info < (3, 14):
         main.__annotations__ = {}
@@ -273,7 +284,7 @@ def _make_main():
     return main
 
 
-def make_ready():
+def make_ready() -> tuple[bool, bool, int, bytes, dict[str, CodeType], bool]:
     """Does the last of what can be done before the command is known. It runs in the child, where what the template has
     made is frozen, and the garbage collector would not take __main__ apart at the end."""
     sys.modules["__main__"] = _make_main()
@@ -290,7 +301,7 @@ def make_ready():
     )
 
 
-def name_program(names, path, is_input):
+def name_program(names: dict[str, Any], path: str, is_input: bool) -> bool:
     """Writes what PyRun_SimpleFile writes into the namespace of a program before it runs. Returns whether it is to be
     taken out again."""
     is_new = "__file__" not in names
@@ -303,7 +314,7 @@ def name_program(names, path, is_input):
     return is_new
 
 
-def take_moment():
+def take_moment() -> None:
     """Renews what known modules have kept of the moment of their import. The directory is the child's by now."""
     if _logging is not None:
         _logging._startTime = time.time_ns() if type(_logging._startTime) is int else time.time()
@@ -314,7 +325,7 @@ def take_moment():
             setattr(module, name, without_directory)
 
 
-def _importer_of(path):
+def _importer_of(path: str) -> Any:
     """Returns the importer of what is to be run, or None. A directory or an archive can be run too."""
     for hook in sys.path_hooks:
         try:
@@ -324,12 +335,12 @@ def _importer_of(path):
     return None
 
 
-def _insert_path(entry):
+def _insert_path(entry: str) -> None:
     if not has_safe_path():
         sys.path.insert(0, entry)
 
 
-def _find_executable(program):
+def _find_executable(program: str) -> str:
     """Returns sys.executable of an interpreter that was called so; is_plain_path of eligibility.cpp holds."""
     if program.startswith("/"):
         return os.path.normpath(program) if sys.version_info >= (3, 11) else program
@@ -343,7 +354,7 @@ def _find_executable(program):
     return ""
 
 
-def _absolute(path):
+def _absolute(path: str) -> str:
     """Makes a path absolute as python3 does. Where the directory is gone, it stays as it is."""
     try:
         is_here = path == "." and sys.version_info >= (3, 11)
@@ -352,17 +363,17 @@ def _absolute(path):
         return path
 
 
-def show_source(code, source):
+def show_source(code: CodeType, source: str) -> None:
     """Has tracebacks show the lines of -c, as they do since 3.13. The import of linecache looks into the directory, up
     to 3.14."""
     if not has_safe_path() and sys.version_info < (3, 15):
         _bootstrap_external.PathFinder._path_importer_cache("")
     # 3.13.0 knows the text by the file's name, later ones by the code.
-    key = code if hasattr(linecache, "_interactive_cache") else "<string>"
-    linecache._register_code(key, source, "<string>")
+    key = code if hasattr(linecache, "_interactive_cache") else "<string>"  # type: ignore[name-defined]
+    linecache._register_code(key, source, "<string>")  # type: ignore[name-defined]
 
 
-def _change_path():
+def _change_path() -> None:
     """Changes sys.path as importing the preloaded modules does. The program's own entry is there by then."""
     path = sys.path
     for entry in _path_removed:
@@ -378,7 +389,7 @@ def _change_path():
         path.insert(place, entry)
 
 
-def _prepare_script(program, script):
+def _prepare_script(program: str, script: str) -> Prepared:
     path = _absolute(script)
     if _importer_of(path) is not None:
         sys.path.insert(0, path)
@@ -387,13 +398,14 @@ def _prepare_script(program, script):
     return "file", path, program
 
 
-def _run_hook():
+def _run_hook() -> None:
     global _in_child
+    hook: Any
     hook, _in_child = _in_child, None
     hook()
 
 
-def _set_list(name, items):
+def _set_list(name: str, items: list[str]) -> None:
     """Sets a list in sys. Modules may have the list itself."""
     if type(getattr(sys, name, None)) is list:
         getattr(sys, name)[:] = items
@@ -401,7 +413,9 @@ def _set_list(name, items):
         setattr(sys, name, items[:])
 
 
-def prepare(arguments, kind, index, operand, ignored, pipes, is_rehearsal):
+def prepare(
+    arguments: list[str], kind: str, index: int, operand: str, ignored: int, pipes: int, is_rehearsal: bool,
+) -> Prepared:
     """Brings the interpreter into the state in which python3 begins its command line; the environment is
     set already. kind: of the program, as PythonCommand has it, with the index of its argument and the
     operand. ignored: signals, bit n-1 is signal n. pipes: bit n, descriptor n is a pipe or socket.
@@ -419,7 +433,7 @@ def prepare(arguments, kind, index, operand, ignored, pipes, is_rehearsal):
     if kind == "text":
         sys.argv[0] = "-c"
         _insert_path("")
-        prepared = "text", operand + "\n"
+        prepared: Prepared = "text", operand + "\n"
     elif kind == "module":
         sys.argv[0] = "-m"
         try:

@@ -1,5 +1,7 @@
 """How objects end. A template says so to the search in a child, which looks for ends that somebody could see."""
 
+from __future__ import annotations
+
 import _contextvars
 import _thread
 import _weakref
@@ -9,6 +11,11 @@ import types
 from abc import ABCMeta
 
 from ._kept import attributes_of
+
+# It is the same as typing's, which children that import it would otherwise find loaded.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # All types of these modules, where they are loaded. Others say that they are of the module builtins as well.
 _MODULES_WITHOUT_END = (
@@ -35,7 +42,7 @@ _QUIET = frozenset((
 _TIMES_WITHOUT_END = ("timedelta", "date", "timezone", "tzinfo")
 
 
-def kinds():
+def kinds() -> dict[str, Any]:
     """Returns the kinds as `freeze_image` takes them."""
     io = sys.modules["_io"]
     without_end, finalized = _types_by_end()
@@ -48,7 +55,7 @@ def kinds():
     }
 
 
-def _types_by_end():
+def _types_by_end() -> tuple[list[type], list[type]]:
     """Returns the types whose objects end as what they hold does, and otherwise as the end of the process would have
     it, and those of which that is so when their finalizer has been called."""
     found = {type(sys.modules["_collections_abc"].Hashable._abc_impl)}
@@ -69,17 +76,17 @@ def _types_by_end():
     if "re" in sys.modules:
         found.add(type(sys.modules["re"].compile("").match))  # of methods that know the class that has them
     finalized = [kind for kind in found if hasattr(kind, "__del__")] + _file_types()
-    found = [kind for kind in found if kind.__name__ != "PyCapsule" and not hasattr(kind, "__del__")]
-    found += [io.BytesIO, io.StringIO]  # these are closed at their end, which writes nowhere
+    without_end = [kind for kind in found if kind.__name__ != "PyCapsule" and not hasattr(kind, "__del__")]
+    without_end += [io.BytesIO, io.StringIO]  # these are closed at their end, which writes nowhere
     array = attributes_of(sys.modules.get("numpy")).get("ndarray")
     if isinstance(array, type):
-        found.append(array)  # children seed numpy's generators, which have some
+        without_end.append(array)  # children seed numpy's generators, which have some
     if "multiprocessing.connection" in sys.modules:
-        found.append(sys.modules["multiprocessing.connection"].Connection)  # it closes its descriptor
-    return found, finalized
+        without_end.append(sys.modules["multiprocessing.connection"].Connection)  # it closes its descriptor
+    return without_end, finalized
 
 
-def _visited_attributes():
+def _visited_attributes() -> list[tuple[type, str]]:
     """Returns [(type, name)] of what objects that the collector does not know refer to, where a program may have chosen
     it."""
     times = attributes_of(sys.modules.get("datetime"))
@@ -87,20 +94,20 @@ def _visited_attributes():
     return [*found, (types.CodeType, "co_consts")]
 
 
-def _file_types():
+def _file_types() -> list[type]:
     io = sys.modules["_io"]
     return [
         io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper
     ]
 
 
-def _descriptor_types():
+def _descriptor_types() -> list[type]:
     """Returns types of what classes have in their dictionaries, and that can be called, though no code of a program
     is."""
     return [types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType, staticmethod]
 
 
-def _fixed_types():
+def _fixed_types() -> list[type]:
     """Returns types whose objects refer to the same as long as they live."""
     return [
         tuple, frozenset, _weakref.ref, types.MethodType, types.WrapperDescriptorType, types.MethodDescriptorType,
@@ -108,14 +115,14 @@ def _fixed_types():
     ]
 
 
-def _types_in_one_piece():
+def _types_in_one_piece() -> list[type]:
     """Returns types whose objects keep all their references within the size that their type tells."""
     return [
         staticmethod, classmethod, property, types.FunctionType, types.CellType, types.BuiltinFunctionType,
     ]
 
 
-def _removing_callbacks():
+def _removing_callbacks() -> list[Any]:
     """Returns the callbacks of weak references by which the module abc remembers classes, and a thread's values their
     owner. They do nothing but remove what is gone."""
 
@@ -131,7 +138,7 @@ def _removing_callbacks():
     return list(filter(None, callbacks))  # the class that Remembered is derived from knows it by one without
 
 
-def _known_to_a_thread_local():
+def _known_to_a_thread_local() -> list[tuple[type, Any]]:
     """Returns (type, callback) of the weak references by which a threading.local knows what each thread has there."""
     local = _thread._local()
     local.value = None
@@ -142,7 +149,7 @@ def _known_to_a_thread_local():
     ]
 
 
-def first_builtins():
+def first_builtins() -> dict[str, Any] | None:
     """Returns what the interpreter makes of builtins at its end: a copy from its start, which it alone knows."""
     current = vars(sys.modules["builtins"])
     for found in gc.get_objects():

@@ -5,6 +5,8 @@ allowed, and a text. What a module has from the directory is for each spawn to a
 nothing otherwise. What it writes there is a finding: each child would write.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
@@ -15,6 +17,15 @@ from .. import _native
 from . import _child, _kept
 from ._seeds import told
 from .._errors import Unsuitable
+
+# It is the same as typing's, which children that import it would otherwise find loaded.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .._types import Finding, Kept
+    from ._observer import Observer, Seen
 
 # These write what they read by programs into a cache, which cold children read.
 _HARMLESS_PROGRAMS = ("matplotlib.font_manager",)
@@ -41,7 +52,9 @@ class Findings:
     asked: [(module, kinds)], of what is not kept as far as can be seen. libraries:
     [(path, kinds)], of which nobody can see what they keep."""
 
-    def __init__(self, observer, draws, ours, began, doubts):
+    def __init__(
+        self, observer: Observer, draws: list[bytes], ours: Iterable[Any], began: float, doubts: list[tuple[Any, str]],
+    ) -> None:
         """ours: objects that are put right in each child. began: time.monotonic() at the first import. doubts: as of
         Moment."""
         _stop_resource_tracker()
@@ -50,7 +63,9 @@ class Findings:
         seen = {**observer.at_start, **observer.seen}
         for name, names in _kept.find_kept(seen, observer.arguments.only, draws, ours).items():
             kept.setdefault(name, {}).update(names)
-        self.found, self.asked, self.libraries = [], [], []
+        self.found: list[Finding] = []
+        self.asked: list[tuple[str, list[str]]] = []
+        self.libraries: list[tuple[str, list[str]]] = []
         _take_right(kept)
         self.in_directory = _take_directory(kept)
         self._add_modules(observer.seen, kept)
@@ -67,7 +82,7 @@ class Findings:
             if not _has_state(name, kinds) and not name.startswith(("python", "libpython", "libwarmfork", "_native.")):
                 self.libraries.append((path, kinds))
 
-    def _add_modules(self, seen, kept):
+    def _add_modules(self, seen: dict[str, Seen], kept: Kept) -> None:
         for name, names in kept.items():
             if name in _HARMLESS_MODULES:
                 continue
@@ -87,7 +102,7 @@ class Findings:
                 self.asked.append((name, kinds))
 
 
-def _made_files(observer):
+def _made_files(observer: Observer) -> list[Finding]:
     """Those that are there, by a relative path: [(name, text)]."""
     modules = [name for name, of_module in observer.seen.items() if of_module["file"]]
     if not modules:
@@ -99,10 +114,10 @@ def _made_files(observer):
     return [(f"directory:./{name}", _MADE.format(name=text, modules=", ".join(modules))) for name, text in texts.items()]
 
 
-def made_files(is_temporary=lambda path: False):
+def made_files(is_temporary: Callable[[str], bool] = lambda path: False) -> tuple[list[str], bool]:
     """Returns the names, relative paths, of those of this directory that have been made or changed until now, and whether
     these are all. What is open still is the gate's to find, and of a directory it is enough that it is there."""
-    names = []
+    names: list[str] = []
     made, are_all = _native.made()
     try:
         here = os.getcwd()
@@ -117,7 +132,7 @@ def made_files(is_temporary=lambda path: False):
     return names, are_all
 
 
-def _identity_of(file):
+def _identity_of(file: str | int) -> tuple[int, int] | None:
     """Of a path or descriptor; None: there is none, or it is a directory."""
     try:
         status = os.fstat(file) if isinstance(file, int) else os.lstat(file)
@@ -128,7 +143,7 @@ def _identity_of(file):
     return None if stat.S_ISDIR(status.st_mode) else (status.st_dev, status.st_ino)
 
 
-def _of_process():
+def _of_process() -> list[Finding]:
     """Returns [(name, text)] of those that are of this process rather than of a module."""
     found = []
     if programs := _running_programs():
@@ -140,7 +155,7 @@ def _of_process():
     return found
 
 
-def _asking_libraries():
+def _asking_libraries() -> list[tuple[str, list[str]]]:
     """Returns [(path, kinds)]: what libraries have asked the process for."""
     return [
         (path, [kind for number, kind in enumerate(_native.ASKED) if bits >> number & 1])
@@ -148,17 +163,17 @@ def _asking_libraries():
     ]
 
 
-def _has_python_unseen():
+def _has_python_unseen() -> bool:
     """Has it been Python code? Of a library nobody can see what it keeps in any case: `libraries` tells of it."""
     names = [os.path.basename(path) for path, kinds in _asking_libraries() if _kept.UNSEEN in kinds]
     return any(".so" not in name or name.startswith("libpython") for name in names)
 
 
-def _has_state(name, kinds):
+def _has_state(name: str, kinds: list[str]) -> bool:
     return name.startswith(_LIBRARIES_WITH_STATE) and "random bytes" in kinds
 
 
-def _take_right(kept):
+def _take_right(kept: Kept) -> None:
     """Takes out what each child has put right."""
     renewed = _kept.KEEP_RANDOM if _kept.find_session_settings() else ()
     for name, attribute, kind in (*_PUT_RIGHT, *((*names, "random bytes") for names in renewed)):
@@ -169,7 +184,7 @@ def _take_right(kept):
                 del kept[name]
 
 
-def _take_directory(kept):
+def _take_directory(kept: Kept) -> list[str]:
     """Takes the directory out of what is kept, and returns the names of the modules that keep it."""
     names = []
     for name, attributes in list(kept.items()):
@@ -182,7 +197,7 @@ def _take_directory(kept):
     return names
 
 
-def _running_programs():
+def _running_programs() -> list[str]:
     """Returns the command lines of this process's children, zombies too, or a word for them where they cannot be
     listed."""
     try:
@@ -192,14 +207,14 @@ def _running_programs():
     return [_command_line(pid) for pid in _children()] or ["which one cannot be told"]
 
 
-def _children():
+def _children() -> list[str]:
     """Returns their process ids, as texts; none where they cannot be listed."""
     with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as children:
         return children.read().split()
     return []
 
 
-def _stop_resource_tracker():
+def _stop_resource_tracker() -> None:
     """Stops multiprocessing's tracker, which runs on for whoever has tried a lock at import. What still has a lock has
     a shared mapping, which the gate finds; a child starts a tracker of its own, or has its parent's, as a cold one
     does. It ends when nobody has its pipe. Another child could have it, and would be waited for, so it must be the only
@@ -210,7 +225,7 @@ def _stop_resource_tracker():
         stop()
 
 
-def _command_line(pid):
+def _command_line(pid: str) -> str:
     for name in ("cmdline", "comm"):  # a zombie has the second alone
         with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb") as file:
             if text := file.read().replace(b"\0", b" ").decode(errors="replace").strip():
@@ -218,7 +233,7 @@ def _command_line(pid):
     return pid
 
 
-def _beginning(of_module):
+def _beginning(of_module: Seen) -> str:
     """Of what a module has written: it is still in the file that takes the template's output. One that has opened that
     anew has begun at its beginning."""
     begin = of_module.output_at if of_module.output_at < os.fstat(1).st_size else 0
@@ -226,7 +241,7 @@ def _beginning(of_module):
     return text.decode(errors="replace").strip().partition("\n")[0]
 
 
-def leave_to_children(observer, name):
+def leave_to_children(observer: Observer, name: str) -> None:
     """Was there anything at the import of this module? It is forgotten, then, so that children import it anew; raises
     Unsuitable."""
     done = ["it makes a temporary file"] if name in observer.left_behind() else []

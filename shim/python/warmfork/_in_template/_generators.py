@@ -5,10 +5,20 @@ process; one that was given a seed has the same in all, also in cold ones. Which
 numpy's newer generators keep, and which can be found from the state of the others.
 """
 
+from __future__ import annotations
+
 import gc
 import sys
 
 from .. import _native
+
+# It is the same as typing's, which children that import it would otherwise find loaded.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from ._seeds import Seeds
 
 _MOST_STREAMS = 1024
 _WORDS = 624
@@ -18,10 +28,11 @@ _BITS_OF_NUMBERS = 40
 _MOST_NUMBERS = 1 << 20
 
 
-def find_generators(inherited):
+def find_generators(inherited: Iterable[Any]) -> list[Any]:
     """Returns all of them, seeded either way. inherited: objects that are known already, and not the collector's any
     more."""
-    kinds, todo = set(), _kinds()
+    kinds: set[type] = set()
+    todo = _kinds()
     while todo:
         kind = todo.pop()
         kinds.add(kind)
@@ -32,9 +43,9 @@ def find_generators(inherited):
     return list({id(value): value for value in found}.values())
 
 
-def state_of(generator):
+def state_of(generator: Any) -> Any:
     """Returns what changes when a generator is used or seeded, to be compared."""
-    numpy = sys.modules.get("numpy.random")
+    numpy: Any = sys.modules.get("numpy.random")
     if issubclass(type(generator), sys.modules["_random"].Random):
         return sys.modules["_random"].Random.getstate(generator)
     bits = generator._bit_generator if issubclass(type(generator), numpy.RandomState) else generator
@@ -44,7 +55,7 @@ def state_of(generator):
     return object() if state is None else _plain(state)
 
 
-def _inner_state(bits):
+def _inner_state(bits: Any) -> Any:
     """Returns it without what is left over of the last number; None: it cannot be told."""
     try:
         return bits.state["state"]
@@ -52,7 +63,7 @@ def _inner_state(bits):
         return None
 
 
-def _plain(state):
+def _plain(state: Any) -> Any:
     if isinstance(state, dict):
         return {name: _plain(value) for name, value in state.items()}
     return state.tobytes() if hasattr(state, "tobytes") else state
@@ -63,15 +74,18 @@ class Generators:
     one that seeds itself after a fork, and the state that it has to have. numpy: a `Numpy`; None where that is not
     loaded."""
 
-    def __init__(self, found, draws, seeds):
+    def __init__(self, found: list[Any], draws: list[bytes], seeds: Seeds) -> None:
         """found: as find_generators has them. draws: random bytes that were drawn. seeds: a Seeds."""
-        self.found, self.randoms, self.restored, self.numpy = found, [], [], None
+        self.found = found
+        self.randoms: list[Any] = []
+        self.restored: list[tuple[Any, Any]] = []
+        self.numpy: Numpy | None = None
         if "_random" in sys.modules:
             self._sort_randoms(seeds)
         if "numpy.random" in sys.modules and hasattr(sys.modules["numpy.random"], "SeedSequence"):
             self.numpy = Numpy(found, _NumpySeeds(draws, seeds))
 
-    def _sort_randoms(self, seeds):
+    def _sort_randoms(self, seeds: Seeds) -> None:
         of_c, random = sys.modules["_random"].Random, sys.modules.get("random")
         own = getattr(random, "_inst", None)  # seeds itself after a fork
         for value in self.found:
@@ -86,8 +100,8 @@ class Generators:
                 self.randoms.append(value)
 
 
-def _kinds():
-    kinds = []
+def _kinds() -> list[type]:
+    kinds: list[type] = []
     if "_random" in sys.modules:
         kinds.append(sys.modules["_random"].Random)
     numpy = sys.modules.get("numpy.random")
@@ -97,7 +111,7 @@ def _kinds():
     return kinds
 
 
-def _seed_of(words):
+def _seed_of(words: bytes) -> int | None:
     """A number; None: it cannot be told. words: of a Mersenne Twister, as bytes."""
     key = _native.seed_of(words, b"")
     return None if key is None else int.from_bytes(key, "little")
@@ -107,10 +121,13 @@ class Numpy:
     """legacy: RandomState objects. sequences: lists of SeedSequence objects that share their entropy. bits: pairs
     of another BitGenerator and its sequence, or None where another one has to be made."""
 
-    def __init__(self, found, seeds):
+    def __init__(self, found: Iterable[Any], seeds: _NumpySeeds) -> None:
         """seeds: a _NumpySeeds."""
         random = sys.modules["numpy.random"]
-        sequences, self.legacy, self.bits, of_legacy = {}, [], [], set()
+        self.legacy: list[Any] = []
+        self.bits: list[tuple[Any, Any]] = []
+        sequences: dict[tuple[int, ...], list[Any]] = {}
+        of_legacy = set()
         for value in found:
             if issubclass(type(value), random.RandomState) and type(value._bit_generator) is random.MT19937:
                 of_legacy.add(id(value._bit_generator))
@@ -130,14 +147,14 @@ class Numpy:
 class _NumpySeeds:
     """What has seeded a generator of numpy's."""
 
-    def __init__(self, draws, seeds):
+    def __init__(self, draws: list[bytes], seeds: Seeds) -> None:
         random = sys.modules["numpy.random"]
         self._draws, self._seeds = [draw for draw in draws if len(draw) == 16][:_MOST_STREAMS], seeds
         self._mersenne, self._sequence = random.MT19937, random.SeedSequence
         shared = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
         self._shared = (shared, _sequence_of(getattr(shared, "_bit_generator", None)))
 
-    def check_bits(self, bits, generator):
+    def check_bits(self, bits: Any, generator: Any) -> tuple[bool, Any]:
         """Returns whether it was seeded by the process, and the sequence that it goes on from; None: none. bits: its
         BitGenerator. generator: what a doubt is about."""
         sequence = _sequence_of(bits)
@@ -156,12 +173,12 @@ class _NumpySeeds:
             is_of_process = self._seeds.check(None, generator)
         return is_of_process, None
 
-    def _is_shared(self, generator):
+    def _is_shared(self, generator: Any) -> bool:
         return any(generator is shared for shared in self._shared)
 
-    def check_entropy(self, entropy, generator):
+    def check_entropy(self, entropy: Any, generator: Any) -> bool:
         try:
-            numbers = _numbers_in(entropy)
+            numbers: list[int | None] = [*_numbers_in(entropy)]
         except (TypeError, ValueError):
             numbers = [None]
         # The numbers that numpy itself draws are larger.
@@ -170,7 +187,7 @@ class _NumpySeeds:
             self._seeds.check(number, generator, is_shared and (number or 0) >> 64 > 0) for number in numbers
         )
 
-    def _goes_on_from(self, bits, sequence):
+    def _goes_on_from(self, bits: Any, sequence: Any) -> bool:
         """Has this sequence seeded it, whatever has come out of it since? Its state may have been set instead."""
         try:
             fresh = type(bits)(sequence)
@@ -186,13 +203,13 @@ class _NumpySeeds:
             return _native.seed_of(now["key"].tobytes(), words) == words
         return isinstance(begin, dict) and _is_later(fresh, begin, now)
 
-    def _is_made_anew(self, words):
+    def _is_made_anew(self, words: bytes) -> bool:
         """As numpy.random.seed() does it."""
         streams = [self._mersenne(self._sequence(int.from_bytes(draw, "big"))) for draw in self._draws]
         return _native.seed_of(words, b"".join(stream.state["state"]["key"].tobytes() for stream in streams)) is not None
 
 
-def _is_later(fresh, begin, now):
+def _is_later(fresh: Any, begin: dict[str, Any], now: dict[str, Any]) -> bool:
     """Does it come to that state? begin: the state of a fresh generator, which is changed."""
     if "inc" in begin:  # PCG64: each bit of a state is the same again after as many numbers as it is worth twice
         for bit in range(_BITS_OF_NUMBERS if begin["inc"] == now["inc"] else 0):
@@ -210,16 +227,16 @@ def _is_later(fresh, begin, now):
     return False
 
 
-def _number_of(words):
+def _number_of(words: Any) -> int:
     return int.from_bytes(words.astype("<u8").tobytes(), "little")
 
 
-def _numbers_in(entropy):
+def _numbers_in(entropy: Any) -> list[int]:
     """Returns those of which it is made, in order; raises TypeError or ValueError where it is made of others."""
     if hasattr(entropy, "__iter__") and not isinstance(entropy, (str, bytes)):
         return [number for part in entropy for number in _numbers_in(part)]
     return [int(entropy)]
 
 
-def _sequence_of(generator):
+def _sequence_of(generator: Any) -> Any:
     return getattr(generator, "seed_seq", None) or getattr(generator, "_seed_seq", None)

@@ -4,6 +4,8 @@ Only what a module has asked for while it was imported (see _observer.py) is loo
 the process id is none where nobody asked for one.
 """
 
+from __future__ import annotations
+
 import gc
 import os
 import sys
@@ -11,6 +13,15 @@ import time
 import types
 
 from ._arguments import Rest
+
+# It is the same as typing's, which children that import it would otherwise find loaded.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from typing import Any
+
+    from .._types import Kept
+    from ._observer import Observer, Seen
 
 # Objects of these types hold no others that count.
 _LEAVES = (int, float, complex, str, bytes, bytearray, bool, type(None))
@@ -54,7 +65,7 @@ KEEP_RANDOM = (("jupyter_client.session", "session_flags"),)
 UNSEARCHED = "something in more objects than are looked at"
 
 
-def attributes_of(module):
+def attributes_of(module: types.ModuleType | None) -> dict[str, Any]:
     """Returns the attributes of a module, but never what it computes when it is asked."""
     try:
         return object.__getattribute__(module, "__dict__")
@@ -62,7 +73,7 @@ def attributes_of(module):
         return {}
 
 
-def is_standard(name):
+def is_standard(name: str) -> bool:
     top = name.partition(".")[0]
     if _STANDARD is not None:
         return top in _STANDARD
@@ -70,18 +81,18 @@ def is_standard(name):
     return not file or (file.startswith(os.path.dirname(os.__file__)) and "-packages" not in file)
 
 
-def has_asked_for_process(seen):
+def has_asked_for_process(seen: dict[str, Seen]) -> bool:
     """Has any module asked for the process, but for those that see to themselves?"""
     kinds = ("process id", "thread id")
     return any(of_module[kind] for name, of_module in seen.items() if not is_standard(name) for kind in kinds)
 
 
-def is_small(pid):
+def is_small(pid: int) -> bool:
     """Is it small, as the process ids in a container are? Such a number is often there by chance."""
     return pid < 10 ** (_DIGITS_THAT_TELL - 1)
 
 
-def described(kind):
+def described(kind: str) -> str:
     """Describes it for whoever decides whether to allow it. A small number counts all the same: nobody can tell where
     it is from."""
     pid = os.getpid()
@@ -94,16 +105,16 @@ class Moment:
     doubts: (generator, text), of those of which it cannot be told whether the process has seeded them.
     """
 
-    def __init__(self, began, observer):
+    def __init__(self, began: int, observer: Observer) -> None:
         """began: time.time_ns() at the first import. observer: an Observer, which has looked on since."""
         at_start = observer.at_start
         asks = observer.had_generators or has_asked_for_process({**at_start, **observer.seen})
         self._pid = os.getpid() if asks else None
         self._began = min([began, *(of_module.real[0] for of_module in at_start.values())])
         self._ended, self._monotonic = time.time_ns(), time.monotonic()
-        self.doubts = []
+        self.doubts: list[tuple[Any, str]] = []
 
-    def __call__(self, number, generator):
+    def __call__(self, number: int, generator: Any) -> bool:
         """Of its seed."""
         if number == self._pid:
             if is_small(number):
@@ -113,7 +124,7 @@ class Moment:
         spans = ((self._began // unit, self._ended // unit) for unit in (1, 1000, 1_000_000, _SECOND))
         return any(first <= number <= last for first, last in spans)
 
-    def is_clock(self, seconds):
+    def is_clock(self, seconds: float) -> bool:
         """Is it what a clock showed meanwhile?"""
         took = (self._ended - self._began) / _SECOND
         ends = self._ended / _SECOND, self._monotonic
@@ -123,7 +134,9 @@ class Moment:
 class _Search:
     """A search in the modules of one package: what one of them asks for another one may keep."""
 
-    def __init__(self, seen, argument, draws, ours, namespaces):
+    def __init__(
+        self, seen: Seen, argument: str, draws: Drawn | None, ours: Iterable[Any], namespaces: Collection[int],
+    ) -> None:
         self._seen = seen
         self._visited, self._is_told = {id(value) for value in (*ours, sys.argv)}, False
         self._namespaces = namespaces
@@ -133,9 +146,9 @@ class _Search:
         self._directory = _current_directory() if seen["directory"] else None
         self._seeks = self._arguments or self._pid or self._drawn or self._directory or seen["time"]
 
-    def find(self, name):
+    def find(self, name: str) -> dict[str, str]:
         """Returns {name in the module: kind of what is kept there}."""
-        found = {}
+        found: dict[str, str] = {}
         if self._directory == "/":  # every path begins with it
             found["__name__"] = "directory"
         own = os.path.dirname(attributes_of(sys.modules.get(name.partition(".")[0])).get("__file__") or "")
@@ -151,7 +164,7 @@ class _Search:
                 found.setdefault(attribute, UNSEARCHED)
         return found
 
-    def _below(self, value, module):
+    def _below(self, value: Any, module: str) -> Iterator[Any]:
         todo, visited = [value], self._visited
         while todo and len(visited) < _MOST_OBJECTS:
             value = todo.pop()
@@ -165,7 +178,7 @@ class _Search:
                     todo.extend(gc.get_referents(value))
 
     @staticmethod
-    def _is_own(value, kind, module):
+    def _is_own(value: Any, kind: type, module: str) -> bool:
         """May the module have made what it holds?"""
         if issubclass(kind, _CLOSED):
             return False
@@ -175,7 +188,7 @@ class _Search:
             return value.__module__ == module
         return kind.__module__ not in _SEEN_TO
 
-    def _kind_of(self, value):
+    def _kind_of(self, value: Any) -> str | None:
         kind = type(value)
         if self._arguments is not None and self._is_arguments(value, kind):
             return "arguments"
@@ -183,27 +196,27 @@ class _Search:
             return "process id"
         if self._seen["time"] and self._is_time(value, kind):
             return "time"
-        if self._drawn and self._is_drawn(value, kind):
+        if self._drawn and self._is_drawn(self._drawn, value, kind):
             return "random bytes"
         return None
 
-    def _is_arguments(self, value, kind):
+    def _is_arguments(self, value: Any, kind: type) -> bool:
         if kind is str or kind is Rest:
             return kind is Rest or value is self._arguments
         if kind not in (list, tuple) or len(value) != 1 or type(value[0]) is not bytes:
             return False
-        return value[0] == os.fsencode(self._arguments)
+        return self._arguments is not None and value[0] == os.fsencode(self._arguments)
 
-    def _is_in_directory(self, value, own):
+    def _is_in_directory(self, value: Any, own: str) -> bool:
         """Is it the path of the directory, or of something in it that is no part of the package itself? own: where
         that lies."""
-        if self._directory in (None, "/"):
+        if self._directory is None or self._directory == "/":
             return False
         path = _path_of(value)
         is_own = own.startswith(self._directory + "/") and (path + "/").startswith(own + "/")
         return path == self._directory or path.startswith(self._directory + "/") and not is_own
 
-    def _is_pid(self, value, kind):
+    def _is_pid(self, value: Any, kind: type) -> bool:
         if kind is int:
             return value == self._pid
         if kind in (str, bytes) and len(value) <= _LONGEST_TEXT:
@@ -215,7 +228,7 @@ class _Search:
             return bool(digits) and not before[-1:].isdigit() and is_apart
         return False
 
-    def _is_time(self, value, kind):
+    def _is_time(self, value: Any, kind: type) -> bool:
         if kind is float:
             return self._is_within(value * _SECOND, True) or self._is_within(value * 1_000_000, False)
         if kind is int:
@@ -231,19 +244,20 @@ class _Search:
             return False  # of a year that no clock shows
         return any(self._is_within((seconds + shift) * _SECOND, False) for shift in _SHIFTS)
 
-    def _is_within(self, nanoseconds, may_be_monotonic):
+    def _is_within(self, nanoseconds: float, may_be_monotonic: bool) -> bool:
         """Is it within? A whole second is the one that it began in."""
         spans = (self._seen.real, self._seen.monotonic) if may_be_monotonic else (self._seen.real,)
         slack = _ROUNDING if may_be_monotonic else _SECOND
         return any(first - slack <= nanoseconds <= last + _ROUNDING for first, last in spans)
 
-    def _is_drawn(self, value, kind):
+    @staticmethod
+    def _is_drawn(drawn: Drawn, value: Any, kind: type) -> bool:
         if kind.__name__ == "UUID" and kind.__module__ == "uuid":
-            return self._drawn.has_number(value.int)
-        return self._drawn.is_in(value, kind)
+            return drawn.has_number(value.int)
+        return drawn.is_in(value, kind)
 
 
-def _path_of(value):
+def _path_of(value: Any) -> str:
     """Returns the path of a text or of an object of pathlib's; "" for others."""
     kind = type(value)
     if kind is bytes:
@@ -254,14 +268,14 @@ def _path_of(value):
     return str(value) if paths is not None and isinstance(value, paths) else ""
 
 
-def _current_directory():
+def _current_directory() -> str | None:
     try:
         return os.getcwd()
     except OSError:  # it has been removed: nobody keeps what nobody gets
         return None
 
 
-def without_version(number):
+def without_version(number: int) -> int:
     """Of a UUID that was made of random bytes."""
     return number & ~(0xF << 76) & ~(0xC << 60)
 
@@ -269,8 +283,11 @@ def without_version(number):
 class Drawn:
     """What usually becomes of random bytes: numbers, hexadecimal digits, texts, UUIDs."""
 
-    def __init__(self, draws):
-        self._values, self._numbers, self._digits, self._base64 = set(), set(), set(), set()
+    def __init__(self, draws: Iterable[bytes]) -> None:
+        self._values: set[Any] = set()
+        self._numbers: set[int] = set()
+        self._digits: set[str] = set()
+        self._base64: set[str] = set()
         for draw in draws:
             if len(draw) < _SHORTEST_DRAW:
                 continue
@@ -279,7 +296,7 @@ class Drawn:
                 self._add_forms(draw)
         self._sizes = [{len(form) for form in forms} for forms in (self._digits, self._base64)]
 
-    def _add_forms(self, draw):
+    def _add_forms(self, draw: bytes) -> None:
         big, digits = int.from_bytes(draw, "big"), [draw.hex()]
         self._values.update((draw, big, int.from_bytes(draw, "little"), *digits))
         if len(draw) == 16:
@@ -299,21 +316,21 @@ class Drawn:
             if _SHORTEST_BASE64 <= len(encoded) and len(draw) <= _LONGEST_PART:
                 self._base64.update(forms)
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return bool(self._values)
 
-    def has_number(self, number):
+    def has_number(self, number: int) -> bool:
         """Is it one that random bytes of any length are?"""
         return number in self._numbers or without_version(number) in self._values
 
-    def is_in(self, value, kind):
+    def is_in(self, value: Any, kind: type) -> bool:
         if kind is int or kind is float:
             return value in self._values
         if kind is bytes or kind is bytearray:
             return bytes(value) in self._values or self._is_in_text(value.decode("latin-1"))
         return kind is str and self._is_in_text(value)
 
-    def _is_in_text(self, text):
+    def _is_in_text(self, text: str) -> bool:
         """All of it, or a part of a text that is not long."""
         if text in self._values:
             return True
@@ -330,11 +347,11 @@ class Drawn:
         )
 
 
-def find_kept(seen, argument, draws, ours=()):
+def find_kept(seen: dict[str, Seen], argument: str, draws: Iterable[bytes], ours: Iterable[Any] = ()) -> Kept:
     """{name of a module: {name in it: kind}} of what was asked for and is kept. seen: as of Observer. argument: its
     stand-in for sys.argv[0]. draws: random bytes that were drawn. ours: objects that are
     put right in each child, as sys.argv is."""
-    packages = {}
+    packages: dict[str, list[Seen]] = {}
     for name, of_module in seen.items():
         package = name.partition(".")[0]
         if package != _OWN_PACKAGE and not is_standard(name) and any(of_module[kind] for kind in KEPT):
@@ -345,7 +362,7 @@ def find_kept(seen, argument, draws, ours=()):
         package: _Search(sum(of_modules[1:], of_modules[0]), argument, drawn, ours, namespaces)
         for package, of_modules in packages.items()
     }
-    kept = {}
+    kept: Kept = {}
     for name in list(sys.modules):
         search = searches.get(name.partition(".")[0])
         found = search and search.find(name)
@@ -354,10 +371,11 @@ def find_kept(seen, argument, draws, ours=()):
     return kept
 
 
-def find_monotonic(began):
+def find_monotonic(began: float) -> Kept:
     """Returns what find_kept does, for clocks of which nobody notes that they are asked for, since Python does it for
     each lock. Only what a module has by name is looked at. began: time.monotonic() at the first import."""
-    ended, kept = time.monotonic(), {}
+    ended = time.monotonic()
+    kept: Kept = {}
     for module, name in [(module, name) for name, module in sys.modules.items() if not is_standard(name)]:
         for attribute, value in attributes_of(module).items():
             if type(value) is float and began <= value <= ended:
@@ -365,20 +383,20 @@ def find_monotonic(began):
     return kept
 
 
-def find_session_settings():
+def find_session_settings() -> tuple[dict[str, Any], Callable[[], bytes]] | None:
     """Returns the dictionary in which jupyter_client keeps a key, and what draws another one; None where it is not
     there, or not as it is known to be."""
     try:
-        module = sys.modules["jupyter_client.session"]
+        module: Any = sys.modules["jupyter_client.session"]
         settings = module.session_flags["secure"][0]["Session"]
         return (settings, module.new_id_bytes) if type(settings["key"]) is bytes else None
     except (AttributeError, IndexError, KeyError, TypeError):
         return None
 
 
-def put_right():
+def put_right() -> None:
     """Puts right what is known to keep something that can be set anew."""
-    uuid = sys.modules.get("uuid")
+    uuid: Any = sys.modules.get("uuid")
     if uuid is not None and uuid._node is not None and uuid._node >> 40 & 1:
         uuid._node = None  # random, where there is no network card
     utils = sys.modules.get("numpy.testing._private.utils")

@@ -13,6 +13,8 @@ in a process of its own, forked by the template while it preloads: the image doe
 files, and a module that fails spoils nothing. What somebody else could have written is not read, nor written to.
 """
 
+from __future__ import annotations
+
 import contextlib
 import gc
 import os
@@ -25,6 +27,15 @@ from ._findings import Findings
 from ._generators import Generators, find_generators, state_of
 from ._kept import Moment
 from ._seeds import Seeds
+
+# It is the same as typing's, which children that import it would otherwise find loaded.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, IO, NoReturn
+
+    from .._types import Judged, Stamp
+    from ._observer import Observer
 
 # This many children are asked; the reports of twice as many are kept.
 _CHILDREN = 500
@@ -42,7 +53,7 @@ _ENOUGH = 90
 _PATIENCE = 120
 
 
-def folder_of(program, preload, allowed):
+def folder_of(program: str, preload: Iterable[str], allowed: list[str]) -> str:
     """Returns where the template of this program with these modules remembers. allowed: see `learn`. Must be asked
     before reads are recorded."""
     from _imp import source_hash
@@ -61,16 +72,18 @@ class Learned:
     """What is known now. modules: (name, seconds, kilobytes) to be preloaded. refused: (name, reason).
     children: how many have reported. error: why nothing can be remembered; "" if it can."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.modules, self.refused, self.children, self.error = [], [], 0, ""
+        self.modules: list[tuple[str, float, int]] = []
+        self.refused: list[tuple[str, ...]] = []
+        self.children, self.error = 0, ""
 
     @property
-    def log(self):
+    def log(self) -> str:
         """Returns the file that children write to; "" where there is none to be had."""
         return "" if self.error else os.path.join(self.folder, "children")
 
-    def refuse(self, name, reason):
+    def refuse(self, name: str, reason: str) -> None:
         self.refused.append((name, reason))
         if self.error:
             return
@@ -80,7 +93,7 @@ class Learned:
             self.error = str(error)
 
 
-def learn(program, folder, observer, allowed):
+def learn(program: str, folder: str, observer: Observer, allowed: list[str]) -> Learned:
     """Returns, in the template, after its own modules, what is to be preloaded beyond them. program: whose children
     these are. observer: looks on. allowed: "directory:MODULE" of those that may depend on the template's directory."""
     learned = Learned(folder)
@@ -115,7 +128,7 @@ def learn(program, folder, observer, allowed):
     return learned
 
 
-def _help(program, folder, write_end, observer, allowed):
+def _help(program: str, folder: str, write_end: int, observer: Observer, allowed: list[str]) -> NoReturn:
     """Does the work, and says what comes of it."""
     status = 1
     try:
@@ -128,9 +141,9 @@ def _help(program, folder, write_end, observer, allowed):
         _native.resume_recording()
         with open(write_end, "w", buffering=1, encoding="utf-8", errors="surrogateescape") as channel:
             try:
-                told = []
+                told: list[str] = []
 
-                def say(*words):
+                def say(*words: Any) -> None:
                     print(*words, file=channel, flush=True)
                     told.append(" ".join(map(str, words)))
 
@@ -144,7 +157,7 @@ def _help(program, folder, write_end, observer, allowed):
         os._exit(status)
 
 
-def _decide(folder, say, observer, allowed):
+def _decide(folder: str, say: Callable[..., None], observer: Observer, allowed: list[str]) -> None:
     """Decides what to preload. What is known goes into the image also where nothing can be written any more."""
     _make(folder)
     _check_trust(folder)
@@ -152,7 +165,7 @@ def _decide(folder, say, observer, allowed):
     say("children", len(children))
     known, gain = _read_modules(os.path.join(folder, "modules"))
 
-    def remember(line):
+    def remember(line: str) -> None:
         try:
             _remember(folder, line)
         except OSError as error:
@@ -163,7 +176,8 @@ def _decide(folder, say, observer, allowed):
         remember(f"gain {round(gain_now)}")
     gain = max(gain, gain_now)
     enough = time.monotonic() + _ENOUGH
-    microseconds = kilobytes = 0
+    microseconds: float = 0
+    kilobytes = 0
     has_changed = False
     trials = _Trials(observer, allowed)
     for name, cost in _wanted(children, known):
@@ -192,7 +206,7 @@ def _decide(folder, say, observer, allowed):
         say("ok", name, facts[0], facts[1])
 
 
-def _make(folder):
+def _make(folder: str) -> None:
     """Makes the folder and those on the way to it, as far as they are missing: for this user alone."""
     parent = os.path.dirname(folder)
     if not os.path.isdir(parent):
@@ -201,7 +215,7 @@ def _make(folder):
         os.mkdir(folder, 0o700)
 
 
-def _open(path, mode):
+def _open(path: str, mode: str) -> IO[str]:
     """Opens a text file, which is this user's alone if it is new."""
     return open(
         path, mode, encoding="utf-8", errors="surrogateescape",
@@ -209,14 +223,14 @@ def _open(path, mode):
     )
 
 
-def _check_trust(folder):
+def _check_trust(folder: str) -> None:
     for path in (folder, *(os.path.join(folder, name) for name in ("children", "modules", "image"))):
         why = _native.distrust(os.fsencode(path))
         if why:
             raise PermissionError(why)
 
 
-def _read_children(path, say):
+def _read_children(path: str, say: Callable[..., None]) -> list[dict[str, int]]:
     """Returns a dictionary {module: microseconds} for each of the last children, in order of import."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
     with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
@@ -230,29 +244,30 @@ def _read_children(path, say):
     return [_times_of(line) for line in lines[-_CHILDREN:]]
 
 
-def _times_of(line):
+def _times_of(line: str) -> dict[str, int]:
     """{module: microseconds}"""
     entries = [entry.rpartition("=") for entry in line.split()]
     return {name: int(microseconds) for name, _, microseconds in entries if name and microseconds.isdigit()}
 
 
-def _write_image(folder, program, told):
+def _write_image(folder: str, program: str, told: list[str]) -> None:
     """Writes the image's file, for `warmfork template list`. told: what the template was told, in lines."""
     lines = [program, *(line for line in told if line.startswith(("ok ", "no ")))]
     _replace(os.path.join(folder, "image"), [line.replace("\n", " ") + "\n" for line in lines])
 
 
-def _replace(path, lines):
+def _replace(path: str, lines: list[str]) -> None:
     # What is written meanwhile is lost: it is a statistic.
     with _open(path + ".new", "w") as file:
         file.writelines(lines)
     os.rename(path + ".new", path)
 
 
-def _read_modules(path):
+def _read_modules(path: str) -> tuple[dict[str, Judged], float]:
     """Returns what was tried, {name: ("ok", microseconds, kilobytes, stamp, file) or ("no", stamp, file, reason)}, and
     the gain."""
-    known, gain = {}, 0
+    known: dict[str, Judged] = {}
+    gain: float = 0
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = file.read().splitlines()
@@ -269,7 +284,7 @@ def _read_modules(path):
     return known, gain
 
 
-def _judged(verdict, rest):
+def _judged(verdict: str, rest: str) -> Judged | None:
     """Returns what a line says, as `_line` writes it; None where it has been cut short."""
     try:
         if verdict == "no":
@@ -282,7 +297,7 @@ def _judged(verdict, rest):
         return None
 
 
-def _line(name, judged):
+def _line(name: str, judged: Judged) -> str:
     verdict, *facts = judged
     if verdict == "no":
         (size, modified), file, reason = facts
@@ -291,7 +306,7 @@ def _line(name, judged):
     return f"ok {name} {microseconds} {kilobytes} {size} {modified} {file}"
 
 
-def _is_known(name, judged):
+def _is_known(name: str, judged: Judged | None) -> bool:
     """Was it tried as it is now?"""
     if judged is None:
         return False
@@ -301,12 +316,13 @@ def _is_known(name, judged):
     return _stamp(file) == stamp
 
 
-def _identity(name):
+def _identity(name: str) -> tuple[Stamp, str]:
     """Returns (stamp, file) of a module that need not be importable: nothing is imported. The file is "" where there is
     none."""
     from importlib.machinery import PathFinder
 
-    path, spec = None, None
+    path: Any = None
+    spec: Any = None
     parts = name.split(".")
     try:
         for count in range(1, len(parts) + 1):
@@ -318,7 +334,7 @@ def _identity(name):
     return _stamp(file), file
 
 
-def _stamp(file):
+def _stamp(file: str) -> Stamp:
     try:
         status = os.stat(file)
     except OSError:
@@ -326,11 +342,11 @@ def _stamp(file):
     return status.st_size, status.st_mtime_ns
 
 
-def _wanted(children, known):
+def _wanted(children: list[dict[str, int]], known: dict[str, Judged]) -> Iterable[tuple[str, float]]:
     """Returns (module, microseconds that it takes a child) of what most of the children have imported, the most common
     first and what others need before these; then of what is learned already, which children of newer images do not
     report any more."""
-    times = {}
+    times: dict[str, list[int]] = {}
     for child in children:
         for name, microseconds in child.items():
             times.setdefault(name, []).append(microseconds)
@@ -342,23 +358,23 @@ def _wanted(children, known):
     return wanted.items()
 
 
-def _resident_kilobytes():
+def _resident_kilobytes() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 10
 
 
-def _threads():
+def _threads() -> list[str]:
     return os.listdir("/proc/self/task")
 
 
-def _shared_memory():
+def _shared_memory() -> set[str]:
     """Returns addresses of what this process could write to, and another one would see."""
     with open("/proc/self/maps") as maps:
         found = [line.split(" ", 2) for line in maps]
     return {addresses for addresses, permissions, _ in found if permissions[1] + permissions[3] == "ws"}
 
 
-def _threads_after_fork():
+def _threads_after_fork() -> list[str]:
     """Returns the threads that are left after a fork: fork handlers may end some, as OpenBLAS's do."""
     if len(_threads()) > 1:
         child = os.fork()
@@ -373,11 +389,11 @@ class _Trials:
     that a library has made) is no reason to refuse others. One that can be preloaded is imported here then, for those
     that need it."""
 
-    def __init__(self, observer, allowed):
+    def __init__(self, observer: Observer, allowed: list[str]) -> None:
         self._observer, self._allowed = observer, allowed
-        self._generators = []  # that are there already
+        self._generators: list[Any] = []  # that are there already
 
-    def try_apart(self, name, microseconds):
+    def try_apart(self, name: str, microseconds: float) -> Judged:
         """Returns what comes of it, as _read_modules has it. microseconds: what it takes a child."""
         from importlib import import_module
 
@@ -412,13 +428,13 @@ class _Trials:
                 return "no", *identity, f"it can be imported once, and not again: {error}"
         return judged
 
-    def _set_aside(self):
+    def _set_aside(self) -> None:
         """Has the collector pass over what there is: it is none of the next module's. That is also quicker by far than
         to go through it after each fork, which copies it."""
         self._generators = find_generators(self._generators)
         gc.freeze()
 
-    def _try(self, name, microseconds):
+    def _try(self, name: str, microseconds: float) -> tuple[Any, ...]:
         """Imports it here, where it does no harm."""
         from importlib import import_module
 
@@ -454,7 +470,7 @@ class _Trials:
         file = getattr(module, "__file__", None) or ""
         return "ok", round(microseconds), kilobytes, _stamp(file), file
 
-    def _findings(self, began, states):
+    def _findings(self, began: tuple[int, float], states: dict[int, Any]) -> Findings:
         """began: both clocks before the import. states: {id: state_of} of the generators that were there: what has
         seeded one that still has it was none of this import's."""
         draws = _native.drawn()
@@ -465,11 +481,11 @@ class _Trials:
         return Findings(self._observer, draws, generators, began[1], moment.doubts)
 
 
-def _how(status):
+def _how(status: int) -> str:
     """Says how a process has ended. status: as of os.waitpid."""
     return f"signal {status & 127}" if status & 127 else f"exit status {status >> 8}"
 
 
-def _remember(folder, line):
+def _remember(folder: str, line: str) -> None:
     with _open(os.path.join(folder, "modules"), "a") as file:
         file.write(line.replace("\n", " ") + "\n")

@@ -1,5 +1,7 @@
 """What runs in a template: import the modules, then serve. Started by warmfork_template_open."""
 
+from __future__ import annotations
+
 import _thread
 import atexit
 import gc
@@ -19,11 +21,21 @@ from .. import _native
 from . import _child, _ends, _lazy
 from .._errors import Unsuitable
 
+# It is the same as typing's, which children that import it would otherwise find loaded.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, NoReturn
+
+    from ._learning import Learned
+
+    Refuse = Callable[[str, BaseException], None]
+
 # This word stands in front of the modules, and says what becomes of those that cannot be imported.
 _ON_ERROR = "on_error="
 
 
-def _obstacle_at_start():
+def _obstacle_at_start() -> str:
     """Returns what the interpreter, or what site runs, has done already that every cold one would, as a sentence, or
     ""."""
     _flush()
@@ -39,7 +51,7 @@ def _obstacle_at_start():
     return f"the interpreter {done} whenever it starts"
 
 
-def _import_all(names, observer, refuse):
+def _import_all(names: list[str], observer: Observer, refuse: Refuse) -> list[tuple[str, float]]:
     """Imports the modules; returns how long each took, in seconds. observer: looks on. refuse: called for one that
     cannot be imported, with its name and the exception. "MODULE=TEXT": for the module's own function `preload`."""
     from importlib import import_module
@@ -70,13 +82,13 @@ def _import_all(names, observer, refuse):
 class _Refusals:
     """What becomes of modules that cannot be imported. failed: [(name, why)], of those that are left out."""
 
-    def __init__(self, on_error):
+    def __init__(self, on_error: str) -> None:
         """on_error: "fail", "warn" (which is the owner's to do) or "ignore". "": fail, but for the main module,
         which children import themselves then, and come to the same error where it is one."""
-        self.failed = []
+        self.failed: list[tuple[str, str]] = []
         self._on_error = on_error
 
-    def __call__(self, name, error):
+    def __call__(self, name: str, error: BaseException) -> None:
         is_main, is_suitable = name == "__main__", not isinstance(error, Unsuitable)
         if is_suitable and (self._on_error or ("ignore" if is_main else "fail")) == "fail":
             if isinstance(error, SystemExit):
@@ -84,30 +96,32 @@ class _Refusals:
             raise error
         self.leave_out(name, error)
 
-    def leave_out(self, name, error):
+    def leave_out(self, name: str, error: BaseException) -> None:
         self.failed.append((name, str(error) if isinstance(error, Unsuitable) else f"{type(error).__name__}: {error}"))
 
 
-def _learning_folder(program, names, allowed):
+def _learning_folder(program: str, names: Iterable[str], allowed: list[str]) -> str:
     from . import _learning
 
     return _learning.folder_of(program, names, allowed)
 
 
-def _learn(program, folder, times, observer, allowed):
+def _learn(
+    program: str, folder: str, times: list[tuple[str, float]], observer: Observer, allowed: list[str],
+) -> Learned:
     """Preloads what children were seen to import, and adds it to the times."""
     from . import _learning
 
     learned = _learning.learn(program, folder, observer, allowed)
 
-    def refuse(name, error):
+    def refuse(name: str, error: BaseException) -> None:
         learned.refuse(name, f"it could be imported once, and not again: {error!r}")
 
     times += _import_all([name for name, *_ in learned.modules], observer, refuse)
     return learned
 
 
-def _observer_in_the_way():
+def _observer_in_the_way() -> str:
     """Returns an obstacle where somebody watches what the interpreter does, and could not go on in children, or ""."""
     if sys.gettrace() or sys.getprofile():
         return "preloading has set a trace or profile function, which a child could not go on with"
@@ -118,13 +132,15 @@ def _observer_in_the_way():
     return ""
 
 
-def _quoted(text):
+def _quoted(text: str) -> str:
     # It is written by hand: importing json would show in every child.
     plain = "".join(char if char >= " " else " " for char in text)
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"').encode(errors="replace").decode() + '"'
 
 
-def _report(times, failed, learned, findings):
+def _report(
+    times: list[tuple[str, float]], failed: list[tuple[str, str]], learned: Learned | None, findings: Findings,
+) -> str:
     imports = ", ".join(f'{{"module": {_quoted(name)}, "seconds": {seconds:.6f}}}' for name, seconds in times)
     asked = ", ".join(
         f'{{"{key}": {_quoted(name)}, "for": [{", ".join(map(_quoted, kinds))}]}}'
@@ -136,11 +152,11 @@ def _report(times, failed, learned, findings):
     )
 
 
-def _with_reasons(modules):
+def _with_reasons(modules: Iterable[tuple[str, ...]]) -> str:
     return ", ".join(f'{{"module": {_quoted(name)}, "reason": {_quoted(reason)}}}' for name, reason in modules)
 
 
-def _report_learned(learned):
+def _report_learned(learned: Learned | None) -> str:
     if learned is None:
         return ""
     modules = ", ".join(
@@ -153,7 +169,7 @@ def _report_learned(learned):
     )
 
 
-def _leave_no_trace(package, names):
+def _leave_no_trace(package: str, names: Iterable[str]) -> None:
     """Removes warmfork, so that a child that imports it finds it, or does not, as a cold one would, except where it is
     to be preloaded itself."""
     own = [name for name in sys.modules if name.partition(".")[0] == "warmfork"]
@@ -169,7 +185,7 @@ def _leave_no_trace(package, names):
         del sys.modules[name]
 
 
-def _started_with(environment):
+def _started_with(environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """Returns it without what the owner put in for the template."""
     for name in (_native.CHANNEL_VARIABLE, _native.LAUNCH_VARIABLE):
         environment.pop(name.encode(), None)
@@ -181,7 +197,7 @@ class _ThreadState:
     """What the main thread has of its own, and modules may set when they are imported. `restore` is called in
     the thread state that children begin with: see leave_python_frames."""
 
-    def __init__(self, inherited):
+    def __init__(self, inherited: Iterable[Any]) -> None:
         """inherited: thread-local objects that are known already; what is frozen is not found by itself."""
         is_new = "_contextvars" not in sys.modules
         import _contextvars
@@ -199,10 +215,10 @@ class _ThreadState:
         ]
 
     @staticmethod
-    def _values_of(local):
+    def _values_of(local: Any) -> dict[str, Any]:
         return _thread._local.__getattribute__(local, "__dict__")
 
-    def restore(self):
+    def restore(self) -> None:
         for variable, value in self.variables:
             variable.set(value)
         sys.set_asyncgen_hooks(*self.asyncgen_hooks)
@@ -212,11 +228,11 @@ class _ThreadState:
                 self._values_of(local).update(values)
 
 
-def _ignored_signals():
+def _ignored_signals() -> set[int]:
     return {number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN}
 
 
-def _flush():
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         if stream is not None:
             try:
@@ -225,7 +241,7 @@ def _flush():
                 pass  # closed or detached
 
 
-def _find_hook(name):
+def _find_hook(name: str) -> Any:
     """Returns the function that "module:function" names, or None where there is no hook."""
     if not name:
         return None
@@ -241,20 +257,20 @@ def _find_hook(name):
 class _Image:
     """What a layer has to know of the image that it is preloaded on top of."""
 
-    def __init__(self):
-        self.names = ()  # of the modules that were asked for
-        self.times = []
-        self.of_packages = frozenset()  # see ModulesOfPackages
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()  # of the modules that were asked for
+        self.times: list[tuple[str, float]] = []
+        self.of_packages: frozenset[str] = frozenset()  # see ModulesOfPackages
         self.frozen_before = gc.get_freeze_count()  # objects
         self.ignored = _ignored_signals()  # when the interpreter had started
         self.own_path = sys.path[:]
-        self.search_path = []  # came in front of it
+        self.search_path: list[str] = []  # came in front of it
         self.whole_path = self.own_path  # both, and what preloading has made of it
-        self.locals = ()
-        self.first_builtins = None
-        self.generators = None
+        self.locals: Sequence[Any] = ()
+        self.first_builtins: dict[str, Any] | None = None
+        self.generators: Generators | None = None
 
-    def take_path(self):
+    def take_path(self) -> None:
         """Takes what preloading has made of sys.path, which is the interpreter's own again."""
         self.whole_path = sys.path[:]
         sys.path[:] = self.own_path
@@ -262,7 +278,7 @@ class _Image:
             if entry not in self.own_path:
                 sys.path_importer_cache.pop(entry, None)
 
-    def path_for(self, search_path):
+    def path_for(self, search_path: list[str]) -> tuple[list[str], list[str]]:
         """Returns sys.path before the first import, and now, with these search directories in front."""
         before = search_path + [entry for entry in self.own_path if entry not in search_path]
         if search_path == self.search_path:
@@ -276,14 +292,15 @@ class _Image:
         return before, kept
 
 
-def _drop_listings():
+def _drop_listings() -> None:
     """Has directories looked at anew: what the base remembers of them may be older than the last change."""
-    for finder in list(sys.path_importer_cache.values()):
+    finders: list[Any] = list(sys.path_importer_cache.values())
+    for finder in finders:
         if hasattr(finder, "invalidate_caches"):
             finder.invalidate_caches()
 
 
-def _seed_again(generators):
+def _seed_again(generators: Generators) -> None:
     """Seeds again, in a layer, so that the random bytes that are drawn for it are known. generators: those of what it
     lies on."""
     _child.seed_anew(generators)
@@ -292,14 +309,14 @@ def _seed_again(generators):
         random._inst.seed()  # by itself it has done so when this process was forked
 
 
-def _find_generators(image, base, draws, moment):
+def _find_generators(image: _Image, base: _Image, draws: list[bytes], moment: Moment) -> Generators:
     if base is image or gc.get_freeze_count() != image.frozen_before:
         gc.unfreeze()  # what modules have frozen is not found otherwise
     inherited = base.generators.found if base.generators else ()
     return Generators(find_generators(inherited), draws, Seeds(draws, moment))
 
 
-def _begin(base):
+def _begin(base: _Image | None) -> tuple[_Image, dict[bytes, bytes], str]:
     """Returns a new image, on top of base or None; what the interpreter was started with; and what is in the way
     already."""
     image = _Image()
@@ -308,11 +325,12 @@ def _begin(base):
         return image, _started_with(_native.start_environment()), _obstacle_at_start()
     image.ignored, image.own_path, image.first_builtins = base.ignored, base.own_path, base.first_builtins
     _drop_listings()
+    assert base.generators is not None
     _seed_again(base.generators)
     return image, _native.start_environment(), ""
 
 
-def _freeze(image, base, is_called_last):
+def _freeze(image: _Image, base: _Image, is_called_last: bool) -> _ThreadState:
     """Freezes all that there is. Returns what the main thread has of its own."""
     _flush()
     gc.collect()
@@ -325,12 +343,12 @@ def _freeze(image, base, is_called_last):
     return thread_state
 
 
-def main(start):
+def main(start: set[str]) -> NoReturn:
     """Does not return, nor do this frame's variables ever go, so there are no more of them than must be."""
     _native.serve(_preload(start))
 
 
-def _preload(start):
+def _preload(start: set[str]) -> list[Any]:
     """Makes the image; returns what _native.serve wants. sys.argv: -c, the package's directory, the two hooks,
     "learn=PROGRAM" or "", the number of search directories, these, the modules. start: the names in sys.modules when this
     began."""
@@ -358,7 +376,7 @@ def _preload(start):
     times = base.times + _import_all(names, observer, refusals)
     learned = _learn(program, folder, times, observer, allowed) if learns else None
     _lazy.resolve(refusals.leave_out)
-    before_fork, in_child = _find_hook(before_fork), _find_hook(in_child)
+    hooks = _find_hook(before_fork), _find_hook(in_child)
     missed, of_packages = finders.stop()
     variables.stop()
     observer.stop()
@@ -372,7 +390,7 @@ def _preload(start):
     image.times, image.of_packages = times[:], base.of_packages | of_packages
     image.take_path()
     _child.remember_image(
-        image.names, start_environment, _native.current_environment(), in_child,
+        image.names, start_environment, _native.current_environment(), hooks[1],
         image.ignored & _ignored_signals(), path_changes, image.of_packages, generators,
     )
     _child.leave_numpy_to(_native.register_twister)
@@ -381,7 +399,7 @@ def _preload(start):
     thread_state = _freeze(image, base, is_called_last)
     return [
         _child,
-        before_fork,
+        hooks[0],
         _report(times, refusals.failed, learned, findings),
         (list(variables.names), variables.all, *description[:-1], description[-1] + kept_directories(findings)),
         os.fsencode(learned.log) if learned else b"",

@@ -3,6 +3,8 @@
 This runs in a template, while it preloads. What a module asked for may still be kept somewhere: see _kept.py.
 """
 
+from __future__ import annotations
+
 import _frozen_importlib as _bootstrap
 import _thread
 import os
@@ -14,6 +16,14 @@ from . import _kept
 from ._arguments import Arguments
 from ._listings import Listings
 from ._temporary import Temporary
+
+# It is the same as typing's, which children that import it would otherwise find loaded.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .._types import Span
 
 # What is counted; all but the last as _native.observe has them.
 KINDS = (*_native.ASKED, "program", "output", "file", "arguments")
@@ -37,14 +47,14 @@ class Seen:
     """What was seen of one import, without those that it has caused. counts: by KINDS. real, monotonic: when it began
     and ended, in nanoseconds. output_at: where in the template's output it began."""
 
-    def __init__(self, counts, real, monotonic, output_at):
+    def __init__(self, counts: Iterable[int], real: Span, monotonic: Span, output_at: int) -> None:
         self.counts, self.real, self.monotonic = dict(zip(KINDS, counts)), real, monotonic
         self.output_at = output_at
 
-    def __getitem__(self, kind):
+    def __getitem__(self, kind: str) -> int:
         return self.counts[kind]
 
-    def __add__(self, other):
+    def __add__(self, other: Seen) -> Seen:
         counts = [self.counts[kind] + other.counts[kind] for kind in KINDS]
         began, ended = zip(*((min(one[0], two[0]), max(one[1], two[1])) for one, two in (
             (self.real, other.real), (self.monotonic, other.monotonic)
@@ -52,18 +62,18 @@ class Seen:
         return Seen(counts, (began[0], ended[0]), (began[1], ended[1]), min(self.output_at, other.output_at))
 
 
-def _seen_at_start():
+def _seen_at_start() -> dict[str, Seen]:
     """Of the modules that the interpreter itself has imported, as sitecustomize: nobody has looked on, so that each
     may have asked for all of it. A small process id is there by chance too often."""
     *_, real, monotonic = _native.observe()
     age = _age()
     kinds = {"time", "random bytes"} | (set() if _kept.is_small(os.getpid()) else {"process id"})
-    spans = [(now - age, now) for now in (real, monotonic)]
-    seen = Seen([int(kind in kinds) for kind in KINDS], *spans, 0)
+    real_span, monotonic_span = [(now - age, now) for now in (real, monotonic)]
+    seen = Seen([int(kind in kinds) for kind in KINDS], real_span, monotonic_span, 0)
     return {name: seen for name in sys.modules if name != "__main__" and not _kept.is_standard(name)}
 
 
-def _age():
+def _age() -> int:
     """Returns for how long there has been this process, in nanoseconds. A clock that begins with the machine may have
     shown less before that, as numbers have that somebody has written down."""
     try:
@@ -79,9 +89,10 @@ class Observer:
     the same of those that were there before. had_generators: may one of these have seeded the module random's, or one
     of its own?"""
 
-    def __init__(self, flush, is_first):
+    def __init__(self, flush: Callable[[], None], is_first: bool) -> None:
         """flush: writes out what streams have buffered. is_first: in the interpreter that has just started."""
-        self.seen, self.at_start = {}, _seen_at_start() if is_first else {}
+        self.seen: dict[str, Seen] = {}
+        self.at_start = _seen_at_start() if is_first else {}
         self.had_generators = bool(self.at_start) and "_random" in sys.modules
         self._flush = flush
         self._thread = _thread.get_ident()
@@ -97,11 +108,11 @@ class Observer:
         if self._load is not None:
             _bootstrap._load_unlocked = self._make_loader()
         self._harmless = [0] * len(KINDS)
-        self._put_back = []  # (object, name, function)
+        self._put_back: list[tuple[Any, str, Any]] = []  # (object, name, function)
         for name in _HARMLESS:
             self._look_at(name)
 
-    def stop(self):
+    def stop(self) -> None:
         self._listings.stop()
         self._temporary.stop()
         if self._load is not None:
@@ -110,25 +121,25 @@ class Observer:
             setattr(owner, name, function)
         self.arguments.give_back()
 
-    def clear(self):
+    def clear(self) -> None:
         """Drops what was seen so far."""
         self.seen.clear()
         self.at_start.clear()
         self.had_generators = False
         self._temporary.clear()
 
-    def left_behind(self):
+    def left_behind(self) -> dict[str, str]:
         """Returns {name of a module: path of a temporary file or directory that is still there}."""
         return self._temporary.left()
 
-    def is_temporary(self, path):
+    def is_temporary(self, path: str) -> bool:
         """Has tempfile made it, or what it lies in?"""
         return self._temporary.has_made(path)
 
-    def _make_loader(self):
-        load = self._load
+    def _make_loader(self) -> Callable[[Any], Any]:
+        load: Any = self._load
 
-        def load_unlocked(spec):
+        def load_unlocked(spec: Any) -> Any:
             if _thread.get_ident() != self._thread:
                 return load(spec)
             module = self.watch(spec.name, load, spec)
@@ -142,18 +153,18 @@ class Observer:
             function.__code__ = function.__code__.replace(co_filename=load.__code__.co_filename)
         return load_unlocked
 
-    def _look_at(self, module):
+    def _look_at(self, module: str) -> None:
         """Counts what the module starts or asks for, if it is one of _HARMLESS, as such."""
         if module not in _HARMLESS:
             return  # a module's own __getattr__ is not to be called
         attribute, name, kind = _HARMLESS[module]
         owner = sys.modules.get(module)
         owner = getattr(owner, attribute, None) if attribute else owner
-        start = getattr(owner, name, None)
+        start: Any = getattr(owner, name, None)
         if start is None:
             return
 
-        def counted(*arguments, **keywords):
+        def counted(*arguments: Any, **keywords: Any) -> Any:
             before = _native.observe()[kind]
             try:
                 return start(*arguments, **keywords)
@@ -163,7 +174,7 @@ class Observer:
         self._put_back.append((owner, name, start))
         setattr(owner, name, counted)
 
-    def watch(self, name, function, *arguments):
+    def watch(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Calls the function, and notes under the name what that asks for."""
         self._within.append([0] * len(KINDS))
         self._names.append(name)
@@ -181,7 +192,7 @@ class Observer:
                 seen = Seen(own, (before[1], after[1]), (before[2], after[2]), before[0][_OUTPUT])
                 self.seen[name] = self.seen[name] + seen if name in self.seen else seen
 
-    def _look(self):
+    def _look(self) -> tuple[list[int], int, int]:
         self._flush()
         *counts, real, monotonic = _native.observe()
         counts.append(self.arguments.reads())

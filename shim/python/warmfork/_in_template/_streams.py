@@ -1,5 +1,7 @@
 """The standard streams of a child."""
 
+from __future__ import annotations
+
 import sys
 from _io import FileIO
 
@@ -9,7 +11,7 @@ class Stream:
     user code's alone must not be kept alive by us, or it would be finalized later than python3 does it
     (output written by destructors would be lost)."""
 
-    def __init__(self, name, number, mode):
+    def __init__(self, name: str, number: int, mode: str) -> None:
         text = getattr(sys, f"__{name}__")
         self.name = name
         self.number = number
@@ -30,7 +32,7 @@ class Stream:
         self.line_buffering = None if text.line_buffering == usual else text.line_buffering
         self.is_buffered = hasattr(buffer, "raw")
 
-    def renew(self):
+    def renew(self) -> None:
         """Puts the same objects, which modules may have kept, over a new file, as a fresh interpreter makes it. Nothing
         is buffered in them: the template flushed, and has not written since."""
         if not self.exists:

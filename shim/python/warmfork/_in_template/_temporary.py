@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Temporary:
     """Takes effect from when it is made until `stop`."""
 
-    def __init__(self, importing: Callable[[], str]):
+    def __init__(self, importing: Callable[[], str]) -> None:
         """importing: says whose import is under way."""
         self._importing = importing
         self._made: list[tuple[str, Any]] = []
@@ -52,11 +52,11 @@ class Temporary:
         return any((os.path.normpath(path) + "/").startswith(os.fsdecode(made) + "/") for _, made in self._made)
 
     def _noting_os(self) -> types.ModuleType:
-        def mkdir(path, *arguments, **keywords):
+        def mkdir(path: Any, *arguments: Any, **keywords: Any) -> None:
             os.mkdir(path, *arguments, **keywords)
             self._note(path)
 
-        def open(path, flags, *arguments, **keywords):
+        def open(path: Any, flags: int, *arguments: Any, **keywords: Any) -> int:
             file = os.open(path, flags, *arguments, **keywords)
             if flags & os.O_CREAT:  # else it is a directory, for a file without a name
                 self._note(path)
@@ -66,5 +66,5 @@ class Temporary:
         vars(stand_in).update(vars(os), mkdir=mkdir, open=open)
         return stand_in
 
-    def _note(self, path):
+    def _note(self, path: Any) -> None:
         self._made.append((self._importing(), os.path.abspath(path)))
