@@ -9,8 +9,8 @@ import tempfile
 import unittest
 
 from support import warm_only
+from terminal_scene import wait_until
 from test_links_warm import WarmTestCase
-from test_terminal import wait_until
 
 # Forks into the background as daemons do; what is left answers by a socket. A child of the service that makes cgroups
 # waits until it is in its own first, as what it leaves before that is not found: warmforkd(8). With a third argument the

@@ -1,4 +1,4 @@
-"""Templates of the service: warmfork.Template("name"), and warmfork run -t."""
+"""Templates of the service: warmfork.Template("name")."""
 
 import asyncio
 import ctypes
@@ -6,19 +6,16 @@ import errno
 import functools
 import json
 import os
-import pty
 import resource
 import select
 import signal
 import stat
 import subprocess
-import sys
-import time
 import unittest
 import unittest.mock
 
 import warmfork
-from support import PYTHON, WARMFORKD, ServiceTestCase, children
+from support import PYTHON, ServiceTestCase, children
 
 CLI = os.environ["WARMFORK_CLI"]
 
@@ -35,63 +32,6 @@ child.stdout.readline()
 print(child.pid, flush=True)
 sys.stdin.read()
 """
-
-
-# A client that has changed what fork and exec hand down, as far as this machine lets it and anybody could take it back.
-# It starts the service.
-CHANGED_CLIENT = """
-import ctypes, os, platform, signal, struct, sys
-import warmfork
-libc = ctypes.CDLL(None, use_errno=True)
-is_x86 = platform.machine() == "x86_64"
-prctl = lambda *args: libc.prctl(*map(ctypes.c_ulong, args))
-def write(name, text):
-    with open(f"/proc/self/{name}", "w") as file:
-        file.write(text)
-write("oom_score_adj", "500")
-write("coredump_filter", "0x1")
-prctl(29, 123456, 0, 0, 0)          # PR_SET_TIMERSLACK
-prctl(41, 1, 0, 0, 0)               # PR_SET_THP_DISABLE
-prctl(67, 1, 0, 0, 0)               # PR_SET_MEMORY_MERGE
-prctl(33, 1, 1, 0, 0)               # PR_MCE_KILL, of this thread: early
-prctl(57, 1, 0, 0, 0)               # PR_SET_IO_FLUSHER
-prctl(28, 4, 0, 0, 0)               # PR_SET_SECUREBITS, without what exec takes root's capabilities for
-for which, value in (0, 4), (1, 4), (2, 2):
-    prctl(53, which, value, 0, 0)   # PR_SET_SPECULATION_CTRL
-libc.personality(0x0200000)         # ADDR_COMPAT_LAYOUT
-libc.syscall(251 if is_x86 else 30, 1, 0, 2 << 13 | 7)  # ioprio_set
-libc.syscall(238 if is_x86 else 237, 1, ctypes.byref(ctypes.c_ulong(1)), 64)  # set_mempolicy
-clamp = struct.pack("IIQiIQQQII", 56, os.SCHED_BATCH, 0x60, 0, 0, 0, 0, 0, 100, 900)
-if libc.syscall(314 if is_x86 else 274, 0, clamp, 0):   # sched_setattr
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-if os.geteuid() == 0:
-    os.nice(-5)
-keyctl = 250 if is_x86 else 219
-libc.syscall(keyctl, 1, None)       # KEYCTL_JOIN_SESSION_KEYRING
-libc.syscall(248 if is_x86 else 217, b"user", b"warmfork-test", b"secret", 6, -3)  # add_key
-%s
-"""
-
-# Prints the secret of the client above, if it finds it.
-FIND_KEY = """
-import ctypes, platform
-libc = ctypes.CDLL(None)
-keyctl = 250 if platform.machine() == "x86_64" else 219
-key = libc.syscall(keyctl, 10, -3, b"user", b"warmfork-test", 0)
-text = ctypes.create_string_buffer(6)
-print(text.raw if key > 0 and libc.syscall(keyctl, 11, key, text, 6) == 6 else "none")
-"""
-
-
-# Prints which network namespace it is in.
-NETWORK = "import os; print(os.readlink('/proc/self/ns/net'))"
-
-
-def run_without_network(*args):
-    """None: this process may not make a network namespace."""
-    if subprocess.run(["unshare", "-n", "true"], stderr=subprocess.DEVNULL).returncode:
-        return None
-    return subprocess.run(["unshare", "-n", CLI, *args], capture_output=True, text=True)
 
 
 def cli(*args, **options):
@@ -326,38 +266,6 @@ class Opening(Service):
         with self.assertRaisesRegex(warmfork.TemplateError, "there is no usable template no-such"):
             warmfork.Template("no-such")
 
-    def test_what_a_client_starts_serves_clients_that_have_changed_nothing(self):
-        folder = self.path("home/warmfork/templates.d")
-        os.makedirs(folder)
-        os.rename(self.path("config/templates.d/num.toml"), folder + "/num.toml")
-        start = "warmfork.Template('num').run([sys.executable, '-c', '']); " + FIND_KEY
-        with unittest.mock.patch.dict(os.environ, XDG_CONFIG_HOME=self.path("home")):
-            said = subprocess.run([PYTHON, "-c", CHANGED_CLIENT % start], text=True, capture_output=True)
-        self.addCleanup(self.stop_unknown_service)
-        self.assertIn(said.stdout, ("b'secret'\n", "none\n"), said.stderr)  # none: keyctl(2) is refused here
-        pid = self.listening_pid()
-        for name in ("oom_score_adj", "coredump_filter"):
-            with open(f"/proc/{pid}/{name}") as its, open(f"/proc/1/{name}") as usual, open(f"/proc/self/{name}") as own:
-                self.assertIn(its.read(), (usual.read(), own.read()), name)  # a session's own may be its lowest
-        self.assertEqual(os.getpriority(os.PRIO_PROCESS, pid), 0)
-        # All else is what the service compares.
-        self.assertEqual(self.run_python(self.open(), FIND_KEY, backend="warm").stdout, "none\n")
-
-    def test_a_service_that_is_started_by_hand_has_no_signals_from_there(self):
-        self.addCleanup(self.stop_unknown_service)
-        subprocess.run(
-            [WARMFORKD, "--background", "--socket", os.environ["WARMFORK_SOCKET"], "--config", self.path("config")],
-            check=True, preexec_fn=lambda: (signal.signal(signal.SIGCHLD, signal.SIG_IGN),
-                                            signal.signal(signal.SIGHUP, signal.SIG_IGN),
-                                            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})),
-        )
-        done = self.run_python(self.open(), "raise SystemExit(3)", backend="warm")
-        self.assertEqual(done.returncode, 3)
-        with open(f"/proc/{self.listening_pid()}/status") as status:
-            fields = dict(line.split(":\t", 1) for line in status.read().splitlines())
-        self.assertEqual(int(fields["SigIgn"], 16), 1 << signal.SIGPIPE - 1)
-        self.assertFalse(int(fields["SigBlk"], 16) & 1 << signal.SIGUSR1 - 1)
-
 
 class Deaths(Service):
     def test_status_is_of_the_service_that_clients_find(self):
@@ -424,112 +332,6 @@ class Deaths(Service):
             os.waitpid(pid, 0)
 
 
-class Hanging(Service):
-    """A service that is stopped: it answers nothing, and its connections stay."""
-
-    def setUp(self):
-        super().setUp()
-        self.service = self.start_service()
-        self._template = self.open()
-        self.assertEqual(self.run_python(self._template, "pass").returncode, 0)
-
-    def stop(self):
-        os.kill(self.service.pid, signal.SIGSTOP)
-        self.addCleanup(os.kill, self.service.pid, signal.SIGCONT)
-
-    def until_cold(self):
-        """What was leased ahead of need is warm."""
-        for _ in range(20):
-            child = self._template.popen([PYTHON, "-c", "pass"])
-            self.assertEqual(child.wait(), 0)
-            if child.backend == "cold":
-                return child
-        self.fail("always warm")
-
-    def test_spawns_are_cold_and_warm_again_when_it_answers(self):
-        self.stop()
-        child = self.until_cold()
-        self.assertEqual(child.reason_code, "unresponsive")
-        self.assertIn("does not answer", child.reason)
-        self.assertEqual(self.until_cold().reason_code, "unresponsive")
-        with self.assertRaises(warmfork.Error) as caught:
-            self._template.popen([PYTHON, "-c", "pass"], backend="warm")
-        self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
-        os.kill(self.service.pid, signal.SIGCONT)
-        backend = "cold"  # until it has said something
-        while backend == "cold":
-            child = self._template.popen([PYTHON, "-c", "pass"])
-            self.assertEqual(child.wait(), 0)
-            backend = child.backend
-
-    def test_statuses_of_children_that_end_meanwhile_are_told(self):
-        children = [
-            self._template.popen([PYTHON, "-c", "import sys; sys.stdin.read(); " + end], stdin=subprocess.PIPE, backend="warm")
-            for end in ("sys.exit(3)", "import os; os.kill(os.getpid(), 10)", "pass")
-        ]
-        self.stop()
-        for child in children:
-            child.stdin.close()
-        self.assertEqual([child.wait() for child in children], [3, -10, 0])
-
-    def test_opening_a_template_ends_with_an_error(self):
-        self.stop()
-        program = "import warmfork\ntry: warmfork.Template('num')\nexcept OSError as error: print(error.errno, error)"
-        done = subprocess.run([PYTHON, "-c", program], capture_output=True, text=True)
-        self.assertIn(f"{errno.ETIMEDOUT} ", done.stdout, done.stderr)
-
-    def stop_until_heard(self, handler):
-        """Stops the service. Python's handler of a signal is called in a moment, if whatever is done meanwhile lets it."""
-        before = signal.signal(signal.SIGALRM, lambda *_: handler())
-        self.addCleanup(signal.signal, signal.SIGALRM, before)
-        self.stop()
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-
-    def go_on(self):
-        os.kill(self.service.pid, signal.SIGCONT)
-
-    def test_python_hears_signals_while_a_template_is_opened(self):
-        # Where the handler runs only when the service has been given up, that is an error.
-        self.stop_until_heard(self.go_on)
-        self.assertEqual(self.run_python(self.open(), "raise SystemExit(3)").returncode, 3)
-
-    def test_python_hears_signals_while_it_connects(self):
-        self.stop()
-        program = (
-            "import os, signal, warmfork\nopen_template = warmfork.Template\n"
-            f"signal.signal(signal.SIGALRM, lambda *_: os.kill({self.service.pid}, signal.SIGCONT))\n"
-            "signal.setitimer(signal.ITIMER_REAL, 0.2)\n"
-            "open_template('num').close()"
-        )
-        done = subprocess.run([PYTHON, "-c", program], capture_output=True, text=True)
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-
-    def test_python_hears_signals_while_it_is_waited_how_a_child_has_ended(self):
-        child = self.waiting_child(self._template, backend="warm")
-        child.stdin.write("end")
-        heard = []
-        self.stop_until_heard(lambda: heard.append(time.monotonic()))
-        began = time.monotonic()
-        child.stdin.close()
-        self.assertEqual(child.wait(), 0)
-        # In the first half: not when the wait was over.
-        self.assertLess(2 * (heard[0] - began), time.monotonic() - began)
-
-    def test_a_handler_that_raises_breaks_the_wait_off(self):
-        class Interrupted(Exception):
-            pass
-
-        def interrupt():
-            raise Interrupted
-
-        self.stop_until_heard(interrupt)
-        self._template.close()  # with what it has leased ahead
-        with self.assertRaises(Interrupted):
-            self.open()
-        self.go_on()
-        self.assertEqual(self.run_python(self.open(), "raise SystemExit(3)").returncode, 3)
-
-
 class Loops(Service):
     def test_asyncio(self):
         self.start_service()
@@ -581,208 +383,6 @@ class Loops(Service):
             return process.returncode
 
         self.assertEqual(trio.run(main), -signal.SIGTERM)
-
-
-class CommandLine(Service):
-    def test_run_is_warm_and_ends_as_the_command(self):
-        self.start_service()
-        program = "import sys; print('csv' in sys.modules, sys.argv, sys.stdin.read()); sys.exit(9)"
-        done = cli("run", "-t", "num", "--explain", "--", PYTHON, "-c", program, "--x", input="in")
-        self.assertEqual((done.returncode, done.stdout), (9, "True ['-c', '--x'] in\n"), done.stderr)
-        self.assertEqual(done.stderr, "warmfork: served warm\n")
-        self.assertEqual(cli("run", "-t", "num", "--", PYTHON, "-c", "import os; os.kill(os.getpid(), 9)").returncode, -9)
-
-    def test_run_in_another_network_namespace_is_cold_or_refused_and_stays_in_it(self):
-        self.start_service()
-        self.assertEqual(cli("run", "-t", "num", "--", PYTHON, "-c", "pass").returncode, 0)  # it is there
-        for backend, status in (("auto", 0), ("warm", 125)):
-            done = run_without_network("run", "-t", "num", "--explain", "--backend", backend, "--",
-                                       PYTHON, "-c", NETWORK)
-            if done is None:
-                self.skipTest("no other network namespace can be made here")
-            self.assertEqual(done.returncode, status, done.stderr)
-            self.assertRegex(done.stderr, 'namespace "?net')
-            self.assertNotIn(os.readlink("/proc/self/ns/net"), done.stdout)
-            self.assertEqual("net:" in done.stdout, status == 0, done.stdout)
-
-    def test_run_says_what_does_not_exist(self):
-        self.start_service()
-        done = cli("run", "-t", "nun", "--", PYTHON, "-c", "pass")
-        self.assertEqual(done.returncode, 125)
-        self.assertIn("num", done.stderr)
-        self.assertEqual(cli("run", "-t", "num", "--", "no-such-program").returncode, 127)
-        self.assertEqual(cli("run", "-t", "num", "--preload", "json", "--", PYTHON).returncode, 125)
-
-    def test_signals_are_forwarded(self):
-        self.start_service()
-        program = (
-            "import signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
-            "print('ready', flush=True); signal.sigwait({signal.SIGTERM}); sys.exit(33)"
-        )
-        with subprocess.Popen(
-            [CLI, "run", "-t", "num", "--backend", "warm", "--", PYTHON, "-c", program], stdout=subprocess.PIPE
-        ) as process:
-            process.stdout.readline()
-            process.send_signal(signal.SIGTERM)
-            self.assertEqual(process.wait(), 33)
-
-    def at_terminal(self, program):
-        """A run of this at a terminal of its own; returns its pid, and the terminal."""
-        pid, terminal = pty.fork()
-        if pid == 0:
-            try:
-                os.execv(CLI, [CLI, "run", "-t", "num", "--backend", "warm", "--", PYTHON, "-c", program])
-            finally:
-                os._exit(99)
-        self.addCleanup(os.close, terminal)
-        return pid, terminal
-
-    def read_until(self, terminal, *words):
-        shown = b""
-        while not all(word in shown for word in words):
-            if not select.select([terminal], [], [], 60)[0]:
-                break
-            try:
-                shown += os.read(terminal, 1000)
-            except OSError:
-                break
-        for word in words:
-            self.assertIn(word, shown)
-        return shown
-
-    def test_ctrl_c_at_the_terminal_interrupts_the_child(self):
-        self.start_service()
-        pid, terminal = self.at_terminal("import time; print('ready', flush=True)\nwhile True: time.sleep(0.05)")
-        self.read_until(terminal, b"ready")
-        os.write(terminal, b"\x03")
-        self.read_until(terminal, b"KeyboardInterrupt")
-        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), -signal.SIGINT)
-
-    def test_ctrl_z_at_the_terminal_stops_both_and_both_go_on(self):
-        self.start_service()
-        # A shell of job control's kind: it continues what has stopped.
-        program = (
-            "import os, signal, subprocess, sys; "
-            "child = subprocess.Popen(sys.argv[1:], process_group=0); "
-            "signal.signal(signal.SIGTTOU, signal.SIG_IGN); os.tcsetpgrp(0, child.pid); print('foreground', flush=True); "
-            "_, status = os.waitpid(child.pid, os.WUNTRACED); os.tcsetpgrp(0, os.getpid()); print('stopped', os.WIFSTOPPED(status), flush=True); "
-            "sys.stdin.readline(); os.killpg(child.pid, signal.SIGCONT); "
-            "print('status', child.wait(), flush=True)"
-        )
-        inner = (
-            "import os, signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT}); "
-            "print('pid', os.getpid(), 'ready', flush=True); signal.sigwait({signal.SIGCONT}); os._exit(5)"
-        )
-        command = [CLI, "run", "-t", "num", "--backend", "warm", "--", PYTHON, "-c", inner]
-        if sys.version_info < (3, 11):
-            self.skipTest("process_group= is of Python 3.11")
-        pid, terminal = pty.fork()
-        if pid == 0:
-            os.execv(PYTHON, [PYTHON, "-c", program, *command])
-        self.addCleanup(os.close, terminal)
-        shown = self.read_until(terminal, b"foreground", b"ready")
-        child = int(shown.split(b"pid ")[1].split()[0])
-        os.write(terminal, b"\x1a")
-        self.read_until(terminal, b"stopped True")
-        state = ""
-        while state != "T":
-            os.sched_yield()
-            with open(f"/proc/{child}/stat") as file:
-                state = file.read().rpartition(")")[2].split()[0]
-        os.write(terminal, b"\n")
-        self.read_until(terminal, b"status 5")
-        os.waitpid(pid, 0)
-
-    def test_explain(self):
-        self.start_service()
-        done = cli("explain", "-t", "num", "--", PYTHON, "-c", "print('never run')")
-        self.assertEqual((done.returncode, done.stdout), (0, "warm\n"), done.stderr)
-        done = cli("explain", "-t", "num", "--json", "--", "true")
-        self.assertEqual((done.returncode, json.loads(done.stdout)["reason_code"]), (2, "program"))
-
-    def states(self):
-        listed = json.loads(cli("template", "list", "--json").stdout)
-        return {entry["name"]: entry["state"] for entry in listed["templates"]}
-
-    def test_templates_are_started_stopped_and_listed(self):
-        self.start_service()
-        self.assertEqual(self.states()["num"], "idle")
-        done = cli("template", "start", "num")
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertEqual(self.states()["num"], "ready")
-        self.assertRegex(cli("template", "list").stdout, r"(?m)^num +ready +\d+ +/")
-        self.assertEqual(cli("template", "stop", "num").returncode, 0)
-        self.assertEqual(self.states()["num"], "idle")
-        done = cli("template", "start", "nun")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("num", done.stderr)
-
-    def test_a_template_that_does_not_start_says_why(self):
-        self.write("config/templates.d/bad.toml", f"python = '{PYTHON}'\npreload = ['no_such_module']\n")
-        self.start_service()
-        done = cli("template", "start", "bad")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("no_such_module", done.stderr)
-
-    def test_a_reload_reads_the_files_anew(self):
-        self.start_service()
-        self.write("config/templates.d/later.toml", f"python = '{PYTHON}'\npreload = ['csv']\n")
-        done = cli("template", "reload")
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertIn("later", self.states())
-        self.write("config/templates.d/later.toml", f"python = '{PYTHON}'\npreload = ['json']\n")
-        self.assertEqual(cli("template", "reload", "later").returncode, 0)
-        done = self.run_python(self.open("later"), "import sys; print('json' in sys.modules, 'csv' in sys.modules)", backend="warm")
-        self.assertEqual(done.stdout, "True False\n")
-        self.write("config/templates.d/later.toml", "prelode = []\n")
-        done = cli("template", "reload")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("later.toml:1:1:", done.stderr)
-
-    def test_show_needs_no_service(self):
-        done = cli("template", "show", "--config", self.path("config"), "num")
-        self.assertEqual(done.returncode, 0)
-        self.assertRegex(done.stdout, r'preload = \[.*"csv".*\] +# .*num\.toml:2:1')
-        done = cli("template", "show", "--config", self.path("config"), "nun")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("num", done.stderr)
-
-    def edit(self, name, text):
-        """An edit by an editor that writes this."""
-        editor = self.write("editor", f"#!/bin/sh\nprintf '%s' '{text}' >\"$1\"\n")
-        os.chmod(editor, 0o700)
-        return cli("template", "edit", "--config", self.path("config"), name, env={**os.environ, "VISUAL": editor})
-
-    def test_edit_checks_what_was_written(self):
-        own = self.path("config/templates.d/new.toml")
-        done = self.edit("new", 'preload = ["csv"]\n')
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        with open(own) as file:
-            self.assertEqual(file.read(), 'preload = ["csv"]\n')
-        done = self.edit("new", "\nspares = true\n")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("new.toml:2:", done.stderr)
-        self.assertEqual(self.edit("../new", "").returncode, 1)
-
-    def test_a_new_file_that_nobody_changed_does_not_stay(self):
-        done = cli("template", "edit", "--config", self.path("config"), "new", env={**os.environ, "VISUAL": "true"})
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertFalse(os.path.exists(self.path("config/templates.d/new.toml")))
-        done = cli("template", "edit", "--config", self.path("config"), "new", env={**os.environ, "VISUAL": "false"})
-        self.assertEqual(done.returncode, 1)
-
-    def test_the_log_is_the_journals(self):
-        folder = self.folder({"journalctl": "#!/bin/sh\nprintf '%s\\n' \"$@\"\n"})
-        os.chmod(os.path.join(folder, "journalctl"), 0o700)
-        done = cli("log", "-f", "-t", "num", "--", "-n", "3", env={**os.environ, "PATH": folder})
-        user = [] if os.geteuid() == 0 else ["--user"]
-        self.assertEqual(
-            done.stdout.split("\n")[:-1],
-            ["SYSLOG_IDENTIFIER=warmforkd", *user, "WARMFORK_TEMPLATE=num", "--follow", "-n", "3"],
-        )
-        done = cli("log", env={**os.environ, "PATH": "/nowhere"})
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("no journalctl", done.stderr)
 
 
 if __name__ == "__main__":
