@@ -17,6 +17,7 @@ import sys
 import time
 
 from . import _kept
+from ._generators import NoGenerators, seed_anew
 from ._run_module import hide_from_runpy
 from ._streams import Stream
 
@@ -89,13 +90,6 @@ def _written(before: dict[bytes, bytes], after: dict[bytes, bytes]) -> Changes:
     written: Changes = {name: value for name, value in after.items() if before.get(name) != value}
     written.update((name, None) for name in before if name not in after)
     return written
-
-
-class NoGenerators:
-    """Stands for generators where none have to be seeded: see _generators.py."""
-
-    randoms = restored = ()
-    numpy = None
 
 
 def remember_image(
@@ -215,31 +209,6 @@ def part_from_siblings() -> None:
         _multiprocessing.current_process().authkey = os.urandom(32)
     if _threading is not None:
         _threading.main_thread()._set_native_id()
-
-
-def seed_anew(generators: Any) -> None:
-    """Seeds generators anew. generators: as NoGenerators."""
-    for generator in generators.randoms:
-        generator.seed()
-    for generator, state in generators.restored:
-        generator.setstate(state)
-    if generators.numpy is not None:
-        _seed_numpy(generators.numpy)
-
-
-def _seed_numpy(generators: Any) -> None:
-    """Seeds each of them as it is when it is made, by what the system draws."""
-    for generator in generators.legacy:
-        generator.set_state(("MT19937", memoryview(os.urandom(4 * 624)).cast("I"), 624, 0, 0.0))
-    for sequences in generators.sequences:
-        entropy = int.from_bytes(os.urandom(16), "big")
-        for sequence in sequences:
-            sequence.__init__(
-                entropy, spawn_key=sequence.spawn_key, pool_size=sequence.pool_size,
-                n_children_spawned=sequence.n_children_spawned,
-            )
-    for generator, sequence in generators.bits:
-        generator.state = type(generator)(sequence).state
 
 
 def _write(dictionary: dict[bytes, bytes], written: Changes) -> None:

@@ -8,6 +8,7 @@ numpy's newer generators keep, and which can be found from the state of the othe
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 from .. import _native
@@ -98,6 +99,38 @@ class Generators:
                 self.restored += [] if is_to_be_seeded else [(own, own.getstate())]
             elif is_to_be_seeded:
                 self.randoms.append(value)
+
+
+class NoGenerators:
+    """Stands for `Generators` where none have to be seeded."""
+
+    randoms = restored = ()
+    numpy = None
+
+
+def seed_anew(generators: Any) -> None:
+    """Seeds generators anew. generators: as NoGenerators."""
+    for generator in generators.randoms:
+        generator.seed()
+    for generator, state in generators.restored:
+        generator.setstate(state)
+    if generators.numpy is not None:
+        _seed_numpy(generators.numpy)
+
+
+def _seed_numpy(generators: Any) -> None:
+    """Seeds each of them as it is when it is made, by what the system draws."""
+    for generator in generators.legacy:
+        generator.set_state(("MT19937", memoryview(os.urandom(4 * 624)).cast("I"), 624, 0, 0.0))
+    for sequences in generators.sequences:
+        entropy = int.from_bytes(os.urandom(16), "big")
+        for sequence in sequences:
+            sequence.__init__(
+                entropy, spawn_key=sequence.spawn_key, pool_size=sequence.pool_size,
+                n_children_spawned=sequence.n_children_spawned,
+            )
+    for generator, sequence in generators.bits:
+        generator.state = type(generator)(sequence).state
 
 
 def _kinds() -> list[type]:

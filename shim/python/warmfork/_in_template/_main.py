@@ -13,7 +13,7 @@ import time
 
 from ._description import Finders, ReadVariables, changes_of_path, describe, kept_directories
 from ._findings import Findings, leave_to_children, made_files
-from ._generators import Generators, find_generators
+from ._generators import Generators, find_generators, seed_anew
 from ._kept import Moment
 from ._observer import KINDS, Observer
 from ._seeds import Seeds
@@ -303,7 +303,7 @@ def _drop_listings() -> None:
 def _seed_again(generators: Generators) -> None:
     """Seeds again, in a layer, so that the random bytes that are drawn for it are known. generators: those of what it
     lies on."""
-    _child.seed_anew(generators)
+    seed_anew(generators)
     random = sys.modules.get("random")
     if random is not None and not generators.restored:
         random._inst.seed()  # by itself it has done so when this process was forked
