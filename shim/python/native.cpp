@@ -18,6 +18,7 @@
 #include "python/python_objects.hpp"
 #include "python/python_template.hpp"
 #include "python/seeds.hpp"
+#include "python/sequence_pool.hpp"
 #include "python/stand_in_child.hpp"
 #include "python/twister.hpp"
 #include "warmfork.h"
@@ -82,6 +83,7 @@ PyMethodDef methods[] = {
     {"current_environment", current_environment, METH_NOARGS, nullptr},
     {"register_twister", register_twister, METH_VARARGS, nullptr},
     {"seed_of", seed_of, METH_VARARGS, nullptr},
+    {"mix_pool", mix_pool, METH_VARARGS, nullptr},
     {"prepare_to_become_child", prepare_to_become_child, METH_O, nullptr},
     {"become_child", become_child, METH_VARARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};

@@ -151,6 +151,30 @@ class Generators(Importing):
             {f"kept.{name}[{number}].random()": name == "given" for name in ("drawn", "given") for number in range(len(kinds))},
         )
 
+    @unittest.skipUnless(HAS_NUMPY, "numpy is not installed")
+    def test_a_sequence_that_is_seeded_without_numpy_is_as_numpy_makes_it(self):
+        import numpy.random
+        from warmfork._in_template import _sequences
+
+        class Own(numpy.random.SeedSequence):
+            pass
+
+        for kind in (numpy.random.SeedSequence, Own):
+            for key in ((), (1,), (1 << 40, 0, 3)):
+                for size in (4, 7):
+                    options = {"spawn_key": key, "pool_size": size, "n_children_spawned": 2}
+                    sequence = kind(5, **options)
+                    reseed = _sequences.reseeding_of(sequence)
+                    self.assertEqual(isinstance(reseed, _sequences._Reseeding), kind is not Own)
+                    for entropy in (0, 1 << 127, 1 << 200):
+                        with self.subTest(kind=kind, key=key, size=size, entropy=entropy):
+                            reseed(entropy)
+                            fresh = kind(entropy, **options)
+                            self.assertEqual(str(sequence), str(fresh))
+                            self.assertEqual(sequence.generate_state(9).tolist(), fresh.generate_state(9).tolist())
+                            self.assertEqual(str(sequence.spawn(1)), str(fresh.spawn(1)))
+                            sequence.__init__(entropy, **options)
+
     def test_where_not_all_that_was_drawn_is_known_the_shared_ones_are_taken_for_drawn(self):
         source = "import os\nfor _ in range(1 << 14): os.urandom(1)\nimport random\n"
         values = ["kept.random.random()"]

@@ -12,11 +12,12 @@ import os
 import sys
 
 from .. import _native
+from ._sequences import reseeding_of
 
 # It is the same as typing's, which children that import it would otherwise find loaded.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from ._seeds import Seeds
@@ -124,11 +125,8 @@ def _seed_numpy(generators: Any) -> None:
         generator.set_state(("MT19937", memoryview(os.urandom(4 * 624)).cast("I"), 624, 0, 0.0))
     for sequences in generators.sequences:
         entropy = int.from_bytes(os.urandom(16), "big")
-        for sequence in sequences:
-            sequence.__init__(
-                entropy, spawn_key=sequence.spawn_key, pool_size=sequence.pool_size,
-                n_children_spawned=sequence.n_children_spawned,
-            )
+        for reseed in sequences:
+            reseed(entropy)
     for generator, sequence in generators.bits:
         generator.state = type(generator)(sequence).state
 
@@ -151,15 +149,15 @@ def _seed_of(words: bytes) -> int | None:
 
 
 class Numpy:
-    """legacy: RandomState objects. sequences: lists of SeedSequence objects that share their entropy. bits: pairs
-    of another BitGenerator and its sequence, or None where another one has to be made."""
+    """legacy: RandomState objects. sequences: lists of what seeds SeedSequence objects that share their entropy:
+    see reseeding_of. bits: pairs of another BitGenerator and its sequence, or None where another one has to be made."""
 
     def __init__(self, found: Iterable[Any], seeds: _NumpySeeds) -> None:
         """seeds: a _NumpySeeds."""
         random = sys.modules["numpy.random"]
         self.legacy: list[Any] = []
         self.bits: list[tuple[Any, Any]] = []
-        sequences: dict[tuple[int, ...], list[Any]] = {}
+        sequences: dict[tuple[int, ...], list[Callable[[int], object]]] = {}
         of_legacy = set()
         for value in found:
             if issubclass(type(value), random.RandomState) and type(value._bit_generator) is random.MT19937:
@@ -169,7 +167,7 @@ class Numpy:
         for value in found:
             if issubclass(type(value), random.SeedSequence):
                 if seeds.check_entropy(value.entropy, value):
-                    sequences.setdefault(tuple(_numbers_in(value.entropy)), []).append(value)
+                    sequences.setdefault(tuple(_numbers_in(value.entropy)), []).append(reseeding_of(value))
             elif issubclass(type(value), random.BitGenerator) and id(value) not in of_legacy:
                 is_of_process, sequence = seeds.check_bits(value, value)
                 if is_of_process:
