@@ -162,24 +162,12 @@ def leave_numpy_to(register_twister: Callable[[Any, bytes, int], bool]) -> None:
         pass  # another numpy than we know
 
 
-# It has some of everything that a first line is made of, and room for small objects, so that a spare has its own copies
-# of the pages that compiling and running it write to.
+# It is what most programs begin with, so that a spare has its own copies of the pages that this writes to. All that it
+# does beyond what a program does is paid for by each child, and by the search at its end.
 _REHEARSAL = """\
 import {modules}
-import os, sys, time
-def function(*arguments, **keywords):
-    try:
-        with open(os.devnull) as file:
-            return [str(argument) for argument in arguments] or file.read()
-    except (OSError, ValueError) as error:
-        raise RuntimeError(f"{{error!r}}") from error
-class Class:
-    def method(self):
-        return {{"a": 1, "b": (2.5, b"%d" % time.monotonic_ns())}}
-function(*sys.argv, key=Class().method())
-[bytes(number) for number in range(0, 500, 5)]
-if __name__ == "__main__":
-    os.write(1, b"")
+import os, sys
+os.write(1, b"")
 """
 
 _REHEARSAL_OF_MULTIPROCESSING = f"""\
