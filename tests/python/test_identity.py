@@ -1,10 +1,12 @@
 """What preloaded modules take from the process that imports them, or do beyond it: children have their own, or are
 cold, and the module is named."""
 
+import importlib
 import importlib.util
 import os
 import re
 import subprocess
+import sys
 import time
 import types
 import unittest
@@ -271,6 +273,16 @@ class Kept(Importing):
         seen = {"warmfork._owner": _observer.Seen([1] * len(_observer.KINDS), (0, 0), (0, 0), 0)}
         with unittest.mock.patch("os.getpid", return_value=_owner._READY_PATIENCE):
             self.assertEqual(_kept.find_kept(seen, "", []), {})
+
+    def test_a_number_in_what_is_written_in_the_code_is_no_process_id(self):
+        from warmfork._in_template import _kept, _observer
+
+        folder = self.folder({"written.py": "import os\ndef function(): 'Waits for 31415 times.'\nTEXT = f'Waits for {os.getpid()}.'\n"})
+        seen = {"written": _observer.Seen([1] * len(_observer.KINDS), (0, 0), (0, 0), 0)}
+        self.addCleanup(sys.modules.pop, "written", None)
+        with unittest.mock.patch("os.getpid", return_value=31415), unittest.mock.patch.object(sys, "path", [folder, *sys.path]):
+            importlib.import_module("written")
+            self.assertEqual(_kept.find_kept(seen, "", []), {"written": {"TEXT": "process id"}})
 
     def test_more_objects_than_are_looked_at_are_told(self):
         from warmfork._in_template import _kept, _observer

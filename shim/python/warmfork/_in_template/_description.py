@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ._kept import attributes_of
+from ._modules import attributes_of
 from ._run_module import ModulesOfPackages
 
 # It is the same as typing's, which children that import it would otherwise find loaded.

@@ -10,7 +10,7 @@ import sys
 import types
 from abc import ABCMeta
 
-from ._kept import attributes_of
+from ._modules import attributes_of
 
 # It is the same as typing's, which children that import it would otherwise find loaded.
 TYPE_CHECKING = False

@@ -15,6 +15,7 @@ import sys
 
 from .. import _native
 from . import _child, _kept
+from ._modules import attributes_of, is_standard
 from ._seeds import told
 from .._errors import Unsuitable
 
@@ -95,10 +96,10 @@ class Findings:
             if of_module["program"] and name not in _HARMLESS_PROGRAMS:
                 text = f"a program was started when {name} was imported, and what it read is not known"
                 self.found.append((f"program:{name}", text))
-            if of_module[_kept.UNSEEN] and not _kept.is_standard(name) and _has_python_unseen():
+            if of_module[_kept.UNSEEN] and not is_standard(name) and _has_python_unseen():
                 self.found.append((f"identity:{name}", f"{name} {_UNSEEN}"))
             kinds = [kind for kind in _kept.KEPT if of_module[kind]]
-            if kinds and not _kept.is_standard(name):
+            if kinds and not is_standard(name):
                 self.asked.append((name, kinds))
 
 
@@ -219,7 +220,7 @@ def _stop_resource_tracker() -> None:
     a shared mapping, which the gate finds; a child starts a tracker of its own, or has its parent's, as a cold one
     does. It ends when nobody has its pipe. Another child could have it, and would be waited for, so it must be the only
     one."""
-    tracker = _kept.attributes_of(sys.modules.get("multiprocessing.resource_tracker")).get("_resource_tracker")
+    tracker = attributes_of(sys.modules.get("multiprocessing.resource_tracker")).get("_resource_tracker")
     stop, pid = getattr(tracker, "_stop", None), getattr(tracker, "_pid", None)
     if stop is not None and _children() == [str(pid)]:
         stop()

@@ -13,6 +13,8 @@ import time
 import types
 
 from ._arguments import Rest
+from ._modules import attributes_of, is_standard
+from ._written import Written
 
 # It is the same as typing's, which children that import it would otherwise find loaded.
 TYPE_CHECKING = False
@@ -50,10 +52,9 @@ _ROUNDING = 1000  # nanoseconds
 _SLACK = 0.001
 _SHIFTS = (0, -time.timezone, -time.altzone)  # of UTC taken for local time
 
-# So is what modules of this package keep: their numbers are not the process's, however small its id is.
+# The standard library's modules keep nothing, as what they keep is put right in each child, by themselves or by
+# _child.py. Nor do those of this package: their numbers are not the process's, however small its id is.
 _OWN_PACKAGE = __name__.partition(".")[0]
-# The standard library counts as well: what of it keeps something is put right in each child, by itself or by _child.py.
-_STANDARD = frozenset(getattr(sys, "stdlib_module_names", ())) or None
 
 
 KEPT = ("process id", "thread id", "time", "random bytes", "directory", "arguments")
@@ -63,22 +64,6 @@ UNSEEN = "unseen random bytes"
 KEEP_RANDOM = (("jupyter_client.session", "session_flags"),)
 # The kind of what nobody has looked for, since there was too much.
 UNSEARCHED = "something in more objects than are looked at"
-
-
-def attributes_of(module: types.ModuleType | None) -> dict[str, Any]:
-    """Returns the attributes of a module, but never what it computes when it is asked."""
-    try:
-        return object.__getattribute__(module, "__dict__")
-    except AttributeError:
-        return {}
-
-
-def is_standard(name: str) -> bool:
-    top = name.partition(".")[0]
-    if _STANDARD is not None:
-        return top in _STANDARD
-    file = getattr(sys.modules.get(top), "__file__", None)
-    return not file or (file.startswith(os.path.dirname(os.__file__)) and "-packages" not in file)
 
 
 def has_asked_for_process(seen: dict[str, Seen]) -> bool:
@@ -144,6 +129,7 @@ class _Search:
         self._pid = os.getpid() if seen["process id"] or seen["thread id"] else None
         self._drawn = draws if seen["random bytes"] else None
         self._directory = _current_directory() if seen["directory"] else None
+        self._written: Written | None = None  # until it is needed
         self._seeks = self._arguments or self._pid or self._drawn or self._directory or seen["time"]
 
     def find(self, name: str) -> dict[str, str]:
@@ -225,8 +211,16 @@ class _Search:
             # Anything may stand behind it, as the random part of a temporary name; a short number would often be a part
             # of another one.
             is_apart = not behind[:1].isdigit() or len(digits) >= _DIGITS_THAT_TELL
-            return bool(digits) and not before[-1:].isdigit() and is_apart
+            is_there = bool(digits) and not before[-1:].isdigit() and is_apart
+            is_all = not before and not behind
+            return is_there and (is_all or not self._is_written(value))
         return False
+
+    def _is_written(self, text: str | bytes) -> bool:
+        """Does it stand in the code of a module, as documentation does that gives a number for an example?"""
+        if self._written is None:
+            self._written = Written()
+        return (text if isinstance(text, bytes) else text.encode(errors="surrogatepass")) in self._written.texts
 
     def _is_time(self, value: Any, kind: type) -> bool:
         if kind is float:

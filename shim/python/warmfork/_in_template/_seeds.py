@@ -6,20 +6,19 @@ import sys
 
 from .. import _native
 from . import _kept
+from ._modules import attributes_of
+from ._written import Written
 
 # It is the same as typing's, which children that import it would otherwise find loaded.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import CodeType
     from typing import Any
 
 # Smaller ones are taken for what somebody has written down, but for the process id itself.
 _SMALL = 10_000
 _WORD = 32
 _BYTES_OF_HASH = 64
-# The longest text of which `_native.seed_of` knows that it was a seed.
-_LONGEST_TEXT = 448
 # Of a number that is written out: Python refuses to write out those of some thousand digits.
 _MOST_BITS = 256
 _MOST_DIGITS = 20  # of a clock, in a text
@@ -35,7 +34,7 @@ class Seeds:
         self._draws, self._moment = draws, moment
         self._has_unseen = _native.observe()[_native.ASKED.index(_kept.UNSEEN)] > 0
         self._drawn: _kept.Drawn | None = None  # until a seed has to be looked for there
-        self._written: _Written | None = None  # likewise
+        self._written: Written | None = None  # likewise
 
     def check(self, number: int | None, generator: Any, may_be_unseen: bool = False) -> bool:
         """Returns whether this is the seed of a generator that each child seeds anew. number: None: it cannot be told.
@@ -92,9 +91,9 @@ class Seeds:
         numbers = self._in_modules().numbers
         return number in numbers or all(word < _SMALL or word in numbers for word in words)
 
-    def _in_modules(self) -> _Written:
+    def _in_modules(self) -> Written:
         if self._written is None:
-            self._written = _Written()
+            self._written = Written()
         return self._written
 
 
@@ -103,7 +102,7 @@ def told(generator: Any, text: str) -> str:
     found = type(generator)
     kind = f"{found.__module__}.{found.__qualname__}"
     for name, module in list(sys.modules.items()):
-        for attribute, value in list(_kept.attributes_of(module).items()):
+        for attribute, value in list(attributes_of(module).items()):
             if value is generator and type(attribute) is str:
                 return f"{name}.{attribute}, a {kind}, {text}"
     return f"a {kind}, which a module keeps, {text}"
@@ -122,42 +121,3 @@ def _text_of(number: int) -> bytes | None:
         return None
     text = data[:-_BYTES_OF_HASH]
     return text if make_hash(text).digest() == data[-_BYTES_OF_HASH:] else None
-
-
-class _Written:
-    """What stands in the code of all modules but the standard library's. numbers: of floats what they are as a seed.
-    texts: as bytes, those that are short enough."""
-
-    def __init__(self) -> None:
-        self.numbers: set[int] = set()
-        self.texts: set[bytes] = set()
-        for name, module in list(sys.modules.items()):
-            spec: Any = _kept.attributes_of(module).get("__spec__")
-            get_code = getattr(getattr(spec, "loader", None), "get_code", None)
-            if get_code is None or _kept.is_standard(name):
-                continue
-            try:
-                self._add(get_code(spec.name))
-            except Exception:
-                continue  # whatever a loader of its own raises
-
-    def _add(self, code: CodeType | None) -> None:
-        todo: list[Any] = [code]
-        while todo:
-            value = todo.pop()
-            kind = type(value)
-            if hasattr(value, "co_consts"):
-                todo.extend(value.co_consts)
-            elif kind in (tuple, frozenset):
-                todo.extend(value)
-            elif kind is int:
-                self.numbers.add(abs(value))
-            elif kind is float:
-                self.numbers.add(hash(value) & (1 << 64) - 1)
-            elif kind in (str, bytes) and len(value) <= _LONGEST_TEXT:
-                self._add_text(value, value if kind is bytes else value.encode(errors="surrogatepass"))
-
-    def _add_text(self, value: str | bytes, text: bytes) -> None:
-        self.texts.add(text)
-        if type(value) is str and value.isdecimal() and len(value) < _BYTES_OF_HASH:
-            self.numbers.add(int(value))
