@@ -75,7 +75,7 @@ enum FreshnessWord : std::uint32_t {
 enum class FrameKind : std::uint16_t {
     // Commands, owner to template.
     spawn = 1,       ///< id: spawn; values: count, SpawnFlag; payload: record
-    handed_off = 2,  ///< id: child; values: Lifetime
+    handed_off = 2,  ///< id: child; values: Lifetime, 0 or kHandedOffToEnd
     park = 3,        ///< values: least and most spares to keep
     report = 4,      ///< id: request
     shut_down = 5,
@@ -86,8 +86,8 @@ enum class FrameKind : std::uint16_t {
     born = 18,      ///< id: child; values: pid, spawn (0: a spare, whose mailbox came before this);
                     ///< payload: the mark of its ProcessIdentity, 8 bytes
     not_born = 19,  ///< id: spawn; values: Stage, errno; payload: text; all further ones too
-    gone = 20,      ///< id: child; values: pid; a spare ended before it was handed off, or (pid 0)
-                    ///< was never forked though its mailbox was sent
+    gone = 20,      ///< id: child; values: pid; a spare ended that nobody has taken, or (pid 0) was
+                    ///< never forked though its mailbox was sent
     reported = 21,  ///< id: request; payload: JSON text
     variables =
         22,  ///< read while preloading; values: 1, all of them; payload: strings, before ready
@@ -101,6 +101,9 @@ enum class FrameKind : std::uint16_t {
 inline constexpr std::int64_t kSpawnRecordInMemfd = 1;
 /// Set there too: the template is to fork even if its image is stale.
 inline constexpr std::int64_t kSpawnFromStaleImage = 2;
+
+/// A hand-off's second value: nobody takes the child, which ends, and `gone` is to say when it has.
+inline constexpr std::int64_t kHandedOffToEnd = 1;
 
 /// A frame in a ring: this header, then `payload_size` bytes, padded to 8.
 struct FrameHeader {

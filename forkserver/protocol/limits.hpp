@@ -7,7 +7,7 @@
 namespace warmfork {
 
 /// Raised whenever the meaning or place of a byte in this folder changes; both hellos carry it.
-inline constexpr std::uint16_t kProtocolVersion = 10;
+inline constexpr std::uint16_t kProtocolVersion = 11;
 
 /// The size of a whole record. Linux's own limit for arguments and environment together is 6 MiB.
 inline constexpr std::size_t kMaximumRecordSize = 2u << 20;

@@ -12,6 +12,36 @@ namespace {
 
 constexpr std::uint64_t kFlags = CLONE_PIDFD | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
 
+/// Calls clone, which has one place for what CLONE_PIDFD and CLONE_PARENT_SETTID write.
+long clone_by_registers(std::uint64_t flags, int exit_signal, void* parent_side, int* thread_id) {
+    flags |= static_cast<std::uint64_t>(exit_signal);
+#if defined(__aarch64__)
+    return ::syscall(SYS_clone, flags, nullptr, parent_side, nullptr, thread_id);
+#elif defined(__x86_64__)
+    return ::syscall(SYS_clone, flags, nullptr, parent_side, thread_id, nullptr);
+#else
+#error "the argument order of clone is not known for this architecture"
+#endif
+}
+
+/// Does without clone3. The kernel shows the pid: were that left to this process, which may be
+/// killed at any instruction, nobody would know of the child. So the pidfd is opened after it, by a
+/// number that could be another process's only if the child had been killed and reaped, and all
+/// other numbers been used, since the last instruction. It stays -1 where the child has been
+/// reaped.
+long clone_and_open(std::uint64_t flags, int exit_signal, std::atomic<std::int32_t>* shown_pid,
+                    int* pidfd, int* thread_id) {
+    // A number for it is kept free, so that without one there is no child either.
+    Descriptor room = open_pidfd(::getpid());
+    if (!room) return -1;
+    const long pid = clone_by_registers((flags & ~std::uint64_t{CLONE_PIDFD}) | CLONE_PARENT_SETTID,
+                                        exit_signal, shown_pid, thread_id);
+    if (pid <= 0) return pid;
+    room.reset();
+    *pidfd = open_pidfd(static_cast<int>(pid)).release();
+    return pid;
+}
+
 long clone_system_call(std::uint64_t flags, int exit_signal, std::atomic<std::int32_t>* shown_pid,
                        int* pidfd, int* thread_id) {
     clone_args arguments{};
@@ -20,19 +50,11 @@ long clone_system_call(std::uint64_t flags, int exit_signal, std::atomic<std::in
     arguments.pidfd = reinterpret_cast<std::uintptr_t>(pidfd);
     arguments.child_tid = reinterpret_cast<std::uintptr_t>(thread_id);
     arguments.exit_signal = static_cast<std::uint64_t>(exit_signal);
-    long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+    const long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
     // Filters forbid clone3, as they cannot look at its flags.
     if (pid >= 0 || (errno != ENOSYS && errno != EPERM)) return pid;
-        // clone has one place for the pidfd and for what CLONE_PARENT_SETTID writes.
-#if defined(__aarch64__)
-    pid = ::syscall(SYS_clone, flags | arguments.exit_signal, nullptr, pidfd, nullptr, thread_id);
-#elif defined(__x86_64__)
-    pid = ::syscall(SYS_clone, flags | arguments.exit_signal, nullptr, pidfd, thread_id, nullptr);
-#else
-#error "the argument order of clone is not known for this architecture"
-#endif
-    if (pid > 0 && shown_pid) shown_pid->store(static_cast<std::int32_t>(pid));
-    return pid;
+    return shown_pid ? clone_and_open(flags, exit_signal, shown_pid, pidfd, thread_id)
+                     : clone_by_registers(flags, exit_signal, pidfd, thread_id);
 }
 
 }  // namespace

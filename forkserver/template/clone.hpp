@@ -19,8 +19,9 @@ class CloneContext {
     /// Makes a child of the template's *parent*: CLONE_PARENT. The caller has blocked all signals
     /// and is the only thread. Returns the pid, with `ret_pidfd` set; 0 in the child; -errno on
     /// failure (EAGAIN: RLIMIT_NPROC or pids; EINVAL: the template is PID 1 of its namespace;
-    /// ENOMEM). `shown_pid` has the pid before the child runs, or, where there is no clone3, as
-    /// soon as the call returns.
+    /// ENOMEM). The kernel writes the pid into `shown_pid` before the child runs, so it stands
+    /// there whenever this process is killed. Where there is no clone3 `ret_pidfd` is empty if the
+    /// child has been reaped already.
     [[nodiscard]] int clone_sibling(std::atomic<std::int32_t>& shown_pid,
                                     Descriptor& ret_pidfd) const;
 

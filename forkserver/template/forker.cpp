@@ -123,7 +123,7 @@ ForkResult Forker::fork(const ChildPlan& plan, std::atomic<std::int32_t>& shown_
     handlers_.parent();
     host_.after_fork_in_template();
     timer_.stop();
-    check_.finish(pid > 0 ? 1 : 0);  // the pidfd
+    check_.finish(pidfd ? 1 : 0);
     bound_output();
     return result_in_template(pid, is_safe, std::move(pidfd));
 }

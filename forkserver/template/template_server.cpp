@@ -185,7 +185,7 @@ void TemplateServer::finish_spawn(const ForkFailure& failure) {
 void TemplateServer::hand_off(const FrameHeader& header) {
     for (Child& child : children_) {
         if (child.id != header.id || child.state == State::running) continue;
-        child.state = State::running;
+        child.state = header.values[1] == kHandedOffToEnd ? State::given_up : State::running;
         child.token.reset();
         child.lifetime = header.values[0] == static_cast<std::int64_t>(Lifetime::detached)
                              ? Lifetime::detached
@@ -257,6 +257,7 @@ void TemplateServer::tell_birth(ForkResult fork) {
                          spare_ ? State::parked : State::running,
                          spare_ ? Lifetime::owner : spawn_->lifetime(), Clock::now()});
     children_.back().is_expected = spare_.has_value();
+    children_.back().ended = !children_.back().pidfd;  // and has been reaped
     const std::uint64_t spawn_id = spare_ ? 0 : spawn_->id();
     outbox_.add(make_frame(FrameKind::born, id, fork.pid, static_cast<std::int64_t>(spawn_id)),
                 bytes_of(mark));

@@ -56,7 +56,7 @@ class TemplateServer {
   private:
     enum class State {
         parked,
-        given_up,  ///< a surplus spare that was told to end
+        given_up,  ///< a spare that nobody takes, and that ends
         running,
     };
     struct Child {

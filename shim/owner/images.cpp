@@ -339,7 +339,7 @@ void ImageSet::discard(const Process& process) {
 
 std::vector<ImageSet::Process> ImageSet::processes() {
     const std::lock_guard lock(mutex_);
-    release_ended();
+    for (const ImagePointer& image : images_) look_at(*image);
     std::vector<Process> processes = ending_;
     for (const ImagePointer& image : images_)
         for (const Process& process : {image->process, image->next})

@@ -251,14 +251,16 @@ std::optional<Born> TemplateProcess::take_spare(Lifetime lifetime, Clock::time_p
     while (std::optional<Born> spare = spares_.take()) {
         // This comes before the record, so that a template whose owner dies here knows whom to end
         // or to leave.
+        const bool is_old = now - spare->made > kOldestSpare;
         if (channel_.push(make_frame(FrameKind::handed_off, spare->id,
-                                     static_cast<std::int64_t>(lifetime))) != 0) {
+                                     static_cast<std::int64_t>(lifetime),
+                                     is_old ? kHandedOffToEnd : 0)) != 0) {
             spares_.give_back(std::move(*spare));
             return {};
         }
-        if (now - spare->made <= kOldestSpare) return spare;
-        // ps and the like would show when it was started. The template takes it for one that is in
-        // use, and makes another.
+        if (!is_old) return spare;
+        // ps and the like would show when it was started. The template makes another, and says when
+        // this one has ended, so that it is reaped then.
         spares_.let_end(std::move(*spare));
     }
     return {};

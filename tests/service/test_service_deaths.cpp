@@ -298,6 +298,25 @@ TEST_CASE(
     CHECK(spawns_in_the_end(service));
 }
 
+TEST_CASE("A template that is killed is no zombie, nor are its spares, though nobody asks") {
+    TestService service;
+    REQUIRE(spawns_in(service) == 7);
+    const std::vector<int> before = children_of(service.pid());
+    REQUIRE(!before.empty());
+    REQUIRE(::kill(before.front(), SIGKILL) == 0);
+    std::vector<int> left;
+    const auto deadline = Clock::now() + std::chrono::seconds(60);
+    do {
+        left = children_of(service.pid());
+        std::erase_if(left, [&](int child) {
+            return std::find(before.begin(), before.end(), child) == before.end();
+        });
+        if (left.empty()) break;
+        ::poll(nullptr, 0, 5);
+    } while (Clock::now() < deadline);
+    CHECK(left.empty());
+}
+
 TEST_CASE("No client notices that the daemon is reloaded over and over") {
     const int reloads = number_of("WARMFORK_TEST_RELOADS", 10);
     TestService::Settings settings;

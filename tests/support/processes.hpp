@@ -31,6 +31,10 @@ void spin(int rounds);
 /// Returns the children of this process that are the template's spares, by their name.
 std::vector<int> spares();
 
+/// From now on this process may not make the system call: EPERM. Returns false where the kernel
+/// cannot forbid it.
+[[nodiscard]] bool refuse_system_call(long number);
+
 /// A pipe whose ends close with it.
 struct Pipe {
     Pipe();

@@ -1,6 +1,4 @@
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -35,19 +33,6 @@ std::string obstacle_of(const AllowList& allowed, const std::vector<int>& own) {
 
 std::string descriptors_in_the_way(const AllowList& allowed, const std::vector<int>& own) {
     return obstacle_of(allowed, own);
-}
-
-/// From now on this process may not make the system call.
-bool refuse(long number) {
-    sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<unsigned>(number), 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    const sock_fprog program{static_cast<unsigned short>(std::size(filter)), filter};
-    return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-           ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
 /// None of the descriptors that are open counts.
@@ -165,14 +150,14 @@ TEST_CASE("A descriptor that cannot be asked what it is is in the way") {
               int pair[2];
               if (::pipe2(pair, O_CLOEXEC) < 0) return "no pipe";
               for (long number : {SYS_fstat, SYS_newfstatat})
-                  if (!refuse(number)) return {};  // no seccomp here
+                  if (!refuse_system_call(number)) return {};  // no seccomp here
               const std::string obstacle = descriptors_in_the_way({}, own);
               return obstacle.find("pipe:") != std::string::npos ? "" : "passed: " + obstacle;
           }) == "");
     CHECK(in_an_owner([]() -> std::string {
               const std::vector<int> own = open_now();
               if (::epoll_create1(EPOLL_CLOEXEC) < 0) return "no epoll instance";
-              if (!refuse(SYS_readlinkat)) return {};
+              if (!refuse_system_call(SYS_readlinkat)) return {};
               const std::string obstacle = descriptors_in_the_way({}, own);
               return obstacle.find("(unknown)") != std::string::npos ? "" : "passed: " + obstacle;
           }) == "");
@@ -183,7 +168,7 @@ TEST_CASE("A file that cannot be compared with a standard stream is in the way")
               const std::vector<int> own = open_now();
               if (::fcntl(1, F_DUPFD_CLOEXEC, 3) < 0) return "no number";
               for (long number : {SYS_kcmp, SYS_fcntl})
-                  if (!refuse(number)) return {};
+                  if (!refuse_system_call(number)) return {};
               return descriptors_in_the_way({}, own).empty() ? "passed" : "";
           }) == "");
 }
