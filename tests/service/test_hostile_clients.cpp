@@ -69,7 +69,7 @@ TEST_CASE("Questions for a linked command that is none are refused, and many fil
     CHECK(answer.kind == ServiceKind::managed);
 }
 
-TEST_CASE("Who says nothing is hung up on in time, also across a reload") {
+TEST_CASE("Who says nothing is hung up on in time, also across a reload", "[slow]") {
     AttackedService attacked;
     RawClient silent(attacked.service.socket(), false);
     attacked.service.signal(SIGHUP);

@@ -119,7 +119,7 @@ bool spawns_in_the_end(const TestService& service) {
 
 }  // namespace
 
-TEST_CASE("Deaths in every order lose no status and leave nothing") {
+TEST_CASE("Deaths in every order lose no status and leave nothing", "[many]") {
     const int rounds = number_of("WARMFORK_TEST_ROUNDS", 25);
     const auto seed = static_cast<unsigned>(number_of("WARMFORK_TEST_SEED", 1));
     std::uint64_t spawned = 0, orphaned = 0, failed = 0;
@@ -218,7 +218,8 @@ TEST_CASE("Deaths in every order lose no status and leave nothing") {
                rounds, spawned, orphaned, failed);
 }
 
-TEST_CASE("When a client and the daemon are killed at once the keeper ends the children") {
+TEST_CASE("When a client and the daemon are killed at once the keeper ends the children",
+          "[slow]") {
     Subreaper subreaper;
     TestService service(passed_socket());
     ClientProcess client(service, [] {
@@ -317,7 +318,7 @@ TEST_CASE("A template that is killed is no zombie, nor are its spares, though no
     CHECK(left.empty());
 }
 
-TEST_CASE("No client notices that the daemon is reloaded over and over") {
+TEST_CASE("No client notices that the daemon is reloaded over and over", "[many]") {
     const int reloads = number_of("WARMFORK_TEST_RELOADS", 10);
     TestService::Settings settings;
     settings.templates["probe"] = probe_definition("spares = 2\n");

@@ -58,7 +58,7 @@ TEST_CASE("It says that it is ready, reloading, stopping, and what it does") {
     CHECK(service.wait() == 0);
 }
 
-TEST_CASE("A manager that reads nothing does not stop it") {
+TEST_CASE("A manager that reads nothing does not stop it", "[slow]") {
     Settings settings;
     settings.is_watched = true;
     TestService service(std::move(settings));
