@@ -86,6 +86,17 @@ struct HandedTemplate {
     static void members(auto& self, auto& each) { each(self.name, self.asks); }
 };
 
+/// Since when something is waited for, so that its wait ends when it would have ended.
+struct HandedWait {
+    std::uint64_t client = 0;
+    /// Whose answer the client waits for. 0: the client is to say hello, or, where it has gone, its
+    /// children are to end.
+    std::uint64_t request = 0;
+    std::uint64_t since = 0;  ///< nanoseconds of CLOCK_MONOTONIC
+
+    static void members(auto& self, auto& each) { each(self.client, self.request, self.since); }
+};
+
 struct Handover {
     std::uint64_t generation = 0, last_client = 0, last_child = 0;
     HandedDescriptor listener, lock;
@@ -97,12 +108,14 @@ struct Handover {
     std::vector<std::uint64_t> untold = {};  ///< children that the keeper is yet to be told of
     HandedDescriptor sight = {};             ///< -1 also where the service before had none
     std::vector<std::string> retired_sights = {};
-    bool is_whole = true;  ///< false: what was read is cut short
+    std::vector<HandedWait> waits = {};  ///< what is not among them begins anew
+    bool is_whole = true;                ///< false: what was read is cut short
 
     static void members(auto& self, auto& each) {
         each(self.generation, self.last_client, self.last_child, self.listener, self.lock,
              self.path, self.keeper, self.clients, self.children, self.templates, self.untold);
         each.optional(self.sight, self.retired_sights);
+        each.optional(self.waits);
     }
 };
 

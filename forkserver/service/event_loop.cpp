@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <systemd/sd-daemon.h>
 
+#include <algorithm>
 #include <system_error>
 #include <tuple>
 
@@ -89,6 +90,13 @@ EventSource EventLoop::after(std::chrono::microseconds delay, std::function<void
     owner.callback_ = std::move(kept);
     owner.source_.reset(source);
     return owner;
+}
+
+EventSource EventLoop::at(std::chrono::steady_clock::time_point time,
+                          std::function<void()> callback) {
+    const auto left =
+        std::chrono::ceil<std::chrono::microseconds>(time - std::chrono::steady_clock::now());
+    return after(std::max(left, std::chrono::microseconds(0)), std::move(callback));
 }
 
 EventSource EventLoop::soon(std::function<void()> callback) {

@@ -44,6 +44,9 @@ class EventLoop {
     /// Calls back once, after the delay.
     [[nodiscard]] EventSource after(std::chrono::microseconds delay,
                                     std::function<void()> callback);
+    /// Calls back once, at that time, or soon where it has passed.
+    [[nodiscard]] EventSource at(std::chrono::steady_clock::time_point time,
+                                 std::function<void()> callback);
     /// Calls back once, when all that has come is dealt with.
     [[nodiscard]] EventSource soon(std::function<void()> callback);
     /// Blocks the signal for this process and calls back when it comes, before anything else that

@@ -60,6 +60,7 @@ class Service {
         ServedClient(std::uint64_t id, Descriptor socket, Peer peer)
             : client(id, std::move(socket), std::move(peer)) {}
         Client client;
+        NamedTemplate::Clock::time_point connected = NamedTemplate::Clock::now();
         ClientEntry entry;
         EventSource readable, gone, greeting;
     };
@@ -107,6 +108,14 @@ class Service {
         std::uint64_t request = 0;
         EventSource ended, started;
     };
+    /// The children of a client that has gone have been told to end.
+    struct Killing {
+        NamedTemplate::Clock::time_point since;
+        EventSource due;
+    };
+    /// Since when the service before this one has waited, by client and request: see HandedWait.
+    using Beginnings =
+        std::map<std::pair<std::uint64_t, std::uint64_t>, NamedTemplate::Clock::time_point>;
     /// A fixed command, until its child is where it is to live.
     struct FixedCommand {
         ChildRecord record;
@@ -208,6 +217,7 @@ class Service {
     void on_child_started(std::uint64_t id);
     void watch_start(std::uint64_t id);
     void end_children(std::uint64_t client, int signal);
+    void kill_children_in_time(std::uint64_t client, NamedTemplate::Clock::time_point since);
     void give_to_keeper(std::uint64_t id);
     void tell_keeper();
     void renew_keeper();
@@ -240,11 +250,11 @@ class Service {
     void exec_again();
     [[nodiscard]] std::vector<std::byte> hand_over(std::vector<int>& ret_descriptors);
     void take_over(std::span<const std::byte> left);
-    void take_clients(std::vector<HandedClient>& clients);
+    void take_clients(std::vector<HandedClient>& clients, const Beginnings& beginnings);
     void take_children(std::vector<HandedChild>& children);
-    void take_asks(const std::vector<HandedTemplate>& templates);
+    void take_asks(const std::vector<HandedTemplate>& templates, const Beginnings& beginnings);
     void watch_taken_over();
-    void part_with_orphans();
+    void part_with_orphans(const Beginnings& beginnings);
     [[nodiscard]] std::uint64_t image_id(const TemplateProcess& process) const {
         return generation_ << 32 | process.serial();
     }
@@ -270,7 +280,7 @@ class Service {
     std::map<std::string, std::string>
         unusable_;  ///< why there is no template, when last looked for
     std::map<std::uint64_t, ServedChild> children_;
-    std::map<std::uint64_t, EventSource> killings_;                  ///< by client that has gone
+    std::map<std::uint64_t, Killing> killings_;                      ///< by client that has gone
     std::map<std::string, std::list<NamedTemplate::Ask>> unserved_;  ///< while it execs itself
     AutomaticTemplates automatic_;
     EventSource saving_automatic_;

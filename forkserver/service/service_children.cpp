@@ -155,8 +155,13 @@ void Service::end_children(std::uint64_t client, int signal) {
         killings_.erase(client);
         return;
     }
-    killings_[client] =
-        loop_.after(kGracePeriodOfChildren, [this, client] { end_children(client, SIGKILL); });
+    kill_children_in_time(client, NamedTemplate::Clock::now());
+}
+
+/// Kills what is left of them when the grace period is over, which began at `since`.
+void Service::kill_children_in_time(std::uint64_t client, NamedTemplate::Clock::time_point since) {
+    killings_[client] = {since, loop_.at(since + kGracePeriodOfChildren,
+                                         [this, client] { end_children(client, SIGKILL); })};
 }
 
 /// Counts a child; `change` is 1 or -1. It is its user's until it has ended, also when its client

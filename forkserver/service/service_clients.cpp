@@ -164,8 +164,8 @@ void Service::watch_client(ServedClient& served) {
     served.gone = loop_.watch(served.client.peer().pidfd.get(), EPOLLIN,
                               [this, id](std::uint32_t) { lose_client(id, ""); });
     if (!served.client.has_greeted)
-        served.greeting =
-            loop_.after(kGreetingPatience, [this, id] { lose_client(id, "it did not say hello"); });
+        served.greeting = loop_.at(served.connected + kGreetingPatience,
+                                   [this, id] { lose_client(id, "it did not say hello"); });
 }
 
 void Service::update_interest(ServedClient& served) {

@@ -74,6 +74,13 @@ void queue_messages(std::vector<HandedMessage>& messages, Client& client) {
     }
 }
 
+using Clock = NamedTemplate::Clock;
+
+HandedWait hand_over(std::uint64_t client, std::uint64_t request, Clock::time_point since) {
+    const std::chrono::nanoseconds time = since.time_since_epoch();  // of CLOCK_MONOTONIC
+    return {client, request, static_cast<std::uint64_t>(time.count())};
+}
+
 HandedAsk hand_over(const NamedTemplate::Ask& ask) {
     return {ask.client,
             ask.request,
@@ -107,7 +114,11 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
     for (auto& [id, served] : clients_) {
         served.client.flush();
         handover.clients.push_back(service::hand_over(id, served.client));
+        if (!served.client.has_greeted)
+            handover.waits.push_back(service::hand_over(id, 0, served.connected));
     }
+    for (const auto& [client, killing] : killings_)
+        handover.waits.push_back(service::hand_over(client, 0, killing.since));
     for (const auto& [id, child] : children_)
         handover.children.push_back({id,
                                      static_cast<std::uint64_t>(child.pid),
@@ -122,8 +133,10 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
     for (const auto& [name, served] : templates_) {
         HandedTemplate& handed = handover.templates.emplace_back();
         handed.name = name;
-        for (const NamedTemplate::Ask& ask : served.named.asks())
+        for (const NamedTemplate::Ask& ask : served.named.asks()) {
             handed.asks.push_back(service::hand_over(ask));
+            handover.waits.push_back(service::hand_over(ask.client, ask.request, ask.since));
+        }
     }
     handover.untold.assign(untold_.begin(), untold_.end());
     handover.sight = {sight_.number()};
@@ -133,7 +146,7 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
     return writer.bytes();
 }
 
-void Service::take_clients(std::vector<HandedClient>& clients) {
+void Service::take_clients(std::vector<HandedClient>& clients, const Beginnings& beginnings) {
     for (HandedClient& handed : clients) {
         Peer peer{static_cast<uid_t>(handed.uid), static_cast<pid_t>(handed.pid),
                   adopt(handed.pidfd), std::move(handed.name)};
@@ -142,6 +155,8 @@ void Service::take_clients(std::vector<HandedClient>& clients) {
         Client& client = place->second.client;
         client.has_greeted = handed.has_greeted != 0;
         client.spawned = handed.spawned;
+        if (const auto began = beginnings.find({handed.id, 0}); began != beginnings.end())
+            place->second.connected = began->second;
         queue_messages(handed.waiting, client);
     }
 }
@@ -162,13 +177,17 @@ void Service::take_children(std::vector<HandedChild>& children) {
     }
 }
 
-void Service::take_asks(const std::vector<HandedTemplate>& templates) {
+void Service::take_asks(const std::vector<HandedTemplate>& templates,
+                        const Beginnings& beginnings) {
     for (const auto& [name, asks] : templates) {
         // The template was in use, so it is to be warm again soon.
         ServedTemplate* served = find_template(name);
         if (served) static_cast<void>(served->named.start());
         for (const HandedAsk& handed : asks) {
             NamedTemplate::Ask ask = service::take_over(handed);
+            if (const auto began = beginnings.find({handed.client, handed.request});
+                began != beginnings.end())
+                ask.since = began->second;
             const auto client = clients_.find(ask.client);
             const uid_t user =
                 client == clients_.end() ? ::geteuid() : client->second.client.peer().uid;
@@ -206,12 +225,18 @@ void Service::watch_taken_over() {
     }
 }
 
-void Service::part_with_orphans() {
+void Service::part_with_orphans(const Beginnings& beginnings) {
     // These are the ones whose client went at the very end of the service before this one.
     std::set<std::uint64_t> orphans;
     for (const auto& [id, child] : children_)
         if (!clients_.count(child.client)) orphans.insert(child.client);
-    for (std::uint64_t client : orphans) end_children(client, SIGTERM);
+    for (std::uint64_t client : orphans) {
+        const auto began = beginnings.find({client, 0});
+        if (began == beginnings.end())
+            end_children(client, SIGTERM);
+        else
+            kill_children_in_time(client, began->second);
+    }
     // With an error in the configuration nobody knows who may connect.
     std::vector<std::uint64_t> unwanted;
     for (const auto& [id, served] : clients_)
@@ -234,9 +259,14 @@ void Service::take_over(std::span<const std::byte> left) {
     listener_.lock = adopt(handover.lock);
     listener_.path = std::move(handover.path);
     keeper_ = adopt(handover.keeper);
-    take_clients(handover.clients);
+    Beginnings beginnings;
+    for (const HandedWait& wait : handover.waits)
+        if (wait.since != 0)
+            beginnings.emplace(std::pair(wait.client, wait.request),
+                               Clock::time_point(std::chrono::nanoseconds(wait.since)));
+    take_clients(handover.clients, beginnings);
     take_children(handover.children);
-    take_asks(handover.templates);
+    take_asks(handover.templates, beginnings);
     untold_.assign(handover.untold.begin(), handover.untold.end());
     // It keeps the number that clients know; what is said of it comes after all that was said
     // before.
@@ -249,7 +279,7 @@ void Service::take_over(std::span<const std::byte> left) {
     }
     if (!handover.is_whole) log(LOG_ERR, {}, "what the service before this one left is cut short");
     watch_taken_over();
-    part_with_orphans();
+    part_with_orphans(beginnings);
     stopping_point("daemon.taken-over");
     log(LOG_INFO, {},
         fmt::format("goes on with {} clients and {} children", clients_.size(), children_.size()));

@@ -20,6 +20,7 @@ Handover example_handover() {
     handover.untold = {9};
     handover.sight = {18};
     handover.retired_sights = {"anon_inode:[x]"};
+    handover.waits = {{7, 32, 1'000'000}};
     return handover;
 }
 
@@ -45,6 +46,7 @@ TEST_CASE("A handover has the bytes of its version") {
     const HandoverWriter written(example_handover());
     FieldWriter expected = example_bytes();
     expected.number(18).texts(std::vector<std::string>{"anon_inode:[x]"});
+    expected.number(1).number(7).number(32).number(1'000'000);
     REQUIRE(written.bytes() == expected.bytes());
     REQUIRE(written.descriptors() == std::vector{4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18});
 }
@@ -67,6 +69,17 @@ TEST_CASE("A handover of a service that had no sight is whole") {
     REQUIRE(read.is_whole);
     REQUIRE(read.untold == std::vector<std::uint64_t>{9});
     REQUIRE(read.sight.number == -1);
+    REQUIRE(read.waits.empty());
+}
+
+TEST_CASE("A handover of a service that did not say since when it waits is whole") {
+    FieldWriter bytes = example_bytes();
+    bytes.number(18).texts(std::vector<std::string>{"anon_inode:[x]"});
+    Handover read;
+    REQUIRE(HandoverReader(bytes.bytes()).read(read));
+    REQUIRE(read.is_whole);
+    REQUIRE(read.sight.number == 18);
+    REQUIRE(read.waits.empty());
 }
 
 TEST_CASE("A handover that is cut short anywhere is read to there, and says so") {

@@ -318,6 +318,43 @@ TEST_CASE("A template that is killed is no zombie, nor are its spares, though no
     CHECK(left.empty());
 }
 
+TEST_CASE("No wait begins anew when the service is reloaded over and over", "[slow]") {
+    TestService::Settings settings;
+    settings.templates["unending"] = probe_definition("", {"hang"});
+    TestService service(std::move(settings));
+    ClientProcess client(service, [] {
+        Template table = Template::connect("probe", WARMFORK_BACKEND_WARM);
+        Pipe output;
+        ProbeRequest request({"stubborn"});
+        request.put_output_on(output);
+        Process child = table.spawn(request.get());
+        char byte;  // it ignores SIGTERM by now
+        if (::read(output.read_end.get(), &byte, 1) != 1) return 1;
+        say(fmt::format("{}", child.pid()));
+        await_cue();
+        return 0;
+    });
+    const Descriptor child = open_pidfd(std::stoi(client.next_line()));
+    RawClient silent(service.socket(), false), asking(service.socket());
+    asking.send(ServiceKind::lease, 1, lease_body(1, 0, "unending"));
+    client.kill();
+    // All of them wait for seconds; each is over when its descriptor is readable.
+    std::vector<pollfd> waits{
+        {child.get(), POLLIN, 0}, {silent.socket(), POLLIN, 0}, {asking.socket(), POLLIN, 0}};
+    const auto deadline = Clock::now() + std::chrono::seconds(60);
+    while (!waits.empty() && Clock::now() < deadline) {
+        service.signal(SIGHUP);
+        REQUIRE(service.has_said("READY=1"));
+        ::poll(waits.data(), waits.size(), 500);
+        std::erase_if(waits, [](const pollfd& wait) { return wait.revents != 0; });
+    }
+    CHECK(waits.empty());
+    CHECK(silent.is_hung_up());
+    ServiceMessage answer;
+    REQUIRE(asking.receive(answer) == 0);
+    CHECK(answer.kind == ServiceKind::refused);
+}
+
 TEST_CASE("No client notices that the daemon is reloaded over and over", "[many]") {
     const int reloads = number_of("WARMFORK_TEST_RELOADS", 10);
     TestService::Settings settings;
