@@ -62,16 +62,17 @@ int run_parent(void* argument) {
     return 0;
 }
 
-int wait_for_answer(int keeper, KeeperAnswer& ret_answer) {
+int wait_for_answer(int keeper, AnswerPoll poll, KeeperAnswer& ret_answer) {
     pollfd polled{keeper, POLLIN, 0};
-    const int ready = poll_through_signals(std::span(&polled, 1), Clock::now() + kPatience);
+    const int ready = poll(std::span(&polled, 1), Clock::now() + kPatience);
     if (ready <= 0) return ready < 0 ? errno : ETIMEDOUT;
     return receive_answer(keeper, ret_answer);
 }
 
 }  // namespace
 
-int start_keeper(const std::string& program, int owner_pidfd, StartedKeeper& ret_keeper) {
+int start_keeper(const std::string& program, int owner_pidfd, StartedKeeper& ret_keeper,
+                 AnswerPoll poll) {
     Descriptor near, far;
     if (int error = make_message_pair(near, far)) return error;
     const Descriptor low_null(::open("/dev/null", O_RDWR | O_CLOEXEC));
@@ -99,18 +100,18 @@ int start_keeper(const std::string& program, int owner_pidfd, StartedKeeper& ret
     if (launch.error) return launch.error;
     far.reset();
     KeeperAnswer began{};
-    if (int error = wait_for_answer(near.get(), began)) return error;
+    if (int error = wait_for_answer(near.get(), poll, began)) return error;
     if (began.error_number) return began.error_number;
     ret_keeper = {std::move(near), {began.pid, began.mark}};
     return 0;
 }
 
-int give_to_keeper(int keeper, int pidfd, bool told_by_kernel) {
+int give_to_keeper(int keeper, int pidfd, bool told_by_kernel, AnswerPoll poll) {
     const KeeperMessage message{told_by_kernel, 0};
     if (int error = send_message(keeper, bytes_of(message), {}, std::span(&pidfd, 1), MSG_DONTWAIT))
         return error == EAGAIN ? ETIMEDOUT : error;
     KeeperAnswer answer{};
-    const int error = wait_for_answer(keeper, answer);
+    const int error = wait_for_answer(keeper, poll, answer);
     return error ? error : answer.error_number;
 }
 

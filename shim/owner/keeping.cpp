@@ -4,13 +4,16 @@
 #include <sys/wait.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <mutex>
+#include <thread>
 
 #include "keeper/keeper.hpp"
 #include "owner/companions.hpp"
 #include "owner/owned_sockets.hpp"
 #include "owner/owner_state.hpp"
 #include "owner/running_list.hpp"
+#include "owner/waiting.hpp"
 
 namespace warmfork {
 namespace {
@@ -32,10 +35,11 @@ struct TrackedChild : ProcessIdentity {
     bool is_told = false;  ///< to a keeper that has not been found dead since
 };
 
-/// Is it a lack with which a plain spawn may go on? A keeper is told of the child later.
+/// Is it a lack with which a plain spawn may go on? A keeper is told of the child later, as it is
+/// where whoever waits was interrupted.
 bool is_lack_of_resources(int error) {
-    return error == EAGAIN || error == ENOMEM || error == EMFILE || error == ENFILE ||
-           error == ETIMEDOUT || error == ETOOMANYREFS;
+    return error == EAGAIN || error == EINTR || error == ENOMEM || error == EMFILE ||
+           error == ENFILE || error == ETIMEDOUT || error == ETOOMANYREFS;
 }
 
 bool has_gone(const Keeper& keeper) {
@@ -47,13 +51,18 @@ bool has_gone(const Keeper& keeper) {
 /// The keepers of a process: one, started when the first cold child needs it, and more where that
 /// has no room. They may be killed at any time, and are found dead at the next call. Another one is
 /// then told what the dead one had been told. A child may have two keepers, as one was only
-/// stopped, or the application has closed its socket, which does no harm.
+/// stopped, or the application has closed its socket, which does no harm. One thread at a time has
+/// to do with them. It holds no lock while it waits, as a signal's handler may come back here.
 class Keepers {
   public:
     Outcome give(const ProcessIdentity& child, int pidfd) {
-        const std::lock_guard lock(mutex_);
-        refresh();
-        const int error = tell(pidfd, false);
+        const Turn turn(*this);
+        if (!turn.is_mine()) {
+            add_late({child, false, false});
+            return {};
+        }
+        refresh(poll_until);
+        const int error = tell(pidfd, false, poll_until);
         if (error && !is_lack_of_resources(error))
             return make_failure(Stage::fork, error, "cannot give the child to a warmfork-keeper");
         children_.add({child, false, error == 0});
@@ -62,14 +71,21 @@ class Keepers {
     }
 
     Outcome spawn(ColdPlan& plan, ColdProcess& ret_process) {
-        const std::lock_guard lock(mutex_);
+        const Turn turn(*this);
         plan.keeper_error = 0;
+        const bool told_by_kernel = plan.record.header.flags & kRecordParentDeathSignal;
+        if (!turn.is_mine()) {
+            plan.keeper = -1;
+            Outcome failure = spawn_cold(plan, ret_process);
+            if (!failure) add_late({ret_process.identity, told_by_kernel, false});
+            return failure;
+        }
         for (int tries = 0;; ++tries) {
-            refresh();
+            refresh(poll_until);
             int error = 0;
             // No keeper can be told of the child now, nor could any other one be.
             const bool may_be_told = plan.keeper_error != ETOOMANYREFS && tries < kMostTries;
-            Keeper* keeper = may_be_told ? find(error) : nullptr;
+            Keeper* keeper = may_be_told ? find(error, poll_until) : nullptr;
             if (error && !is_lack_of_resources(error))
                 return make_failure(Stage::launch, error, "cannot start warmfork-keeper");
             plan.keeper = keeper ? keeper->socket.get() : -1;
@@ -78,7 +94,6 @@ class Keepers {
                 note_failure(*keeper, plan.keeper_error);
                 continue;
             }
-            const bool told_by_kernel = plan.record.header.flags & kRecordParentDeathSignal;
             children_.add({ret_process.identity, told_by_kernel, keeper != nullptr});
             has_untold_ = has_untold_ || !keeper;
             return {};
@@ -86,20 +101,73 @@ class Keepers {
     }
 
     void give_when_possible(const ProcessIdentity& child) {
-        const std::lock_guard lock(mutex_);
-        children_.add({child, false, false});
-        has_untold_ = true;
-        refresh();
+        add_late({child, false, false});
+        // Whoever calls may hold a lock, so nobody is asked for an interruption.
+        const Turn turn(*this, false);
+        if (turn.is_mine()) refresh(poll_through_signals);
     }
 
     void look_after() {
-        const std::unique_lock lock(mutex_, std::try_to_lock);
-        if (lock.owns_lock()) refresh();
+        const Turn turn(*this, false);
+        if (turn.is_mine()) refresh(poll_until);
     }
 
   private:
+    /// The turn to have to do with the keepers. It is waited for, unless `waits` is false, until
+    /// that is interrupted; not where this very thread has it, which a signal's handler has
+    /// interrupted.
+    class Turn {
+      public:
+        explicit Turn(Keepers& keepers, bool waits = true) : keepers_(keepers) {
+            std::unique_lock lock(keepers.mutex_);
+            while (keepers.is_taken_) {
+                if (!waits || keepers.taken_by_ == std::this_thread::get_id()) return;
+                if (!may_be_interrupted()) {
+                    keepers.given_back_.wait(lock);
+                    continue;
+                }
+                keepers.given_back_.wait_until(lock, *next_look({}));
+                lock.unlock();
+                if (check_interruption()) return;
+                lock.lock();
+            }
+            keepers.is_taken_ = is_mine_ = true;
+            keepers.taken_by_ = std::this_thread::get_id();
+        }
+        ~Turn() {
+            if (!is_mine_) return;
+            const std::lock_guard lock(keepers_.mutex_);
+            keepers_.is_taken_ = false;
+            keepers_.given_back_.notify_all();
+        }
+        Turn(const Turn&) = delete;
+        Turn& operator=(const Turn&) = delete;
+        [[nodiscard]] bool is_mine() const { return is_mine_; }
+
+      private:
+        Keepers& keepers_;
+        bool is_mine_ = false;
+    };
+
+    /// Adds a child of which a keeper is to be told by whoever has the next turn.
+    void add_late(const TrackedChild& child) {
+        const std::lock_guard lock(mutex_);
+        late_.push_back(child);
+    }
+
+    void take_late() {
+        const std::lock_guard lock(mutex_);
+        for (const TrackedChild& child : std::exchange(late_, {})) {
+            children_.add(child);
+            has_untold_ = true;
+        }
+    }
+
+    // What follows is for whoever has the turn.
+
     /// Finds the dead, so it must be called first.
-    void refresh() {
+    void refresh(AnswerPoll poll) {
+        take_late();
         const std::size_t dead = std::erase_if(keepers_, [](const Keeper& keeper) {
             if (!has_gone(keeper)) return false;
             // Where this process adopts orphans the keeper was one of its children.
@@ -111,36 +179,39 @@ class Keepers {
             for (TrackedChild& child : children_.entries()) child.is_told = false;
             has_untold_ = !children_.entries().empty();
         }
-        if (has_untold_) tell_untold();
+        if (has_untold_) tell_untold(poll);
     }
 
-    void tell_untold() {
+    void tell_untold(AnswerPoll poll) {
         for (TrackedChild& child : children_.entries()) {
             if (child.is_told) continue;
             const Descriptor pidfd = open_process(child);
             if (!pidfd && errno != ESRCH) return;
-            if (pidfd && !has_ended(pidfd.get()) && tell(pidfd.get(), child.told_by_kernel)) return;
+            if (pidfd && !has_ended(pidfd.get()) && tell(pidfd.get(), child.told_by_kernel, poll))
+                return;
             child.is_told = true;
         }
         has_untold_ = false;
     }
 
-    int tell(int pidfd, bool told_by_kernel) {
+    int tell(int pidfd, bool told_by_kernel, AnswerPoll poll) {
         int error = ETIMEDOUT;
         for (int tries = 0; tries < kMostTries; ++tries) {
             int start_error = 0;
-            Keeper* const keeper = find(start_error);
+            Keeper* const keeper = find(start_error, poll);
             if (!keeper) return start_error;
-            error = give_to_keeper(keeper->socket.get(), pidfd, told_by_kernel);
+            error = give_to_keeper(keeper->socket.get(), pidfd, told_by_kernel, poll);
             if (!error || error == ETOOMANYREFS) return error;
             note_failure(*keeper, error);
+            // It may answer in time, and nobody will have waited for that.
+            if (was_interrupted()) return EINTR;
         }
         return error;
     }
 
     /// Returns the newest that is of use, or a new one where there is none, or null with the reason
     /// in `ret_error`.
-    Keeper* find(int& ret_error) {
+    Keeper* find(int& ret_error, AnswerPoll poll) {
         for (auto keeper = keepers_.rbegin(); keeper != keepers_.rend(); ++keeper)
             if (!keeper->is_full && !keeper->is_stuck) return &*keeper;
         // These have room again by the time the one that is started now is full.
@@ -151,7 +222,7 @@ class Keepers {
         ret_error = program.empty() ? ENOENT : !owner ? errno : EPIPE;
         // EPIPE means that it was killed before it could say a word.
         for (int tries = 0; ret_error == EPIPE && tries < kMostTries; ++tries)
-            ret_error = start_keeper(program, owner.get(), started);
+            ret_error = start_keeper(program, owner.get(), started, poll);
         if (ret_error) return nullptr;
         keepers_.push_back({OwnedSocket(std::move(started.socket)), started.process});
         return &keepers_.back();
@@ -170,10 +241,15 @@ class Keepers {
         has_untold_ = true;
     }
 
-    std::mutex mutex_;
     std::vector<Keeper> keepers_;
     RunningList<TrackedChild> children_;
     bool has_untold_ = false;
+
+    std::mutex mutex_;  ///< of what follows
+    std::condition_variable given_back_;
+    bool is_taken_ = false;
+    std::thread::id taken_by_;
+    std::vector<TrackedChild> late_;
 };
 
 struct Instance {
@@ -183,7 +259,7 @@ struct Instance {
 
 std::atomic<Instance*> current{nullptr};  // never destroyed: used until the very end
 
-/// Returns this process's keepers. A forked copy makes its own: the mutex of the first may be held
+/// Returns this process's keepers. A forked copy makes its own: the turn of the first may be held
 /// for ever by a thread that the copy does not have.
 Keepers& keepers() {
     Instance* instance = current.load();

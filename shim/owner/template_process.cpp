@@ -24,6 +24,20 @@ Failure failure_of(const FrameHeader& not_born, const std::string& text) {
 // The time between the end of file on a process's channel and its end.
 constexpr std::chrono::seconds kEndPatience{1};
 
+/// Says which thread has the turn to command, while it has it.
+class Commanding {
+  public:
+    explicit Commanding(std::atomic<std::thread::id>& commander) : commander_(commander) {
+        commander_ = std::this_thread::get_id();
+    }
+    ~Commanding() { commander_ = std::thread::id(); }
+    Commanding(const Commanding&) = delete;
+    Commanding& operator=(const Commanding&) = delete;
+
+  private:
+    std::atomic<std::thread::id>& commander_;
+};
+
 /// Both have as many elements as there are children to be made.
 Outcome make_mailboxes(std::vector<Born>& ret_born, std::vector<OwnedSocket>& ret_child_ends) {
     for (std::size_t i = 0; i < ret_born.size(); ++i)
@@ -289,13 +303,12 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
         sent.insert(sent.begin(), memfd);
         record = {};
     }
-
     // The command's place in the ring and its messages on the socket must keep the same order: one
     // thread at a time, also while it waits for room.
     std::unique_lock turn(command_turn_, std::defer_lock);
-    if (!(nonblocking ? turn.try_lock() : take_command_turn(turn)))
-        return make_failure(Stage::hand_off, nonblocking ? EAGAIN : ETIMEDOUT,
-                            "the command ring is full");
+    if (int error = take_command_turn(turn, nonblocking))
+        return make_failure(Stage::hand_off, error, "the command ring is full");
+    const Commanding commanding(commander_);
     Lock lock(mutex_);
     const std::uint64_t id = ++last_id_;
     FrameHeader header =
@@ -319,6 +332,8 @@ Outcome TemplateProcess::fork_on_command(std::span<const std::byte> record, int 
         if (nonblocking) return make_failure(Stage::hand_off, EAGAIN, "the command ring is full");
         const std::uint64_t before = count_signs_of_life();
         wait_for_room(lock, Clock::now() + kStartPatience);
+        if (was_interrupted())
+            return make_failure(Stage::hand_off, EINTR, "the wait for the template was broken off");
         if (ended_ || state_ == State::broken || count_signs_of_life() != before) continue;
         kill_stuck(lock);
         return make_failure(Stage::hand_off, ETIMEDOUT, "the template takes no commands");

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "owner/environment.hpp"
@@ -119,7 +120,8 @@ class TemplateProcess {
     /// Tells the template to fork `count` children with a record, which lies in `memfd` unless that
     /// is -1. `flags` is 0 or kSpawnFromStaleImage. Does not wait for them: each says on its
     /// mailbox that it has started or failed, and one that is never forked has its mailbox closed.
-    /// A template that takes no command in time is killed: see `is_stuck`.
+    /// A template that takes no command in time is killed: see `is_stuck`. Fails with EINTR where
+    /// the wait for it was interrupted.
     [[nodiscard]] Outcome fork_on_command(std::span<const std::byte> record, int memfd,
                                           std::span<const int> descriptors, std::uint32_t count,
                                           std::int64_t flags, bool nonblocking,
@@ -187,7 +189,7 @@ class TemplateProcess {
     [[nodiscard]] bool end_template();
     void leave_children_to_keeper();
     [[nodiscard]] std::uint64_t count_signs_of_life();
-    [[nodiscard]] bool take_command_turn(std::unique_lock<std::timed_mutex>& turn);
+    [[nodiscard]] int take_command_turn(std::unique_lock<std::timed_mutex>& turn, bool nonblocking);
     void wait_for_room(Lock& lock, Deadline deadline);
     /// Sleeps until `done` or the deadline; of several threads one polls for all. Returns false
     /// where the deadline has passed, the template has ended, or the wait was interrupted, if it
@@ -200,6 +202,8 @@ class TemplateProcess {
     [[nodiscard]] bool put_off_hello();
     [[nodiscard]] Deadline earlier_of_hello(Deadline deadline) const;
     void sleep(Lock& lock, Deadline deadline);
+    /// Sleeps, and then asks with no lock held whether to break off. Returns the answer.
+    [[nodiscard]] bool sleep_and_ask(Lock& lock, Deadline deadline);
 
     const std::uint64_t serial_;
     const LaunchFacts facts_;
@@ -212,6 +216,7 @@ class TemplateProcess {
 
     std::timed_mutex
         command_turn_;  ///< taken before `mutex_`, by who sends a command with descriptors
+    std::atomic<std::thread::id> commander_;  ///< who has that turn
     mutable std::mutex mutex_;
     State state_ = State::starting;
     bool ended_ = false;

@@ -43,13 +43,20 @@ bool TemplateProcess::wait_until(Lock& lock, Deadline deadline, const std::funct
             continue;
         }
         const Deadline next = earlier_of_hello(deadline);
-        sleep(lock, asks ? next_look(next) : next);
-        if (!asks) continue;
-        lock.unlock();
-        const bool breaks_off = check_interruption();
-        lock.lock();
-        if (breaks_off) return done();
+        if (!asks)
+            sleep(lock, next);
+        else if (sleep_and_ask(lock, next))
+            return done();
     }
+}
+
+bool TemplateProcess::sleep_and_ask(Lock& lock, Deadline deadline) {
+    sleep(lock, next_look(deadline));
+    if (!may_be_interrupted()) return false;
+    lock.unlock();
+    const bool breaks_off = check_interruption();
+    lock.lock();
+    return breaks_off;
 }
 
 void TemplateProcess::sleep(Lock& lock, Deadline deadline) {
@@ -58,8 +65,8 @@ void TemplateProcess::sleep(Lock& lock, Deadline deadline) {
     if (woken.by_message) receive_messages();
 }
 
-/// Waits until the command ring has more room than now, the deadline has passed, or the template
-/// has ended.
+/// Waits until the command ring has more room than now, the deadline has passed, the template has
+/// ended, or the wait was interrupted.
 void TemplateProcess::wait_for_room(Lock& lock, Deadline deadline) {
     const std::uint64_t before = channel_.taken();
     const OwnerChannel::RoomWanted wanted(channel_);
@@ -68,8 +75,7 @@ void TemplateProcess::wait_for_room(Lock& lock, Deadline deadline) {
         // It is announced before the look at what was taken, so that the template rings if it takes
         // more later.
         channel_.announce_sleep();
-        if (channel_.taken() != before) break;
-        sleep(lock, deadline);
+        if (channel_.taken() != before || sleep_and_ask(lock, deadline)) break;
     }
 }
 
@@ -221,14 +227,23 @@ std::size_t TemplateProcess::born_of(std::uint64_t id) {
     return pending == pending_.end() ? 0 : pending->second.born.size();
 }
 
-/// Takes the turn to command. Returns false where whoever has it waits in vain.
-bool TemplateProcess::take_command_turn(std::unique_lock<std::timed_mutex>& turn) {
+/// Takes the turn to command. Returns 0; EAGAIN where another thread has it and this one does not
+/// wait; ETIMEDOUT where whoever has it waits in vain, and where that is this very thread, which
+/// runs a signal's handler meanwhile; EINTR where the wait was interrupted.
+int TemplateProcess::take_command_turn(std::unique_lock<std::timed_mutex>& turn, bool nonblocking) {
+    const bool is_own = commander_ == std::this_thread::get_id();
+    if (nonblocking) return !is_own && turn.try_lock() ? 0 : EAGAIN;
+    if (is_own) return ETIMEDOUT;
     std::uint64_t before;
     do {
         before = signs_of_life();
-        if (turn.try_lock_for(kStartPatience)) return true;
+        const auto deadline = Clock::now() + kStartPatience;
+        while (Clock::now() < deadline) {
+            if (turn.try_lock_until(*next_look(deadline))) return 0;
+            if (check_interruption()) return EINTR;
+        }
     } while (signs_of_life() != before);
-    return false;
+    return ETIMEDOUT;
 }
 
 }  // namespace warmfork

@@ -1,7 +1,9 @@
 """A service that does not answer: spawns are cold in time, and warm again when it goes on."""
 
+import asyncio
 import errno
 import os
+import select
 import signal
 import subprocess
 import time
@@ -9,7 +11,7 @@ import unittest
 
 import warmfork
 from support import PYTHON
-from test_service import Service
+from test_service import WAITING, Service
 
 
 class Hanging(Service):
@@ -102,6 +104,31 @@ class Hanging(Service):
         self.assertEqual(child.wait(), 0)
         # In the first half: not when the wait was over.
         self.assertLess(2 * (heard[0] - began), time.monotonic() - began)
+
+    def test_a_loop_runs_on_while_nobody_tells_how_a_child_has_ended(self):
+        seen = []
+
+        async def main():
+            process = await warmfork.aio.create_subprocess_exec(
+                PYTHON, "-c", WAITING, template=self._template, backend="warm", stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            await process.stdout.readline()
+            self.addCleanup(signal.signal, signal.SIGALRM, signal.getsignal(signal.SIGALRM))
+            asyncio.get_running_loop().add_signal_handler(
+                signal.SIGALRM, lambda: (seen.append(process.returncode), self.go_on())
+            )
+            self.stop()
+            child = os.pidfd_open(process.pid)
+            self.addCleanup(os.close, child)
+            process.stdin.close()
+            await process.stdin.wait_closed()
+            select.select([child], [], [])  # the loop is about to see that
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            return await process.wait()
+
+        self.assertEqual(asyncio.run(main()), 0)
+        self.assertEqual(seen, [None])
 
     def test_a_handler_that_raises_breaks_the_wait_off(self):
         class Interrupted(Exception):

@@ -28,6 +28,8 @@ __all__ = ["create_subprocess_exec"]
 
 _LIMIT = 2**16  # of a stream's buffer, in bytes: asyncio's
 _UNKNOWN = 255  # a status that was lost, as asyncio's own watchers tell it
+# The time between two looks for the status of a child that has ended, in seconds: it grows from look to look.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.1
 
 
 class _Transport(base_subprocess.BaseSubprocessTransport):
@@ -43,12 +45,26 @@ class _Transport(base_subprocess.BaseSubprocessTransport):
         self._loop.add_reader(self._pidfd, self._child_ended)
 
     def _child_ended(self) -> None:
-        self._stop_watching()
+        self._take_status(_FIRST_PAUSE)
+
+    def _take_status(self, pause: float) -> None:
+        """A service tells the status a moment later, or, where it hangs, after seconds: the loop runs meanwhile."""
+        if self._pidfd is None:  # it is known
+            return
+        # It comes first, as a signal's handler may raise out of what follows.
+        next_look = self._loop.call_later(pause, self._take_status, min(2 * pause, _LONGEST_PAUSE))
+        self._loop.remove_reader(self._pidfd)
+        status: int | None
         try:
-            status = self._child.wait()
+            status = self._child.poll()
+        except TimeoutError:  # nobody knows it until the service goes on
+            return
         except ChildProcessError as error:
             self._lost, status = error, _UNKNOWN
-        self._process_exited(status)
+        if status is not None:
+            next_look.cancel()
+            self._stop_watching()
+            self._process_exited(status)
 
     # asyncio's own signal by number, from 3.12.8 on.
 
