@@ -12,7 +12,8 @@ import unittest.mock
 import warnings
 
 import warmfork
-from support import PYTHON, TestCase, cold, warm_only
+from support import PYTHON, TestCase, children, cold, warm_only
+from warmfork import _native
 
 
 class Backends(TestCase):
@@ -147,6 +148,31 @@ class Failures(TestCase):
     def test_a_child_whose_popen_cannot_be_finished_is_ended(self):
         with unittest.mock.patch("subprocess._cleanup", lambda: 1 / 0), self.assertRaises(ZeroDivisionError):
             self.warm.popen([PYTHON, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+class NoMemory(TestCase):
+    """For the handle of a child that subprocess has started."""
+
+    def test_the_child_is_ended(self):
+        before = children()
+        answers = [MemoryError, unittest.mock.DEFAULT]
+        adopt = unittest.mock.patch.object(_native, "adopt", wraps=_native.adopt, side_effect=answers)
+        with adopt, self.assertRaises(MemoryError):
+            warmfork.Popen("exec sleep 3600", shell=True)
+        self.assertEqual(children(), before)
+
+    @unittest.skipUnless("WARMFORK_FAILING_CALLS" in os.environ, "there is no library whose calls fail")
+    def test_it_is_an_exception(self):
+        program = (
+            "import ctypes, os, subprocess\nfrom warmfork import _native\nchild = subprocess.Popen(['sleep', '3600'])\n"
+            "ctypes.CDLL(None).fail_next_new()\ntry: _native.adopt(child.pid)\nexcept MemoryError: print('none')\n"
+            "_native.adopt(child.pid)\nchild.kill()\nchild.wait()\n"
+        )
+        environment = {
+            **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LD_PRELOAD": os.environ["WARMFORK_FAILING_CALLS"]
+        }
+        done = subprocess.run([PYTHON, "-c", program], env=environment, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "none\n", ""))
 
 
 class Abandoned(TestCase):

@@ -219,6 +219,16 @@ class OwnWaits(TestCase):
             self._statuses[child.pid] = self._waitpid(child.pid, 0)[1]
             self.assertEqual(child.wait(), 3)
 
+    def test_it_is_not_asked_where_nobody_can_tell_whether_there_is_a_successor(self):
+        for backend in BACKENDS:
+            child = self._template.popen([PYTHON, "-c", "raise SystemExit(3)"], backend=backend)
+            self._statuses[child.pid] = self._waitpid(child.pid, 0)[1]
+            no_memory = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            with unittest.mock.patch("os.waitid", side_effect=no_memory), self.assertRaises(ChildProcessError):
+                child.wait()
+            child.returncode = 0
+            self.assertIn(child.pid, self._statuses)
+
     def test_it_is_not_asked_where_it_would_answer_of_a_successor(self):
         for backend in BACKENDS:
             child = self._template.popen(SLEEP, backend=backend)

@@ -131,6 +131,36 @@ TEST_CASE("A listed user starts the fixed command as the account, and nothing el
     CHECK(spawns_in(service) == 7);
 }
 
+TEST_CASE("A fixed command is not started where the state of the service cannot be read") {
+    const TemporaryDirectory switches;
+    Settings settings;
+    settings.templates["fixed"] =
+        probe_definition(fmt::format("command = [\"{}\", \"exit\", \"5\"]\n", WARMFORK_PROBE));
+    settings.environment = {"LD_PRELOAD=" TEST_FAILING_CALLS_LIBRARY,
+                            "TEST_FAILING_GETSID=" + switches.path() + "/fails"};
+    TestService service(std::move(settings));
+    REQUIRE(service.is_ready());
+    RawClient client(service.socket());
+    const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    const int standard[] = {null.get(), null.get(), null.get()};
+    const auto run = [&](std::uint64_t request) {
+        client.send(ServiceKind::run, request,
+                    FieldWriter().text("fixed").text(client.sight()).bytes(), standard);
+    };
+    run(1);
+    ServiceMessage answer;
+    REQUIRE(client.receive(ServiceKind::exited, answer) == 0);
+    CHECK(WEXITSTATUS(read_exit_report(answer.body)->status) == 5);
+    switches.write("fails", "");
+    run(2);
+    REQUIRE(client.receive(ServiceKind::refused, answer) == 0);
+    CHECK(error_of(answer) == ENOTSUP);
+    CHECK(text_of_refusal(answer).find("cannot be read: the session") != std::string::npos);
+    std::filesystem::remove(switches.path() + "/fails");
+    run(3);
+    REQUIRE(client.receive(ServiceKind::exited, answer) == 0);
+}
+
 TEST_CASE("A listed user uses the library as everybody does") {
     if (::geteuid() != 0) return;
     Settings settings;

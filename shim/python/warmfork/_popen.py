@@ -225,11 +225,10 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
     def _note_cold(self, obstacle: str) -> None:
         """Notes a child that subprocess has started."""
         self.backend, self.reason, self.reason_code = "cold", obstacle, "command-line"
-        child = self._awaited()
-        if self._flags & _native.DETACHED:
-            return
         try:
-            child.give_to_keeper()
+            child = self._awaited()
+            if not self._flags & _native.DETACHED:
+                child.give_to_keeper()
         except BaseException:
             self.kill()
             self.wait()
