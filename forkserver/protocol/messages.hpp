@@ -42,7 +42,7 @@ struct OwnerHello {
     std::uint32_t spares_most;
 };  // followed by strings, NUL between them: the keeper's path, then the gate's exceptions
 static_assert(sizeof(OwnerHello) == 20);
-inline constexpr std::size_t kHelloDescriptors = 4;
+inline constexpr std::size_t kHelloDescriptors = 5;
 
 /// The owner's main thread opened the template: a parent-death signal then fires at the owner's
 /// death and not earlier (it follows the thread that made the template).

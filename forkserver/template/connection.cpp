@@ -1,8 +1,6 @@
 #include "template/connection.hpp"
 
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -44,6 +42,7 @@ int receive_hello(Connection& connection) {
     connection.command_bell = Descriptor(numbers[1]);
     connection.completion_bell = Descriptor(numbers[2]);
     connection.owner_pidfd = Descriptor(numbers[3]);
+    connection.lifeline = Descriptor(numbers[4]);
     if (received.descriptor_count > kHelloDescriptors)
         connection.inotify = Descriptor(numbers[kHelloDescriptors]);
     std::memcpy(&connection.hello, buffer.data(), sizeof connection.hello);
@@ -56,19 +55,6 @@ int receive_hello(Connection& connection) {
     connection.keeper_program = connection.allowed.front();
     connection.allowed.erase(connection.allowed.begin());
     return Segment::attach(memfd, connection.segment);
-}
-
-/// A message can be received before its send has ended, and it is then that the kernel raises the
-/// signal of the socket: one that is asked for in between would come for the hello. So the owner
-/// rings once the send has ended. Returns 0, or ECONNRESET: the owner has gone.
-int await_end_of_send(const Connection& connection) {
-    // A forked copy of the owner may hold the other end of the socket when the owner has gone.
-    pollfd polled[3] = {{connection.command_bell.get(), POLLIN, 0},
-                        {connection.control.get(), 0, 0},
-                        {connection.owner_pidfd.get(), POLLIN, 0}};
-    while (::poll(polled, 3, -1) < 0)
-        if (errno != EINTR) return errno;
-    return polled[0].revents & POLLIN ? 0 : ECONNRESET;
 }
 
 }  // namespace
@@ -88,21 +74,11 @@ int open_connection(Descriptor control, Connection& ret_connection) {
     const int answer_error = say_hello(ret_connection.control.get());
     // In a child the number is another channel's, or somebody else's.
     announced_channel = -1;
-    if (error || answer_error) return error ? error : answer_error;
-    return await_end_of_send(ret_connection);
+    return error ? error : answer_error;
 }
 
-void end_with_owner_by_signal(int control) {
-    ::fcntl(control, F_SETSIG, SIGKILL);
-    ::fcntl(control, F_SETOWN, ::getpid());
-    ::fcntl(control, F_SETFL, ::fcntl(control, F_GETFL) | O_ASYNC);
-    // It may have ended just before.
-    pollfd polled{control, 0, 0};
-    if (::poll(&polled, 1, 0) > 0) ::_exit(0);
-}
-
-void stop_ending_by_signal(int control) {
-    ::fcntl(control, F_SETFL, ::fcntl(control, F_GETFL) & ~O_ASYNC);
+void outlive_lifeline(const Connection& connection) {
+    ::fcntl(connection.lifeline.get(), F_SETFL, 0);
 }
 
 }  // namespace warmfork

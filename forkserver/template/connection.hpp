@@ -18,6 +18,7 @@ struct Connection {
     Descriptor command_bell;
     Descriptor completion_bell;
     Descriptor owner_pidfd;
+    Descriptor lifeline;  ///< the owner has it too, and its other end: see outlive_lifeline
     Descriptor inotify;
     OwnerHello hello{};
     std::string keeper_program;
@@ -29,13 +30,12 @@ struct Connection {
 [[nodiscard]] int say_hello(int channel);
 
 /// Receives the owner's hello over `control`, attaches what comes with it, and answers. Blocks
-/// until it is there and its send has ended, or the owner has ended. Returns 0 or errno.
+/// until it is there, or the owner has ended. Returns 0 or errno.
 [[nodiscard]] int open_connection(Descriptor control, Connection& ret_connection);
 
-/// From now on the end of the owner, however it comes, raises SIGKILL for this process, whatever
-/// this process does meanwhile; so does every message on the socket. This is for as long as there
-/// are no children that end with their owner in good order.
-void end_with_owner_by_signal(int control);
-void stop_ending_by_signal(int control);
+/// From now on the end of the owner does not kill this process, which watches it itself: it may
+/// have children to end. It keeps its end open: without anyone who has that, the owner's other one
+/// would still raise the signal.
+void outlive_lifeline(const Connection& connection);
 
 }  // namespace warmfork

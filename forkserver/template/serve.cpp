@@ -30,7 +30,6 @@ std::optional<ServeFailure> open(Descriptor control, const PreloadInterface& pre
     if (int error = open_connection(std::move(control), connection))
         return ServeFailure{
             error, fmt::format("cannot open the channel to the owner: {}", std::strerror(error))};
-    end_with_owner_by_signal(connection.control.get());
     // A template that is stopped when its owner ends goes on, and sees that. The kernel sends this
     // whenever the thread ends that the template is a child of, which does no harm.
     if (::prctl(PR_SET_PDEATHSIG, SIGCONT, 0, 0, 0) < 0)

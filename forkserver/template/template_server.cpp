@@ -60,8 +60,8 @@ std::string TemplateServer::open_gate() {
         obstacle =
             "there is no memory to note what preloading reads: the limit on data or address space "
             "leaves less than 64 MiB";
-    // Before the owner may send anything; from here on this side watches it.
-    stop_ending_by_signal(connection_.control.get());
+    // Before the owner may have children of this template; from here on this side watches it.
+    outlive_lifeline(connection_);
     if (obstacle.empty())
         outbox_.add(make_frame(FrameKind::ready, 0, ::getpid()),
                     std::as_bytes(std::span(forker_.inherited().image_descriptors)));
@@ -323,6 +323,7 @@ std::vector<int> TemplateServer::own_descriptors() const {
                          connection_.command_bell.get(),
                          connection_.completion_bell.get(),
                          connection_.owner_pidfd.get(),
+                         connection_.lifeline.get(),
                          connection_.inotify.get(),
                          freshness_.mounts()};
     if (spare_)

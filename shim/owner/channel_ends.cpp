@@ -1,7 +1,6 @@
 #include "owner/channel_ends.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -37,20 +36,15 @@ Outcome make_channel_ends(bool is_shared, ChannelEnds& ret_ends, Descriptor& ret
     return {};
 }
 
-Outcome connect(const LaunchPlan& plan, const Descriptor& segment, ChannelEnds& ends,
-                OwnedSocket& ret_far) {
+Outcome connect(const LaunchPlan& plan, const Descriptor& segment, const Lifeline& lifeline,
+                ChannelEnds& ends, OwnedSocket& ret_far) {
     if (int error = make_owned_pair(ends.control, ret_far))
         return make_failure(Stage::launch, error, "cannot make the control socket");
-    if (Outcome failure = queue_hello(plan, segment, ends)) return failure;
-    // While it preloads the template cannot watch its owner. Its end of the control socket raises
-    // SIGKILL for it when this end is closed, however that happens; nothing is sent meanwhile. It
-    // takes that back when it begins to serve.
-    ::fcntl(ret_far.get(), F_SETSIG, SIGKILL);
-    ::fcntl(ret_far.get(), F_SETFL, O_ASYNC);
-    return {};
+    return queue_hello(plan, segment, lifeline, ends);
 }
 
-Outcome queue_hello(const LaunchPlan& plan, const Descriptor& segment, const ChannelEnds& ends) {
+Outcome queue_hello(const LaunchPlan& plan, const Descriptor& segment, const Lifeline& lifeline,
+                    const ChannelEnds& ends) {
     const Descriptor owner = open_pidfd(::getpid());
     if (!owner) return make_failure(Stage::launch, errno, "cannot open a pidfd of this process");
     OwnerHello hello{};
@@ -64,13 +58,11 @@ Outcome queue_hello(const LaunchPlan& plan, const Descriptor& segment, const Cha
     std::string strings = find_companion("warmfork-keeper");
     for (const std::string& entry : plan.allowed) strings += '\0' + entry;
     std::vector<int> descriptors{segment.get(), ends.command_bell.get(), ends.completion_bell.get(),
-                                 owner.get()};
+                                 owner.get(), lifeline.shared_end()};
     if (ends.inotify) descriptors.push_back(ends.inotify.get());
     if (int error = send_message(ends.control.get(), bytes_of(hello),
                                  std::as_bytes(std::span(strings)), descriptors, MSG_DONTWAIT))
         return make_failure(Stage::launch, error, "cannot greet the template");
-    // A template that receives it already has to know when the send has ended.
-    ring(ends.command_bell.get());
     return {};
 }
 

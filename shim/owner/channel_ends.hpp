@@ -5,6 +5,7 @@
 #include "owner/failure.hpp"
 #include "owner/kept_descriptor.hpp"
 #include "owner/launch_plan.hpp"
+#include "owner/lifeline.hpp"
 #include "owner/owned_sockets.hpp"
 
 namespace warmfork {
@@ -24,14 +25,13 @@ struct ChannelEnds {
 [[nodiscard]] Outcome make_channel_ends(bool is_shared, ChannelEnds& ret_ends,
                                         Descriptor& ret_segment);
 
-/// Makes the control socket with the hello in it. `ret_far` is the template's end, which raises
-/// SIGKILL for it when the owner's end is closed.
-[[nodiscard]] Outcome connect(const LaunchPlan& plan, const Descriptor& segment, ChannelEnds& ends,
-                              OwnedSocket& ret_far);
+/// Makes the control socket with the hello in it. `ret_far` is the template's end.
+[[nodiscard]] Outcome connect(const LaunchPlan& plan, const Descriptor& segment,
+                              const Lifeline& lifeline, ChannelEnds& ends, OwnedSocket& ret_far);
 
 /// Writes the hello into the control socket before the template exists; it reads it when it serves.
 [[nodiscard]] Outcome queue_hello(const LaunchPlan& plan, const Descriptor& segment,
-                                  const ChannelEnds& ends);
+                                  const Lifeline& lifeline, const ChannelEnds& ends);
 
 /// Is the calling thread the first one of its process? A parent-death signal comes when the thread
 /// ends that made the child, and only the first one is certain to live as long as the process.

@@ -95,9 +95,10 @@ int run_cold_child(void* argument) {
     ColdChild& child = *static_cast<ColdChild*>(argument);
     ColdPlan& plan = child.plan;
     child.began = mark_by_time();
-    if (plan.lifeline >= 0 && ::fcntl(plan.lifeline, F_SETOWN, ::getpid()) < 0) {
-        child.failure = {Stage::fork, errno, 0};
-        return 127;
+    if (plan.lifeline) {
+        const int error = plan.lifeline->tie(::getpid());
+        if (error) child.failure = {Stage::fork, error, 0};
+        if (error) return 127;
     }
     if (plan.keeper >= 0 && !give_self_to_keeper(plan, child.failure)) return 127;
     stopping_point("cold-child.kept");

@@ -8,6 +8,7 @@
 
 #include "channel/process_identity.hpp"
 #include "owner/failure.hpp"
+#include "owner/lifeline.hpp"
 #include "protocol/record.hpp"
 
 namespace warmfork {
@@ -21,7 +22,7 @@ struct ColdPlan {
     std::uint64_t signal_mask = 0;
     int keeper = -1;       ///< socket of the keeper that is to look after the child; -1: nobody
     int keeper_error = 0;  ///< set where that cannot; the spawn has failed then
-    int lifeline = -1;     ///< an O_ASYNC socket whose signals are to go to the child; -1: none
+    const Lifeline* lifeline = nullptr;  ///< what the child is tied to; null: nothing
 };
 
 struct ColdProcess {

@@ -31,8 +31,11 @@ bool take_over_twin(const LaunchPlan& plan, const Descriptor& segment, LaunchedT
     const ProcessIdentity woken = wake_twin(*twin, launched.log.get());
     if (woken.pid == 0) return false;
     launched.channel.control = std::move(twin->channel);
+    // That the pid was still its own is known when it is opened after it has been tied.
+    const int error = launched.lifeline.tie(woken.pid);
     launched.pidfd = KeptDescriptor(open_process(woken));
-    if (!launched.pidfd || queue_hello(plan, segment, launched.channel)) {
+    if (error || !launched.pidfd ||
+        queue_hello(plan, segment, launched.lifeline, launched.channel)) {
         launched.channel.control.reset();
         end_child(woken);
         return false;
@@ -46,8 +49,7 @@ bool take_over_twin(const LaunchPlan& plan, const Descriptor& segment, LaunchedT
     return true;
 }
 
-/// Executes the template with its end of the control socket, which also ends it where this process
-/// ends before the template has been told of its owner.
+/// Executes the template, tied to its lifeline, with its end of the control socket.
 Outcome execute(const LaunchPlan& plan, const std::string& preload_library, const OwnedSocket& far,
                 LaunchedTemplate& launched) {
     const std::vector<std::string> environment =
@@ -71,7 +73,7 @@ Outcome execute(const LaunchPlan& plan, const std::string& preload_library, cons
     cold.arguments = argument_pointers;
     cold.environment = environment_pointers;
     cold.sources = {null.get(), launched.log.get(), launched.log.get(), far.get()};
-    cold.lifeline = far.get();
+    cold.lifeline = &launched.lifeline;
     cold.candidates = executable_candidates(
         plan.arguments[0], std::span(const_cast<char* const*>(environment_pointers.data()),
                                      environment_pointers.size()));
@@ -98,7 +100,8 @@ Outcome start_program(const LaunchPlan& plan, const Descriptor& segment,
     if (preload_library.empty())
         return make_failure(Stage::launch, ENOENT, "cannot find libwarmfork-preload.so");
     OwnedSocket far;
-    if (Outcome failure = connect(plan, segment, launched.channel, far)) return failure;
+    if (Outcome failure = connect(plan, segment, launched.lifeline, launched.channel, far))
+        return failure;
     note_surroundings(plan, launched.facts);
     if (Outcome failure = execute(plan, preload_library, far, launched)) return failure;
     // A native program says hello when it begins to serve, which may be long after.
@@ -114,6 +117,8 @@ Outcome prepare_launch(const LaunchPlan& plan, LaunchedTemplate& launched,
     launched.log = KeptDescriptor(Descriptor(::memfd_create(kOutputName, MFD_CLOEXEC)));
     if (!launched.log || ::fcntl(launched.log.get(), F_SETFL, O_APPEND) < 0)
         return make_failure(Stage::launch, errno, "cannot make a file for the template's output");
+    if (int error = launched.lifeline.open())
+        return make_failure(Stage::launch, error, "cannot make the template's lifeline");
     return make_channel_ends(plan.is_shared, launched.channel, ret_segment);
 }
 

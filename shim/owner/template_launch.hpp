@@ -12,6 +12,7 @@
 #include "owner/born.hpp"
 #include "owner/channel_ends.hpp"
 #include "owner/launch_plan.hpp"
+#include "owner/lifeline.hpp"
 #include "owner/owner_state.hpp"
 #include "owner/waiting.hpp"
 
@@ -45,6 +46,7 @@ struct LayerStart {
 struct LaunchedTemplate {
     LaunchFacts facts;
     ChannelEnds channel;
+    Lifeline lifeline;  ///< until it is ready
     KeptDescriptor pidfd;
     KeptDescriptor log;  ///< the template's stdout and stderr
     Deadline hello_by;   ///< when it has to have proved to be a template; nothing: later
@@ -65,8 +67,8 @@ struct LaunchedTemplate {
 
 // Both of them use these two.
 
-/// Makes the file for its output, and the channel but for the control socket. `ret_segment` is as
-/// of make_channel_ends.
+/// Makes the file for its output, the lifeline, and the channel but for the control socket.
+/// `ret_segment` is as of make_channel_ends.
 [[nodiscard]] Outcome prepare_launch(const LaunchPlan& plan, LaunchedTemplate& launched,
                                      Descriptor& ret_segment);
 

@@ -30,17 +30,20 @@ Outcome start_layer(const LaunchPlan& plan, const LaunchFacts& base,
     Descriptor segment;
     OwnedSocket far;
     if (Outcome failure = prepare_launch(plan, launched, segment)) return failure;
-    if (Outcome failure = connect(plan, segment, launched.channel, far)) return failure;
-    ::fcntl(far.get(), F_SETOWN, spare.pid);
+    if (Outcome failure = connect(plan, segment, launched.lifeline, launched.channel, far))
+        return failure;
+    if (int error = launched.lifeline.tie(spare.pid))
+        return make_failure(Stage::launch, error, "cannot tie the layer to this process");
+    // That the pid was still its own is known when it is opened after that.
+    launched.pidfd = KeptDescriptor(open_process(spare.identity()));
+    if (!launched.pidfd) return make_failure(Stage::launch, errno, "cannot extend a template");
     note_surroundings(plan, facts);
     // The layer stays what its base was started as, and its children are brought up to date from
     // there.
     facts.state = base.state;
-    launched.pidfd = KeptDescriptor(open_process(spare.identity()));
     const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    if (!null) return make_failure(Stage::launch, errno, "cannot open /dev/null");
     ReplyPipe reply;
-    if (!launched.pidfd || !null)
-        return make_failure(Stage::launch, errno, "cannot extend a template");
     if (int error = reply.open())
         return make_failure(Stage::launch, error, "cannot make a pipe for the reply");
 

@@ -65,6 +65,7 @@ TemplateProcess::TemplateProcess(LaunchedTemplate launched)
       facts_(std::move(launched.facts)),
       pidfd_(std::move(launched.pidfd)),
       log_(std::move(launched.log)),
+      lifeline_(std::move(launched.lifeline)),
       channel_(std::move(launched.channel)),
       watch_(channel_.ends()),
       layer_(std::move(launched.layer)),
@@ -124,6 +125,7 @@ void TemplateProcess::dispatch(const FrameHeader& header) {
             state_ = State::ready;
             start_took_ = Clock::now() - facts_.started_at;
             layer_.reset();
+            lifeline_.release();  // by now it watches its owner itself
             break;
         }
         case FrameKind::variables:

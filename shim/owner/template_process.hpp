@@ -209,6 +209,7 @@ class TemplateProcess {
     const LaunchFacts facts_;
     KeptDescriptor pidfd_;
     KeptDescriptor log_;  ///< the template's stdout and stderr
+    Lifeline lifeline_;   ///< of a template that is not ready yet
     OwnerChannel channel_;
     ImageWatch watch_;
     std::optional<LayerStart> layer_;  ///< of a layer that is not ready yet

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import select
 import signal
+import subprocess
 import sys
 import threading
 import unittest
@@ -179,6 +181,32 @@ class Blocking(Modules):
         template.wait_ready()
         self.assertNotEqual(template.pid, first)
         self.assertEqual(self.run_once(template).backend, "warm")
+
+    def test_a_template_that_closes_and_blocks_all_that_it_can_ends_with_its_owner(self):
+        module = (
+            "import os, signal\n"
+            "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+            "os.closerange(3, 65536)\n"
+            "with open(os.path.join(os.path.dirname(__file__), 'pipe'), 'w') as pipe: print(os.getpid(), file=pipe)\n"
+            "while True: signal.pause()\n"
+        )
+        folder = self.folder({"stuck.py": module})
+        self.search(folder)
+        os.mkfifo(os.path.join(folder, "pipe"))
+        owner = subprocess.Popen(
+            [PYTHON, "-c", "import warmfork, signal\ntemplate = warmfork.Template(['stuck'])\nsignal.pause()"]
+        )
+        self.addCleanup(owner.wait)
+        self.addCleanup(owner.kill)
+        with open(os.open(os.path.join(folder, "pipe"), os.O_RDWR)) as pipe:
+            self.assertTrue(select.select([pipe], [], [], 60)[0])
+            stuck = os.pidfd_open(int(pipe.readline()))
+        self.addCleanup(os.close, stuck)
+        owner.kill()
+        has_ended = select.select([stuck], [], [], 60)[0]
+        if not has_ended:
+            signal.pidfd_send_signal(stuck, signal.SIGKILL)
+        self.assertTrue(has_ended)
 
     def test_a_stopped_template_gives_no_report(self):
         template = self.template()

@@ -66,9 +66,9 @@ class Deaths(Layers):
             self.assertTrue(select.select([pidfd], [], [], 10)[0])
             os.close(pidfd)
 
-    def test_a_layer_that_preloads_ends_with_a_service_that_is_killed(self):
+    def test_a_layer_that_preloads_ends_with_a_service_that_is_killed_whatever_it_has_closed(self):
         os.mkfifo(self.path("pids"))
-        self.write_module("top_part", "old", f"import os, time\nopen({self.path('pids')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
+        self.write_module("top_part", "old", f"import os, time\nos.closerange(3, 65536)\nopen({self.path('pids')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
         self.start_service()
         start = subprocess.Popen([CLI, "template", "start", "top"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with open(self.path("pids")) as pids:

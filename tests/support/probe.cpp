@@ -258,8 +258,11 @@ void* sleep_for_ever(void*) {
     while (true) ::pause();
 }
 
-/// A fork handler that does not return.
+bool closes_when_it_blocks = false;
+
+/// What does not return, a fork handler or the template itself.
 void block() {
+    if (closes_when_it_blocks) ::close_range(3, ~0u, 0);
     ::prctl(PR_SET_NAME, "blocked");
     sleep_for_ever(nullptr);
 }
@@ -284,6 +287,10 @@ void misbehave(std::string_view option) {
         if (::open("/dev/ptmx", O_RDWR) < 0) std::exit(77);
     } else if (option == "hang") {
         sleep_for_ever(nullptr);
+    } else if (option == "close-when-blocked") {
+        closes_when_it_blocks = true;
+    } else if (option == "block") {
+        block();
     } else if (option == "die") {
         std::fprintf(stderr, "no table today\n");
         std::exit(3);

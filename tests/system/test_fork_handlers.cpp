@@ -1,8 +1,9 @@
-// Libraries whose fork handlers hold locks, or do not return.
+// Libraries whose fork handlers hold locks, or do not return, and what else a template hangs in.
 #include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <functional>
 #include <utility>
 
 #include "support/catch.hpp"
@@ -46,16 +47,20 @@ TEST_CASE("Nothing allocates while a fork handler holds the lock of malloc") {
 
 #endif
 
-/// An owner in a process of its own, to be killed, which opens a template and does no more.
+/// An owner in a process of its own, to be killed, which opens a template and then does no more
+/// than `then`, with the template's pid.
 class IdleOwner {
   public:
-    IdleOwner(int spares, std::vector<std::string> options) {
+    IdleOwner(
+        int spares, std::vector<std::string> options,
+        const std::function<void(pid_t)>& then = [](pid_t) {}) {
         Pipe output;
         pid_ = ::fork();
         if (pid_ == 0) {
             warmfork::Template table = probe_template(spares, std::move(options));
             const int number = warmfork_template_pid(table.handle());
             if (::write(output.write_end.get(), &number, sizeof number) < 0) ::_exit(1);
+            then(number);
             while (true) ::pause();
         }
         output.write_end.reset();
@@ -112,6 +117,40 @@ TEST_CASE("A template that a fork handler blocks ends with its owner") {
         IdleOwner owner(1, {"block-prepare:1"});
         REQUIRE(takes_name(owner.template_pid(), "blocked"));
         owner.kill();
+        CHECK(owner.template_has_ended(60'000));
+    }
+}
+
+TEST_CASE("A template that has closed what it was given, and then blocks, ends with its owner") {
+    SECTION("in what it preloads") {
+        IdleOwner owner(1, {"close-when-blocked", "block"});
+        REQUIRE(takes_name(owner.template_pid(), "blocked"));
+        owner.kill();
+        CHECK(owner.template_has_ended(60'000));
+    }
+    SECTION("in a fork handler, at its gate") {
+        IdleOwner owner(1, {"close-when-blocked", "block-prepare:0"});
+        REQUIRE(takes_name(owner.template_pid(), "blocked"));
+        owner.kill();
+        CHECK(owner.template_has_ended(60'000));
+    }
+    SECTION("though a forked copy of the owner lives on") {
+        Pipe life;
+        IdleOwner owner(1, {"close-when-blocked", "block"}, [&](pid_t) {
+            if (::fork() > 0) return;
+            life.write_end.reset();
+            char byte;
+            ::_exit(::read(life.read_end.get(), &byte, 1) != 0);
+        });
+        REQUIRE(takes_name(owner.template_pid(), "blocked"));
+        owner.kill();
+        CHECK(owner.template_has_ended(60'000));
+    }
+    SECTION("which has become another program") {
+        IdleOwner owner(1, {"close-when-blocked", "block"}, [](pid_t owned) {
+            if (takes_name(owned, "blocked")) ::execl("/bin/sleep", "sleep", "600", nullptr);
+            ::_exit(1);
+        });
         CHECK(owner.template_has_ended(60'000));
     }
 }
