@@ -50,6 +50,7 @@ class Templates(TestCase):
             self.assertIn("no_such_module_anywhere", str(caught.exception))
             self.assertEqual(caught.exception.stage, "launch")
 
+    @warm_only
     def test_a_module_that_starts_a_thread_is_refused_and_the_thread_named(self):
         with tempfile.TemporaryDirectory() as folder:
             with open(os.path.join(folder, "threaded.py"), "w") as file:
