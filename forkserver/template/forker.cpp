@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <optional>
 
 #include "channel/stopping_point.hpp"
 #include "child/setup.hpp"
@@ -134,8 +135,13 @@ ForkResult Forker::begin_child(const ChildPlan& plan) {
     // This comes before the handlers, so that the twin is as little touched as the template itself.
     if (leaves_twins_) twin = leave_twin(clone_, plan);
     if (!twin.is_this_process) take_signals_by_default();
+    // The template's own is not inherited, and nobody knows of this process yet who could end it.
+    std::optional<HandlerTimer> timer_of_twin;
+    if (twin.is_this_process && timer_of_twin.emplace().error()) ::_exit(kFailedStatus);
+    if (timer_of_twin) timer_of_twin->start();
     handlers_.child();
     host_.after_fork_in_child();
+    timer_of_twin.reset();
     // Before the record nobody hears why; a handler may have installed a filter.
     if (!set_signal_mask(kAllSignals)) ::_exit(kFailedStatus);
     if (twin.is_this_process)

@@ -344,6 +344,9 @@ void misbehave(std::string_view option) {
                          nullptr);
     } else if (option == "block-child") {
         ::pthread_atfork(nullptr, nullptr, block);
+    } else if (option == "block-twin") {
+        // Of all that is forked it alone has a group of its own by then.
+        ::pthread_atfork(nullptr, nullptr, [] { ::getpgrp() == ::getpid() ? block() : void(); });
     } else if (option == "die-at-fork") {
         // Both, right after the clone.
         const auto die = [] { ::kill(::getpid(), SIGKILL); };

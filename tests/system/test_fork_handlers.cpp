@@ -168,6 +168,17 @@ TEST_CASE("A twin that has become a template, and blocks at its gate, ends with 
     CHECK(has_ended(pidfd));
 }
 
+TEST_CASE("A twin that a fork handler blocks ends, also where its owner has ended") {
+    warmfork::Template table = probe_template(0, {"block-twin"}, WARMFORK_BACKEND_WARM, true);
+    warmfork::Process owner = table.spawn({WARMFORK_PROBE, "own"});
+    const pid_t blocked = child_that_takes_name(owner.pid(), "blocked");
+    REQUIRE(blocked != 0);
+    const warmfork::Descriptor pidfd = warmfork::open_pidfd(blocked);
+    owner.signal(SIGKILL);
+    CHECK(owner.wait() == SIGKILL);
+    CHECK(has_ended(pidfd));
+}
+
 TEST_CASE("A child that a fork handler blocks ends with its owner") {
     IdleOwner owner(1, {"block-child"});
     const pid_t blocked = child_that_takes_name(owner.pid(), "blocked");
