@@ -106,7 +106,7 @@ class Service {
         Descriptor reply;     ///< of a fixed command that is starting: where it says so
         OwnedSocket mailbox;  ///< likewise; it may have yet to say that it is parked
         std::uint64_t request = 0;
-        EventSource ended, started;
+        EventSource ended, started, start_due;
     };
     /// The children of a client that has gone have been told to end.
     struct Killing {

@@ -310,10 +310,12 @@ void Service::hand_over_command(std::uint64_t client_id, std::uint64_t request, 
 }
 
 /// Watches for the end of file behind what the child has to say: it has started, or it never will.
+/// One that says nothing in time is given up.
 void Service::watch_start(std::uint64_t id) {
     ServedChild& child = children_.at(id);
     child.started =
         loop_.watch(child.reply.get(), 0, [this, id](std::uint32_t) { on_child_started(id); });
+    child.start_due = loop_.after(kStartPatience, [this, id] { on_child_started(id); });
 }
 
 void Service::on_child_started(std::uint64_t id) {
@@ -321,11 +323,12 @@ void Service::on_child_started(std::uint64_t id) {
     if (found == children_.end()) return;
     ServedChild& child = found->second;
     child.started.reset();
+    child.start_due.reset();
     Born born;
     born.pid = child.pid;
     born.mailbox = std::move(child.mailbox);
     const Descriptor reply = std::move(child.reply);
-    const Outcome failure = await_start(born, reply.get(), WaitClock::now() + kStartPatience);
+    const Outcome failure = await_start(born, reply.get(), WaitClock::now());
     const auto client = clients_.find(child.client);
     if (client == clients_.end()) return;
     if (failure) {

@@ -161,6 +161,33 @@ TEST_CASE("A fixed command is not started where the state of the service cannot 
     REQUIRE(client.receive(ServiceKind::exited, answer) == 0);
 }
 
+TEST_CASE("A fixed command that does not start in time is given up", "[slow]") {
+    Settings settings;
+    settings.templates["fixed"] = probe_definition(
+        fmt::format("command = [\"{}\", \"exit\", \"5\"]\nspares = 1\n", WARMFORK_PROBE));
+    TestService service(std::move(settings));
+    RawClient client(service.socket());
+    const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    const int standard[] = {null.get(), null.get(), null.get()};
+    client.send(ServiceKind::run, 1, FieldWriter().text("fixed").text(client.sight()).bytes(),
+                standard);
+    ServiceMessage answer;
+    REQUIRE(client.receive(ServiceKind::exited, answer) == 0);
+    while (parked_spares(client, "fixed") == 0) ::poll(nullptr, 0, 1);
+    pid_t spare = 0;
+    for (const pid_t child : children_of(service.pid()))
+        if (name_of(child) == "warmfork-spare") spare = child;
+    REQUIRE(spare != 0);
+    const Descriptor pidfd = open_pidfd(spare);
+    REQUIRE(::kill(spare, SIGSTOP) == 0);
+    client.send(ServiceKind::run, 2, FieldWriter().text("fixed").text(client.sight()).bytes(),
+                standard);
+    REQUIRE(client.receive(ServiceKind::refused, answer) == 0);
+    CHECK(error_of(answer) == ETIMEDOUT);
+    CHECK(text_of_refusal(answer).find("has not started after") != std::string::npos);
+    CHECK(has_ended(pidfd));
+}
+
 TEST_CASE("A listed user uses the library as everybody does") {
     if (::geteuid() != 0) return;
     Settings settings;
