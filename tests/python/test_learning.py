@@ -92,6 +92,25 @@ class Learning(TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         return done.stdout.split()
 
+    def test_what_a_program_loads_in_a_way_of_its_own_is_left_to_it(self):
+        self.on_the_path({"rewritten.py": "", "plain.py": "", "spaces/part.py": ""})
+        program = (
+            "import importlib.machinery, importlib.util, sys\n"
+            "class Loader(importlib.machinery.SourceFileLoader): pass\n"
+            "class Finder:\n"
+            "    def find_spec(name, path, target=None):\n"
+            "        if name != 'rewritten': return None\n"
+            "        where = importlib.machinery.PathFinder.find_spec(name, path).origin\n"
+            "        return importlib.util.spec_from_file_location(name, where, loader=Loader(name, where))\n"
+            "sys.meta_path.insert(0, Finder)\n"
+            "import rewritten, plain, spaces.part\n"
+            "assert type(rewritten.__spec__.loader) is Loader\n"
+        )
+        self.children(program)
+        learned = set(self.names(self.children(program)))
+        self.assertLessEqual({"plain", "spaces", "spaces.part"}, learned)
+        self.assertNotIn("rewritten", learned)
+
     def test_what_children_of_another_program_import_is_not_preloaded(self):
         folder = self.folder({})
         self.run_program(folder, "one.py", "import colorsys")
