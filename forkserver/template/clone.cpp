@@ -2,6 +2,7 @@
 
 #include <linux/futex.h>
 #include <linux/sched.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -28,7 +29,8 @@ long clone_by_registers(std::uint64_t flags, int exit_signal, void* parent_side,
 /// killed at any instruction, nobody would know of the child. So the pidfd is opened after it, by a
 /// number that could be another process's only if the child had been killed and reaped, and all
 /// other numbers been used, since the last instruction. It stays -1 where the child has been
-/// reaped.
+/// reaped, and where the kernel has no room for one more file: such a child is killed, as nobody
+/// could watch over it.
 long clone_and_open(std::uint64_t flags, int exit_signal, std::atomic<std::int32_t>* shown_pid,
                     int* pidfd, int* thread_id) {
     // A number for it is kept free, so that without one there is no child either.
@@ -39,6 +41,7 @@ long clone_and_open(std::uint64_t flags, int exit_signal, std::atomic<std::int32
     if (pid <= 0) return pid;
     room.reset();
     *pidfd = open_pidfd(static_cast<int>(pid)).release();
+    if (*pidfd < 0 && errno != ESRCH) ::kill(static_cast<pid_t>(pid), SIGKILL);
     return pid;
 }
 
