@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #include "keeper/keeper.hpp"
@@ -134,11 +135,9 @@ class Keepers {
             keepers.is_taken_ = is_mine_ = true;
             keepers.taken_by_ = std::this_thread::get_id();
         }
+        /// What has come late meanwhile is told first: nobody may ever have another turn.
         ~Turn() {
-            if (!is_mine_) return;
-            const std::lock_guard lock(keepers_.mutex_);
-            keepers_.is_taken_ = false;
-            keepers_.given_back_.notify_all();
+            while (is_mine_ && !keepers_.give_back_turn()) keepers_.tell_late();
         }
         Turn(const Turn&) = delete;
         Turn& operator=(const Turn&) = delete;
@@ -149,7 +148,16 @@ class Keepers {
         bool is_mine_ = false;
     };
 
-    /// Adds a child of which a keeper is to be told by whoever has the next turn.
+    /// Returns false where a child has come late: the turn goes on then.
+    bool give_back_turn() {
+        const std::lock_guard lock(mutex_);
+        if (!late_.empty()) return false;
+        is_taken_ = false;
+        given_back_.notify_all();
+        return true;
+    }
+
+    /// Adds a child of which a keeper is to be told by whoever has the turn, or the next one.
     void add_late(const TrackedChild& child) {
         const std::lock_guard lock(mutex_);
         late_.push_back(child);
@@ -164,6 +172,10 @@ class Keepers {
     }
 
     // What follows is for whoever has the turn.
+
+    void tell_late() noexcept try { refresh(poll_through_signals); } catch (const std::bad_alloc&) {
+        // There is nobody to tell: their spawns have succeeded.
+    }
 
     /// Finds the dead, so it must be called first.
     void refresh(AnswerPoll poll) {

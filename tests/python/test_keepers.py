@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import select
 import signal
+import subprocess
 import unittest
 
 from support import PYTHON, TestCase, children
@@ -20,6 +22,27 @@ def keepers():
 
 class Interrupted(Exception):
     pass
+
+
+# Starts a child in a signal's handler, while a keeper is told of another one; says its pid, and does nothing more.
+OWNER = """
+import os, signal, sys, test_keepers, warmfork
+template = warmfork.Template(["json"], spares=0)
+template.wait_ready()
+children = []
+def start(*_): children.append(template.popen("exec sleep 3600", shell=True))
+def go_on(*_):
+    start()
+    for pid in stopped: os.kill(pid, signal.SIGCONT)
+start()
+stopped = test_keepers.keepers()
+signal.signal(signal.SIGALRM, go_on)
+for pid in stopped: os.kill(pid, signal.SIGSTOP)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+start()
+print(*(child.pid for child in children), flush=True)
+sys.stdin.read()
+"""
 
 
 class Keepers(TestCase):
@@ -61,6 +84,23 @@ class Keepers(TestCase):
         # Where the handler runs only when the keeper has been given up, there is another one.
         self.assertEqual(keepers(), stopped)
         self.assertIsNone(started[0].poll())
+
+    def test_a_child_of_a_handler_ends_with_its_owner_though_that_spawns_no_more(self):
+        owner = subprocess.Popen([PYTHON, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(owner.__exit__, None, None, None)
+        self.addCleanup(owner.kill)
+        pidfds = [os.pidfd_open(int(pid)) for pid in owner.stdout.readline().split()]
+        self.assertEqual(len(pidfds), 3)
+        owner.kill()
+        for pidfd in pidfds:
+            self.addCleanup(os.close, pidfd)
+            self.addCleanup(self.end, pidfd)
+            self.assertTrue(select.select([pidfd], [], [], 60)[0])
+
+    @staticmethod
+    def end(pidfd):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def test_a_handler_that_raises_breaks_it_off_and_the_child_is_ended(self):
         def interrupt():
