@@ -106,6 +106,7 @@ class Service {
         Descriptor reply;     ///< of a fixed command that is starting: where it says so
         OwnedSocket mailbox;  ///< likewise; it may have yet to say that it is parked
         std::uint64_t request = 0;
+        NamedTemplate::Clock::time_point starting = NamedTemplate::Clock::now();  ///< since when
         EventSource ended, started, start_due;
     };
     /// The children of a client that has gone have been told to end.
@@ -251,7 +252,7 @@ class Service {
     [[nodiscard]] std::vector<std::byte> hand_over(std::vector<int>& ret_descriptors);
     void take_over(std::span<const std::byte> left);
     void take_clients(std::vector<HandedClient>& clients, const Beginnings& beginnings);
-    void take_children(std::vector<HandedChild>& children);
+    void take_children(std::vector<HandedChild>& children, const Beginnings& beginnings);
     void take_asks(const std::vector<HandedTemplate>& templates, const Beginnings& beginnings);
     void watch_taken_over();
     void part_with_orphans(const Beginnings& beginnings);

@@ -130,6 +130,10 @@ std::vector<std::byte> Service::hand_over(std::vector<int>& ret_descriptors) {
                                      lend(child.reply),
                                      {child.mailbox.get()},
                                      child.request});
+    for (const auto& [id, child] : children_)
+        if (child.reply)
+            handover.waits.push_back(
+                service::hand_over(child.client, child.request, child.starting));
     for (const auto& [name, served] : templates_) {
         HandedTemplate& handed = handover.templates.emplace_back();
         handed.name = name;
@@ -161,7 +165,7 @@ void Service::take_clients(std::vector<HandedClient>& clients, const Beginnings&
     }
 }
 
-void Service::take_children(std::vector<HandedChild>& children) {
+void Service::take_children(std::vector<HandedChild>& children, const Beginnings& beginnings) {
     for (HandedChild& handed : children) {
         ServedChild child;
         child.pid = static_cast<pid_t>(handed.pid);
@@ -173,6 +177,9 @@ void Service::take_children(std::vector<HandedChild>& children) {
         child.reply = adopt(handed.reply);
         child.mailbox = OwnedSocket(adopt(handed.mailbox));
         child.request = handed.request;
+        if (const auto began = beginnings.find({handed.client, handed.request});
+            child.reply && began != beginnings.end())
+            child.starting = began->second;
         children_.emplace(handed.id, std::move(child));
     }
 }
@@ -265,7 +272,7 @@ void Service::take_over(std::span<const std::byte> left) {
             beginnings.emplace(std::pair(wait.client, wait.request),
                                Clock::time_point(std::chrono::nanoseconds(wait.since)));
     take_clients(handover.clients, beginnings);
-    take_children(handover.children);
+    take_children(handover.children, beginnings);
     take_asks(handover.templates, beginnings);
     untold_.assign(handover.untold.begin(), handover.untold.end());
     // It keeps the number that clients know; what is said of it comes after all that was said

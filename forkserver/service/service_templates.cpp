@@ -301,6 +301,7 @@ void Service::hand_over_command(std::uint64_t client_id, std::uint64_t request, 
     if (!failure) {
         child->second.reply = std::move(command.reply);
         child->second.mailbox = std::move(command.spare.mailbox);
+        child->second.starting = NamedTemplate::Clock::now();
         command.written.reset();  // the child has its own
         return watch_start(id);
     }
@@ -315,7 +316,8 @@ void Service::watch_start(std::uint64_t id) {
     ServedChild& child = children_.at(id);
     child.started =
         loop_.watch(child.reply.get(), 0, [this, id](std::uint32_t) { on_child_started(id); });
-    child.start_due = loop_.after(kStartPatience, [this, id] { on_child_started(id); });
+    child.start_due =
+        loop_.at(child.starting + kStartPatience, [this, id] { on_child_started(id); });
 }
 
 void Service::on_child_started(std::uint64_t id) {

@@ -163,7 +163,8 @@ TEST_CASE("A fixed command is not started where the state of the service cannot 
 }
 #endif
 
-TEST_CASE("A fixed command that does not start in time is given up", "[slow]") {
+TEST_CASE("A fixed command that does not start in time is given up, also across reloads",
+          "[slow]") {
     Settings settings;
     settings.templates["fixed"] = probe_definition(
         fmt::format("command = [\"{}\", \"exit\", \"5\"]\nspares = 1\n", WARMFORK_PROBE));
@@ -175,7 +176,8 @@ TEST_CASE("A fixed command that does not start in time is given up", "[slow]") {
                 standard);
     ServiceMessage answer;
     REQUIRE(client.receive(ServiceKind::exited, answer) == 0);
-    while (parked_spares(client, "fixed") == 0) ::poll(nullptr, 0, 1);
+    for (int tries = 0; tries < 60'000 && parked_spares(client, "fixed") == 0; ++tries)
+        ::poll(nullptr, 0, 1);
     pid_t spare = 0;
     for (const pid_t child : children_of(service.pid()))
         if (name_of(child) == "warmfork-spare") spare = child;
@@ -184,6 +186,12 @@ TEST_CASE("A fixed command that does not start in time is given up", "[slow]") {
     REQUIRE(::kill(spare, SIGSTOP) == 0);
     client.send(ServiceKind::run, 2, FieldWriter().text("fixed").text(client.sight()).bytes(),
                 standard);
+    pollfd told{client.socket(), POLLIN, 0};
+    for (int reloads = 0; reloads < 120 && ::poll(&told, 1, 500) == 0; ++reloads) {
+        service.signal(SIGHUP);
+        REQUIRE(service.has_said("READY=1"));
+    }
+    REQUIRE(told.revents != 0);
     REQUIRE(client.receive(ServiceKind::refused, answer) == 0);
     CHECK(error_of(answer) == ETIMEDOUT);
     CHECK(text_of_refusal(answer).find("has not started after") != std::string::npos);
