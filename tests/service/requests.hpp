@@ -2,6 +2,7 @@
 #pragma once
 
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <string>
 
@@ -17,6 +18,21 @@ inline int spawn_once(const std::string& name = "probe") {
 
 inline int spawns_in(const TestService& service, const std::string& name = "probe") {
     return as_client(service, [&] { return spawn_once(name); });
+}
+
+/// For a client's process: spawns a child that ignores SIGTERM, says its pid when it does, and
+/// holds it until the cue.
+inline int hold_stubborn_child() {
+    Template table = Template::connect("probe", WARMFORK_BACKEND_WARM);
+    Pipe output;
+    ProbeRequest request({"stubborn"});
+    request.put_output_on(output);
+    Process child = table.spawn(request.get());
+    char byte;
+    if (::read(output.read_end.get(), &byte, 1) != 1) return 1;
+    say(std::to_string(child.pid()));
+    await_cue();
+    return 0;
 }
 
 inline std::uint64_t error_of(const ServiceMessage& refused) {

@@ -48,18 +48,7 @@ TEST_CASE("The children of a client end with it, unless they are detached") {
 
 TEST_CASE("What ignores SIGTERM ends with its client all the same") {
     TestService service;
-    ClientProcess client(service, [] {
-        Template table = Template::connect("probe", WARMFORK_BACKEND_WARM);
-        Pipe output;
-        ProbeRequest request({"stubborn"});
-        request.put_output_on(output);
-        Process child = table.spawn(request.get());
-        char byte;  // it ignores it by now
-        if (::read(output.read_end.get(), &byte, 1) != 1) return 1;
-        say(fmt::format("{}", child.pid()));
-        await_cue();
-        return 0;
-    });
+    ClientProcess client(service, hold_stubborn_child);
     const Descriptor pidfd = open_pidfd(std::stoi(client.next_line()));
     client.kill();
     CHECK(has_ended(pidfd));

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <random>
 
+#include "service/requests.hpp"
 #include "support/catch.hpp"
 #include "support/service.hpp"
 
@@ -92,13 +93,6 @@ TestService::Settings passed_socket() {
     TestService::Settings settings;
     settings.has_passed_socket = true;  // as systemd's: it outlives the daemon
     return settings;
-}
-
-int spawns_in(const TestService& service) {
-    return as_client(service, [] {
-        Template table = Template::connect("probe", WARMFORK_BACKEND_WARM);
-        return WEXITSTATUS(table.spawn({WARMFORK_PROBE, "exit", "7"}).wait());
-    });
 }
 
 /// A template that was killed while it preloaded fails what is spawned until it is tried again.
@@ -322,18 +316,7 @@ TEST_CASE("No wait begins anew when the service is reloaded over and over", "[sl
     TestService::Settings settings;
     settings.templates["unending"] = probe_definition("", {"hang"});
     TestService service(std::move(settings));
-    ClientProcess client(service, [] {
-        Template table = Template::connect("probe", WARMFORK_BACKEND_WARM);
-        Pipe output;
-        ProbeRequest request({"stubborn"});
-        request.put_output_on(output);
-        Process child = table.spawn(request.get());
-        char byte;  // it ignores SIGTERM by now
-        if (::read(output.read_end.get(), &byte, 1) != 1) return 1;
-        say(fmt::format("{}", child.pid()));
-        await_cue();
-        return 0;
-    });
+    ClientProcess client(service, hold_stubborn_child);
     const Descriptor child = open_pidfd(std::stoi(client.next_line()));
     RawClient silent(service.socket(), false), asking(service.socket());
     asking.send(ServiceKind::lease, 1, lease_body(1, 0, "unending"));

@@ -155,21 +155,16 @@ TEST_CASE("A template that has closed what it was given, and then blocks, ends w
     }
 }
 
-TEST_CASE("A twin that has become a template, and blocks at its gate, ends with its owner") {
-    // The first two forks are the template's: its gate, and that of the owner.
-    warmfork::Template table =
-        probe_template(0, {"close-when-blocked", "block-prepare:2"}, WARMFORK_BACKEND_WARM, true);
-    warmfork::Process owner = table.spawn({WARMFORK_PROBE, "own"});
-    const pid_t blocked = child_that_takes_name(owner.pid(), "blocked");
-    REQUIRE(blocked != 0);
-    const warmfork::Descriptor pidfd = warmfork::open_pidfd(blocked);
-    owner.signal(SIGKILL);
-    CHECK(owner.wait() == SIGKILL);
-    CHECK(has_ended(pidfd));
-}
-
-TEST_CASE("A twin that a fork handler blocks ends, also where its owner has ended") {
-    warmfork::Template table = probe_template(0, {"block-twin"}, WARMFORK_BACKEND_WARM, true);
+TEST_CASE("A twin that blocks ends, also where its owner has ended") {
+    std::vector<std::string> options;
+    SECTION("at its gate, as a template, with its owner") {
+        // The first two forks are the template's: its gate, and that of the owner.
+        options = {"close-when-blocked", "block-prepare:2"};
+    }
+    SECTION("in a fork handler, before its owner knows of it, after a while") {
+        options = {"block-twin"};
+    }
+    warmfork::Template table = probe_template(0, options, WARMFORK_BACKEND_WARM, true);
     warmfork::Process owner = table.spawn({WARMFORK_PROBE, "own"});
     const pid_t blocked = child_that_takes_name(owner.pid(), "blocked");
     REQUIRE(blocked != 0);
