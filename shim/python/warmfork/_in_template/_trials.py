@@ -124,7 +124,7 @@ class Trials:
 
 
 def read_line(verdict: str, rest: str) -> Judged | None:
-    """Returns what a line says, as `_line` writes it; None where it has been cut short."""
+    """Returns what a line says, as `line_of` writes it; None where it has been cut short."""
     try:
         if verdict == "no":
             size, modified, rest = rest.split(" ", 2)
