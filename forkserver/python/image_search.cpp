@@ -432,7 +432,8 @@ int ImageSearch::visit_untracked(PyObject* object) {
     if ((end == End::unknown && !is_quiet_capsule(object)) || end == End::finalizer)
         return !image.unknown.contains(object) &&
                find(end == End::unknown ? Ends::of_code_in_c : Ends::of_any_kind);
-    if (is_untracked_container(object)) reach(object);
+    // Others than the program's refer to the same empty tuple, and nothing can be put in there.
+    if (is_untracked_container(object) && PyObject_Size(object) > 0) reach(object);
     return 0;
 }
 

@@ -186,6 +186,7 @@ PROGRAMS = {
     "loud_in_cycle": "loud = Loud('cycle'); loud.loud = loud; del loud",
     "loud_in_removed_module": "store.loud = Loud('removed'); del sys.modules['store'], store",
     "loud_generator": "def g():\n    try: yield\n    finally: os.write(1, b'left')\nstore.g = g(); next(store.g)",
+    "loud_generator_that_has_what_is_held_has": "import codecs; codecs.new = 1\ndef f(given=()):\n    try: yield\n    finally: os.write(1, b'left')\nstore.g = f(); next(store.g)",
     "loud_coroutine": "class A:\n    def __await__(self): yield\nasync def f():\n    try: await A()\n    finally: os.write(1, b'left')\nstore.c = f(); store.c.send(None)",
     "loud_stream_in_memory": "import io\nclass Own(io.StringIO):\n    def close(self): os.write(1, b'closed'); super().close()\nstore.kept[1] = Own('text')",
     "loud_asked_stream_in_memory": "import io\nclass Own(io.BytesIO):\n    closed = property(lambda self: os.write(1, b'asked'))\nstore.kept[1] = Own(b'text')",

@@ -157,7 +157,7 @@ class Finalization(TestCase):
         names = (
             "nothing", "finalizer", "buffered_output", "objects", "file_in_main", "loud_in_main", "file_in_dictionary",
             "file_known_to_many", "file_in_a_cycle_that_hangs", "places_taken_in_order", "loud_in_dictionary",
-            "loud_generator", "loud_as_attribute", "loud_coroutine",
+            "loud_generator", "loud_generator_that_has_what_is_held_has", "loud_as_attribute", "loud_coroutine",
         )
         for store, names in (STORE, (*names, *QUIET_PROGRAMS)), (ENDING, names):
             with self.begin(store + many) as template:
