@@ -115,20 +115,28 @@ class Directory(Importing):
         self.assertEqual(template.run(command, env=env, capture_output=True).stdout, expected)
 
     @warm_only
-    def test_a_key_that_a_module_is_known_to_keep_is_another_in_each_child(self):
-        source = "import os\ndef new_id_bytes(): return os.urandom(16).hex().encode()\nsession_flags = {{'secure': ({}, '')}}\n"
+    def test_what_a_module_is_known_to_have_drawn_is_another_in_each_child(self):
+        key = "import os\ndef new_id_bytes(): return os.urandom(16).hex().encode()\nsession_flags = {{'secure': ({}, '')}}\n"
         settings = "{'Session': {'key': new_id_bytes()}}"
-        for kept, expected in ((settings, (2, "warm")), (f"[{settings}]", (2, "cold"))):
-            with self.subTest(kept=kept):
-                folder = self.folder({"jupyter_client/__init__.py": "", "jupyter_client/session.py": source.format(kept)})
+        client = "import uuid\nclass Future: _uid = {}\n"
+        known, unknown = (2, "warm"), (2, "cold")
+        for name, source, shown, expected in (
+            ("jupyter_client.session", key.format(settings), "session_flags", known),
+            ("jupyter_client.session", key.format(f"[{settings}]"), "session_flags", unknown),
+            ("distributed.client", client.format("uuid.uuid4().hex"), "Future._uid", known),
+            ("distributed.client", client.format("[uuid.uuid4().hex]"), "Future._uid", unknown),
+        ):
+            with self.subTest(source):
+                package, _, module = name.partition(".")
+                folder = self.folder({f"{package}/__init__.py": "", f"{package}/{module}.py": source})
                 env = {**os.environ, "PYTHONPATH": folder}
-                template = self.template(["jupyter_client.session"], env=env)
-                with contextlib.suppress(warmfork.TemplateError):  # as it keeps the key where nobody looks for it
+                template = self.template([name], env=env)
+                with contextlib.suppress(warmfork.TemplateError):  # as it is kept where nobody looks for it
                     template.wait_ready()
-                command = [PYTHON, "-c", "from jupyter_client import session; print(session.session_flags)"]
+                command = [PYTHON, "-c", f"from {name} import *; print({shown})"]
                 children = [template.popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-                shown = {child.communicate()[0] for child in children}
-                self.assertEqual((len(shown), children[1].backend), expected)
+                outputs = {child.communicate()[0] for child in children}
+                self.assertEqual((len(outputs), children[1].backend), expected)
 
     @warm_only
     def test_a_template_in_the_root_directory(self):

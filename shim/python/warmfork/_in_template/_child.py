@@ -61,7 +61,7 @@ _multiprocessing: Any = None
 _logging: Any = None
 _directory_holders: Sequence[tuple[Any, ...]] = ()  # as KEEP_DIRECTORY, with the module itself
 _arguments_kept: Sequence[list[bytes]] = ()  # by KEEP_ARGUMENTS: the lists
-_session_settings: tuple[dict[str, Any], Callable[[], bytes]] | None = None
+_renewals: Collection[Callable[[], None]] = ()
 _needs_moment = False
 _threading: Any = None
 _is_link_program: Callable[[bytes], bool] | None = None  # of the template; None: there are no links to see
@@ -104,7 +104,7 @@ def remember_image(
     global _image_path, _image_ignored, _streams, _generators, _image_executable, _in_child
     global _preloaded, _multiprocessing, _threading, _path_added, _path_removed, _of_packages
     global _written_by_python, _written_by_c, _logging, _directory_holders, _arguments_kept, _needs_moment
-    global _session_settings
+    global _renewals
     _preloaded = tuple(name for name in preloaded if "=" not in name)
     _in_child = in_child
     _image_path = sys.path[:]
@@ -126,7 +126,7 @@ def remember_image(
     _directory_holders = [(sys.modules[name], *kept) for name, *kept in KEEP_DIRECTORY if name in sys.modules]
     kept = [getattr(sys.modules[name], attribute, None) for name, attribute in KEEP_ARGUMENTS if name in sys.modules]
     _arguments_kept = [arguments for arguments in kept if type(arguments) is list]
-    _session_settings = _kept.find_session_settings()
+    _renewals = _kept.find_renewals().values()
     _needs_moment = _logging is not None or bool(_directory_holders)
     if _MULTIPROCESSING in sys.modules:
         module = sys.modules[_MULTIPROCESSING]
@@ -190,9 +190,8 @@ def rehearsal(pipes: int) -> str:
 def part_from_siblings() -> None:
     """Renews what children of one image must not share."""
     seed_anew(_generators)
-    if _session_settings is not None:
-        settings, draw = _session_settings
-        settings["key"] = draw()
+    for renew in _renewals:
+        renew()
     if _multiprocessing is not None:
         _multiprocessing.current_process().authkey = os.urandom(32)
     if _threading is not None:

@@ -176,8 +176,7 @@ def _has_state(name: str, kinds: list[str]) -> bool:
 
 def _take_right(kept: Kept) -> None:
     """Takes out what each child has put right."""
-    renewed = _kept.KEEP_RANDOM if _kept.find_session_settings() else ()
-    for name, attribute, kind in (*_PUT_RIGHT, *((*names, "random bytes") for names in renewed)):
+    for name, attribute, kind in (*_PUT_RIGHT, *((*names, "random bytes") for names in _kept.find_renewals())):
         attributes = kept.get(name, {})
         if attributes.get(attribute) == kind:
             del attributes[attribute]

@@ -6,6 +6,7 @@ the process id is none where nobody asked for one.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -60,8 +61,6 @@ _OWN_PACKAGE = __name__.partition(".")[0]
 KEPT = ("process id", "thread id", "time", "random bytes", "directory", "arguments")
 # As in protocol/preload_interface.hpp, too.
 UNSEEN = "unseen random bytes"
-# These keep what they have drawn, and each child draws it anew. Here it is the key of --secure; see find_session_settings.
-KEEP_RANDOM = (("jupyter_client.session", "session_flags"),)
 # The kind of what nobody has looked for, since there was too much.
 UNSEARCHED = "something in more objects than are looked at"
 
@@ -377,15 +376,32 @@ def find_monotonic(began: float) -> Kept:
     return kept
 
 
-def find_session_settings() -> tuple[dict[str, Any], Callable[[], bytes]] | None:
-    """Returns the dictionary in which jupyter_client keeps a key, and what draws another one; None where it is not
-    there, or not as it is known to be."""
-    try:
-        module: Any = sys.modules["jupyter_client.session"]
-        settings = module.session_flags["secure"][0]["Session"]
-        return (settings, module.new_id_bytes) if type(settings["key"]) is bytes else None
-    except (AttributeError, IndexError, KeyError, TypeError):
-        return None
+def _find_key_of_jupyter(session: Any) -> Callable[[], None] | None:
+    """It is that of --secure."""
+    settings = session.session_flags["secure"][0]["Session"]
+    return (lambda: settings.update(key=session.new_id_bytes())) if type(settings["key"]) is bytes else None
+
+
+def _find_id_of_dask(client: Any) -> Callable[[], None] | None:
+    """Those of a process's futures begin with it."""
+    future, known = client.Future, vars(client.Future)["_uid"]
+    return (lambda: setattr(future, "_uid", client.uuid.uuid4().hex)) if type(known) is str else None
+
+
+_KEEP_RANDOM = (
+    ("jupyter_client.session", "session_flags", _find_key_of_jupyter),
+    ("distributed.client", "Future", _find_id_of_dask),
+)
+
+
+def find_renewals() -> dict[tuple[str, str], Callable[[], None]]:
+    """Returns {(name of a module, name in it): what draws it anew}, of what modules are known to keep, and do."""
+    found = {}
+    for name, attribute, find in _KEEP_RANDOM:
+        with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError):
+            if name in sys.modules and (renew := find(sys.modules[name])):
+                found[name, attribute] = renew
+    return found
 
 
 def put_right() -> None:
