@@ -67,6 +67,25 @@ class MainModules(TestCase):
         self.assert_same(seen)
         self.assertEqual((seen[1][2], reasons, count), (BACKEND, ["it makes files"], 0))
 
+    def test_a_start_method_need_not_have_been_asked_for(self):
+        # CPython tells its children so from 3.14.10 on.
+        beginning = "import multiprocessing.spawn\nmultiprocessing.spawn.get_start_method = lambda **_: None\nSEEN = __name__"
+        seen, reasons, count, _ = self.run_main(beginning)
+        self.assert_same(seen)
+        self.assertEqual((reasons, count), ([], 1))
+
+    def test_starting_a_child_asks_for_no_start_method_where_that_of_spawn_does_not(self):
+        text = (
+            "import multiprocessing, sys, warmfork\nif __name__ == '__main__':\n"
+            "    context = warmfork.get_context() if sys.argv[1:] else multiprocessing.get_context('spawn')\n"
+            "    child = context.Process()\n    child.start()\n    child.join()\n"
+            "    print(multiprocessing.get_start_method(allow_none=True))\n"
+        )
+        program = os.path.join(self.folder({"program.py": text}), "program.py")
+        env = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        shown = {subprocess.check_output([PYTHON, program, *ours], env=env, timeout=120) for ours in ([], ["ours"])}
+        self.assertEqual(len(shown), 1, shown)
+
     def test_there_is_no_parent_yet_and_the_method_is_set(self):
         self.assert_same(self.run_main(
             "import multiprocessing as mp\nSEEN = mp.parent_process(), mp.current_process().daemon\n"

@@ -57,7 +57,8 @@ def described() -> list[str]:
         return []
     if _made_with is not None and _is_made_for(preparation):  # in a child, for its own children
         return [f"{__name__}={_description}"]
-    preparation["start_method"] = str(preparation["start_method"])
+    method = preparation["start_method"]  # from CPython 3.14.10 on None where none has been asked for
+    preparation["start_method"] = method and str(method)
     try:
         text = marshal.dumps(preparation, 2).hex()
     except ValueError:  # the program has put something of its own there

@@ -194,7 +194,7 @@ class _Preparation:
         main, logger = sys.modules["__main__"], util._logger
         origin = [
             definition, sys.path[:], sys.argv[:], os.getcwd(), process.ORIGINAL_DIR, process.current_process().authkey,
-            util._log_to_stderr, logger and logger.getEffectiveLevel(), spawn.get_start_method(),
+            util._log_to_stderr, logger and logger.getEffectiveLevel(), spawn.get_start_method(allow_none=True),
             # It is not main itself, which would live, with all that it has, longer than the modules that this may need.
             getattr(main, "__spec__", None), getattr(main, "__file__", None),
         ]
