@@ -18,6 +18,11 @@ import warmfork
 PYTHON = sys.executable
 CLI = os.environ.get("WARMFORK_CLI")
 
+# Those of a shell's background job are ignored, and what the tests interrupt would go on for ever.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
 # Whole suites run cold as well: what the children of this run are to be.
 BACKEND = os.environ.get("WARMFORK_BACKEND", "warm")
 # For tests of what only warm children show.
@@ -165,6 +170,7 @@ class ServiceTestCase(TestCase):
         self._folder = self.folder({})
         self.addCleanup(os.environ.pop, "WARMFORK_SOCKET")
         os.environ["WARMFORK_SOCKET"] = self.path("socket")
+        self.addCleanup(self._check_service)
         state = unittest.mock.patch.dict(os.environ, XDG_STATE_HOME=self.path("state"))
         state.start()
         self.addCleanup(state.stop)
@@ -195,6 +201,11 @@ class ServiceTestCase(TestCase):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.connect(os.environ["WARMFORK_SOCKET"])
             return struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+
+    def _check_service(self):
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            self.stop_unknown_service()
+            self.fail("a service was left behind")
 
     def stop_unknown_service(self):
         pid = self.listening_pid()

@@ -73,10 +73,11 @@ class Deaths(Layers):
         start = subprocess.Popen([CLI, "template", "start", "top"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with open(self.path("pids")) as pids:
             pidfd = os.pidfd_open(int(pids.read()))
+        start.kill()  # it would start another service
+        start.wait()
         self.service.kill()
         self.assertTrue(select.select([pidfd], [], [], 10)[0])
         os.close(pidfd)
-        start.wait()
 
 
 if __name__ == "__main__":
