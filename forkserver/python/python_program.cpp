@@ -146,10 +146,26 @@ Reference name_program(PyObject* child, PyObject* globals, const char* name, boo
                                          PyUnicode_DecodeFSDefault(name), int{is_input}));
 }
 
-ProgramEnd run_text(PyObject* child, PyObject* source, PyObject* known_codes) {
-    Reference code = compile_text(source, known_codes);
+/// May all lines of -c begin with the same blanks? From 3.14 on these do not count.
+bool may_be_indented(PyObject* source) {
+    static const bool is_dedented = is_version_from(0x030e0000);
+    if (!is_dedented) return false;
+    const Py_UCS4 first = PyUnicode_ReadChar(source, 0);  // the text ends with a newline
+    return first == ' ' || first == '\t' || first == '\n';
+}
+
+/// Null with an exception set.
+Reference dedent(PyObject* child, PyObject* source) {
+    const InterruptForProgram held;
+    return Reference(PyObject_CallMethod(child, "dedented", "O", source));
+}
+
+ProgramEnd run_text(PyObject* child, Reference source, PyObject* known_codes) {
+    if (may_be_indented(source.get())) source = dedent(child, source.get());
+    Reference code = source ? compile_text(source.get(), known_codes) : Reference(nullptr);
     PyObject* main = PyImport_AddModule("__main__");  // borrowed
-    if (!code || !main || !show_source(child, code.get(), source)) return fail_with_traceback();
+    if (!code || !main || !show_source(child, code.get(), source.get()))
+        return fail_with_traceback();
     PyObject* globals = PyModule_GetDict(main);  // borrowed
     return end_of(Reference(PyEval_EvalCode(code.get(), globals, globals)));
 }
@@ -239,7 +255,7 @@ ProgramEnd run_prepared(PyObject* child, Reference prepared, PyObject* known_cod
         return end_of(result);
     }
     if (PyUnicode_CompareWithASCIIString(first.get(), "text") == 0)
-        return run_text(child, second.get(), known_codes);
+        return run_text(child, std::move(second), known_codes);
     if (PyUnicode_CompareWithASCIIString(first.get(), "file") == 0) {
         Reference program(PySequence_GetItem(prepared.get(), 2));
         return program ? run_script(child, second.get(), program.get()) : fail_with_traceback();

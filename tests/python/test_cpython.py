@@ -17,6 +17,8 @@ EXCEPTIONS = (
     "test.test_cmd_line.CmdLineTest.test_hash_randomization",
     # A status that another wait has taken is not made up.
     "test.test_subprocess.POSIXProcessTestCase.test_send_signal_race",
+    # No memory is to be had any more, and who notices that first is another one.
+    "test.test_atexit.SubinterpreterTest.test_atexit_with_low_memory",
     # These put others in the place of what subprocess forks with.
     "test.test_subprocess.POSIXProcessTestCase.test_exception_errpipe_bad_data",
     "test.test_subprocess.POSIXProcessTestCase.test_exception_errpipe_normal",
@@ -85,7 +87,8 @@ class CPython(unittest.TestCase):
                 self.assertIn(outcome[0], ("passed", "skipped"), outcome[1])
         processes = results["warmfork"]["processes"]
         print(f"multiprocessing: {processes}", file=sys.stderr)
-        self.assertGreaterEqual(processes["warm"] / sum(processes.values()), 0.95)
+        # The first are cold where they come before the template is ready.
+        self.assertLessEqual(processes["cold"], max(2, sum(processes.values()) // 20), processes)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,20 @@ class Equivalence(TestCase):
             with self.subTest(name):
                 self.compare(name, {}, ["-c", text, "argument"])
 
+    def test_texts_are_dedented_as_by_newer_interpreters(self):
+        from warmfork._in_template import _child
+
+        for text, expected in (
+            ("\n    if x:\n\t\n        y\n  \n", "\nif x:\n\n    y\n\n"),
+            ("\t  x\n\t y\n", " x\ny\n"),
+            ("  x\n\ty\n", "  x\n\ty\n"),
+            ("  x\ny\n \n", "  x\ny\n \n"),
+            (" \t\n \n", " \t\n \n"),
+            ("  '\udcff'\n", "  '\udcff'\n"),
+        ):
+            with self.subTest(text):
+                self.assertEqual(_child.dedented(text), expected)
+
     def test_programs(self):
         for name, (files, args) in PROGRAMS.items():
             with self.subTest(name):

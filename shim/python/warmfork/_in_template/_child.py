@@ -319,6 +319,23 @@ def _absolute(path: str) -> str:
         return path
 
 
+def dedented(text: str) -> str:
+    """Returns a text of -c as CPython runs it from 3.14 on: without what all of its lines begin with, of spaces and tabs.
+    Lines of nothing else do not count, and are empty then. What cannot be encoded stays, as the error tells a place in
+    it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text
+    lines = [(line, line.lstrip(" \t")) for line in text.split("\n")]
+    indents = [line[: len(line) - len(rest)] for line, rest in lines if rest]
+    first, last = min(indents, default=""), max(indents, default="")  # what these two share, all do
+    same = 0
+    while same < len(first) and first[same] == last[same]:
+        same += 1
+    return "\n".join([line[same:] if rest else "" for line, rest in lines]) if same else text
+
+
 def show_source(code: CodeType, source: str) -> None:
     """Has tracebacks show the lines of -c, as they do since 3.13. The import of linecache looks into the directory, up
     to 3.14."""
