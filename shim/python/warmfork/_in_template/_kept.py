@@ -369,7 +369,7 @@ def find_monotonic(began: float) -> Kept:
     each lock. Only what a module has by name is looked at. began: time.monotonic() at the first import."""
     ended = time.monotonic()
     kept: Kept = {}
-    for module, name in [(module, name) for name, module in sys.modules.items() if not is_standard(name)]:
+    for module, name in [(module, name) for name, module in list(sys.modules.items()) if not is_standard(name)]:
         for attribute, value in attributes_of(module).items():
             if type(value) is float and began <= value <= ended:
                 kept.setdefault(name, {})[attribute] = "time"

@@ -32,7 +32,7 @@ def resolve(refuse: Callable[[str, BaseException], None]) -> None:
 
 def _find(kind: type) -> Iterator[tuple[str, str, dict[str, Any], Any]]:
     """Finds (module, name, the module's attributes, the lazy import) of each."""
-    for module in [name for name in sys.modules if name.partition(".")[0] not in sys.stdlib_module_names]:
+    for module in [name for name in list(sys.modules) if name.partition(".")[0] not in sys.stdlib_module_names]:
         attributes = getattr(sys.modules[module], "__dict__", None)
         if type(attributes) is dict:
             for name, value in list(attributes.items()):

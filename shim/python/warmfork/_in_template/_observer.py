@@ -71,7 +71,7 @@ def _seen_at_start() -> dict[str, Seen]:
     kinds = {"time", "random bytes"} | (set() if _kept.is_small(os.getpid()) else {"process id"})
     real_span, monotonic_span = [(now - age, now) for now in (real, monotonic)]
     seen = Seen([int(kind in kinds) for kind in KINDS], real_span, monotonic_span, 0)
-    return {name: seen for name in sys.modules if name != "__main__" and not is_standard(name)}
+    return {name: seen for name in list(sys.modules) if name != "__main__" and not is_standard(name)}
 
 
 def _age() -> int:
