@@ -11,6 +11,7 @@ import multiprocessing.resource_tracker
 import os
 import resource
 import signal
+import subprocess
 import threading
 import unittest
 import unittest.mock
@@ -185,6 +186,18 @@ class Popens(TestCase):
                 thread.start()
                 thread.join()
                 self.assertEqual(child.wait(), -signal.SIGTERM)
+
+    def test_a_wait_with_a_timeout_waits_by_the_handle(self):
+        # subprocess itself calls it from 3.15 on.
+        for kind in KINDS:
+            with self.subTest(kind):
+                child = self.start(kind)
+                with self.assertRaises(subprocess.TimeoutExpired):
+                    child._wait_pidfd(0.01)
+                child.kill()
+                self.assertTrue(child._wait_pidfd(float("inf")))
+                self.assertEqual(child.wait(60), -signal.SIGKILL)
+                self.assertFalse(child._wait_pidfd(60))
 
     def test_a_child_holds_no_descriptor_once_it_has_been_waited_for(self):
         for kind in KINDS:

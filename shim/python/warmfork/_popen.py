@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 from . import _native, _request, _subprocess
@@ -37,6 +39,8 @@ _LIFETIMES = {"owner": 0, "detached": _native.DETACHED}
 
 # Parameters with which subprocess raises nothing once it has the pipes, whatever their values.
 _UNFAILING = {"executable", "stdin", "stdout", "stderr", "cwd", "env", "start_new_session", "text"}
+
+_LONGEST_POLL = 1_000_000  # seconds; a C library's int does not take many more, in milliseconds
 
 _UNKNOWN = "the interpreter's subprocess is another one than warmfork knows"
 
@@ -320,6 +324,24 @@ class Popen(_Own, *_OTHERS):  # type: ignore[misc]
         if found is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
         return found
+
+    def _wait_pidfd(self, timeout: float) -> bool:
+        """Waits, from 3.15 on, for a child that is then asked for its status; there by its number, which may be another
+        process's. False where there is nothing to wait with."""
+        try:
+            pidfd = self._open_pidfd()
+        except OSError:
+            return False
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        deadline = time.monotonic() + timeout
+        try:
+            while not poller.poll(min(max(deadline - time.monotonic(), 0), _LONGEST_POLL) * 1000):
+                if time.monotonic() >= deadline:
+                    raise subprocess.TimeoutExpired(self.args, timeout)
+        finally:
+            os.close(pidfd)
+        return True
 
     def send_signal(self, sig: int) -> None:
         """Sends a signal to the child, of the service too; nothing where it has been waited for, by whomever."""
