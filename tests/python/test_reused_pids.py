@@ -142,7 +142,7 @@ class Popens(TestCase):
 
                 taken = []
                 with unittest.mock.patch.object(Child, "take_status", take_status), self.assertRaises(ChildProcessError):
-                    self._template.run(SLEEP, backend=backend, timeout=60)
+                    self._template.run(SLEEP, backend=backend, timeout=2)
                 self.assertEqual(len(taken), 1)
 
     def test_where_no_descriptor_is_free_children_are_signalled_and_waited_for_all_the_same(self):
