@@ -334,6 +334,8 @@ ENVIRONMENTS = {
 # What modules do when they are imported: (the module, a program that imports it), cold and in two warm
 # children of one image.
 EFFECTS = {
+    "main_of_children": ("import multiprocessing", "import sys; print(sys.modules['__mp_main__'] is sys.modules['__main__'])"),
+    "main_that_is_imported": ("import __main__ as main\ndef show(): print(main.value)", "value = 1; effect.show()"),
     "path_appended": ("import sys\nsys.path.append('/last')", "import sys; print(sys.path)"),
     "path_inserted": ("import sys\nsys.path[:0] = ['/first', '/second']", "import sys; print(sys.path)"),
     "path_inserted_behind_program": ("import sys\nsys.path.insert(1, '/third')", "import sys; print(sys.path)"),

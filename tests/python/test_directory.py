@@ -119,10 +119,16 @@ class Directory(Importing):
         key = "import os\ndef new_id_bytes(): return os.urandom(16).hex().encode()\nsession_flags = {{'secure': ({}, '')}}\n"
         settings = "{'Session': {'key': new_id_bytes()}}"
         client = "import uuid\nclass Future: _uid = {}\n"
+        process = (
+            "import os\nclass Key(bytes): pass\nclass Process:\n    def __init__(self): self._config = {{'authkey': {}}}\n"
+            "    @property\n    def authkey(self): return self._config['authkey']\n"
+            "    @authkey.setter\n    def authkey(self, key): self._config['authkey'] = Key(key)\n_current_process = Process()\n"
+        )
         known, unknown = (2, "warm"), (2, "cold")
         for name, source, shown, expected in (
             ("jupyter_client.session", key.format(settings), "session_flags", known),
             ("jupyter_client.session", key.format(f"[{settings}]"), "session_flags", unknown),
+            ("billiard.process", process.format("Key(os.urandom(32))"), "_current_process.authkey", known),
             ("distributed.client", client.format("uuid.uuid4().hex"), "Future._uid", known),
             ("distributed.client", client.format("[uuid.uuid4().hex]"), "Future._uid", unknown),
         ):
@@ -133,7 +139,7 @@ class Directory(Importing):
                 template = self.template([name], env=env)
                 with contextlib.suppress(warmfork.TemplateError):  # as it is kept where nobody looks for it
                     template.wait_ready()
-                command = [PYTHON, "-c", f"from {name} import *; print({shown})"]
+                command = [PYTHON, "-c", f"import {name} as module; print(module.{shown})"]
                 children = [template.popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
                 outputs = {child.communicate()[0] for child in children}
                 self.assertEqual((len(outputs), children[1].backend), expected)

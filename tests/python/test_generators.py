@@ -12,6 +12,18 @@ from test_identity import Importing
 HAS_NUMPY = importlib.util.find_spec("numpy") is not None
 
 
+# Its module as far as it counts: where a generator keeps its seed nobody can see.
+TORCH = """
+import os
+class Generator:
+    def __init__(self, seed=67280421310721): self.hidden = ~seed
+    def initial_seed(self): return ~self.hidden
+    def seed(self): self.hidden = ~int.from_bytes(os.urandom(8), 'little')
+default_generator, unseeded, given = Generator(), Generator(), Generator(5)
+default_generator.seed()
+"""
+
+
 class Generators(Importing):
     def draws(self, source, program):
         """What each of three warm children and two cold ones prints, as lists."""
@@ -45,6 +57,13 @@ class Generators(Importing):
             {"kept.one.random()": False, "kept.two.random()": False, "kept.given.random()": True,
              "kept.dice[0].random()": True, "kept.of_bytes.random()": False,
              "kept.of_number.random()": False, "kept.restored.random()": True, "kept.copied.random()": False},
+        )
+
+    def test_of_pytorch(self):
+        self.check(
+            f"import sys, types\ntorch = sys.modules['torch'] = types.ModuleType('torch')\nexec({TORCH!r}, torch.__dict__)",
+            {"kept.torch.default_generator.initial_seed()": False, "kept.torch.unseeded.initial_seed()": True,
+             "kept.torch.given.initial_seed()": True},
         )
 
     def test_seeded_by_what_the_process_has_given_in_another_form(self):

@@ -99,6 +99,21 @@ KEPT.update({
         "text with base64": "import secrets\nVALUE = 'token=' + secrets.token_urlsafe()",
         "random fraction": "import random\nVALUE = random.SystemRandom().random()",
         "random number": "import secrets\nVALUE = secrets.randbits(61)",
+        "token of a derived class": "import os\nclass Key(bytes): pass\nVALUE = Key(os.urandom(16))",
+        "number of a derived class": "import secrets\nclass Id(int): pass\nVALUE = Id(secrets.randbits(61))",
+        "text of a derived class": "import secrets\nclass Id(str): pass\nVALUE = Id(secrets.token_hex())",
+        "id of a derived class": "import uuid\nclass Id(uuid.UUID): pass\nVALUE = Id(bytes=uuid.uuid4().bytes)",
+        "array": "import array, os\nVALUE = array.array('B', os.urandom(16))",
+        "buffer of a C type": "import ctypes, os\nVALUE = ctypes.create_string_buffer(os.urandom(16), 16)",
+        "stream in memory": "import io, os\nVALUE = io.BytesIO(os.urandom(16))",
+        "what the thread has": "import os, threading\nVALUE = threading.local()\nVALUE.key = os.urandom(16)",
+        "what the thread has in a derived class": (
+            "import os, threading\nclass Local(threading.local): pass\nVALUE = Local()\nVALUE.key = os.urandom(16)"
+        ),
+        "what the context has": "import contextvars, os\nVALUE = contextvars.ContextVar('key')\nVALUE.set(os.urandom(16))",
+        "count": "import itertools, secrets\nVALUE = itertools.count(secrets.randbits(61))",
+        "decimal number": "import decimal, secrets\nVALUE = decimal.Decimal(secrets.randbits(61))",
+        "two keys in one": "import os\nKEY = os.urandom(32)\nVALUE = KEY[:16], KEY[16:]\ndel KEY",
     }.items()
 })
 KEPT.update({
@@ -114,6 +129,9 @@ KEPT.update({
         ),
     }.items()
 })
+KEPT["moment of a derived class"] = (
+    "import datetime\nclass Moment(datetime.datetime): pass\nVALUE = Moment.now()", "identity:kept", "time in kept.VALUE",
+)
 # Shorter ones are too often a part of other numbers.
 KEPT["process id in front of other digits"] = (
     "import os\nPATH = f'/tmp/log-{os.getpid()}' + '7' * (os.getpid() >= 1000)", "identity:kept", "kept.PATH",

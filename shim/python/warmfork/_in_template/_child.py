@@ -62,6 +62,7 @@ _logging: Any = None
 _directory_holders: Sequence[tuple[Any, ...]] = ()  # as KEEP_DIRECTORY, with the module itself
 _arguments_kept: Sequence[list[bytes]] = ()  # by KEEP_ARGUMENTS: the lists
 _renewals: Collection[Callable[[], None]] = ()
+_main_holders: list[tuple[dict[str, Any], str]] = []  # where there is the template's __main__, with the name
 _needs_moment = False
 _threading: Any = None
 _is_link_program: Callable[[bytes], bool] | None = None  # of the template; None: there are no links to see
@@ -127,6 +128,7 @@ def remember_image(
     kept = [getattr(sys.modules[name], attribute, None) for name, attribute in KEEP_ARGUMENTS if name in sys.modules]
     _arguments_kept = [arguments for arguments in kept if type(arguments) is list]
     _renewals = _kept.find_renewals().values()
+    _main_holders.extend(_kept.find_holders(sys.modules["__main__"]))
     _needs_moment = _logging is not None or bool(_directory_holders)
     if _MULTIPROCESSING in sys.modules:
         module = sys.modules[_MULTIPROCESSING]
@@ -243,7 +245,9 @@ def _make_main() -> Any:
 def make_ready() -> tuple[bool, bool, int, bytes, dict[str, CodeType], bool]:
     """Does the last of what can be done before the command is known. It runs in the child, where what the template has
     made is frozen, and the garbage collector would not take __main__ apart at the end."""
-    sys.modules["__main__"] = _make_main()
+    main = sys.modules["__main__"] = _make_main()
+    for names, name in _main_holders:
+        names[name] = main
     sys.path[:] = _image_path
     # This is for C, which does by itself what else a -c over pipes needs.
     is_usual = _image_ignored == _PYTHON_IGNORED_BITS and not _path_added and not _path_removed

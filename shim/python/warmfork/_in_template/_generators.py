@@ -12,6 +12,7 @@ import os
 import sys
 
 from .. import _native
+from ._modules import attributes_of
 from ._sequences import reseeding_of
 
 # It is the same as typing's, which children that import it would otherwise find loaded.
@@ -28,6 +29,8 @@ _WORDS = 624
 # takes its time is to make them; most generators can pass over them, or count them.
 _BITS_OF_NUMBERS = 40
 _MOST_NUMBERS = 1 << 20
+# With this one of PyTorch's begins that nobody has seeded: c10::detail::default_rng_seed_val of its sources.
+_SEED_OF_TORCH = 67280421310721
 
 
 def find_generators(inherited: Iterable[Any]) -> list[Any]:
@@ -72,9 +75,9 @@ def _plain(state: Any) -> Any:
 
 
 class Generators:
-    """found: all of them, seeded either way. randoms: of the module random, to be seeded anew. restored: pairs of
-    one that seeds itself after a fork, and the state that it has to have. numpy: a `Numpy`; None where that is not
-    loaded."""
+    """found: all of them, seeded either way. randoms: of the module random and of torch, to be seeded anew. restored:
+    pairs of one that seeds itself after a fork, and the state that it has to have. numpy: a `Numpy`; None where that is
+    not loaded."""
 
     def __init__(self, found: list[Any], draws: list[bytes], seeds: Seeds) -> None:
         """found: as find_generators has them. draws: random bytes that were drawn. seeds: a Seeds."""
@@ -86,6 +89,10 @@ class Generators:
             self._sort_randoms(seeds)
         if "numpy.random" in sys.modules and hasattr(sys.modules["numpy.random"], "SeedSequence"):
             self.numpy = Numpy(found, _NumpySeeds(draws, seeds))
+        for generator in _of_torch():
+            number = generator.initial_seed()
+            if number != _SEED_OF_TORCH and seeds.check(number, generator, may_be_unseen=True):
+                self.randoms.append(generator)
 
     def _sort_randoms(self, seeds: Seeds) -> None:
         of_c, random = sys.modules["_random"].Random, sys.modules.get("random")
@@ -100,6 +107,17 @@ class Generators:
                 self.restored += [] if is_to_be_seeded else [(own, own.getstate())]
             elif is_to_be_seeded:
                 self.randoms.append(value)
+
+
+def _of_torch() -> list[Any]:
+    """Returns the generators of PyTorch that modules have by a name, which begin with its own: most programs know no
+    other. They are no objects of the collector's."""
+    torch = attributes_of(sys.modules.get("torch"))
+    kind = torch.get("Generator")
+    if not isinstance(kind, type):
+        return []
+    named = [value for module in list(sys.modules.values()) for value in list(attributes_of(module).values())]
+    return list({id(value): value for value in named if isinstance(value, kind)}.values())
 
 
 class NoGenerators:

@@ -14,6 +14,7 @@ import time
 import types
 
 from ._arguments import Rest
+from ._held import unseen_parts
 from ._modules import attributes_of, is_standard
 from ._written import Written
 
@@ -159,6 +160,7 @@ class _Search:
             elif id(value) not in visited and id(value) not in self._namespaces:
                 visited.add(id(value))
                 yield value
+                todo.extend(unseen_parts(value, kind))
                 if self._is_own(value, kind, module):
                     todo.extend(gc.get_referents(value))
 
@@ -227,8 +229,8 @@ class _Search:
         if kind is int:
             return any(self._is_within(value * unit, False) for unit in (1, 1_000_000, _SECOND))
         try:
-            if kind.__name__ == "datetime" and kind.__module__ == "datetime":
-                seconds = value.timestamp()
+            if (moment := _base(kind, "datetime", "datetime")) is not None:
+                seconds = moment.timestamp(value)
             elif kind is time.struct_time:
                 seconds = time.mktime(value)
             else:
@@ -245,9 +247,15 @@ class _Search:
 
     @staticmethod
     def _is_drawn(drawn: Drawn, value: Any, kind: type) -> bool:
-        if kind.__name__ == "UUID" and kind.__module__ == "uuid":
+        if _base(kind, "uuid", "UUID") is not None:
             return drawn.has_number(value.int)
         return drawn.is_in(value, kind)
+
+
+def _base(kind: type, module: str, name: str) -> Any:
+    """Returns the class of this name that it is, or is derived from; None where it is neither."""
+    found = (base for base in type.__getattribute__(kind, "__mro__") if (base.__module__, base.__name__) == (module, name))
+    return next(found, None)
 
 
 def _path_of(value: Any) -> str:
@@ -296,6 +304,8 @@ class Drawn:
             number = without_version(big)
             self._values.add(number)
             digits.append(f"{number | 4 << 76 | big & (3 << 60) | 2 << 62:032x}")
+        elif len(draw) == 32:  # a key for signing and one for encrypting
+            self._values.update((draw[:16], draw[16:]))
         elif len(draw) == 7:  # as random.SystemRandom makes a fraction of them
             self._values.add((big >> 3) * 2**-53)
         if len(draw) <= _LONGEST_PART:
@@ -388,7 +398,14 @@ def _find_id_of_dask(client: Any) -> Callable[[], None] | None:
     return (lambda: setattr(future, "_uid", client.uuid.uuid4().hex)) if type(known) is str else None
 
 
+def _find_key_of_billiard(process: Any) -> Callable[[], None] | None:
+    """It is what multiprocessing has, of which that is a copy."""
+    current = process._current_process
+    return (lambda: setattr(current, "authkey", os.urandom(32))) if isinstance(current.authkey, bytes) else None
+
+
 _KEEP_RANDOM = (
+    ("billiard.process", "_current_process", _find_key_of_billiard),
     ("jupyter_client.session", "session_flags", _find_key_of_jupyter),
     ("distributed.client", "Future", _find_id_of_dask),
 )
@@ -402,6 +419,13 @@ def find_renewals() -> dict[tuple[str, str], Callable[[], None]]:
             if name in sys.modules and (renew := find(sys.modules[name])):
                 found[name, attribute] = renew
     return found
+
+
+def find_holders(module: Any) -> list[tuple[dict[str, Any], str]]:
+    """Returns [(dictionary, name in it)] of where a module is that others have imported, or that has another name as
+    well: in their namespaces, and in sys.modules."""
+    dictionaries = [sys.modules, *(attributes_of(other) for other in list(sys.modules.values()))]
+    return [(names, name) for names in dictionaries for name, value in list(names.items()) if value is module]
 
 
 def put_right() -> None:
