@@ -61,6 +61,7 @@ _multiprocessing: Any = None
 _logging: Any = None
 _directory_holders: Sequence[tuple[Any, ...]] = ()  # as KEEP_DIRECTORY, with the module itself
 _arguments_kept: Sequence[list[bytes]] = ()  # by KEEP_ARGUMENTS: the lists
+_path_copies: Sequence[list[str]] = ()  # that modules have made of sys.path
 _renewals: Collection[Callable[[], None]] = ()
 _main_holders: list[tuple[dict[str, Any], str]] = []  # where there is the template's __main__, with the name
 _needs_moment = False
@@ -96,19 +97,20 @@ def _written(before: dict[bytes, bytes], after: dict[bytes, bytes]) -> Changes:
 def remember_image(
     preloaded: Sequence[str], start_environment: dict[bytes, bytes], c_environment: dict[bytes, bytes],
     in_child: Hook | None, ignored: set[int], path_changes: tuple[list[PathAddition], list[str]],
-    of_packages: Collection[str] = (), generators: Any = NoGenerators,
+    path_copies: Sequence[list[str]] = (), of_packages: Collection[str] = (), generators: Any = NoGenerators,
 ) -> None:
     """Notes the image, in the template, when preloading is done. start_environment: what the interpreter was started
     with. c_environment: what environ holds now. in_child: a function or None. ignored: signals that were so from the
-    start. path_changes: what was added to sys.path, and removed. of_packages: as of hide_from_runpy. generators: as
-    NoGenerators."""
+    start. path_changes: what was added to sys.path, and removed. path_copies: lists that modules have made of it.
+    of_packages: as of hide_from_runpy. generators: as NoGenerators."""
     global _image_path, _image_ignored, _streams, _generators, _image_executable, _in_child
     global _preloaded, _multiprocessing, _threading, _path_added, _path_removed, _of_packages
     global _written_by_python, _written_by_c, _logging, _directory_holders, _arguments_kept, _needs_moment
-    global _renewals
+    global _renewals, _path_copies
     _preloaded = tuple(name for name in preloaded if "=" not in name)
     _in_child = in_child
     _image_path = sys.path[:]
+    _path_copies = path_copies
     _image_executable = sys.executable
     # It includes what the interpreter itself wrote: LC_CTYPE in the C locale (PEP 538).
     _written_by_python = _written(start_environment, os.environ._data)
@@ -252,7 +254,8 @@ def make_ready() -> tuple[bool, bool, int, bytes, dict[str, CodeType], bool]:
     # This is for C, which does by itself what else a -c over pipes needs.
     is_usual = _image_ignored == _PYTHON_IGNORED_BITS and not _path_added and not _path_removed
     return (
-        _are_all_on_pipes and is_usual and _in_child is None and type(sys.path) is list and not _arguments_kept,
+        _are_all_on_pipes and is_usual and _in_child is None and type(sys.path) is list
+        and not _arguments_kept and not _path_copies,
         not has_safe_path(),
         _PYTHON_IGNORED_BITS | ~_SETTABLE_BITS & (1 << 64) - 1,
         os.fsencode(_image_executable or ""),
@@ -429,6 +432,9 @@ def prepare(
         kept[:] = map(os.fsencode, sys.argv)
     if _path_added or _path_removed:
         _change_path()
+    if operand + "\n" not in _known_codes:  # multiprocessing has not the path of its command line
+        for copy in _path_copies:
+            copy[:] = sys.path
     if _in_child is not None and not is_rehearsal:
         _run_hook()
     return prepared

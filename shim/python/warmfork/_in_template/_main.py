@@ -15,6 +15,7 @@ from ._description import Finders, ReadVariables, changes_of_path, describe, kep
 from ._findings import Findings, leave_to_children, made_files
 from ._generators import Generators, find_generators, seed_anew
 from ._kept import Moment
+from ._modules import copies_of
 from ._observer import KINDS, Observer
 from ._seeds import Seeds
 from .. import _native
@@ -266,13 +267,14 @@ class _Image:
         self.own_path = sys.path[:]
         self.search_path: list[str] = []  # came in front of it
         self.whole_path = self.own_path  # both, and what preloading has made of it
+        self.path_copies: list[list[str]] = []  # that modules have made of that
         self.locals: Sequence[Any] = ()
         self.first_builtins: dict[str, Any] | None = None
         self.generators: Generators | None = None
 
     def take_path(self) -> None:
         """Takes what preloading has made of sys.path, which is the interpreter's own again."""
-        self.whole_path = sys.path[:]
+        self.whole_path, self.path_copies = sys.path[:], copies_of(sys.path)
         sys.path[:] = self.own_path
         for entry in self.search_path:
             if entry not in self.own_path:
@@ -391,7 +393,7 @@ def _preload(start: set[str]) -> list[Any]:
     image.take_path()
     _child.remember_image(
         image.names, start_environment, _native.current_environment(), hooks[1],
-        image.ignored & _ignored_signals(), path_changes, image.of_packages, generators,
+        image.ignored & _ignored_signals(), path_changes, image.path_copies, image.of_packages, generators,
     )
     _child.leave_numpy_to(_native.register_twister)
     _child.see_links_by(_native.is_link_program)

@@ -28,3 +28,14 @@ def is_standard(name: str) -> bool:
         return top in _STANDARD
     file = getattr(sys.modules.get(top), "__file__", None)
     return not file or (file.startswith(os.path.dirname(os.__file__)) and "-packages" not in file)
+
+
+def copies_of(value: list[str]) -> list[list[str]]:
+    """Returns the lists with the same texts that modules have by a name, but for our own. There are none of a short
+    one, which may be the same by chance."""
+    own = __name__.partition(".")[0]
+    named = [
+        other for name, module in list(sys.modules.items()) if name.partition(".")[0] != own
+        for other in list(attributes_of(module).values()) if type(other) is list and len(other) == len(value) > 2
+    ]
+    return [other for other in named if other is not value and {*map(type, other)} == {str} and other == value]
