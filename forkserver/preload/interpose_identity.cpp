@@ -65,6 +65,9 @@ long recorder::system_call(long number) {
 extern "C" {
 
 INTERPOSE_QUESTION(pid_t, getpid, (), (), kAskedProcess)
+// A template leads a process group of its own, which has its id.
+INTERPOSE_QUESTION(pid_t, getpgrp, (), (), kAskedProcess)
+INTERPOSE_QUESTION(pid_t, getpgid, (pid_t process), (process), kAskedProcess)
 INTERPOSE_QUESTION(time_t, time, (time_t * ret_time), (ret_time), kAskedClock)
 INTERPOSE_QUESTION(int, gettimeofday, (timeval * ret_time, void* zone), (ret_time, zone),
                    kAskedClock)

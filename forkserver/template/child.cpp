@@ -62,16 +62,19 @@ void close_template_descriptors(const ChildPlan& plan) {
         fail(plan.mailbox, {Stage::descriptors, error, -1});
 }
 
-/// Gives a regular file an open file of its own under the same number: siblings would share its
-/// position. Where it may not be opened again it stays as it is. Returns false with errno set where
-/// it cannot.
+/// Gives a regular file or a directory an open file of its own under the same number: siblings
+/// would share its position. Where it may not be opened again it stays as it is. Returns false with
+/// errno set where it cannot.
 bool open_anew(int number) {
     struct stat status;
-    if (::fstat(number, &status) < 0 || !S_ISREG(status.st_mode)) return true;
+    if (::fstat(number, &status) < 0) return true;
+    const int flags = ::fcntl(number, F_GETFL);
+    const bool has_position = S_ISREG(status.st_mode) || S_ISDIR(status.st_mode);
+    if (!has_position || flags < 0 || flags & O_PATH) return true;
     std::array<char, 32> path;
     std::snprintf(path.data(), path.size(), "/proc/self/fd/%d", number);
     const int kept_flags = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DSYNC | O_SYNC | O_DIRECT;
-    const Descriptor file(::open(path.data(), (::fcntl(number, F_GETFL) & kept_flags) | O_CLOEXEC));
+    const Descriptor file(::open(path.data(), (flags & kept_flags) | O_CLOEXEC));
     if (!file) return true;
     const int close_on_exec = ::fcntl(number, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0;
     return ::lseek(file.get(), ::lseek(number, 0, SEEK_CUR), SEEK_SET) >= 0 &&

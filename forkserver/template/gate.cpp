@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -10,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
 #include <climits>
 #include <cstdlib>
@@ -50,21 +50,22 @@ bool is_harmless_device(const struct stat& status) {
            std::find(harmless.begin(), harmless.end(), minor(status.st_rdev)) != harmless.end();
 }
 
-/// May it be connected? One that cannot be asked may be: packet sockets are of that kind.
-bool may_be_connected(int number) {
-    sockaddr_storage peer;
-    socklen_t size = sizeof peer;
-    return ::getpeername(number, reinterpret_cast<sockaddr*>(&peer), &size) == 0 ||
-           errno != ENOTCONN;
-}
-
 /// Does it lead to nothing outside of the process, but have a state?
 bool is_stateful_object(std::string_view target) {
-    constexpr std::array<std::string_view, 8> stateful{
-        "anon_inode:[io_uring]", "anon_inode:[eventpoll]", "anon_inode:[eventfd]",
-        "anon_inode:[timerfd]",  "anon_inode:[signalfd]",  "anon_inode:inotify",
-        "anon_inode:[fanotify]", "anon_inode:[perf_event]"};
+    constexpr std::array<std::string_view, 9> stateful{
+        "anon_inode:[io_uring]", "anon_inode:[eventpoll]",  "anon_inode:[eventfd]",
+        "anon_inode:[timerfd]",  "anon_inode:[signalfd]",   "anon_inode:inotify",
+        "anon_inode:[fanotify]", "anon_inode:[perf_event]", "anon_inode:[pidfd]"};
     return std::find(stateful.begin(), stateful.end(), target) != stateful.end();
+}
+
+/// Is it what the kernel shows of this process, and in a child would show of that?
+bool is_of_this_process(std::string_view target) {
+    constexpr std::string_view start = "/proc/";
+    if (!target.starts_with(start)) return false;
+    pid_t pid = 0;
+    std::from_chars(target.data() + start.size(), target.data() + target.size(), pid);
+    return pid == ::getpid();
 }
 
 /// Is it a duplicate of a standard stream? The child's is another.
@@ -86,7 +87,8 @@ bool is_hazardous(int number, std::string_view target) {
     if (::fstat(number, &status) < 0) return errno != EBADF;  // closed meanwhile
     if (is_standard_stream(number) || S_ISFIFO(status.st_mode)) return true;
     if (is_written_file(number, status)) return true;
-    if (S_ISSOCK(status.st_mode)) return may_be_connected(number);
+    // Also one that is not connected: whoever binds it, or listens, does it for all.
+    if (S_ISSOCK(status.st_mode) || is_of_this_process(target)) return true;
     if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode)) return !is_harmless_device(status);
     return is_stateful_object(target);
 }

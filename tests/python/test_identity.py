@@ -22,6 +22,7 @@ KEPT = {
     "process id": ("import os\nID = os.getpid()", "identity:kept", "process id in kept.ID"),
     "process id in a text": ("import os\nclass Log:\n    path = f'/tmp/log-{os.getpid()}'", "identity:kept", "kept.Log"),
     "process id in a default": ("import os\ndef f(me=os.getpid()): return me", "identity:kept", "kept.f"),
+    "process group": ("import os\nGROUP = os.getpgrp()", "identity:kept", "process id in kept.GROUP"),
     "thread id": ("import threading\nID = [threading.get_native_id()]", "identity:kept", "process id in kept.ID"),
     "time": ("import time\nBEGAN = time.time()", "identity:kept", "time in kept.BEGAN"),
     "date": ("import datetime\nBEGAN = {'at': datetime.datetime.utcnow()}", "identity:kept", "time in kept.BEGAN"),

@@ -87,7 +87,7 @@ TEST_CASE("What children would share with each other is named, other descriptors
     const std::vector<int> own = open_now();
     const Descriptor file(::open("/etc/passwd", O_RDONLY | O_CLOEXEC));
     const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-    const Descriptor listening(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const Descriptor directory(::open("/proc", O_RDONLY | O_CLOEXEC));
     CHECK(descriptors_in_the_way({}, own).empty());
     SECTION("socket") {
         int pair[2];
@@ -132,10 +132,17 @@ TEST_CASE("What children would share with each other is named, other descriptors
         CHECK(obstacle_by_itself == "");
         CHECK(obstacle.find("/etc/passwd") != std::string::npos);
     }
-    SECTION("a socket that cannot be asked for its peer") {
-        const Descriptor algorithm(::socket(AF_ALG, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-        if (!algorithm) return;  // a kernel without
+    SECTION("socket that is not connected") {
+        const Descriptor own_socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
         CHECK(descriptors_in_the_way({}, own).find("socket:") != std::string::npos);
+    }
+    SECTION("pidfd") {
+        const Descriptor self = open_pidfd(::getpid());
+        CHECK(descriptors_in_the_way({}, own).find("pidfd") != std::string::npos);
+    }
+    SECTION("what the kernel shows of the process") {
+        const Descriptor state(::open("/proc/self/stat", O_RDONLY | O_CLOEXEC));
+        CHECK(descriptors_in_the_way({}, own).find("/stat") != std::string::npos);
     }
     SECTION("device") {
         const Descriptor device(::open("/dev/ptmx", O_RDWR | O_CLOEXEC));
