@@ -92,7 +92,7 @@ class Equivalence(TestCase):
         """As under nohup; also in spares that have rehearsed."""
         self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_IGN))
         template = self.template(["json"], backend="warm", spares=1)
-        text = "import signal; print(signal.getsignal(signal.SIGHUP), signal.getsignal(signal.SIGTERM))"
+        text = "import signal; print(*(int(signal.getsignal(number)) for number in (signal.SIGHUP, signal.SIGTERM)))"
         for _ in range(3):
             template.wait_parked()
             self.assertEqual(template.run([PYTHON, "-c", text], capture_output=True).stdout, b"1 0\n")
