@@ -114,6 +114,15 @@ class Directory(Importing):
         expected = subprocess.run(command, env=env, capture_output=True).stdout
         self.assertEqual(template.run(command, env=env, capture_output=True).stdout, expected)
 
+    def test_the_umask_that_a_module_is_known_to_keep_is_the_childs(self):
+        folder = self.folder({"mercurial/__init__.py": "", "mercurial/posix.py":
+                              "import os\numask = os.umask(0)\nos.umask(umask)\n"})
+        env = {**os.environ, "PYTHONPATH": folder}
+        template = self.template(["mercurial.posix"], env=env, backend="warm")
+        text = "import os; from mercurial.posix import umask; print(umask, os.umask(0))"
+        child = template.popen([PYTHON, "-c", text], env=env, umask=0o77, stdout=subprocess.PIPE)
+        self.assertEqual(child.communicate()[0], b"63 63\n")
+
     @warm_only
     def test_what_a_module_is_known_to_have_drawn_is_another_in_each_child(self):
         key = "import os\ndef new_id_bytes(): return os.urandom(16).hex().encode()\nsession_flags = {{'secure': ({}, '')}}\n"

@@ -52,6 +52,8 @@ KEEP_DIRECTORY = (
 )
 # These keep a copy of sys.argv, encoded.
 KEEP_ARGUMENTS = (("mercurial.pycompat", "sysargv"),)
+# Its umask, by which it sets the modes of files.
+KEEP_UMASK = ("mercurial.posix", "umask")
 _path_added: Sequence[PathAddition] = ()
 _path_removed: Sequence[str] = ()
 _streams: tuple[Stream, ...] = ()
@@ -131,7 +133,7 @@ def remember_image(
     _arguments_kept = [arguments for arguments in kept if type(arguments) is list]
     _renewals = _kept.find_renewals().values()
     _main_holders.extend(_kept.find_holders(sys.modules["__main__"]))
-    _needs_moment = _logging is not None or bool(_directory_holders)
+    _needs_moment = _logging is not None or bool(_directory_holders) or KEEP_UMASK[0] in sys.modules
     if _MULTIPROCESSING in sys.modules:
         module = sys.modules[_MULTIPROCESSING]
         module.prepare_rehearsal()
@@ -281,6 +283,10 @@ def take_moment() -> None:
     """Renews what known modules have kept of the moment of their import. The directory is the child's by now."""
     if _logging is not None:
         _logging._startTime = time.time_ns() if type(_logging._startTime) is int else time.time()
+    if (holder := sys.modules.get(KEEP_UMASK[0])) is not None:
+        mask = os.umask(0)
+        os.umask(mask)
+        setattr(holder, KEEP_UMASK[1], mask)
     for module, name, without_directory in _directory_holders:
         try:
             setattr(module, name, os.path.abspath(os.getcwd()))
