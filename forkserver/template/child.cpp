@@ -77,8 +77,10 @@ bool open_anew(int number) {
     const Descriptor file(::open(path.data(), (flags & kept_flags) | O_CLOEXEC));
     if (!file) return true;
     const int close_on_exec = ::fcntl(number, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0;
-    return ::lseek(file.get(), ::lseek(number, 0, SEEK_CUR), SEEK_SET) >= 0 &&
-           ::dup3(file.get(), number, close_on_exec) >= 0;
+    const off_t position = ::lseek(number, 0, SEEK_CUR);
+    // It has none, or, of a directory, one that its file system takes from nobody else.
+    if (position < 0 || ::lseek(file.get(), position, SEEK_SET) < 0) return true;
+    return ::dup3(file.get(), number, close_on_exec) >= 0;
 }
 
 /// From now on `exit` in this process runs only what was registered since: the exit handlers of the

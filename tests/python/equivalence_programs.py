@@ -337,6 +337,13 @@ EFFECTS = {
     "main_of_children": ("import multiprocessing", "import sys; print(sys.modules['__mp_main__'] is sys.modules['__main__'])"),
     "main_that_is_imported": ("import __main__ as main\ndef show(): print(main.value)", "value = 1; effect.show()"),
     "directory_that_is_open": ("import os\nlisting = os.scandir('/usr')", "print(sorted(entry.name for entry in effect.listing))"),
+    "class_among_modules": (
+        "import sys\nclass Names:\n    import __main__ as main\nsys.modules['effect.names'] = Names", "print('started')",
+    ),
+    "module_that_computes_its_attributes": (
+        "import sys, types\nclass Lazy(types.ModuleType): __dict__ = property(lambda self: 1 / 0)\n"
+        "sys.modules['effect.lazy'] = Lazy('effect.lazy')", "print('started')",
+    ),
     "path_copied": ("import sys\nPATH = list(sys.path)", "import effect, sys; print(effect.PATH == sys.path)"),
     "path_appended": ("import sys\nsys.path.append('/last')", "import sys; print(sys.path)"),
     "path_inserted": ("import sys\nsys.path[:0] = ['/first', '/second']", "import sys; print(sys.path)"),

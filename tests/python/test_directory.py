@@ -115,13 +115,13 @@ class Directory(Importing):
         self.assertEqual(template.run(command, env=env, capture_output=True).stdout, expected)
 
     def test_the_umask_that_a_module_is_known_to_keep_is_the_childs(self):
-        folder = self.folder({"mercurial/__init__.py": "", "mercurial/posix.py":
-                              "import os\numask = os.umask(0)\nos.umask(umask)\n"})
+        folder = self.folder({"mercurial/__init__.py": "", "mercurial/util.py": "from .posix import umask\n",
+                              "mercurial/posix.py": "import os\numask = os.umask(0)\nos.umask(umask)\n"})
         env = {**os.environ, "PYTHONPATH": folder}
-        template = self.template(["mercurial.posix"], env=env, backend="warm")
-        text = "import os; from mercurial.posix import umask; print(umask, os.umask(0))"
+        template = self.template(["mercurial.util"], env=env, backend="warm")
+        text = "import os; from mercurial import posix, util; print(posix.umask, util.umask, os.umask(0))"
         child = template.popen([PYTHON, "-c", text], env=env, umask=0o77, stdout=subprocess.PIPE)
-        self.assertEqual(child.communicate()[0], b"63 63\n")
+        self.assertEqual(child.communicate()[0], b"63 63 63\n")
 
     @warm_only
     def test_what_a_module_is_known_to_have_drawn_is_another_in_each_child(self):
@@ -140,6 +140,7 @@ class Directory(Importing):
             ("billiard.process", process.format("Key(os.urandom(32))"), "_current_process.authkey", known),
             ("distributed.client", client.format("uuid.uuid4().hex"), "Future._uid", known),
             ("distributed.client", client.format("[uuid.uuid4().hex]"), "Future._uid", unknown),
+            ("distributed.client", client.format("uuid.uuid4().hex") + "del uuid\n", "Future._uid", unknown),
         ):
             with self.subTest(source):
                 package, _, module = name.partition(".")

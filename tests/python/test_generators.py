@@ -21,6 +21,9 @@ class Generator:
     def seed(self): self.hidden = ~int.from_bytes(os.urandom(8), 'little')
 default_generator, unseeded, given = Generator(), Generator(), Generator(5)
 default_generator.seed()
+class Proxy:
+    __class__ = property(lambda self: 1 / 0)
+proxy = Proxy()
 """
 
 

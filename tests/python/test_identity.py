@@ -154,6 +154,18 @@ HARMLESS = {
     "draws random bytes": "import os, random\nos.urandom(16)\nrandom.random()",
     "looks whether there are random bytes": "import os\nHAS_FILE = os.path.exists('/dev/urandom')",
     "draws random bytes, and has texts": "import os\nos.urandom(16)\nWORDS = 'deadbeef' * 20, 'an_identifier_of_ours'",
+    "asks, and has objects that raise what they like": (
+        "import datetime, os, time, uuid\nos.urandom(16)\ntime.time()\nclass Zone(datetime.tzinfo): pass\n"
+        "MOMENT = datetime.datetime(2020, 1, 1, tzinfo=Zone())\n"
+        "class Id(uuid.UUID): int = property(lambda self: 1 / 0)\nID = Id.__new__(Id)\n"
+        "class Kind(type):\n    def __getattr__(kind, name): raise SystemExit(3)\nclass Thing(metaclass=Kind): pass\nTHING = Thing()"
+    ),
+    "draws random bytes, and sees a file that has become shorter": (
+        "import mmap, os, tempfile\nos.urandom(16)\nclass Own(mmap.mmap): pass\n"
+        "with tempfile.NamedTemporaryFile() as file:\n    file.write(b'x' * 4096)\n    file.flush()\n"
+        "    with open(file.name, 'rb') as reader:\n"
+        "        MAP = memoryview(Own(reader.fileno(), 4096, mmap.MAP_PRIVATE, mmap.PROT_READ))\n    file.truncate(0)"
+    ),
     "asks for the machine": "import platform\nPROCESSOR = platform.processor()",
     "looks for a library": "import ctypes.util\nHAS_LIBRARY = ctypes.util.find_library('c') is not None",
     "writes and closes a file": "import tempfile\nwith tempfile.TemporaryFile() as file: file.write(b'x')",

@@ -16,8 +16,9 @@ import signal
 import sys
 import time
 
-from . import _kept
 from ._generators import NoGenerators, seed_anew
+from ._modules import find_holders
+from ._renewals import find_renewals, umask_holders
 from ._run_module import hide_from_runpy
 from ._streams import Stream
 
@@ -52,8 +53,6 @@ KEEP_DIRECTORY = (
 )
 # These keep a copy of sys.argv, encoded.
 KEEP_ARGUMENTS = (("mercurial.pycompat", "sysargv"),)
-# Its umask, by which it sets the modes of files.
-KEEP_UMASK = ("mercurial.posix", "umask")
 _path_added: Sequence[PathAddition] = ()
 _path_removed: Sequence[str] = ()
 _streams: tuple[Stream, ...] = ()
@@ -66,6 +65,7 @@ _arguments_kept: Sequence[list[bytes]] = ()  # by KEEP_ARGUMENTS: the lists
 _path_copies: Sequence[list[str]] = ()  # that modules have made of sys.path
 _renewals: Collection[Callable[[], None]] = ()
 _main_holders: list[tuple[dict[str, Any], str]] = []  # where there is the template's __main__, with the name
+_umask_holders: Sequence[tuple[dict[str, Any], str]] = ()  # as umask_holders has them
 _needs_moment = False
 _threading: Any = None
 _is_link_program: Callable[[bytes], bool] | None = None  # of the template; None: there are no links to see
@@ -108,7 +108,7 @@ def remember_image(
     global _image_path, _image_ignored, _streams, _generators, _image_executable, _in_child
     global _preloaded, _multiprocessing, _threading, _path_added, _path_removed, _of_packages
     global _written_by_python, _written_by_c, _logging, _directory_holders, _arguments_kept, _needs_moment
-    global _renewals, _path_copies
+    global _renewals, _path_copies, _umask_holders
     _preloaded = tuple(name for name in preloaded if "=" not in name)
     _in_child = in_child
     _image_path = sys.path[:]
@@ -131,9 +131,10 @@ def remember_image(
     _directory_holders = [(sys.modules[name], *kept) for name, *kept in KEEP_DIRECTORY if name in sys.modules]
     kept = [getattr(sys.modules[name], attribute, None) for name, attribute in KEEP_ARGUMENTS if name in sys.modules]
     _arguments_kept = [arguments for arguments in kept if type(arguments) is list]
-    _renewals = _kept.find_renewals().values()
-    _main_holders.extend(_kept.find_holders(sys.modules["__main__"]))
-    _needs_moment = _logging is not None or bool(_directory_holders) or KEEP_UMASK[0] in sys.modules
+    _renewals = find_renewals().values()
+    _main_holders.extend(find_holders(sys.modules["__main__"]))
+    _umask_holders = umask_holders()
+    _needs_moment = _logging is not None or bool(_directory_holders or _umask_holders)
     if _MULTIPROCESSING in sys.modules:
         module = sys.modules[_MULTIPROCESSING]
         module.prepare_rehearsal()
@@ -283,10 +284,11 @@ def take_moment() -> None:
     """Renews what known modules have kept of the moment of their import. The directory is the child's by now."""
     if _logging is not None:
         _logging._startTime = time.time_ns() if type(_logging._startTime) is int else time.time()
-    if (holder := sys.modules.get(KEEP_UMASK[0])) is not None:
-        mask = os.umask(0)
+    if _umask_holders:
+        mask = os.umask(0o77)
         os.umask(mask)
-        setattr(holder, KEEP_UMASK[1], mask)
+        for names, name in _umask_holders:
+            names[name] = mask
     for module, name, without_directory in _directory_holders:
         try:
             setattr(module, name, os.path.abspath(os.getcwd()))

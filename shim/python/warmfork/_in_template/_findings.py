@@ -16,6 +16,7 @@ import sys
 from .. import _native
 from . import _child, _kept
 from ._modules import attributes_of, is_standard
+from ._renewals import find_renewals
 from ._seeds import told
 from .._errors import Unsuitable
 
@@ -176,7 +177,7 @@ def _has_state(name: str, kinds: list[str]) -> bool:
 
 def _take_right(kept: Kept) -> None:
     """Takes out what each child has put right."""
-    for name, attribute, kind in (*_PUT_RIGHT, *((*names, "random bytes") for names in _kept.find_renewals())):
+    for name, attribute, kind in (*_PUT_RIGHT, *((*names, "random bytes") for names in find_renewals())):
         attributes = kept.get(name, {})
         if attributes.get(attribute) == kind:
             del attributes[attribute]

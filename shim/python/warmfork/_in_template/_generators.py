@@ -89,10 +89,7 @@ class Generators:
             self._sort_randoms(seeds)
         if "numpy.random" in sys.modules and hasattr(sys.modules["numpy.random"], "SeedSequence"):
             self.numpy = Numpy(found, _NumpySeeds(draws, seeds))
-        for generator in _of_torch():
-            number = generator.initial_seed()
-            if number != _SEED_OF_TORCH and seeds.check(number, generator, may_be_unseen=True):
-                self.randoms.append(generator)
+        self.randoms += [generator for generator in _of_torch() if _is_to_be_seeded(generator, seeds)]
 
     def _sort_randoms(self, seeds: Seeds) -> None:
         of_c, random = sys.modules["_random"].Random, sys.modules.get("random")
@@ -117,7 +114,19 @@ def _of_torch() -> list[Any]:
     if not isinstance(kind, type):
         return []
     named = [value for module in list(sys.modules.values()) for value in list(attributes_of(module).values())]
-    return list({id(value): value for value in named if isinstance(value, kind)}.values())
+    return list({id(value): value for value in named if issubclass(type(value), kind)}.values())
+
+
+def _is_to_be_seeded(generator: Any, seeds: Seeds) -> bool:
+    """Of one of PyTorch's. It is tried here: in a child nothing may be raised."""
+    try:
+        number = generator.initial_seed()
+        is_wanted = number != _SEED_OF_TORCH and seeds.check(number, generator, may_be_unseen=True)
+        if is_wanted:
+            generator.seed()
+        return is_wanted
+    except Exception as error:
+        return seeds.doubt(generator, f"does not tell its seed: {error!r}")
 
 
 class NoGenerators:

@@ -14,14 +14,14 @@ import time
 import types
 
 from ._arguments import Rest
-from ._held import unseen_parts
+from ._held import UnseenParts, base_of
 from ._modules import attributes_of, is_standard
 from ._written import Written
 
 # It is the same as typing's, which children that import it would otherwise find loaded.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from typing import Any
 
     from .._types import Kept
@@ -129,6 +129,8 @@ class _Search:
         self._pid = os.getpid() if seen["process id"] or seen["thread id"] else None
         self._drawn = draws if seen["random bytes"] else None
         self._directory = _current_directory() if seen["directory"] else None
+        self._unseen = UnseenParts()
+        self._bases: dict[type, tuple[Any, Any]] = {}  # of a class: which one of datetime and of UUID it is derived from
         self._written: Written | None = None  # until it is needed
         self._seeks = self._arguments or self._pid or self._drawn or self._directory or seen["time"]
 
@@ -142,7 +144,9 @@ class _Search:
             if attribute.startswith("__") and attribute.endswith("__"):
                 continue
             for part in self._below(value, name):
-                kind = self._kind_of(part) or ("directory" if self._is_in_directory(part, own) else None)
+                kind = None
+                with contextlib.suppress(Exception):  # of an object that does not tell what it is
+                    kind = self._kind_of(part) or ("directory" if self._is_in_directory(part, own) else None)
                 if kind:
                     found.setdefault(attribute, kind)
             if len(self._visited) >= _MOST_OBJECTS and not self._is_told:
@@ -160,7 +164,7 @@ class _Search:
             elif id(value) not in visited and id(value) not in self._namespaces:
                 visited.add(id(value))
                 yield value
-                todo.extend(unseen_parts(value, kind))
+                todo.extend(self._unseen.of(value, kind))
                 if self._is_own(value, kind, module):
                     todo.extend(gc.get_referents(value))
 
@@ -229,7 +233,7 @@ class _Search:
         if kind is int:
             return any(self._is_within(value * unit, False) for unit in (1, 1_000_000, _SECOND))
         try:
-            if (moment := _base(kind, "datetime", "datetime")) is not None:
+            if (moment := self._bases_of(kind)[0]) is not None:
                 seconds = moment.timestamp(value)
             elif kind is time.struct_time:
                 seconds = time.mktime(value)
@@ -245,17 +249,15 @@ class _Search:
         slack = _ROUNDING if may_be_monotonic else _SECOND
         return any(first - slack <= nanoseconds <= last + _ROUNDING for first, last in spans)
 
-    @staticmethod
-    def _is_drawn(drawn: Drawn, value: Any, kind: type) -> bool:
-        if _base(kind, "uuid", "UUID") is not None:
+    def _bases_of(self, kind: type) -> tuple[Any, Any]:
+        if kind not in self._bases:
+            self._bases[kind] = base_of(kind, "datetime", "datetime"), base_of(kind, "uuid", "UUID")
+        return self._bases[kind]
+
+    def _is_drawn(self, drawn: Drawn, value: Any, kind: type) -> bool:
+        if self._bases_of(kind)[1] is not None:
             return drawn.has_number(value.int)
         return drawn.is_in(value, kind)
-
-
-def _base(kind: type, module: str, name: str) -> Any:
-    """Returns the class of this name that it is, or is derived from; None where it is neither."""
-    found = (base for base in type.__getattribute__(kind, "__mro__") if (base.__module__, base.__name__) == (module, name))
-    return next(found, None)
 
 
 def _path_of(value: Any) -> str:
@@ -266,7 +268,7 @@ def _path_of(value: Any) -> str:
     if kind is str:
         return value
     paths = attributes_of(sys.modules.get("pathlib")).get("PurePath")
-    return str(value) if paths is not None and isinstance(value, paths) else ""
+    return str(value) if paths is not None and issubclass(kind, paths) else ""
 
 
 def _current_directory() -> str | None:
@@ -384,48 +386,6 @@ def find_monotonic(began: float) -> Kept:
             if type(value) is float and began <= value <= ended:
                 kept.setdefault(name, {})[attribute] = "time"
     return kept
-
-
-def _find_key_of_jupyter(session: Any) -> Callable[[], None] | None:
-    """It is that of --secure."""
-    settings = session.session_flags["secure"][0]["Session"]
-    return (lambda: settings.update(key=session.new_id_bytes())) if type(settings["key"]) is bytes else None
-
-
-def _find_id_of_dask(client: Any) -> Callable[[], None] | None:
-    """Those of a process's futures begin with it."""
-    future, known = client.Future, vars(client.Future)["_uid"]
-    return (lambda: setattr(future, "_uid", client.uuid.uuid4().hex)) if type(known) is str else None
-
-
-def _find_key_of_billiard(process: Any) -> Callable[[], None] | None:
-    """It is what multiprocessing has, of which that is a copy."""
-    current = process._current_process
-    return (lambda: setattr(current, "authkey", os.urandom(32))) if isinstance(current.authkey, bytes) else None
-
-
-_KEEP_RANDOM = (
-    ("billiard.process", "_current_process", _find_key_of_billiard),
-    ("jupyter_client.session", "session_flags", _find_key_of_jupyter),
-    ("distributed.client", "Future", _find_id_of_dask),
-)
-
-
-def find_renewals() -> dict[tuple[str, str], Callable[[], None]]:
-    """Returns {(name of a module, name in it): what draws it anew}, of what modules are known to keep, and do."""
-    found = {}
-    for name, attribute, find in _KEEP_RANDOM:
-        with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError):
-            if name in sys.modules and (renew := find(sys.modules[name])):
-                found[name, attribute] = renew
-    return found
-
-
-def find_holders(module: Any) -> list[tuple[dict[str, Any], str]]:
-    """Returns [(dictionary, name in it)] of where a module is that others have imported, or that has another name as
-    well: in their namespaces, and in sys.modules."""
-    dictionaries = [sys.modules, *(attributes_of(other) for other in list(sys.modules.values()))]
-    return [(names, name) for names in dictionaries for name, value in list(names.items()) if value is module]
 
 
 def put_right() -> None:

@@ -274,7 +274,7 @@ class _Image:
 
     def take_path(self) -> None:
         """Takes what preloading has made of sys.path, which is the interpreter's own again."""
-        self.whole_path, self.path_copies = sys.path[:], copies_of(sys.path)
+        self.whole_path, self.path_copies = sys.path[:], [*self.path_copies, *copies_of(sys.path)]
         sys.path[:] = self.own_path
         for entry in self.search_path:
             if entry not in self.own_path:
@@ -326,6 +326,7 @@ def _begin(base: _Image | None) -> tuple[_Image, dict[bytes, bytes], str]:
         image.first_builtins = _ends.first_builtins()
         return image, _started_with(_native.start_environment()), _obstacle_at_start()
     image.ignored, image.own_path, image.first_builtins = base.ignored, base.own_path, base.first_builtins
+    image.path_copies = base.path_copies
     _drop_listings()
     assert base.generators is not None
     _seed_again(base.generators)
