@@ -137,10 +137,13 @@ TEST_CASE("Nothing of the template's own state shows in its children") {
 TEST_CASE(
     "Descriptors that preloading opened are kept, and their numbers are not given away warm") {
     warmfork::Template table = probe_template(1, {"leave-file"}, WARMFORK_BACKEND_AUTO);
-    const Json view = Json::parse(output_of(table, {"view"}));
     int left = -1;
-    for (const Json& entry : view["descriptors"])
-        if (entry[0] > 2) left = entry[0];
+    // One is cold where too many descriptors of this user are under way, in whatever programs.
+    for (int tries = 0; left < 0 && tries < 100; ++tries) {
+        const Json view = Json::parse(output_of(table, {"view"}));
+        for (const Json& entry : view["descriptors"])
+            if (entry[0] > 2) left = entry[0];
+    }
     REQUIRE(left > 2);
     ProbeRequest request({"view"});
     request.descriptors.push_back({0, left});

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import types
 
+from ._modules import attributes_of
+
 # It is the same as typing's, which children that import it would otherwise find loaded.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def resolve(refuse: Callable[[str, BaseException], None]) -> None:
 def _find(kind: type) -> Iterator[tuple[str, str, dict[str, Any], Any]]:
     """Finds (module, name, the module's attributes, the lazy import) of each."""
     for module in [name for name in list(sys.modules) if name.partition(".")[0] not in sys.stdlib_module_names]:
-        attributes = getattr(sys.modules[module], "__dict__", None)
+        attributes = attributes_of(sys.modules[module])
         if type(attributes) is dict:
             for name, value in list(attributes.items()):
                 if type(value) is kind:
