@@ -154,17 +154,20 @@ PyObject* describe(warmfork_process* process) {
 /// is free. Nothing is taken, so that Python's handlers of signals may run meanwhile. False with an
 /// exception set.
 bool await_end(warmfork_process* process) {
-    // It is not the handle's own, which would be open for as long as somebody refers to the handle:
-    // CPython 3.14 never frees some of what a thread with little stack has referred to.
-    const Descriptor pidfd = warmfork_open_pidfd(process);
-    const bool is_full = !pidfd && errno == EMFILE;
-    const auto id = static_cast<id_t>(pidfd.get());
+    // The handle of a child of the service has one in any case. Another would have one from here
+    // on, for as long as somebody refers to it: CPython 3.14 never frees some of what a thread with
+    // little stack has referred to.
+    const bool is_served = warmfork_is_served(process);
+    const Descriptor own = is_served ? Descriptor() : warmfork_open_pidfd(process);
+    const bool is_full = !is_served && !own && errno == EMFILE;
+    const int pidfd = is_served ? warmfork_process_pidfd(process) : own.get();
+    const auto id = static_cast<id_t>(pidfd);
     // Not by the number, which may be another child's.
-    const bool is_polled = warmfork_is_served(process) || is_full;
-    const int milliseconds = pidfd ? -1 : kLookPeriod;
-    pollfd ended{pidfd.get(), POLLIN, 0};
+    const bool is_polled = is_served || is_full;
+    const int milliseconds = pidfd >= 0 ? -1 : kLookPeriod;
+    pollfd ended{pidfd, POLLIN, 0};
     siginfo_t info;
-    while (pidfd || is_full) {
+    while (pidfd >= 0 || is_full) {
         int result;
         Py_BEGIN_ALLOW_THREADS result = is_polled ? ::poll(&ended, 1, milliseconds)
                                                   : ::waitid(P_PIDFD, id, &info, WEXITED | WNOWAIT);

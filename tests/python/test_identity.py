@@ -133,6 +133,17 @@ KEPT.update({
 KEPT["moment of a derived class"] = (
     "import datetime\nclass Moment(datetime.datetime): pass\nVALUE = Moment.now()", "identity:kept", "time in kept.VALUE",
 )
+KEPT.update({
+    name: (source, "identity:kept", "does not tell what it holds in kept.VALUE") for name, source in {
+        "moment without a working time zone": (
+            "import datetime, time\ntime.time()\nclass Zone(datetime.tzinfo): pass\n"
+            "VALUE = datetime.datetime(2020, 1, 1, tzinfo=Zone())"
+        ),
+        "id without its number": (
+            "import os, uuid\nos.urandom(16)\nclass Id(uuid.UUID): int = property(lambda self: 1 / 0)\nVALUE = Id.__new__(Id)"
+        ),
+    }.items()
+})
 # Shorter ones are too often a part of other numbers.
 KEPT["process id in front of other digits"] = (
     "import os\nPATH = f'/tmp/log-{os.getpid()}' + '7' * (os.getpid() >= 1000)", "identity:kept", "kept.PATH",
@@ -154,10 +165,8 @@ HARMLESS = {
     "draws random bytes": "import os, random\nos.urandom(16)\nrandom.random()",
     "looks whether there are random bytes": "import os\nHAS_FILE = os.path.exists('/dev/urandom')",
     "draws random bytes, and has texts": "import os\nos.urandom(16)\nWORDS = 'deadbeef' * 20, 'an_identifier_of_ours'",
-    "asks, and has objects that raise what they like": (
-        "import datetime, os, time, uuid\nos.urandom(16)\ntime.time()\nclass Zone(datetime.tzinfo): pass\n"
-        "MOMENT = datetime.datetime(2020, 1, 1, tzinfo=Zone())\n"
-        "class Id(uuid.UUID): int = property(lambda self: 1 / 0)\nID = Id.__new__(Id)\n"
+    "asks, and has a class that raises what it likes": (
+        "import os\nos.urandom(16)\n"
         "class Kind(type):\n    def __getattr__(kind, name): raise SystemExit(3)\nclass Thing(metaclass=Kind): pass\nTHING = Thing()"
     ),
     "draws random bytes, and sees a file that has become shorter": (

@@ -89,7 +89,7 @@ class Findings:
             if name in _HARMLESS_MODULES:
                 continue
             where = ", ".join(f"{_kept.described(kind)} in {name}.{attribute}" for attribute, kind in names.items())
-            keeps = "may keep" if _kept.UNSEARCHED in names.values() else "keeps"
+            keeps = "may keep" if {_kept.UNSEARCHED, _kept.UNTOLD}.intersection(names.values()) else "keeps"
             self.found.append((f"identity:{name}", f"{name} {keeps} what it took from the process: {where}"))
         for name, of_module in seen.items():
             if of_module["output"]:

@@ -6,7 +6,6 @@ the process id is none where nobody asked for one.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import sys
@@ -64,6 +63,8 @@ KEPT = ("process id", "thread id", "time", "random bytes", "directory", "argumen
 UNSEEN = "unseen random bytes"
 # The kind of what nobody has looked for, since there was too much.
 UNSEARCHED = "something in more objects than are looked at"
+# Of what raises something else when it is asked, such as a moment without a time zone that works.
+UNTOLD = "something in an object that does not tell what it holds"
 
 
 def has_asked_for_process(seen: dict[str, Seen]) -> bool:
@@ -144,9 +145,10 @@ class _Search:
             if attribute.startswith("__") and attribute.endswith("__"):
                 continue
             for part in self._below(value, name):
-                kind = None
-                with contextlib.suppress(Exception):  # of an object that does not tell what it is
+                try:
                     kind = self._kind_of(part) or ("directory" if self._is_in_directory(part, own) else None)
+                except Exception:
+                    kind = UNTOLD
                 if kind:
                     found.setdefault(attribute, kind)
             if len(self._visited) >= _MOST_OBJECTS and not self._is_told:
